@@ -1,0 +1,190 @@
+"""Samplers: pure generators over an explicit list of levels.
+
+A sampler sees `predict(x, level) -> (x0, eps)` and levels [noisiest, ..., clean]; step i goes from levels[i] to
+levels[i + 1]. It knows nothing of conditions, guidance, prediction types or kinds of schedule, so each one runs on
+every Gaussian process. A new one is a decorated generator:
+
+    @sampler("euler", stochastic=False)
+    def euler(predict, x, levels, *, rng):
+        for a, b in pairwise(levels):
+            x0, eps = predict(x, a)
+            x = b.alpha * x0 + b.sigma * eps
+            yield Step(b, x, x0)
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from zoo.core.guidance import Predict
+from zoo.core.schedule import Level
+from zoo.errors import ConfigError, one_of
+
+
+class Rng(Protocol):
+    """Source of noise: `SampleRng`, or a test's own."""
+
+    def normal(self, like: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state after a step: x at `level`, and the x0 (B,*S) that the step believed in. The last x is the sample."""
+
+    level: Level
+    x: Tensor
+    x0: Tensor
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A registered sampler and its options."""
+
+    name: str
+    stochastic: bool
+    run: Callable[..., Iterator[Step]]
+    options: tuple[str, ...]
+
+    def __call__(self, predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, **options: Any) -> Iterator[Step]:
+        for name in options:
+            if name not in self.options:
+                raise one_of(f"option of the sampler {self.name!r}", name, self.options)
+        return self.run(predict, x, levels, rng=rng, **options)
+
+
+SAMPLERS: dict[str, Sampler] = {}
+
+
+def sampler(name: str, *, stochastic: bool) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
+    """Register a generator as the sampler `name`. Keyword arguments after `rng` are its public options."""
+
+    def register(run: Callable[..., Iterator[Step]]) -> Sampler:
+        options = tuple(p for p in inspect.signature(run).parameters if p not in ("predict", "x", "levels", "rng"))
+        SAMPLERS[name] = Sampler(name, stochastic, run, options)
+        return SAMPLERS[name]
+
+    return register
+
+
+def get_sampler(name: str) -> Sampler:
+    """The sampler of this name; an unknown one raises with the list."""
+    if name not in SAMPLERS:
+        raise one_of("sampler", name, SAMPLERS)
+    return SAMPLERS[name]
+
+
+def _posterior(a: Level, b: Level) -> tuple[float, float]:
+    """(variance of x_a given x_b, variance of x_b given x_a and x0): beta and beta-tilde of DDPM for any pair of levels."""
+    beta = a.sigma**2 - (a.alpha / b.alpha * b.sigma) ** 2
+    return beta, b.sigma**2 / a.sigma**2 * beta
+
+
+@sampler("ddpm", stochastic=True)
+def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance: str = "small") -> Iterator[Step]:
+    """Ancestral sampling (Ho et al. 2020, Algorithm 2), between any two levels.
+
+    Args:
+        variance: "small" is the posterior variance beta-tilde (Eq. 7), "large" is beta (section 3.2).
+    """
+    if variance not in ("small", "large"):
+        raise one_of("variance", variance, ("small", "large"))
+    for a, b in pairwise(levels):
+        x0, _ = predict(x, a)
+        beta, tilde = _posterior(a, b)
+        ratio = a.alpha / b.alpha
+        x = (ratio * b.sigma**2 / a.sigma**2) * x + (b.alpha * beta / a.sigma**2) * x0
+        if b.sigma:
+            x = x + math.sqrt(tilde if variance == "small" else beta) * rng.normal(x)
+        yield Step(b, x, x0)
+
+
+@sampler("ddim", stochastic=False)
+def ddim(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, eta: float = 0.0) -> Iterator[Step]:
+    """DDIM (Song et al. 2020, Eq. 12).
+
+    Args:
+        eta: 0 is the deterministic sampler, 1 is DDPM with the small variance.
+    """
+    if not 0 <= eta <= 1:
+        raise ConfigError(f"eta={eta}: give a number from 0 (deterministic) to 1 (DDPM).")
+    for a, b in pairwise(levels):
+        x0, eps = predict(x, a)
+        variance = eta**2 * _posterior(a, b)[1] if eta else 0.0
+        x = b.alpha * x0 + math.sqrt(max(b.sigma**2 - variance, 0.0)) * eps
+        if variance:
+            x = x + math.sqrt(variance) * rng.normal(x)
+        yield Step(b, x, x0)
+
+
+@sampler("dpmpp", stochastic=False)
+def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_order_final: bool = True) -> Iterator[Step]:
+    """DPM-Solver++ 2M, the multistep solver of second order (Lu et al. 2022b, Algorithm 2; midpoint form).
+
+    Args:
+        lower_order_final: make the last step first order when there are fewer than 15 (their advice for stability).
+            A last step to sigma = 0 is first order in any case: log-SNR is infinite there.
+    """
+    last, previous = None, None  # the x0 of the step before and its step in log-SNR
+    n = len(levels) - 1
+    for i, (a, b) in enumerate(pairwise(levels)):
+        x0, _ = predict(x, a)
+        h = b.lam - a.lam  # infinite from alpha = 0 or to sigma = 0
+        d = x0
+        first = last is None or not math.isfinite(h) or not math.isfinite(previous)
+        if not first and not (lower_order_final and i == n - 1 and n < 15):
+            d = x0 + (h / (2 * previous)) * (x0 - last)
+        x = (b.sigma / a.sigma) * x - (b.alpha * math.expm1(-h)) * d
+        last, previous = x0, h
+        yield Step(b, x, x0)
+
+
+@sampler("heun", stochastic=True)
+def heun(
+    predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, churned: list[Level] | None = None, s_noise: float = 1.0
+) -> Iterator[Step]:
+    """Heun's second-order step of the probability-flow ODE (Karras et al. 2022, Algorithm 2), two predictions a step.
+
+    Along the path dx = x0 d(alpha) + eps d(sigma), so the trapezoid rule needs no division by alpha or sigma: it is
+    EDM's rule at alpha = 1, the plain one for a flow, and of second order for variance-preserving schedules.
+
+    Args:
+        churned: one noisier level for each step (the same level for no churn), see `churn`; None never adds noise.
+        s_noise: standard deviation of the noise that churn adds.
+    """
+    churned = churned or levels[:-1]
+    if len(churned) != len(levels) - 1:
+        raise ConfigError(f"{len(churned)} churned levels for {len(levels) - 1} steps.")
+    for (a, b), c in zip(pairwise(levels), churned, strict=True):
+        if c.ratio > a.ratio:  # raise the noise from a to c: x_c = (alpha_c / alpha_a) x_a + noise
+            up = c.alpha / a.alpha
+            x = up * x + s_noise * math.sqrt(max(c.sigma**2 - (up * a.sigma) ** 2, 0.0)) * rng.normal(x)
+            a = c
+        x0, eps = predict(x, a)
+        euler = b.alpha * x0 + b.sigma * eps
+        if not b.sigma:
+            yield Step(b, euler, x0)
+            return
+        x0_b, eps_b = predict(euler, b)
+        # written as a correction of the Euler step, which keeps x = alpha x0 + sigma eps exact
+        x = euler + (b.alpha - a.alpha) / 2 * (x0_b - x0) + (b.sigma - a.sigma) / 2 * (eps_b - eps)
+        yield Step(b, x, x0_b)
+
+
+def churn(schedule: Any, levels: list[Level], s_churn: float, s_min: float = 0.0, s_max: float = math.inf) -> list[Level]:
+    """The raised levels of EDM's churn (Karras et al. 2022, Algorithm 2): sigma (1 + gamma) inside [s_min, s_max].
+
+    gamma = min(s_churn / steps, sqrt(2) - 1); noise levels are sigma / alpha, clipped to the schedule's range.
+    """
+    if s_churn < 0:
+        raise ConfigError(f"s_churn={s_churn}: give a number >= 0.")
+    noisy = levels[:-1]
+    gamma = min(s_churn / len(noisy), math.sqrt(2) - 1)
+    raised = [schedule.at(a.ratio * (1 + gamma)) if s_min <= a.ratio <= s_max else a for a in noisy]
+    return [c if c.ratio > a.ratio else a for a, c in zip(noisy, raised, strict=True)]

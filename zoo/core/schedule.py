@@ -1,0 +1,299 @@
+"""Noise schedules: which levels training draws and which grid sampling walks.
+
+A level is (t, alpha, sigma) with x_t = alpha x0 + sigma eps. Everything that comes after a schedule (loss, samplers,
+guidance) is written in alpha and sigma, so a new Gaussian process is a new `Schedule` and nothing else.
+Coefficients are float64 throughout; tensors of data are never touched here.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ConfigError, one_of
+
+
+@dataclass(frozen=True)
+class Level:
+    """A noise level: x_t = alpha x0 + sigma eps.
+
+    Sampling uses plain floats; training uses float64 tensors (B,), one entry a sample. `t` is the coordinate
+    that the denoiser sees: the step index of a discrete schedule, ln(sigma) / 4 for EDM, the time of a flow.
+    """
+
+    t: Any
+    alpha: Any
+    sigma: Any
+
+    @property
+    def ratio(self) -> Any:
+        """sigma / alpha: the noise level of the same process rescaled to alpha = 1."""
+        return self.sigma / self.alpha if isinstance(self.alpha, Tensor) or self.alpha else math.inf
+
+    @property
+    def snr(self) -> Any:
+        """Signal-to-noise ratio alpha^2 / sigma^2."""
+        return (self.alpha / self.sigma) ** 2 if isinstance(self.sigma, Tensor) or self.sigma else math.inf
+
+    @property
+    def lam(self) -> float:
+        """log(alpha / sigma), half the log-SNR (a sampling level: floats)."""
+        if not self.sigma:
+            return math.inf
+        return math.log(self.alpha / self.sigma) if self.alpha else -math.inf
+
+
+class Schedule(ABC):
+    """A Gaussian process between data and noise."""
+
+    #: the spacings that `levels` takes, the default one first
+    spacings: tuple[str, ...] = ()
+
+    @abstractmethod
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
+        """Levels for a training batch: a `Level` of float64 tensors (n,).
+
+        The draws are stratified (one in each n-th of the distribution, in random order), which leaves the expected
+        loss as it is and lowers its variance.
+        """
+
+    @abstractmethod
+    def points(self, steps: int, spacing: str) -> list[Level]:
+        """The `steps` noisy levels of the sampling grid, noisiest first."""
+
+    @abstractmethod
+    def at(self, ratio: float) -> Level:
+        """The level with this sigma / alpha, clipped to the range of the schedule."""
+
+    @property
+    @abstractmethod
+    def clean(self) -> Level:
+        """The level after the last step: alpha 1, sigma 0."""
+
+    def levels(self, steps: int, spacing: str | None = None) -> list[Level]:
+        """The sampling grid: `steps` noisy levels and the clean one. Sampler step i goes from [i] to [i + 1]."""
+        spacing = spacing or self.spacings[0]
+        if spacing not in self.spacings:
+            raise one_of(f"spacing for a {type(self).__name__}", spacing, self.spacings)
+        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= self.max_steps:
+            raise ConfigError(f"steps={steps!r}: give a whole number from 1 to {self.max_steps}.")
+        return [*self.points(steps, spacing), self.clean]
+
+    @property
+    def max_steps(self) -> int:
+        """The largest number of sampling steps."""
+        return 100_000
+
+    def prior_std(self, level: Level) -> float:
+        """Standard deviation of x_T when sampling starts from pure noise at `level`."""
+        return float(level.sigma)
+
+    def _strata(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """n stratified uniform numbers in [0, 1), in random order, float64."""
+        u = torch.rand(n, generator=generator, dtype=torch.float64)
+        order = torch.randperm(n, generator=generator)
+        return ((order + u) / n).clamp(max=1 - 2**-53)
+
+
+def _alpha_bar(curve: str, T: int, beta_start: float, beta_end: float) -> Tensor:
+    """Cumulative products (T,) float64 of the three usual curves."""
+    if curve == "linear":  # Ho et al. 2020, section 4
+        return torch.cumprod(1 - torch.linspace(beta_start, beta_end, T, dtype=torch.float64), 0)
+    u = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+    if curve == "cosine":  # Nichol & Dhariwal 2021, Eq. 17, with their cap of 0.999 on beta
+        f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    elif curve == "sigmoid":  # Jabri et al. 2022, section 3, start -3, end 3, tau 1
+        ends = torch.sigmoid(torch.tensor([-3.0, 3.0], dtype=torch.float64))
+        f = (ends[1] - torch.sigmoid(6 * u - 3)) / (ends[1] - ends[0])
+    else:
+        raise one_of("curve", curve, ("linear", "cosine", "sigmoid"))
+    return torch.cumprod(1 - (1 - f[1:] / f[:-1]).clamp(max=0.999), 0)
+
+
+@dataclass(frozen=True)
+class DiscreteSchedule(Schedule):
+    """The variance-preserving process of DDPM (Ho et al. 2020, Eq. 4): alpha = sqrt(alpha_bar), T steps.
+
+    Args:
+        curve: "linear", "cosine" or "sigmoid".
+        T: number of training steps; t = 0 is the least noise, the clean level comes after it as t = -1.
+        beta_start, beta_end: ends of the linear curve (the others ignore them).
+        zero_terminal_snr: shift and rescale sqrt(alpha_bar) so that the last is 0 (Lin et al. 2023, Algorithm 1).
+            Eps prediction cannot work there: `Diffusion` refuses it.
+    """
+
+    curve: str = "linear"
+    T: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    zero_terminal_snr: bool = False
+    alpha_bar: Tensor = field(init=False, repr=False, compare=False)
+
+    spacings = ("trailing", "leading", "linspace", "karras")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.T, int) or self.T < 2:
+            raise ConfigError(f"T={self.T!r}: a discrete schedule needs a whole number of at least 2 steps.")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ConfigError(
+                f"beta_start={self.beta_start}, beta_end={self.beta_end}: give 0 < beta_start <= beta_end < 1."
+            )
+        alpha_bar = _alpha_bar(self.curve, self.T, self.beta_start, self.beta_end)
+        if self.zero_terminal_snr:
+            root = alpha_bar.sqrt()
+            alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+        object.__setattr__(self, "alpha_bar", alpha_bar)
+
+    @property
+    def max_steps(self) -> int:
+        return self.T
+
+    @property
+    def clean(self) -> Level:
+        return Level(-1, 1.0, 0.0)
+
+    def prior_std(self, level: Level) -> float:
+        return 1.0  # data of unit variance keep it at every level, so x_T is N(0, 1) wherever the grid starts
+
+    def level(self, t: int) -> Level:
+        """The level of step index t in 0..T-1."""
+        if not 0 <= t < self.T:
+            raise ConfigError(f"t={t}: this schedule has steps 0 to {self.T - 1}.")
+        return Level(t, math.sqrt(self.alpha_bar[t].item()), math.sqrt(1 - self.alpha_bar[t].item()))
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
+        t = (self._strata(n, generator) * self.T).long()
+        return Level(t.double(), self.alpha_bar[t].sqrt(), (1 - self.alpha_bar[t]).sqrt())
+
+    def points(self, steps: int, spacing: str) -> list[Level]:
+        T = self.T
+        if spacing == "karras":  # rho = 7 between this schedule's own ends; between two steps t is fractional
+            ends = [self.level(T - 1).ratio, self.level(0).ratio]
+            if math.isinf(ends[0]):
+                raise ConfigError("spacing='karras' needs a finite noise level; zero terminal SNR has none. Use 'trailing'.")
+            return [self.at(r) for r in karras(steps, ends[1], ends[0], 7.0)]
+        if spacing == "trailing":  # T, T - T/n, ... (Lin et al. 2023, table 2), 1-based there
+            ts = [round(T - i * T / steps) - 1 for i in range(steps)]
+        elif spacing == "leading":  # multiples of T // n, the largest first
+            ts = [(steps - 1 - i) * (T // steps) for i in range(steps)]
+        else:  # both ends included
+            ts = [round((T - 1) * (steps - 1 - i) / (steps - 1)) if steps > 1 else T - 1 for i in range(steps)]
+        return [self.level(t) for t in ts]
+
+    @cached_property
+    def _log_ratio(self) -> Tensor:
+        return 0.5 * (torch.log1p(-self.alpha_bar) - torch.log(self.alpha_bar))
+
+    def at(self, ratio: float) -> Level:
+        if ratio <= 0:
+            return self.clean
+        table, x = self._log_ratio, math.log(ratio)
+        hi = int(torch.searchsorted(table, x).clamp(1, self.T - 1))
+        lo, up = table[hi - 1].item(), table[hi].item()
+        w = 0.0 if math.isinf(up) else min(max((x - lo) / (up - lo), 0.0), 1.0)
+        t = hi - 1 + w
+        r = math.exp(lo + w * (up - lo)) if w else math.exp(lo)
+        return Level(t, 1 / math.hypot(1, r), r / math.hypot(1, r))
+
+
+def karras(steps: int, low: float, high: float, rho: float) -> list[float]:
+    """`steps` noise levels from high to low, even in sigma^(1/rho) (Karras et al. 2022, Eq. 5)."""
+    a, b = high ** (1 / rho), low ** (1 / rho)
+    return [(a + i / max(steps - 1, 1) * (b - a)) ** rho for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class EDMSchedule(Schedule):
+    """The continuous-sigma process of EDM (Karras et al. 2022): alpha = 1, t = ln(sigma) / 4.
+
+    Training draws ln(sigma) ~ N(P_mean, P_std^2) (table 1); sampling walks sigma_max .. sigma_min by Eq. 5.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    rho: float = 7.0
+
+    spacings = ("karras", "linspace")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ConfigError(f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}: give 0 < sigma_min < sigma_max.")
+        if self.P_std <= 0 or self.rho <= 0:
+            raise ConfigError(f"P_std={self.P_std}, rho={self.rho}: both must be positive.")
+
+    @property
+    def clean(self) -> Level:
+        return Level(-math.inf, 1.0, 0.0)
+
+    def level(self, sigma: float) -> Level:
+        """The level with this standard deviation of noise."""
+        return Level(math.log(sigma) / 4, 1.0, float(sigma))
+
+    def at(self, ratio: float) -> Level:
+        return self.level(min(ratio, self.sigma_max)) if ratio > 0 else self.clean
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
+        u = self._strata(n, generator).clamp(min=1e-9)
+        log_sigma = self.P_mean + self.P_std * torch.special.ndtri(u)
+        return Level(log_sigma / 4, torch.ones_like(log_sigma), log_sigma.exp())
+
+    def points(self, steps: int, spacing: str) -> list[Level]:
+        if spacing == "karras":
+            sigmas = karras(steps, self.sigma_min, self.sigma_max, self.rho)
+        else:  # even in t = ln(sigma) / 4
+            low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+            sigmas = [math.exp(high + i / max(steps - 1, 1) * (low - high)) for i in range(steps)]
+        return [self.level(s) for s in sigmas]
+
+
+@dataclass(frozen=True)
+class FlowSchedule(Schedule):
+    """Rectified flow (Liu et al. 2022; Lipman et al. 2022): alpha = 1 - t, sigma = t, t in (0, 1].
+
+    Args:
+        logit_std: training draws t = sigmoid(logit_mean + logit_std z) (Esser et al. 2024, Eq. 19); 0 draws uniformly.
+        shift: times are moved to t' = shift t / (1 + (shift - 1) t), in training and sampling (Esser et al. 2024, Eq. 23).
+    """
+
+    logit_mean: float = 0.0
+    logit_std: float = 0.0
+    shift: float = 1.0
+
+    spacings = ("trailing", "karras")
+
+    def __post_init__(self) -> None:
+        if self.logit_std < 0 or self.shift <= 0:
+            raise ConfigError(f"logit_std={self.logit_std}, shift={self.shift}: give logit_std >= 0 and shift > 0.")
+
+    @property
+    def clean(self) -> Level:
+        return Level(0.0, 1.0, 0.0)
+
+    def level(self, t: float) -> Level:
+        """The level of time t in (0, 1]."""
+        return Level(t, 1.0 - t, t)
+
+    def at(self, ratio: float) -> Level:
+        return self.level(1.0 if math.isinf(ratio) else ratio / (1 + ratio)) if ratio > 0 else self.clean
+
+    def _moved(self, t: Any) -> Any:
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
+        u = self._strata(n, generator).clamp(min=1e-9)
+        t = torch.sigmoid(self.logit_mean + self.logit_std * torch.special.ndtri(u)) if self.logit_std else u
+        t = self._moved(t)
+        return Level(t, 1 - t, t)
+
+    def points(self, steps: int, spacing: str) -> list[Level]:
+        if spacing == "karras":  # between the noise ratios of t = 0.998 and 0.002
+            return [self.at(r) for r in karras(steps, 0.002, 500.0, 7.0)]
+        return [self.level(self._moved(1 - i / steps)) for i in range(steps)]

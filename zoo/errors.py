@@ -1,0 +1,52 @@
+"""The errors of zoo. Each message says what came, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Base of every error that zoo raises on purpose."""
+
+
+class ConfigError(ZooError, ValueError):
+    """An option, a recipe or an argument that cannot be."""
+
+
+class ShapeError(ZooError, ValueError):
+    """A tensor or an array of the wrong shape."""
+
+
+class UnknownModelError(ZooError, KeyError):
+    """A model name that the registry does not know."""
+
+    __str__ = Exception.__str__  # KeyError would print the repr
+
+
+class CheckpointError(ZooError):
+    """A model folder or a checkpoint that is missing, damaged, foreign or too new."""
+
+
+class DataError(ZooError):
+    """Training or evaluation data that is missing or cannot be read."""
+
+
+class HubError(ZooError):
+    """A failed exchange with the Hugging Face Hub."""
+
+
+class NumericsError(ZooError, ArithmeticError):
+    """A loss, gradient or sample that is no longer finite."""
+
+
+class ResourceError(ZooError):
+    """The machine is out of memory or disk."""
+
+
+def one_of(what: str, value: object, allowed: Iterable[object], error: type[ZooError] = ConfigError) -> ZooError:
+    """The error for a value outside a closed list, with the nearest allowed names first."""
+    names = [str(a) for a in allowed]
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return error(f"unknown {what} {value!r}.{hint} Allowed: {', '.join(names)}.")

@@ -1,0 +1,1 @@
+"""Backbones that several domains share. They know tensors and nothing of schedules, samplers or domains."""

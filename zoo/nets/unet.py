@@ -1,0 +1,191 @@
+"""A residual U-Net for signals (dims=1) and pictures (dims=2) from one code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.errors import ConfigError, ShapeError
+from zoo.nets.blocks import Attention, zero
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d}
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """Group norm with groups of at least 4 channels and at most 32 groups."""
+    return nn.GroupNorm(gcd(32, channels // 4) if channels >= 4 else 1, channels)
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, conv, FiLM by the embedding, norm, SiLU, conv, plus the input (Dhariwal & Nichol 2021, section 3)."""
+
+    def __init__(self, dims: int, cin: int, cout: int, emb_dim: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        conv = CONV[dims]
+        self.norm1, self.conv1 = norm(cin), conv(cin, cout, kernel, padding=kernel // 2)
+        self.film = nn.Linear(emb_dim, 2 * cout)
+        self.norm2, self.conv2 = norm(cout), zero(conv(cout, cout, kernel, padding=kernel // 2))
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.skip = conv(cin, cout, 1) if cin != cout else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.film(emb).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, 1)
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all positions of x (B,C,*spatial), added to it."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm, self.attention = norm(channels), Attention(channels, heads)
+        zero(self.attention.out)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        return x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al. 2015) with residual blocks, FiLM and attention.
+
+    Args:
+        dims: 1 for signals (B,C,L), 2 for pictures (B,C,H,W).
+        in_channels, out_channels: channels of x and of the output.
+        channels, multipliers: level i has channels * multipliers[i] of them.
+        blocks: residual blocks a level on the way down; one more on the way up.
+        attention: for each level, whether its blocks are followed by self-attention.
+        heads: attention heads.
+        emb_dim: size of the embedding of time and conditions.
+        patch: fold patch^dims positions into channels at the entry and unfold them at the exit: most of the speed on
+            large inputs for little loss.
+        kernel: odd size of the convolutions.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: int = 64,
+        multipliers: Sequence[int] = (1, 2),
+        blocks: int = 2,
+        attention: Sequence[bool] = (False, True),
+        heads: int = 4,
+        emb_dim: int = 256,
+        patch: int = 1,
+        dropout: float = 0.0,
+        kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        if dims not in CONV:
+            raise ConfigError(f"UNet dims={dims}: allowed are 1 and 2.")
+        if len(attention) != len(multipliers):
+            raise ConfigError(f"UNet: {len(multipliers)} multipliers but {len(attention)} attention flags.")
+        if kernel % 2 == 0:
+            raise ConfigError(f"UNet kernel={kernel}: give an odd number.")
+        self.dims, self.patch, self.factor = dims, patch, patch * 2 ** (len(multipliers) - 1)
+        conv, fold = CONV[dims], patch**dims
+        widths = [channels * m for m in multipliers]
+
+        def res(cin: int, cout: int) -> ResBlock:
+            return ResBlock(dims, cin, cout, emb_dim, kernel, dropout)
+
+        def attend(level: int) -> nn.Module | None:
+            return AttentionBlock(widths[level], heads) if attention[level] else None
+
+        def stage(*parts: nn.Module | None) -> nn.ModuleList:
+            return nn.ModuleList([p for p in parts if p is not None])
+
+        self.entry = conv(in_channels * fold, widths[0], kernel, padding=kernel // 2)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        skips, width = [widths[0]], widths[0]
+        for i, w in enumerate(widths):
+            for _ in range(blocks):
+                self.down.append(stage(res(width, w), attend(i)))
+                width = w
+                skips.append(w)
+            if i < len(widths) - 1:
+                self.down.append(stage(Down(conv(w, w, 3, stride=2, padding=1))))
+                skips.append(w)
+        self.middle = stage(res(width, width), attend(len(widths) - 1), res(width, width))
+        for i, w in reversed(list(enumerate(widths))):
+            for _ in range(blocks + 1):
+                self.up.append(stage(res(width + skips.pop(), w), attend(i)))
+                width = w
+            if i:
+                self.up.append(stage(Up(conv(w, w, 3, padding=1))))
+        self.norm = norm(width)
+        self.exit = zero(conv(width, out_channels * fold, kernel, padding=kernel // 2))
+
+    def fold(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C patch^dims, *spatial / patch)."""
+        p = self.patch
+        if p == 1:
+            return x
+        if self.dims == 2:
+            return F.pixel_unshuffle(x, p)
+        return x.unflatten(2, (-1, p)).transpose(2, 3).flatten(1, 2)
+
+    def unfold(self, x: Tensor) -> Tensor:
+        """The inverse of `fold`."""
+        p = self.patch
+        if p == 1:
+            return x
+        if self.dims == 2:
+            return F.pixel_shuffle(x, p)
+        return x.unflatten(1, (-1, p)).transpose(2, 3).flatten(2)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B, in_channels, *spatial), emb (B, emb_dim) -> (B, out_channels, *spatial)."""
+        if x.ndim != self.dims + 2 or any(n % self.factor for n in x.shape[2:]):
+            raise ShapeError(
+                f"U-Net input {tuple(x.shape)}: needs (batch, channels, {self.dims} axes) whose sizes divide by "
+                f"{self.factor} (patch {self.patch}, {self.factor // self.patch}-fold downsampling)."
+            )
+        emb = F.silu(emb)
+        h = self.fold(x)
+        if self.dims == 2:  # small-channel convolutions are several times faster with channels last
+            h = h.contiguous(memory_format=torch.channels_last)
+        h = self.entry(h)
+        skips = [h]
+        for stage in self.down:
+            for part in stage:
+                h = part(h, emb)
+            skips.append(h)
+        for part in self.middle:
+            h = part(h, emb)
+        for stage in self.up:
+            if not isinstance(stage[0], Up):
+                h = torch.cat([h, skips.pop()], 1)
+            for part in stage:
+                h = part(h, emb)
+        return self.unfold(self.exit(F.silu(self.norm(h)))).contiguous()
+
+
+class Down(nn.Module):
+    """Halve every spatial axis by a strided convolution."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Up(nn.Module):
+    """Double every spatial axis: repeat, then a convolution."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
