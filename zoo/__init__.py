@@ -1,0 +1,37 @@
+"""zoo: the diffusion model zoo that goes beyond images.
+
+zoo.load("image/fashion-ddpm").sample(n=4)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: public name -> where it lives. Imported on first use, so that `import zoo` loads no torch.
+_PUBLIC = {
+    "list_models": "zoo.registry",
+    "info": "zoo.registry",
+    "create": "zoo.registry",
+    "load": "zoo.registry",
+    "train": "zoo.training",
+    "Model": "zoo.model",
+    "Recipe": "zoo.recipe",
+    "ZooError": "zoo.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}. It has: {', '.join(__all__)}.")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -124,6 +124,14 @@ class UNet(nn.Module):
         self.norm = norm(width)
         self.exit = zero(conv(width, out_channels * fold, kernel, padding=kernel // 2))
 
+    def check(self, spatial: Sequence[int]) -> None:
+        """Raise a ShapeError unless the net can halve signals or pictures of this size as often as it must."""
+        if len(spatial) != self.dims or any(n % self.factor for n in spatial):
+            raise ShapeError(
+                f"U-Net input of size {tuple(spatial)}: needs {self.dims} axes whose sizes divide by {self.factor} "
+                f"(patch {self.patch}, then {self.factor // self.patch}-fold downsampling)."
+            )
+
     def fold(self, x: Tensor) -> Tensor:
         """(B, C, *spatial) -> (B, C patch^dims, *spatial / patch)."""
         p = self.patch
@@ -144,11 +152,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, in_channels, *spatial), emb (B, emb_dim) -> (B, out_channels, *spatial)."""
-        if x.ndim != self.dims + 2 or any(n % self.factor for n in x.shape[2:]):
-            raise ShapeError(
-                f"U-Net input {tuple(x.shape)}: needs (batch, channels, {self.dims} axes) whose sizes divide by "
-                f"{self.factor} (patch {self.patch}, {self.factor // self.patch}-fold downsampling)."
-            )
+        self.check(x.shape[2:])
         emb = F.silu(emb)
         h = self.fold(x)
         if self.dims == 2:  # small-channel convolutions are several times faster with channels last

@@ -1,0 +1,219 @@
+"""The plug-in contract: what a modality brings (data, codec, denoisers, recipes, metrics) and what comes back to users.
+
+Shapes: B batch, *S the shape of one encoded sample.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+    from zoo.recipe import Recipe
+
+
+@dataclass
+class Batch:
+    """Encoded training samples.
+
+    Attributes:
+        x0: (B,*S) clean samples.
+        cond: {name: (B,...)} conditions; a label of -1 means "none".
+        mask: (B,N) bool, True for real points or residues; None where every element is real.
+    """
+
+    x0: Tensor
+    cond: dict[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.x0.to(device), {k: v.to(device) for k, v in self.cond.items()}, mask)
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Any `nn.Module` with this forward.
+
+    x_t (B,*S); t (B,) the schedule's noise coordinate (step index, or ln sigma / 4, or a flow's time);
+    cond {name: (B,...)}; drop (B,) bool: rows whose conditions are replaced by the net's learned null;
+    mask (B,N) bool. The output is shaped like x_t.
+    """
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor: ...
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """One generated object in its domain's units."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sample to a file whose suffix names the format; returns the path."""
+        ...
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the sample; returns a picture."""
+        ...
+
+    def numpy(self) -> Any:
+        """The sample as an array in domain units."""
+        ...
+
+
+class Dataset(ABC):
+    """Training or evaluation data of a domain: `len`, and `dataset[i]` -> (object, conditions)."""
+
+    #: {condition: class names} of the labels that the data carry
+    labels: dict[str, list[str]] = {}
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]: ...
+
+
+class Codec(nn.Module):
+    """Between domain objects and encoded samples of `shape`. Its buffers are saved with the weights."""
+
+    shape: tuple[int, ...]
+
+    def fit(self, dataset: Dataset) -> None:
+        """Fill the buffers from training data. The default has none."""
+
+    def encode(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
+        """A domain object -> x0 (*S). `generator` feeds random crops and augmentation; None means none of it."""
+        raise NotImplementedError
+
+    def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Any]:
+        """x0 (B,*S) -> B samples in domain units."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Linear projector for x0, noise and x_T: the identity, or e.g. a zero centre of mass."""
+        return x
+
+    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
+        """Encode and stack dataset items. Codecs of ragged samples override this and set the mask."""
+        x0 = torch.stack([self.encode(item, generator) for item, _ in items])
+        names = items[0][1]
+        return Batch(x0, {k: torch.as_tensor([cond[k] for _, cond in items]) for k in names})
+
+
+class Samples(Sequence[Any]):
+    """What `model.sample` returns: a sequence of samples that can be saved and drawn together.
+
+    Attributes:
+        tensor: (n, ...) all samples stacked in domain units; ragged ones are padded and `mask` (n, N) marks the real part.
+        conditions: what each sample was asked to be, {name: [value, ...]}.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Any],
+        tensor: Tensor,
+        *,
+        domain: Domain,
+        mask: Tensor | None = None,
+        conditions: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        self._items, self.tensor, self.mask, self._domain = list(items), tensor, mask, domain
+        self.conditions = {k: list(v) for k, v in (conditions or {}).items()}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, i: int) -> Any: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Any]: ...
+    def __getitem__(self, i: int | slice) -> Any:
+        return self._items[i]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        return f"Samples(n={len(self)}, domain={self._domain.name!r}, tensor={tuple(self.tensor.shape)})"
+
+    def name(self, i: int) -> str:
+        """A file stem that sorts and says what the sample is: "0003-sneaker"."""
+        words = [str(v[i]) for v in self.conditions.values() if v[i] is not None]
+        safe = ["".join(c if c.isalnum() else "_" for c in w).strip("_") for w in words]
+        return "-".join([f"{i:04d}", *safe])
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write one file a sample into `folder` (made when missing); returns the paths."""
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"cannot save into {folder}: it is a file. Give a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        return [s.save(folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """One picture of all samples (a PIL image), also written to `path` when given."""
+        picture = self._domain.plot(self)
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+        return picture
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
+
+
+class Domain(ABC):
+    """A modality. One package exposes one instance as `DOMAIN` through the entry-point group `zoo.domains`."""
+
+    name: str
+    #: file suffix of a saved sample
+    suffix: str
+    #: {name: class}; a class is built from the recipe's options, see `denoiser`
+    denoisers: Mapping[str, Callable[..., nn.Module]]
+
+    @abstractmethod
+    def recipes(self) -> Mapping[str, Recipe]:
+        """The domain's recipes by name."""
+
+    @abstractmethod
+    def codec(self, options: Mapping[str, Any]) -> Codec:
+        """The codec of a recipe's options; unknown or impossible ones are a ConfigError."""
+
+    @abstractmethod
+    def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
+        """Data by folder or file; split is "train", "validation" or "test"."""
+
+    @abstractmethod
+    def plot(self, samples: Samples) -> Any:
+        """All samples in one PIL image."""
+
+    @abstractmethod
+    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
+        """Quality figures of a model from n samples, each with ceiling and floor, ready for JSON."""
+
+    def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
+        """The recipe fitted to a dataset before training: its labels, channels and the like."""
+        return recipe
+
+    def denoiser(self, kind: str, shape: tuple[int, ...], classes: Mapping[str, int], options: Mapping[str, Any]) -> nn.Module:
+        """Build the denoiser `kind` for encoded samples of `shape` and conditions with so many classes each."""
+        from zoo.errors import one_of
+
+        if kind not in self.denoisers:
+            raise one_of(f"{self.name} denoiser", kind, self.denoisers)
+        try:
+            return self.denoisers[kind](shape=shape, classes=dict(classes), **options)
+        except TypeError as error:
+            raise ConfigError(f"denoiser {kind!r} of the domain {self.name!r}: {error}.") from error

@@ -1,0 +1,174 @@
+"""Pictures to train on: Fashion-MNIST, and any folder of PNG, JPEG or WebP files."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from zoo.domain import Dataset
+from zoo.errors import DataError, one_of
+from zoo.image.recipes import FASHION
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+HELD_OUT = 5_000  # of the training rows: nothing trains on them, choices are made on them
+
+
+class ArrayImages(Dataset):
+    """Pictures in memory: uint8 (n, H, W) or (n, H, W, 3), and labels (n,) or None."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray | None, names: Sequence[str]) -> None:
+        self.pixels, self.targets = pixels, labels
+        self.labels = {} if labels is None else {"label": list(names)}
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
+        return self.pixels[i], {} if self.targets is None else {"label": int(self.targets[i])}
+
+
+def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
+    """Fashion-MNIST from `fashion_mnist.npz`, or from a folder with it or with the four original .gz files.
+
+    "test" is the official test set; "validation" the last 5,000 training rows, which "train" leaves out.
+    """
+    path = Path(source)
+    if path.is_dir():
+        npz = path / "fashion_mnist.npz"
+        path = npz if npz.exists() else path
+    if path.is_dir():
+        part = "t10k" if split == "test" else "train"
+        images, labels = (read_idx(path / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    else:
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                part = "test" if split == "test" else "train"
+                images, labels = z[f"{part}_images"], z[f"{part}_labels"]
+        except (OSError, KeyError, ValueError, EOFError) as error:
+            raise DataError(f"{path} cannot be read as Fashion-MNIST: {error}.") from error
+    cut = slice(None) if split == "test" else slice(0, -HELD_OUT) if split == "train" else slice(-HELD_OUT, None)
+    return ArrayImages(images[cut], labels[cut], FASHION)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """An array of the original MNIST format (gzip, big-endian header)."""
+    import gzip
+
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} is missing or truncated: {error}.") from error
+    if len(data) < 4 or data[2] != 8:
+        raise DataError(f"{path} is no IDX file of bytes.")
+    shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3]))
+    body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
+    if body.size != np.prod(shape):
+        raise DataError(f"{path} holds {body.size} bytes, its header says {shape}.")
+    return body.reshape(shape)
+
+
+#: the public home of the data, with the MD5 sums that its authors publish
+FASHION_HOME = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_FILES = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+
+
+def download_fashion_mnist(folder: str | Path, home: str = FASHION_HOME) -> Path:
+    """Fetch the four files into `folder`, each checked by hash before it gets its name. Whole ones are not fetched again."""
+    from zoo.store import write_atomic
+
+    folder = Path(folder)
+    for name, digest in FASHION_FILES.items():
+        path = folder / name
+        if path.exists() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == digest:
+            continue
+        try:
+            with urllib.request.urlopen(home + name, timeout=60) as answer:
+                data = answer.read()
+        except OSError as error:
+            raise DataError(f"cannot fetch {home + name}: {error}. Put the file into {folder} by hand.") from error
+        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if found != digest:
+            raise DataError(f"{home + name} has MD5 {found}, expected {digest}: not kept. Try again later.")
+        write_atomic(path, data)
+    return folder
+
+
+class ImageFolder(Dataset):
+    """All pictures below a folder; with class subfolders their names become the labels.
+
+    Every file is opened once at the start, so that a bad one is named before training, not in the middle of it.
+
+    Args:
+        folder: holds pictures, or one subfolder a class.
+        split: "train" leaves out every tenth file of the sorted list, which is "validation" and "test".
+        skip_unreadable: leave unreadable files out (they are listed in `skipped`) instead of raising.
+    """
+
+    def __init__(self, folder: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> None:
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(f"no folder {folder}. Give a folder of {', '.join(SUFFIXES)} files.")
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not files:
+            raise DataError(f"{folder} holds no {', '.join(SUFFIXES)} files.")
+        loose = [p for p in files if p.parent == folder]
+        if loose and len(loose) < len(files):
+            raise DataError(f"{folder} mixes loose pictures ({loose[0].name}, ...) and class subfolders. Use one or the other.")
+        self.skipped: dict[Path, str] = {}
+        for path in files:
+            try:
+                self.open(path)
+            except DataError as error:
+                self.skipped[path] = str(error)
+        if self.skipped and not skip_unreadable:
+            shown = "; ".join(list(self.skipped.values())[:5])
+            raise DataError(f"{len(self.skipped)} unreadable picture(s): {shown}. Mend or remove them, or use --skip-unreadable.")
+        files = [p for p in files if p not in self.skipped]
+        names = [] if loose else sorted({p.relative_to(folder).parts[0] for p in files})
+        if len(files) >= 10 or split != "train":
+            files = [p for i, p in enumerate(files) if (i % 10 == 9) == (split != "train")]
+        if not files:
+            raise DataError(f"{folder} leaves no readable picture for the split {split!r}.")
+        self.files, self.names, self.folder = files, names, folder
+        self.labels = {"label": names} if names else {}
+
+    @staticmethod
+    def open(path: Path) -> Image.Image:
+        """Read one picture whole; a truncated or foreign file is a DataError that names it."""
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+                return picture.copy()
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
+        path = self.files[i]
+        cond = {"label": self.names.index(path.relative_to(self.folder).parts[0])} if self.names else {}
+        return self.open(path), cond
+
+
+def open_images(source: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> Dataset:
+    """Fashion-MNIST (the .npz or the .gz files) or a folder of pictures, whichever `source` is."""
+    if split not in ("train", "validation", "test"):
+        raise one_of("split", split, ("train", "validation", "test"))
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError(f"no data at {path}. Give fashion_mnist.npz or a folder of {', '.join(SUFFIXES)} files.")
+    if path.is_file() or (path / "fashion_mnist.npz").exists() or (path / "t10k-labels-idx1-ubyte.gz").exists():
+        return fashion_mnist(path, split)
+    return ImageFolder(path, split, skip_unreadable=skip_unreadable)

@@ -1,0 +1,69 @@
+"""The image plug-in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from zoo.domain import Dataset, Domain, Samples
+from zoo.errors import ConfigError
+from zoo.image.codec import ImageCodec
+from zoo.image.data import open_images
+from zoo.image.denoiser import TransformerDenoiser, UNetDenoiser
+from zoo.image.recipes import RECIPES
+from zoo.model import Model
+from zoo.recipe import Condition, Recipe
+
+
+class ImageDomain(Domain):
+    """Grey or RGB pictures."""
+
+    name = "image"
+    suffix = ".png"
+    denoisers = {"unet": UNetDenoiser, "transformer": TransformerDenoiser}
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        return RECIPES
+
+    def codec(self, options: Mapping[str, Any]) -> ImageCodec:
+        try:
+            return ImageCodec(**options)
+        except TypeError as error:
+            raise ConfigError(f"image codec: {error}.") from error
+
+    def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
+        return open_images(source, split, **options)
+
+    def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
+        conditions = {k: Condition(values=tuple(v)) for k, v in dataset.labels.items()}
+        return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
+
+    def plot(self, samples: Samples) -> Image.Image:
+        """A grid, as square as it gets, enlarged, with the labels under the pictures."""
+        n = len(samples)
+        columns = math.ceil(math.sqrt(n))
+        w, h = samples[0].pil().size
+        zoom = max(1, round(84 / w))
+        labels = samples.conditions.get("label", [None] * n)
+        caption = 14 if any(labels) else 0
+        cell = (w * zoom + 4, h * zoom + 4 + caption)
+        page = Image.new("RGB", (columns * cell[0], math.ceil(n / columns) * cell[1]), "white")
+        draw = ImageDraw.Draw(page)
+        for i, sample in enumerate(samples):
+            x, y = i % columns * cell[0] + 2, i // columns * cell[1] + 2
+            page.paste(sample.pil().resize((w * zoom, h * zoom), Image.Resampling.NEAREST).convert("RGB"), (x, y))
+            if labels[i]:
+                draw.text((x, y + h * zoom + 1), str(labels[i]), fill="black")
+        return page
+
+    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
+        from zoo.image.evaluate import evaluate_model
+
+        return evaluate_model(model, n, **options)
+
+
+DOMAIN = ImageDomain()

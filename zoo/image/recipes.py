@@ -1,0 +1,38 @@
+"""Recipes of the image domain."""
+
+from __future__ import annotations
+
+from zoo.recipe import Condition, DiffusionPart, Discrete, Recipe, Sampling, Training
+
+FASHION = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
+)  # fmt: skip
+
+_fashion = Recipe(
+    name="fashion-ddpm",
+    domain="image",
+    description="Class-conditional 28 x 28 pictures of clothes and shoes.",
+    licence="Apache-2.0 (weights); the training data is MIT, Copyright (c) 2017 Zalando SE.",
+    data="Fashion-MNIST (Xiao, Rasul, Vollgraf, arXiv:1708.07747), first 55,000 training pictures; 5,000 held out for choices.",
+    paper="DDPM (Ho et al. 2020), v prediction (Salimans & Ho 2022), classifier-free guidance (Ho & Salimans 2022).",
+    codec={"size": 28, "channels": 1},
+    denoiser="unet",
+    net={"channels": 64, "multipliers": [1, 2], "blocks": 1, "attention": [False, True], "patch": 2},
+    conditions={"label": Condition(values=FASHION)},
+    schedule=Discrete(curve="cosine"),
+    diffusion=DiffusionPart(prediction="v"),
+    sampling=Sampling(sampler="dpmpp", steps=25, clip=1.0),
+    training=Training(batch_size=64, lr=1e-3),
+)
+
+_fashion_dit = _fashion.model_copy(
+    update={
+        "name": "fashion-dit",
+        "description": "The same pictures from a diffusion transformer on 4 x 4 patches.",
+        "denoiser": "transformer",
+        "net": {"patch": 4, "dim": 256, "depth": 6, "heads": 8},
+    }
+)
+
+#: name -> recipe
+RECIPES = {r.name: r for r in (_fashion, _fashion_dit)}
