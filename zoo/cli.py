@@ -1,0 +1,197 @@
+"""The `zoo` command: list info sample train eval verify. Torch is imported only by the commands that compute."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ConfigError, ZooError
+
+
+def number(text: str) -> int | float | str:
+    """A command-line value as the number it looks like, else the text itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """["a.b=1", ...] as a dictionary."""
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"{text!r}: give path=value, e.g. training.batch_size=32.")
+    return dict(t.split("=", 1) for t in texts)
+
+
+def list_(args: argparse.Namespace) -> None:
+    """zoo list"""
+    from zoo.registry import info, list_models
+
+    for name in list_models(args.pattern, args.domain):
+        card = info(name)
+        print(f"{name:24} {'packaged' if card.packaged else 'recipe':10} {card.description}")
+
+
+def info(args: argparse.Namespace) -> None:
+    """zoo info NAME"""
+    from zoo.registry import info
+
+    print(info(args.name))
+
+
+def sample(args: argparse.Namespace) -> None:
+    """zoo sample NAME"""
+    from zoo.registry import load
+
+    model = load(args.name)
+    options: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
+    for name in model.recipe.conditions:
+        value = getattr(args, name, None)
+        if value is not None:
+            values = [number(v) for v in value.split(",")]
+            options[name] = values if len(values) > 1 else values[0]
+    samples = model.sample(
+        args.n,
+        sampler=args.sampler,
+        steps=args.steps,
+        guidance_weight=args.guidance_weight,
+        guidance_scale=args.guidance_scale,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        **options,
+    )
+    out = Path(args.out)
+    files = samples.save(out)
+    samples.plot(out / "samples.png")
+    print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}")
+
+
+def train(args: argparse.Namespace) -> None:
+    """zoo train NAME"""
+    from zoo.training import train
+
+    train(
+        args.name,
+        data=args.data,
+        steps=args.steps,
+        out=args.out,
+        seed=args.seed,
+        resume=args.resume,
+        cpu=args.cpu,
+        data_options={"skip_unreadable": True} if args.skip_unreadable else None,
+        overrides=pairs(args.set),
+        max_minutes=args.max_minutes,
+        save_every=args.save_every,
+        preview_every=args.preview_every,
+    )
+    print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """zoo eval NAME"""
+    from zoo.registry import load
+    from zoo.store import dump_json, write_atomic
+
+    model = load(args.name)
+    options = {k: number(v) for k, v in pairs(args.option).items()}
+    if args.data:
+        options["data"] = args.data
+    settings = {"steps": args.steps, "sampler": args.sampler, "guidance_weight": args.guidance_weight}
+    options |= {k: v for k, v in settings.items() if v is not None}
+    result = model.domain.metrics(model, args.n, seed=args.seed, split=args.split, **options)
+    text = dump_json(result)
+    if args.json:
+        write_atomic(Path(args.json), text)
+        print(f"written to {args.json}")
+    else:
+        print(text.decode(), end="")
+
+
+def verify(args: argparse.Namespace) -> None:
+    """zoo verify NAME"""
+    from zoo.registry import load
+
+    error = load(args.name).verify()
+    print(f"{args.name}: weights read strictly, golden output reproduced within {error:.1e}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; every option is described in its help."""
+    main = argparse.ArgumentParser(prog="zoo", description="The diffusion model zoo that goes beyond images.")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str, *, model: bool = True) -> argparse.ArgumentParser:
+        p = commands.add_parser(name, help=text, description=text)
+        p.set_defaults(run=run)
+        if model:
+            p.add_argument("name", help="a model name (see: zoo list) or a model folder")
+        return p
+
+    p = command("list", list_, "List the models.", model=False)
+    p.add_argument("pattern", nargs="?", default="*", help='e.g. "image/*"')
+    p.add_argument("--domain", help="only this domain")
+
+    command("info", info, "What a model is, its conditions and its measured quality.")
+
+    p = command("sample", sample, "Generate samples into a folder.")
+    p.add_argument("-n", type=int, default=4, help="how many (default 4)")
+    p.add_argument("-o", "--out", default="out", help="folder (default out/)")
+    p.add_argument("--label", help="a label for all samples, or n of them with commas between")
+    p.add_argument("--sampler", help="ddpm, ddim, dpmpp or heun (default: the model's)")
+    p.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
+    p.add_argument("--guidance-weight", type=float, help="w of the paper; 0 is plain conditional")
+    p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
+    p.add_argument("--seed", type=int, help="default: a random one")
+    p.add_argument("--batch-size", type=int, help="samples made at a time")
+    p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="more of Model.sample: eta=1, spacing=karras")
+
+    p = command("train", train, "Train a recipe on your own data.")
+    p.add_argument("--data", required=True, help="a file or a folder; class subfolders become labels")
+    p.add_argument("--out", required=True, help="folder of the run and of the finished model")
+    p.add_argument("--steps", type=int, default=20_000)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, bit for bit")
+    p.add_argument("--max-minutes", type=float, help="stop and save after so long")
+    p.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    p.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
+    p.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
+    p.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe: training.lr=2e-4")
+
+    p = command("eval", evaluate, "Measure a model, beside real data and noise.")
+    p.add_argument("--n", type=int, default=1000, help="samples (default 1000)")
+    p.add_argument("--data", help="the real data to compare with (default: from $ZOO_DATA)")
+    p.add_argument("--split", default="test", choices=["test", "validation"], help="choose on validation, report on test")
+    p.add_argument("--sampler")
+    p.add_argument("--steps", type=int)
+    p.add_argument("--guidance-weight", type=float)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
+    p.add_argument("--json", help="write the result to this file")
+
+    command("verify", verify, "Read a model strictly and recompute its golden output.")
+    return main
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a ZooError is printed as one line. Returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except ZooError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("zoo: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
