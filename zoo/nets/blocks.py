@@ -15,85 +15,124 @@ class TimeEmbedding(nn.Module):
     """Noise coordinate t (B,) -> (B, dim): sinusoidal features (Vaswani et al. 2017, section 3.5) and two layers.
 
     Args:
+        dim: even size of the embedding.
         scale: multiplies t first, so that its range is about 0..1000: 1 for step indices, 1000 for a flow's time in
             0..1, 250 for EDM's ln(sigma) / 4.
+
+    Raises:
+        ConfigError: an odd `dim`.
+        ShapeError: t is not (B,).
     """
 
     def __init__(self, dim: int, scale: float = 1.0) -> None:
         super().__init__()
-        if dim % 2:
-            raise ConfigError(f"TimeEmbedding dim={dim}: give an even number.")
-        self.scale = scale
-        half = dim // 2
-        self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(half) / half), persistent=False)
+        if dim < 2 or dim % 2:
+            raise ConfigError(f"TimeEmbedding dim={dim}: give an even number of at least 2.")
+        self.dim, self.scale = dim, scale
         self.net = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
+    def features(self, t: Tensor) -> Tensor:
+        """t (B,) -> (B, dim) cosines, then sines, of scale * t at wavelengths from 2 pi to 2 pi 10,000, in fp32 or fp64."""
+        if t.ndim != 1:
+            raise ShapeError(f"time of shape {tuple(t.shape)} must be (batch,).")
+        # Angles reach 1000, where bf16 counts in steps of 4. So the frequencies are no buffer, which `module.to(dtype)`
+        # would round, and t never passes through half precision.
+        half, exact = self.dim // 2, torch.float64 if t.dtype == torch.float64 else torch.float32
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half).to(exact)
+        angles = (self.scale * t.to(exact))[:, None] * frequencies
+        return torch.cat([angles.cos(), angles.sin()], 1)
+
     def forward(self, t: Tensor) -> Tensor:
-        # the angles reach 1000: never in half precision
-        angles = (self.scale * t.to(self.frequencies.dtype))[:, None] * self.frequencies
-        return self.net(torch.cat([angles.cos(), angles.sin()], 1))
+        return self.net(self.features(t).to(self.net[0].weight.dtype))
 
 
 class LabelEmbedding(nn.Module):
-    """Labels (B,) int64 -> (B, dim), with a learned null for rows that are dropped, -1 or not given at all."""
+    """Labels (B,) int64 -> (B, dim), with a learned null for rows that are dropped, -1 or not given at all.
+
+    Raises:
+        ShapeError: labels or drop that are not (batch,).
+        ConfigError: a label outside -1..classes-1 (looked at on the CPU only: elsewhere it would stall the device).
+    """
 
     def __init__(self, classes: int, dim: int) -> None:
         super().__init__()
+        if classes < 1:
+            raise ConfigError(f"LabelEmbedding classes={classes}: give at least 1.")
         self.classes = classes
         self.table = nn.Embedding(classes + 1, dim)  # the last row is the null
         nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, label: Tensor | None, drop: Tensor | None, batch: int) -> Tensor:
+        """label (batch,) int64 or None, drop (batch,) bool or None -> (batch, dim)."""
         if label is None:
             label = torch.full((batch,), -1, device=self.table.weight.device)
-        null = label < 0 if drop is None else (label < 0) | drop
+        rows(label, batch, "labels")
+        if label.device.type == "cpu" and batch and not -1 <= int(label.min()) <= int(label.max()) < self.classes:
+            raise ConfigError(f"label in {label.tolist()}: allowed are 0..{self.classes - 1}, and -1 for none.")
+        null = label < 0 if drop is None else (label < 0) | rows(drop, batch, "drop")
         return self.table(torch.where(null, self.classes, label))
 
 
 class VectorEmbedding(nn.Module):
-    """Vectors (B, in_dim) -> (B, dim), with a learned null for rows that are dropped or not given at all."""
+    """Vectors (B, in_dim) -> (B, dim), with a learned null for rows that are dropped or not given at all.
+
+    Raises:
+        ShapeError: vectors that are not (batch, in_dim), drop that is not (batch,).
+    """
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
+        self.in_dim = in_dim
         self.net = nn.Sequential(nn.Linear(in_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.null = nn.Parameter(0.02 * torch.randn(dim))
 
     def forward(self, vector: Tensor | None, drop: Tensor | None, batch: int) -> Tensor:
+        """vector (batch, in_dim) float or None, drop (batch,) bool or None -> (batch, dim)."""
         null = self.null.expand(batch, -1)
         if vector is None:
             return null
+        if vector.shape != (batch, self.in_dim):
+            raise ShapeError(f"vectors {tuple(vector.shape)} must be (batch, size) = {(batch, self.in_dim)}.")
         out = self.net(vector)
-        return out if drop is None else torch.where(drop[:, None], null.to(out.dtype), out)
+        return out if drop is None else torch.where(rows(drop, batch, "drop")[:, None], null.to(out.dtype), out)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens (B,N,D) (Vaswani et al. 2017), queries and keys normalised per head.
+    """Multi-head self-attention over tokens (B,N,D): softmax(q k^T / sqrt(D / heads) + bias) v (Vaswani et al. 2017, Eq. 1).
 
-    `mask` (B,N) bool is True for real tokens: nobody attends to the others. `bias` (B or 1, heads, N, N) is added
-    to the logits.
+    Args:
+        dim, heads: width D and the number of heads that share it.
+        qk_norm: normalise queries and keys per head (RMS, Dehghani et al. 2023, section 2.1), which keeps large
+            learning rates from saturating the softmax.
+
+    Raises:
+        ConfigError: `dim` does not divide by `heads`.
+        ShapeError: mask or bias of the wrong shape.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, qk_norm: bool = True) -> None:
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ConfigError(f"attention: dim={dim} does not divide by heads={heads}.")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.q_norm = nn.RMSNorm(dim // heads, eps=1e-6)
-        self.k_norm = nn.RMSNorm(dim // heads, eps=1e-6)
+        self.q_norm = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """x (B,N,D); mask (B,N) bool, True for real tokens: nobody attends to the others; bias (B or 1, heads, N, N)."""
         B, N, D = x.shape
+        if bias is not None and bias.shape not in ((B, self.heads, N, N), (1, self.heads, N, N)):
+            raise ShapeError(f"bias {tuple(bias.shape)} must be (batch or 1, heads, tokens, tokens) = {(B, self.heads, N, N)}.")
         q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        bias = None if bias is None else bias.to(v.dtype)
         if mask is not None:
-            if mask.shape != (B, N):
-                raise ShapeError(f"mask {tuple(mask.shape)} must be (batch, tokens) = {(B, N)}.")
-            far = torch.zeros(B, 1, 1, N, dtype=v.dtype, device=x.device).masked_fill(~mask[:, None, None], -torch.inf)
+            far = torch.zeros_like(check_mask(mask, B, N), dtype=v.dtype).masked_fill(~mask, -torch.inf)
             # a row that is all padding would be NaN; it attends to everything instead and nobody reads it
-            far = far.masked_fill(~mask.any(1)[:, None, None, None], 0.0)
-            bias = far if bias is None else bias.to(v.dtype) + far
+            far = far.masked_fill(~mask.any(1, keepdim=True), 0.0)[:, None, None]
+            bias = far if bias is None else bias + far
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.out(y.transpose(1, 2).reshape(B, N, D))
 
@@ -108,3 +147,17 @@ def zero(module: nn.Module) -> nn.Module:
     for p in module.parameters():
         nn.init.zeros_(p)
     return module
+
+
+def rows(x: Tensor, batch: int, what: str) -> Tensor:
+    """x itself, or a ShapeError unless it is (batch,)."""
+    if x.shape != (batch,):
+        raise ShapeError(f"{what} of shape {tuple(x.shape)} must be ({batch},), one a sample.")
+    return x
+
+
+def check_mask(mask: Tensor, batch: int, tokens: int) -> Tensor:
+    """The mask itself, or a ShapeError unless it is (batch, tokens) bool."""
+    if mask.shape != (batch, tokens) or mask.dtype != torch.bool:
+        raise ShapeError(f"mask {tuple(mask.shape)} {mask.dtype} must be (batch, tokens) = {(batch, tokens)} of bool.")
+    return mask
