@@ -43,7 +43,8 @@ class TimeEmbedding(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], 1)
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.net(self.features(t).to(self.net[0].weight.dtype))
+        features = self.features(t)
+        return self.net(features.to(next(self.net.parameters()).dtype))
 
 
 class LabelEmbedding(nn.Module):
@@ -116,8 +117,8 @@ class Attention(nn.Module):
             raise ConfigError(f"attention: dim={dim} does not divide by heads={heads}.")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.q_norm = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.q_norm = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else None
+        self.k_norm = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else None
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -126,7 +127,9 @@ class Attention(nn.Module):
         if bias is not None and bias.shape not in ((B, self.heads, N, N), (1, self.heads, N, N)):
             raise ShapeError(f"bias {tuple(bias.shape)} must be (batch or 1, heads, tokens, tokens) = {(B, self.heads, N, N)}.")
         q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        if self.q_norm is not None and self.k_norm is not None:
+            exact = self.q_norm.weight.dtype  # autocast leaves the norm alone: give it the weight's dtype, not bf16
+            q, k = self.q_norm(q.to(exact)).to(v.dtype), self.k_norm(k.to(exact)).to(v.dtype)
         bias = None if bias is None else bias.to(v.dtype)
         if mask is not None:
             far = torch.zeros_like(check_mask(mask, B, N), dtype=v.dtype).masked_fill(~mask, -torch.inf)

@@ -21,7 +21,11 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, conv, FiLM by the embedding, norm, SiLU, conv, plus the input (Dhariwal & Nichol 2021, section 3)."""
+    """norm, SiLU, conv, norm, FiLM by the embedding, SiLU, conv, plus the input (Dhariwal & Nichol 2021, Eq. 3).
+
+    Group norm, FiLM and SiLU are a fifth of a training step on a CPU: written as one function with its own gradient
+    they made it 1 % faster (benchmarks/nets.py), so they stay plain.
+    """
 
     def __init__(self, dims: int, cin: int, cout: int, emb_dim: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -33,6 +37,7 @@ class ResBlock(nn.Module):
         self.skip = conv(cin, cout, 1) if cin != cout else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B,cin,*spatial), emb (B,emb_dim) with its SiLU done -> (B,cout,*spatial)."""
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.film(emb).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, 1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
@@ -48,24 +53,74 @@ class AttentionBlock(nn.Module):
         zero(self.attention.out)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B,C,*spatial); emb goes unused -> the same shape."""
+        # channels last: tokens, and what comes back, are views
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         return x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
 
 
+class Down(nn.Module):
+    """Halve every spatial axis by a strided convolution."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B,C,*spatial), whose sizes are even; emb goes unused -> (B,C,*spatial / 2)."""
+        return self.conv(x)
+
+
+class Up(nn.Module):
+    """Double every spatial axis: repeat, then a convolution."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B,C,*spatial); emb goes unused -> (B,C,*spatial * 2)."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Stage(nn.ModuleList):
+    """Parts that run one after the other, each with the embedding."""
+
+    def __init__(self, *parts: nn.Module | None) -> None:
+        super().__init__([p for p in parts if p is not None])
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B,C,*spatial), emb (B,emb_dim) with its SiLU done -> what the last part gives."""
+        for part in self:
+            x = part(x, emb)
+        return x
+
+
+class Join(Stage):
+    """A stage on the way up whose input is first joined by what the way down kept at that size."""
+
+
 class UNet(nn.Module):
-    """U-Net (Ronneberger et al. 2015) with residual blocks, FiLM and attention.
+    """U-Net (Ronneberger et al. 2015) with residual blocks, FiLM and attention, as in Dhariwal & Nichol 2021.
+
+    It starts as the zero function.
 
     Args:
         dims: 1 for signals (B,C,L), 2 for pictures (B,C,H,W).
         in_channels, out_channels: channels of x and of the output.
-        channels, multipliers: level i has channels * multipliers[i] of them.
+        channels, multipliers: level i has channels * multipliers[i] of them; each level halves the sizes of the last.
         blocks: residual blocks a level on the way down; one more on the way up.
         attention: for each level, whether its blocks are followed by self-attention.
         heads: attention heads.
         emb_dim: size of the embedding of time and conditions.
         patch: fold patch^dims positions into channels at the entry and unfold them at the exit: most of the speed on
             large inputs for little loss.
+        dropout: probability, before the last convolution of each residual block.
         kernel: odd size of the convolutions.
+
+    Raises:
+        ConfigError: numbers that do not fit together.
+        ShapeError: x or emb of the wrong shape; sizes that do not divide by patch * 2^(levels - 1).
     """
 
     def __init__(
@@ -88,8 +143,14 @@ class UNet(nn.Module):
             raise ConfigError(f"UNet dims={dims}: allowed are 1 and 2.")
         if len(attention) != len(multipliers):
             raise ConfigError(f"UNet: {len(multipliers)} multipliers but {len(attention)} attention flags.")
-        if kernel % 2 == 0:
+        if kernel < 1 or kernel % 2 == 0:
             raise ConfigError(f"UNet kernel={kernel}: give an odd number.")
+        if not multipliers or min(in_channels, out_channels, channels, blocks, patch, *multipliers) < 1 or not 0 <= dropout < 1:
+            raise ConfigError(
+                f"UNet in_channels={in_channels}, out_channels={out_channels}, channels={channels}, multipliers={multipliers}, "
+                f"blocks={blocks}, patch={patch}, dropout={dropout}: give numbers of at least 1 and a dropout in [0, 1)."
+            )
+        self.in_channels, self.emb_dim = in_channels, emb_dim
         self.dims, self.patch, self.factor = dims, patch, patch * 2 ** (len(multipliers) - 1)
         conv, fold = CONV[dims], patch**dims
         widths = [channels * m for m in multipliers]
@@ -100,33 +161,30 @@ class UNet(nn.Module):
         def attend(level: int) -> nn.Module | None:
             return AttentionBlock(widths[level], heads) if attention[level] else None
 
-        def stage(*parts: nn.Module | None) -> nn.ModuleList:
-            return nn.ModuleList([p for p in parts if p is not None])
-
         self.entry = conv(in_channels * fold, widths[0], kernel, padding=kernel // 2)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, width = [widths[0]], widths[0]
         for i, w in enumerate(widths):
             for _ in range(blocks):
-                self.down.append(stage(res(width, w), attend(i)))
+                self.down.append(Stage(res(width, w), attend(i)))
                 width = w
                 skips.append(w)
             if i < len(widths) - 1:
-                self.down.append(stage(Down(conv(w, w, 3, stride=2, padding=1))))
+                self.down.append(Stage(Down(conv(w, w, 3, stride=2, padding=1))))
                 skips.append(w)
-        self.middle = stage(res(width, width), attend(len(widths) - 1), res(width, width))
+        self.middle = Stage(res(width, width), attend(len(widths) - 1), res(width, width))
         for i, w in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.up.append(stage(res(width + skips.pop(), w), attend(i)))
+                self.up.append(Join(res(width + skips.pop(), w), attend(i)))
                 width = w
             if i:
-                self.up.append(stage(Up(conv(w, w, 3, padding=1))))
+                self.up.append(Stage(Up(conv(w, w, 3, padding=1))))
         self.norm = norm(width)
         self.exit = zero(conv(width, out_channels * fold, kernel, padding=kernel // 2))
 
     def check(self, spatial: Sequence[int]) -> None:
         """Raise a ShapeError unless the net can halve signals or pictures of this size as often as it must."""
-        if len(spatial) != self.dims or any(n % self.factor for n in spatial):
+        if len(spatial) != self.dims or any(n < 1 or n % self.factor for n in spatial):
             raise ShapeError(
                 f"U-Net input of size {tuple(spatial)}: needs {self.dims} axes whose sizes divide by {self.factor} "
                 f"(patch {self.patch}, then {self.factor // self.patch}-fold downsampling)."
@@ -152,44 +210,22 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, in_channels, *spatial), emb (B, emb_dim) -> (B, out_channels, *spatial)."""
+        if x.ndim != self.dims + 2 or x.shape[1] != self.in_channels:
+            axes = "length" if self.dims == 1 else "height, width"
+            raise ShapeError(f"U-Net input {tuple(x.shape)} must be (batch, {self.in_channels}, {axes}).")
+        if emb.shape != (len(x), self.emb_dim):
+            raise ShapeError(f"emb {tuple(emb.shape)} must be (batch, emb_dim) = {(len(x), self.emb_dim)}.")
         self.check(x.shape[2:])
         emb = F.silu(emb)
         h = self.fold(x)
-        if self.dims == 2:  # small-channel convolutions are several times faster with channels last
+        if self.dims == 2:  # convolutions are faster with channels last, and group norm and attention keep it
             h = h.contiguous(memory_format=torch.channels_last)
         h = self.entry(h)
         skips = [h]
         for stage in self.down:
-            for part in stage:
-                h = part(h, emb)
+            h = stage(h, emb)
             skips.append(h)
-        for part in self.middle:
-            h = part(h, emb)
+        h = self.middle(h, emb)
         for stage in self.up:
-            if not isinstance(stage[0], Up):
-                h = torch.cat([h, skips.pop()], 1)
-            for part in stage:
-                h = part(h, emb)
+            h = stage(torch.cat([h, skips.pop()], 1) if isinstance(stage, Join) else h, emb)
         return self.unfold(self.exit(F.silu(self.norm(h)))).contiguous()
-
-
-class Down(nn.Module):
-    """Halve every spatial axis by a strided convolution."""
-
-    def __init__(self, conv: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        return self.conv(x)
-
-
-class Up(nn.Module):
-    """Double every spatial axis: repeat, then a convolution."""
-
-    def __init__(self, conv: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
