@@ -42,8 +42,7 @@ def build(kind: str, size: int, batch: int, options: dict[str, Any]) -> tuple[nn
     if kind == "transformer":
         options = dict(options)
         tokens = (size // options.pop("patch", 4)) ** 2
-        net = Transformer(**{"dim": 256} | options, emb_dim=EMB)
-        return net, (torch.randn(batch, tokens, options.get("dim", 256)), emb)
+        return Transformer(**{"dim": 256} | options, emb_dim=EMB), (torch.randn(batch, tokens, options.get("dim", 256)), emb)
     dims = 1 if kind == "unet1d" else 2
     net = UNet(dims, 1, 1, emb_dim=EMB, **options)
     if dims == 2:

@@ -126,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="zoo", description="The diffusion model zoo that goes beyond images.")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], text: str, *, model: bool = True) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], text: str, *, model: bool = True
+    ) -> argparse.ArgumentParser:
         p = commands.add_parser(name, help=text, description=text)
         p.set_defaults(run=run)
         if model:
@@ -149,7 +151,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
     p.add_argument("--seed", type=int, help="default: a random one")
     p.add_argument("--batch-size", type=int, help="samples made at a time")
-    p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="more of Model.sample: eta=1, spacing=karras")
+    p.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="more of Model.sample: eta=1, spacing=karras"
+    )
 
     p = command("train", train, "Train a recipe on your own data.")
     p.add_argument("--data", required=True, help="a file or a folder; class subfolders become labels")

@@ -64,6 +64,7 @@ class Model(nn.Module):
     def __init__(self, recipe: Recipe, domain: Domain) -> None:
         super().__init__()
         self.recipe, self.domain = recipe, domain
+        self.folder: Path | None = None
         self.diffusion = make_diffusion(recipe)
         self.codec: Codec = domain.codec(recipe.codec)
         classes = {name: len(c.values) for name, c in recipe.conditions.items()}
@@ -121,7 +122,9 @@ class Model(nn.Module):
         plan = self._plan(n, sampler, steps, guidance_weight, guidance_scale, seed, batch_size, conditions)
         chunks, items = [], []
         total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
-        with tqdm(total=total, desc="sampling", unit="step", disable=progress is False, leave=False, delay=0 if progress else 2) as bar:
+        with tqdm(
+            total=total, desc="sampling", unit="step", disable=progress is False, leave=False, delay=0 if progress else 2
+        ) as bar:
             for start in range(0, plan.n, plan.batch_size):
                 rows = range(start, min(start + plan.batch_size, plan.n))
                 step = None
@@ -142,15 +145,19 @@ class Model(nn.Module):
     def _stack(items: Sequence[Any]) -> Tensor:
         return torch.stack([torch.as_tensor(item.numpy()) for item in items])
 
-    def sample_iter(self, n: int = 1, *, known: Tensor | None = None, where: Tensor | None = None, **arguments: Any) -> Iterator[Step]:
+    def sample_iter(
+        self, n: int = 1, *, known: Tensor | None = None, where: Tensor | None = None, **arguments: Any
+    ) -> Iterator[Step]:
         """The steps of one chunk of n samples in encoded units: each `Step` has level, x and x0 (n,*S).
 
         Args:
             known, where: encoded values and the bool mask of what is held fixed, broadcast to (n,*S) (in-painting).
             **arguments: as for `sample`.
         """
-        named = ("sampler", "steps", "guidance_weight", "guidance_scale", "seed")
-        plan = self._plan(n, *[arguments.pop(k, None) for k in named], n, arguments)
+        sampler, steps, weight, scale, seed = (
+            arguments.pop(k, None) for k in ("sampler", "steps", "guidance_weight", "guidance_scale", "seed")
+        )
+        plan = self._plan(n, sampler, steps, weight, scale, seed, n, arguments)
         return self._run(plan, range(n), known, where)
 
     def inpaint(self, known: Any, where: Any, n: int = 1, **arguments: Any) -> Samples:
@@ -197,7 +204,9 @@ class Model(nn.Module):
             tuple(extra.pop("guidance_interval", None) or default.guidance_interval or (0.0, float("inf"))),
             extra.pop("guidance_rescale", default.guidance_rescale),
         )
-        levels = self.diffusion.schedule.levels(default.steps if steps is None else steps, extra.pop("spacing", default.spacing))
+        levels = self.diffusion.schedule.levels(
+            default.steps if steps is None else steps, extra.pop("spacing", default.spacing)
+        )
         clip = extra.pop("clip", default.clip)
         options = dict(default.options) if name == default.sampler else {}
         s_churn = extra.pop("s_churn", options.pop("s_churn", 0.0)) if name == "heun" else 0.0
@@ -255,7 +264,12 @@ class Model(nn.Module):
         """The training loss of a batch, a scalar. `denoiser` replaces the net, e.g. by its distributed wrapper."""
         rate = self.recipe.training.condition_dropout if self.recipe.conditions else 0.0
         return self.diffusion.loss(
-            denoiser or self.denoiser, batch.x0, batch.cond, generator=generator, drop_rate=rate, mask=batch.mask,
+            denoiser or self.denoiser,
+            batch.x0,
+            batch.cond,
+            generator=generator,
+            drop_rate=rate,
+            mask=batch.mask,
             project=self.codec.project,
         )
 
@@ -279,7 +293,7 @@ class Model(nn.Module):
         Raises:
             CheckpointError: the difference is above 1e-3 (0.05 in half precision), or there is no golden file.
         """
-        folder = folder or getattr(self, "folder", None)
+        folder = folder or self.folder
         if folder is None:
             raise CheckpointError("this model was not loaded from a folder: there is no golden file to verify against.")
         golden = store.load_tensors(Path(folder) / store.GOLDEN)
@@ -306,7 +320,9 @@ class Model(nn.Module):
         if half:
             for p in self.denoiser.parameters():
                 p.data = p.data.half().to(p.dtype)
-        weights = {f"denoiser.{k}": v.half() if half and v.is_floating_point() else v for k, v in self.denoiser.state_dict().items()}
+        weights = {
+            f"denoiser.{k}": v.half() if half and v.is_floating_point() else v for k, v in self.denoiser.state_dict().items()
+        }
         weights |= {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
         inputs = self._golden_inputs()
         config = {

@@ -7,7 +7,6 @@ as one that was never stopped.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import signal
@@ -29,6 +28,7 @@ from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
 from zoo.model import Model
 from zoo.recipe import Recipe, Training
 from zoo.registry import get_domain, get_recipe
+from zoo.training_log import Log
 
 CHECKPOINT = "checkpoint.safetensors"
 # streams of random numbers that must never meet
@@ -218,7 +218,9 @@ class Trainer:
 
     # ------------------------------------------------------------ the loop
 
-    def run(self, *, max_minutes: float | None = None, log_every: int = 50, save_every: int = 500, preview_every: int = 2000) -> None:
+    def run(
+        self, *, max_minutes: float | None = None, log_every: int = 50, save_every: int = 500, preview_every: int = 2000
+    ) -> None:
         """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`."""
         log = Log(self.out, self.step) if self.main else None
         flops, world = self.flops(), self.accelerator.num_processes
@@ -245,7 +247,8 @@ class Trainer:
                     }
                     if log is not None:
                         log.write(row)
-                    bar.set_postfix_str(f"loss {row['loss']:.4f}, {row['samples_per_s']:.0f} samples/s, {row['gflop_per_s']:.0f} GFLOP/s")
+                    speed = f"{row['samples_per_s']:.0f} samples/s, {row['gflop_per_s']:.0f} GFLOP/s"
+                    bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed}")
                     mark, marked, sums, norms = now, self.step, 0.0, 0.0
                 if self.step % save_every == 0:
                     self.save()
@@ -269,9 +272,12 @@ class Trainer:
         if not self.main:
             return
         with self.ema.applied(self.model.denoiser):
-            labels = {k: [i % len(c.values) for i in range(20)] for k, c in self.model.recipe.conditions.items()}
+            labels: dict[str, Any] = {
+                k: [i % len(c.values) for i in range(20)] for k, c in self.model.recipe.conditions.items()
+            }
+            path = self.out / "previews" / f"{self.step:07d}.png"
             try:
-                self.model.eval().sample(20, seed=0, progress=False, **labels).plot(self.out / "previews" / f"{self.step:07d}.png")
+                self.model.eval().sample(20, seed=0, progress=False, **labels).plot(path)
             except NumericsError as error:
                 tqdm.write(f"no preview at step {self.step}: {error}")
         self.model.train()
@@ -299,50 +305,8 @@ class Trainer:
         try:
             yield
         finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
-class Log:
-    """log.csv, and TensorBoard events where it is installed. Rows after the resumed step are dropped."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "log.csv"
-        rows = []
-        if self.path.exists() and step:
-            with self.path.open(newline="") as f:
-                rows = [r for r in csv.DictReader(f) if int(r["step"]) <= step]
-        self.file = self.path.open("w", newline="")
-        self.writer: csv.DictWriter[str] | None = None
-        for row in rows:
-            self._row(row)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-        except ImportError:
-            self.board = None
-
-    def _row(self, row: Mapping[str, Any]) -> None:
-        if self.writer is None:
-            self.writer = csv.DictWriter(self.file, list(row))
-            self.writer.writeheader()
-        self.writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-        self.file.flush()
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Append one row."""
-        self._row(row)
-        if self.board is not None:
-            for key, value in row.items():
-                if key != "step":
-                    self.board.add_scalar(key, value, row["step"])
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
+            for caught, handler in old.items():
+                signal.signal(caught, handler)
 
 
 def train(

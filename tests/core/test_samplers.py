@@ -5,12 +5,15 @@ import pytest
 import torch
 from oracle import SCHEDULES, M, V, moments, predict
 
+from zoo.core.diffusion import Diffusion
 from zoo.core.rng import SampleRng
 from zoo.core.samplers import SAMPLERS, churn, get_sampler, sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, Level
 from zoo.errors import ConfigError
 
-GRIDS = [(name, spacing) for name, s in SCHEDULES.items() for spacing in s.spacings if (name, spacing) != ("zero-snr", "karras")]
+GRIDS = [
+    (name, spacing) for name, s in SCHEDULES.items() for spacing in s.spacings if (name, spacing) != ("zero-snr", "karras")
+]
 
 
 def posterior_recursion(levels, std, large=False):
@@ -105,11 +108,15 @@ def exploding(levels):
 
 
 @pytest.mark.parametrize("path", [lambda x: x, rectified, exploding])
-@pytest.mark.parametrize(("name", "order", "options"), [("ddim", 1, {}), ("dpmpp", 2, {"lower_order_final": False}), ("heun", 2, {})])
+@pytest.mark.parametrize(
+    ("name", "order", "options"), [("ddim", 1, {}), ("dpmpp", 2, {"lower_order_final": False}), ("heun", 2, {})]
+)
 def test_order_of_convergence(name, order, options, path):
     def error(n):
         levels = path(even_grid(n))
-        *_, step = get_sampler(name)(predict, torch.tensor([1.3], dtype=torch.float64), levels, rng=SampleRng(0, [0]), **options)
+        *_, step = get_sampler(name)(
+            predict, torch.tensor([1.3], dtype=torch.float64), levels, rng=SampleRng(0, [0]), **options
+        )
         return abs(step.x.item() - exact(levels, 1.3))
 
     measured = math.log2(error(80) / error(160))
@@ -143,7 +150,7 @@ def test_heun_is_edms_algorithm_2():
     y = 80.0 * source.normal(torch.zeros(1, 4, dtype=torch.float64))
     sigmas = [(80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(n)] + [0.0]
 
-    def D(y, s):
+    def denoised(y, s):
         return M + V / (V + s * s) * (y - M)
 
     gamma = min(s_churn / n, math.sqrt(2) - 1)
@@ -152,9 +159,9 @@ def test_heun_is_edms_algorithm_2():
         t_hat = min(t * (1 + gamma), 80.0)
         if t_hat > t:
             y = y + math.sqrt(t_hat**2 - t**2) * s_noise * source.normal(y)
-        d = (y - D(y, t_hat)) / t_hat
+        d = (y - denoised(y, t_hat)) / t_hat
         nxt = y + (u - t_hat) * d
-        y = nxt if u == 0 else y + (u - t_hat) * (d + (nxt - D(nxt, u)) / u) / 2
+        y = nxt if u == 0 else y + (u - t_hat) * (d + (nxt - denoised(nxt, u)) / u) / 2
     torch.testing.assert_close(step.x, y, rtol=1e-10, atol=1e-10)
 
 
@@ -164,13 +171,12 @@ def test_goldens_of_the_references():
     start = (torch.arange(768, dtype=torch.float64) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
 
     def run(name, levels, prediction, clip=None):
-        from zoo.core.diffusion import Diffusion
-
         diffusion = Diffusion(schedule, prediction)
-        x = start
-        *_, step = get_sampler(name)(
-            lambda x, level: diffusion.predict(x * level.t / (level.t + 1), x, level, clip), x, levels, rng=SampleRng(0, range(4)), **opts
-        )
+
+        def predict(x, level):
+            return diffusion.predict(x * level.t / (level.t + 1), x, level, clip)
+
+        *_, step = get_sampler(name)(predict, start, levels, rng=SampleRng(0, range(4)), **opts)
         return step.x.abs()
 
     opts = {}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from train_judge import Split, main, read_fashion, shift, train_judge
 
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.image.judge import CARD, PACKAGED, WEIGHTS, Judge, load_judge, save_judge
 from zoo.image.metrics import BETTER, Evaluator, evaluate, format_table, quantise
-from zoo.image.train_judge import Split, main, read_fashion, shift, train_judge
 
 NAMES = ("left", "right", "top")
 

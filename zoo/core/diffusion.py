@@ -59,7 +59,8 @@ def from_x0_eps(x0: Tensor, eps: Tensor, level: Level, prediction: str) -> Tenso
     if prediction == "x0":
         return x0
     if prediction == "v":
-        return a * eps - s * x0
+        v: Tensor = a * eps - s * x0
+        return v
     if prediction == "flow":
         return eps - x0
     raise one_of("prediction", prediction, PREDICTIONS)
@@ -112,7 +113,8 @@ class Diffusion:
 
     def q_sample(self, x0: Tensor, level: Level, eps: Tensor) -> Tensor:
         """The forward process: alpha x0 + sigma eps, shaped and typed like x0."""
-        return like(level.alpha, x0) * x0 + like(level.sigma, x0) * eps
+        x_t: Tensor = like(level.alpha, x0) * x0 + like(level.sigma, x0) * eps
+        return x_t
 
     def denoise(
         self,
@@ -134,7 +136,8 @@ class Diffusion:
         n = a * a * d * d + s * s
         c_in, c_skip, c_out = n**-0.5, a * d * d / n, s * d * n**-0.5
         out = denoiser(like(c_in, x) * x, t, cond, drop=drop, mask=mask)
-        return like(c_skip, x) * x + like(c_out, x) * out
+        denoised: Tensor = like(c_skip, x) * x + like(c_out, x) * out
+        return denoised
 
     def weight(self, level: Level) -> Any:
         """Weight of a level's squared error of the prediction: 1, or a weight on x0's error times the gain squared."""
@@ -177,7 +180,7 @@ class Diffusion:
             eps = project(eps, mask)
         x_t = self.q_sample(x0, level, eps)
         out = self.denoise(denoiser, x_t, level, cond, drop=drop, mask=mask)
-        error = (out.to(x0.dtype) - from_x0_eps(x0, eps, level, self.prediction)) ** 2
+        error: Tensor = (out.to(x0.dtype) - from_x0_eps(x0, eps, level, self.prediction)) ** 2
         error = like(self.weight(level), x0) * error
         if mask is None:
             return error.mean()

@@ -131,14 +131,15 @@ def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_o
         lower_order_final: make the last step first order when there are fewer than 15 (their advice for stability).
             A last step to sigma = 0 is first order in any case: log-SNR is infinite there.
     """
-    last, previous = None, None  # the x0 of the step before and its step in log-SNR
+    last: Tensor | None = None  # the x0 of the step before
+    previous = math.inf  # and its step in log-SNR
     n = len(levels) - 1
     for i, (a, b) in enumerate(pairwise(levels)):
         x0, _ = predict(x, a)
         h = b.lam - a.lam  # infinite from alpha = 0 or to sigma = 0
         d = x0
-        first = last is None or not math.isfinite(h) or not math.isfinite(previous)
-        if not first and not (lower_order_final and i == n - 1 and n < 15):
+        second = math.isfinite(h) and math.isfinite(previous) and not (lower_order_final and i == n - 1 and n < 15)
+        if last is not None and second:
             d = x0 + (h / (2 * previous)) * (x0 - last)
         x = (b.sigma / a.sigma) * x - (b.alpha * math.expm1(-h)) * d
         last, previous = x0, h

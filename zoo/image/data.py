@@ -133,7 +133,9 @@ class ImageFolder(Dataset):
                 self.skipped[path] = str(error)
         if self.skipped and not skip_unreadable:
             shown = "; ".join(list(self.skipped.values())[:5])
-            raise DataError(f"{len(self.skipped)} unreadable picture(s): {shown}. Mend or remove them, or use --skip-unreadable.")
+            raise DataError(
+                f"{len(self.skipped)} unreadable picture(s): {shown}. Mend or remove them, or use --skip-unreadable."
+            )
         files = [p for p in files if p not in self.skipped]
         names = [] if loose else sorted({p.relative_to(folder).parts[0] for p in files})
         if len(files) >= 10 or split != "train":

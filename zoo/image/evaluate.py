@@ -40,7 +40,14 @@ def evaluator(data: str | Path | None = None, split: str = "test") -> Any:
 
 
 def evaluate_model(
-    model: Model, n: int = 1000, *, data: str | Path | None = None, split: str = "test", seed: int = 0, judge: Any = None, **settings: Any
+    model: Model,
+    n: int = 1000,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    seed: int = 0,
+    judge: Any = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """All figures of a Fashion-MNIST model from n samples, the classes in turn.
 

@@ -1,17 +1,12 @@
 """How good generated Fashion-MNIST pictures are, each number beside the same one for real pictures and for a
 trivial baseline.
 
-    python -m zoo.image.metrics --data DIR/fashion_mnist.npz        # the numbers of real pictures and noise,
-    no model
-
 Everything is measured on the pictures that a PNG would hold: samples are clamped to [-1, 1] and rounded to
 256 levels first.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Mapping
 from functools import cache, cached_property
@@ -30,7 +25,7 @@ from zoo.core.metrics import (
     wilson_interval,
 )
 from zoo.errors import DataError, ShapeError
-from zoo.image.judge import Judge, check_pictures, load_judge
+from zoo.image.judge import Judge, check_pictures
 
 #: which way is good
 BETTER = {
@@ -316,35 +311,3 @@ def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 def _deviation(pictures: Tensor) -> float:
     """Standard deviation over pictures, averaged over pixels."""
     return pictures.double().std(0).mean().item()
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Measure real validation pictures as if they were samples: what a perfect model would get."""
-    from zoo.image.train_judge import read_fashion
-
-    p = argparse.ArgumentParser(prog="python -m zoo.image.metrics", description=main.__doc__)
-    p.add_argument("--data", required=True, help="fashion_mnist.npz")
-    p.add_argument("--n", type=int, default=5000, help="validation pictures to measure")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--json", help="write the result here")
-    args = p.parse_args(argv)
-    splits, _ = read_fashion(args.data)
-    pictures, labels = (a[: args.n] for a in splits["validation"])
-    result = evaluate(
-        pictures,
-        labels,
-        judge=load_judge(),
-        reference=splits["test"],
-        train=splits["train"].pictures,
-        seed=args.seed,
-    )
-    print("against real test pictures: value = real validation, ceiling = real training pictures, floor = noise")
-    print(format_table(result["metrics"]))
-    print(f"{result['protocol']['seconds']} s")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(result, f, indent=2)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,8 +23,8 @@ def norm(channels: int) -> nn.GroupNorm:
 class ResBlock(nn.Module):
     """norm, SiLU, conv, norm, FiLM by the embedding, SiLU, conv, plus the input (Dhariwal & Nichol 2021, Eq. 3).
 
-    Group norm, FiLM and SiLU are a fifth of a training step on a CPU: written as one function with its own gradient
-    they made it 1 % faster (benchmarks/nets.py), so they stay plain.
+    Group norm, FiLM and SiLU are about a tenth of a training step on a CPU. One function for norm and FiLM with a
+    gradient of its own, or fewer groups, made the step at most 1 % faster: less than the noise, so they stay plain.
     """
 
     def __init__(self, dims: int, cin: int, cout: int, emb_dim: int, kernel: int, dropout: float) -> None:

@@ -1,6 +1,6 @@
 """Train the judge of `zoo.image.metrics` on Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747).
 
-    python -m zoo.image.train_judge --data DIR/fashion_mnist.npz --out zoo/checkpoints/image/fashion-judge
+    python benchmarks/train_judge.py --data DIR/fashion_mnist.npz --out zoo/checkpoints/image/fashion-judge
 
 The last 5,000 training rows are the validation set: the epoch is chosen on them. The official test set is
 read once, after the choice, for the report. Same seed, threads, machine and torch: same weights.
@@ -163,7 +163,7 @@ def train_judge(
 
 def main(argv: list[str] | None = None) -> None:
     """Train, measure and save. See the module's docstring."""
-    p = argparse.ArgumentParser(prog="python -m zoo.image.train_judge", description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(prog="python benchmarks/train_judge.py", description=__doc__.splitlines()[0])
     p.add_argument("--data", required=True, help="fashion_mnist.npz")
     p.add_argument("--out", required=True, help="folder for judge.safetensors and judge.json")
     p.add_argument("--epochs", type=int, default=EPOCHS)
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
         "training": report | {"minutes": round(minutes, 2), "threads": torch.get_num_threads(), "cores": os.cpu_count()},
         "parameters": sum(q.numel() for q in judge.parameters()),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "command": f"python -m zoo.image.train_judge --data {Path(args.data).name} --out DIR "
+        "command": f"python benchmarks/train_judge.py --data {Path(args.data).name} --out DIR "
         f"--epochs {args.epochs} --batch-size {args.batch_size} --lr {args.lr} "
         f"--widths {' '.join(map(str, args.widths))} --seed {args.seed}",
     }
