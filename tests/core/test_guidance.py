@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+from oracle import SCHEDULES, predict
+
+from zoo.core.diffusion import Diffusion, from_x0_eps, to_x0_eps
+from zoo.core.guidance import Guidance, constrain, predictor
+from zoo.core.rng import SampleRng
+from zoo.core.samplers import SAMPLERS, get_sampler
+from zoo.core.schedule import DiscreteSchedule
+from zoo.errors import ConfigError, ShapeError
+
+X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+class Net:
+    """cond c and null n are different constants; remembers its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x, t, cond, drop=None, mask=None):
+        self.calls.append((len(x), drop.tolist()))
+        return torch.where(drop[:, None], torch.full_like(x, -2.0), torch.full_like(x, 3.0) + cond["label"][:, None])
+
+
+def test_guided_prediction_is_the_papers_equation_in_one_batch():
+    net, diffusion, level = Net(), Diffusion(DiscreteSchedule(), "eps"), DiscreteSchedule().level(500)
+    label = torch.tensor([0, 1, 2])
+    _, eps = predictor(diffusion, net, {"label": label}, guidance=Guidance(1.5))(X, level)
+    want = (1 + 1.5) * (3.0 + label[:, None]) - 1.5 * -2.0
+    torch.testing.assert_close(eps, want.expand_as(X).to(X))
+    assert net.calls == [(6, [False] * 3 + [True] * 3)]
+
+
+def test_weight_0_skips_the_null_rows():
+    net = Net()
+    predictor(Diffusion(DiscreteSchedule()), net, {"label": torch.zeros(3)})(X, DiscreteSchedule().level(5))
+    assert net.calls == [(3, [False] * 3)]
+
+
+def test_scale_is_weight_plus_one():
+    assert Guidance.from_public(None, 3.0) == Guidance.from_public(2.0, None) == 2.0
+    assert Guidance.from_public(None, None, 0.5) == 0.5
+    with pytest.raises(ConfigError, match="two forms of one number"):
+        Guidance.from_public(1.0, 2.0)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_guidance_commutes_with_the_conversions(prediction):
+    level, g = DiscreteSchedule().level(400), Guidance(2.0)
+    c, n = torch.tanh(X), torch.sin(X)
+    guided = to_x0_eps(g.combine(c, n), X, level, prediction)
+    parts = [to_x0_eps(o, X, level, prediction) for o in (c, n)]
+    for got, a, b in zip(guided, *parts, strict=True):
+        torch.testing.assert_close(got, 3 * a - 2 * b, rtol=1e-10, atol=1e-10)
+
+
+def test_interval_is_open_below_and_closed_above():
+    s = DiscreteSchedule()
+    lo, hi = s.level(200).ratio, s.level(600).ratio
+    g = Guidance(1.0, (lo, hi))
+    assert [g.active(s.level(t)) for t in (199, 200, 201, 600, 601)] == [False, False, True, True, False]
+
+
+def test_rescale_brings_the_deviation_back():
+    c, n = X, -X
+    out = Guidance(3.0, rescale=1.0).combine(c, n)
+    torch.testing.assert_close(out.std(1), c.std(1))
+    half = Guidance(3.0, rescale=0.5).combine(c, n)
+    torch.testing.assert_close(half, 0.5 * out + 0.5 * Guidance(3.0).combine(c, n))
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_known_parts_come_out_exact(name, schedule):
+    levels = SCHEDULES[schedule].levels(6)
+    where = torch.tensor([True, False, True, False])
+    known = torch.tensor([0.25, 9.0, -0.5, 9.0], dtype=torch.float64)
+    *_, step = get_sampler(name)(constrain(predict, known, where), X, levels, rng=SampleRng(0, range(3)))
+    torch.testing.assert_close(step.x[:, where], known[where].expand(3, 2), rtol=0, atol=1e-15)
+    assert torch.isfinite(step.x).all()
+    assert (step.x[:, ~where] != 9).all()
+
+
+def test_constrained_eps_belongs_to_the_known_x0():
+    level = DiscreteSchedule().level(300)
+    where = torch.ones(4, dtype=torch.bool)
+    x0, eps = constrain(predict, torch.zeros(4, dtype=torch.float64), where)(X, level)
+    torch.testing.assert_close(level.alpha * x0 + level.sigma * eps, X)
+    with pytest.raises(ShapeError, match="bool"):
+        constrain(predict, x0, where.float())
+
+
+def test_the_net_sees_x_and_gives_any_prediction():
+    """The whole chain against the oracle: net -> prediction -> (x0, eps)."""
+    for name in ("x0", "v", "flow"):
+        diffusion, level = Diffusion(DiscreteSchedule(), name), DiscreteSchedule().level(300)
+
+        def net(x, t, cond, drop=None, mask=None, level=level, name=name):
+            assert t.tolist() == [300.0] * len(x)
+            return from_x0_eps(*predict(x, level), level, name)
+
+        torch.testing.assert_close(predictor(diffusion, net, {})(X, level), predict(X, level), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"weight": math.nan}, {"interval": (2.0, 1.0)}, {"rescale": 2.0}])
+def test_errors(options):
+    with pytest.raises(ConfigError, match="guidance"):
+        Guidance(**options)

@@ -1,0 +1,118 @@
+import math
+
+import pytest
+import torch
+
+from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule
+from zoo.errors import ConfigError
+
+ALL = [DiscreteSchedule(c) for c in ("linear", "cosine", "sigmoid")] + [EDMSchedule(), FlowSchedule(), FlowSchedule(logit_std=1.0, shift=3.0)]
+
+
+def test_linear_is_the_product_of_one_minus_beta():
+    s = DiscreteSchedule("linear")
+    product = 1.0
+    for t in range(1000):
+        product *= 1 - (1e-4 + t * (0.02 - 1e-4) / 999)
+        assert s.alpha_bar[t].item() == pytest.approx(product, rel=1e-12)
+    assert s.alpha_bar.dtype == torch.float64
+
+
+def test_cosine_follows_the_papers_curve():
+    s = DiscreteSchedule("cosine", T=100)
+
+    def f(u):
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    for t in (0, 1, 50, 97):
+        assert s.alpha_bar[t].item() == pytest.approx(f((t + 1) / 100) / f(0), rel=1e-12)
+
+
+@pytest.mark.parametrize("curve", ["linear", "cosine", "sigmoid"])
+def test_zero_terminal_snr_keeps_the_first_and_zeroes_the_last(curve):
+    plain, zero = DiscreteSchedule(curve), DiscreteSchedule(curve, zero_terminal_snr=True)
+    assert zero.alpha_bar[-1].item() == 0
+    assert zero.alpha_bar[0].item() == pytest.approx(plain.alpha_bar[0].item(), rel=1e-12)
+    assert (zero.alpha_bar.diff() < 0).all()
+
+
+def test_grids_of_the_literature():
+    """Table 2 of Lin et al. 2023, 1-based there: T = 1000, 10 steps."""
+    s = DiscreteSchedule()
+
+    def ts(n, spacing):
+        return [level.t for level in s.levels(n, spacing)]
+
+    assert ts(10, "trailing") == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99, -1]
+    assert ts(10, "leading") == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0, -1]
+    assert ts(4, "linspace") == [999, 666, 333, 0, -1]
+    assert ts(1, "trailing") == [999, -1]
+    assert ts(1000, "trailing") == ts(1000, "leading") == ts(1000, "linspace") == [*range(999, -1, -1), -1]
+    assert ts(13, "trailing")[:3] == [999, 922, 845]
+
+
+def test_karras_grid_of_edm():
+    sigmas = [level.sigma for level in EDMSchedule().levels(18)]
+    assert sigmas[0] == pytest.approx(80)
+    assert sigmas[-2] == pytest.approx(0.002)
+    assert sigmas[-1] == 0
+    assert [level.t for level in EDMSchedule().levels(3)][1] == pytest.approx(math.log(EDMSchedule().levels(3)[1].sigma) / 4)
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_at_finds_the_level_of_a_ratio(schedule):
+    for level in schedule.levels(7)[1:-1]:
+        found = schedule.at(level.ratio)
+        assert (found.t, found.alpha, found.sigma) == pytest.approx((level.t, level.alpha, level.sigma), rel=1e-9, abs=1e-9)
+    assert schedule.at(0.0) == schedule.clean
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_draws_are_levels_of_the_schedule_and_the_same_for_the_same_generator(schedule):
+    a, b = (schedule.draw(512, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(a.t, b.t)
+    assert a.t.dtype == a.alpha.dtype == a.sigma.dtype == torch.float64
+    for i in range(0, 512, 64):
+        level = schedule.at((a.sigma[i] / a.alpha[i]).item())
+        if level.ratio < 70:  # EDM's range ends at 80, its training distribution does not
+            assert (level.t, level.alpha) == pytest.approx((a.t[i].item(), a.alpha[i].item()), rel=1e-6, abs=1e-6)
+
+
+def test_discrete_draws_are_uniform_and_stratified():
+    s = DiscreteSchedule(T=1000)
+    t = s.draw(1000, torch.Generator().manual_seed(0)).t
+    assert sorted(t.tolist()) == [float(i) for i in range(1000)]  # exactly one in each stratum
+    assert (t.diff() > 0).float().mean().item() == pytest.approx(0.5, abs=0.1)  # and in random order
+
+
+def test_edm_draws_are_log_normal():
+    log_sigma = EDMSchedule().draw(100_000, torch.Generator().manual_seed(0)).sigma.log()
+    assert log_sigma.mean().item() == pytest.approx(-1.2, abs=0.01)
+    assert log_sigma.std().item() == pytest.approx(1.2, abs=0.01)
+
+
+def test_flow_shift_moves_times_towards_noise():
+    assert FlowSchedule(shift=3.0).levels(2)[1].t == pytest.approx(3 * 0.5 / (1 + 2 * 0.5))
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: DiscreteSchedule().levels(0), "1 to 1000"),
+        (lambda: DiscreteSchedule().levels(1001), "1 to 1000"),
+        (lambda: DiscreteSchedule().levels(2.5), "whole number"),
+        (lambda: DiscreteSchedule().levels(True), "whole number"),
+        (lambda: DiscreteSchedule().levels(5, "trailling"), "'trailing'"),
+        (lambda: EDMSchedule().levels(5, "leading"), "karras"),
+        (lambda: DiscreteSchedule("cosin"), "cosine"),
+        (lambda: DiscreteSchedule(T=1), "at least 2"),
+        (lambda: DiscreteSchedule(beta_start=0.5, beta_end=0.1), "beta_start"),
+        (lambda: DiscreteSchedule(zero_terminal_snr=True).levels(5, "karras"), "zero terminal SNR"),
+        (lambda: DiscreteSchedule().level(1000), "0 to 999"),
+        (lambda: EDMSchedule(sigma_min=2, sigma_max=1), "sigma_min"),
+        (lambda: FlowSchedule(shift=0), "shift"),
+    ],
+)
+def test_errors(call, match):
+    with pytest.raises(ConfigError, match=match):
+        call()
