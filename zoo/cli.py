@@ -83,6 +83,7 @@ def train(args: argparse.Namespace) -> None:
         out=args.out,
         seed=args.seed,
         resume=args.resume,
+        init=args.init,
         cpu=args.cpu,
         data_options={"skip_unreadable": True} if args.skip_unreadable else None,
         overrides=pairs(args.set),
@@ -161,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=20_000)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, bit for bit")
+    p.add_argument("--init", metavar="MODEL", help="start from the weights of this model (a name or a folder) of the same net")
     p.add_argument("--max-minutes", type=float, help="stop and save after so long")
     p.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
     p.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")

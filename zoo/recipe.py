@@ -93,6 +93,7 @@ class Training(Part):
     """How the trainer treats the model, see `zoo.training`."""
 
     batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     warmup: int = Field(200, ge=0)
     decay: float = Field(0.4, ge=0, le=1)

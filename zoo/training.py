@@ -26,8 +26,9 @@ from zoo.core import rng as seeds
 from zoo.domain import Batch, Dataset
 from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
 from zoo.model import Model
+from zoo.optimizer import Muon
 from zoo.recipe import Recipe, Training
-from zoo.registry import get_domain, get_recipe
+from zoo.registry import get_domain, get_recipe, load
 from zoo.training_log import Log
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -112,12 +113,17 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision="bf16" if self.precision == "bf16" else "no", cpu=cpu)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         model.to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            model.denoiser.parameters(), lr=self.options.lr, betas=self.options.betas, weight_decay=self.options.weight_decay
-        )
+        self.optimizer = self.make_optimizer()
         self.ema = EMA(model.denoiser, self.options.ema)
         self.net, self.optimizer = self.accelerator.prepare(model.denoiser, self.optimizer)
         self.step, self.seconds, self.stop = 0, 0.0, ""
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that the recipe names, over the denoiser's parameters."""
+        options = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
+        if self.options.optimizer == "adamw":
+            return torch.optim.AdamW(self.model.denoiser.parameters(), **options)
+        return Muon(self.model.denoiser, dtype=torch.bfloat16 if native_bf16() else torch.float32, **options)
 
     # ------------------------------------------------------------ one step
 
@@ -212,7 +218,7 @@ class Trainer:
             self.ema.shadow[key].copy_(value)
         moments = pick("optimizer.")
         for name, p in self.model.denoiser.named_parameters():
-            entries = {k: moments[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{k}" in moments}
+            entries = {k: moments[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq", "momentum") if f"{name}.{k}" in moments}
             self._optimizer().state[p] = {k: v if k == "step" else v.to(p.device) for k, v in entries.items()}
         self.step, self.seconds = facts["step"], facts["seconds"]
 
@@ -317,6 +323,7 @@ def train(
     out: str | Path,
     seed: int = 0,
     resume: bool = False,
+    init: str | Path | None = None,
     cpu: bool = False,
     data_options: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -329,6 +336,7 @@ def train(
         data: a dataset, or what the domain's `dataset` takes: a file or a folder.
         steps: optimizer steps.
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
+        init: a model (name or folder) of the same net and codec, whose weights the run starts from.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
         **loop: max_minutes, log_every, save_every, preview_every.
     """
@@ -346,13 +354,16 @@ def train(
         raise CheckpointError(f"{out} already holds a run. Go on with resume=True (--resume), or give another folder.")
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     model = Model(recipe, domain).train()
+    if init is not None:
+        store.load_strict(model, load(str(init)).state_dict(), Path(init))
     with store.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, dataset, out, steps, seed, cpu=cpu)
     if has:
         trainer.resume()
     else:
-        model.codec.fit(dataset)
+        if init is None:
+            model.codec.fit(dataset)
         trainer.save()
     trainer.run(**loop)
     with torch.no_grad():

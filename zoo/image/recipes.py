@@ -17,12 +17,12 @@ _fashion = Recipe(
     paper="DDPM (Ho et al. 2020), v prediction (Salimans & Ho 2022), classifier-free guidance (Ho & Salimans 2022).",
     codec={"size": 28, "channels": 1},
     denoiser="unet",
-    net={"channels": 64, "multipliers": [1, 2], "blocks": 1, "attention": [False, True], "patch": 2},
+    net={"channels": 32, "multipliers": [3, 4], "blocks": 1, "attention": [False, True], "patch": 2},
     conditions={"label": Condition(values=FASHION)},
     schedule=Discrete(curve="cosine"),
     diffusion=DiffusionPart(prediction="v"),
     sampling=Sampling(sampler="dpmpp", steps=25, clip=1.0),
-    training=Training(batch_size=64, lr=1e-3),
+    training=Training(batch_size=64, optimizer="muon", lr=1.5e-3),
 )
 
 _fashion_dit = _fashion.model_copy(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +15,12 @@ CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group norm with groups of at least 4 channels and at most 32 groups."""
-    return nn.GroupNorm(gcd(32, channels // 4) if channels >= 4 else 1, channels)
+    """Group norm with at most 32 groups, of at least 16 channels where there are as many.
+
+    Smaller groups take 4 to 20 times as long in bf16 with channels last: torch vectorises the kernel within a group.
+    """
+    groups = min(32, max(channels // 16, 1))
+    return nn.GroupNorm(next(g for g in range(groups, 0, -1) if channels % g == 0), channels)
 
 
 class ResBlock(nn.Module):

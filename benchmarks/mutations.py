@@ -1,0 +1,108 @@
+"""Break the code on purpose: each mutation must turn a fast test red.
+
+    python benchmarks/mutations.py            # all of them, a table, exit code 1 if one survives
+    python benchmarks/mutations.py --list
+    python benchmarks/mutations.py clip ema   # those whose name holds one of the words
+
+Each mutation changes one place of a copy of the tree, and runs the fast tests of the folder or file named with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: name -> (file, what stands there once, what replaces it, the tests that must notice)
+MUTATIONS: dict[str, tuple[str, str, str, str]] = {
+    # the five of the design
+    "swap c and u": ("zoo/core/guidance.py", "combine(*out.chunk(2))", "combine(*out.chunk(2)[::-1])", "tests/core"),
+    "shift t by one": (
+        "zoo/core/diffusion.py", "t = t.to(device=x.device, dtype=x.dtype)", "t = t.to(device=x.device, dtype=x.dtype) + 1",
+        "tests/core",
+    ),
+    "drop the clip": ("zoo/core/diffusion.py", "if clip is not None:", "if False:", "tests/core"),
+    "feed 3x+1": (
+        "zoo/core/diffusion.py", "return denoiser(x, t, cond,", "return denoiser(3 * x + 1, t, cond,", "tests/core",
+    ),
+    "wrong alpha_bar": ("zoo/core/schedule.py", "(u + 0.008) / 1.008", "(u + 0.08) / 1.08", "tests/core"),
+    # their neighbours
+    "grid one step late": (
+        "zoo/core/schedule.py", "[round(T - i * T / steps) - 1 for", "[max(round(T - i * T / steps) - 2, 0) for", "tests/core",
+    ),
+    "alpha is alpha_bar": (
+        "zoo/core/schedule.py", "Level(t.double(), self.alpha_bar[t].sqrt(),", "Level(t.double(), self.alpha_bar[t],",
+        "tests/core",
+    ),
+    "weight is scale": ("zoo/core/guidance.py", "torch.lerp(null, cond, 1 + self.weight)",
+                        "torch.lerp(null, cond, self.weight)", "tests/core"),
+    "eps kept after the clip": (
+        "zoo/core/diffusion.py", "            eps = (x - level.alpha * x0) / level.sigma\n", "", "tests/core",
+    ),
+    "no dropped conditions": (
+        "zoo/core/diffusion.py", "torch.rand(B, generator=generator) < drop_rate", "torch.rand(B, generator=generator) < 0",
+        "tests/core",
+    ),
+    "sample i depends on the chunk": (
+        "zoo/model.py", "seeds.SampleRng(plan.seed, rows)", "seeds.SampleRng(plan.seed, range(len(rows)))", "tests/contract.py",
+    ),
+    "extra keys are ignored": (
+        "zoo/store.py", 'f"unexpected {k}" for k in tensors.keys() - own.keys()', 'f"" for k in ()', "tests/test_store.py",
+    ),
+    "a write is not atomic": ("zoo/store.py", "os.fsync(f.fileno())", "os.replace(name, path)", "tests/test_store.py"),
+    "ema forgets": ("zoo/training.py", "1 - min(self.decay, (1 + step) / (10 + step))", "1 - self.decay",
+                    "tests/test_training.py"),
+    "resume starts the data again": (
+        "zoo/training.py", 'self.step, self.seconds = facts["step"], facts["seconds"]', 'self.seconds = facts["seconds"]',
+        "tests/test_training.py",
+    ),
+}  # fmt: skip
+
+
+def run(name: str, python: str) -> tuple[bool, str]:
+    """(whether a test failed, the first that did) for one mutation."""
+    file, old, new, tests = MUTATIONS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", "__pycache__", ".*_cache"))
+        path = tree / file
+        text = path.read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            sys.exit(f"{name!r}: {file} holds {text.count(old)} times what is to be changed; mend the mutation.")
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        # the copy comes before the installed package
+        done = subprocess.run(
+            [python, "-m", "pytest", "-x", "-p", "no:cacheprovider", tests],
+            cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, text=True,
+        )  # fmt: skip
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return done.returncode == 1 and failed is not None, failed[1] if failed else done.stdout[-300:].strip()
+
+
+def main() -> int:
+    """Run the mutations, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only mutations whose name holds one of these")
+    parser.add_argument("--list", action="store_true", help="print the mutations and stop")
+    args = parser.parse_args()
+    names = [n for n in MUTATIONS if not args.words or any(w in n for w in args.words)]
+    survived = 0
+    for name in names:
+        if args.list:
+            print(f"{name:32} {MUTATIONS[name][0]}")
+            continue
+        caught, by = run(name, sys.executable)
+        survived += not caught
+        print(f"{'caught  ' if caught else 'SURVIVED'} {name:32} {by}", flush=True)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

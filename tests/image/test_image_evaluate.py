@@ -1,0 +1,85 @@
+"""`zoo eval` of pictures: protocol, refusals, and real data as its own answer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.cli import main
+from zoo.image import evaluate
+
+SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return zoo.create("image/fashion-ddpm", **SMALL)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Noise in the shape of Fashion-MNIST."""
+    rng = np.random.default_rng(0)
+    sizes = {"train": 5300, "test": 200}
+    arrays = {f"{s}_images": rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for s, n in sizes.items()}
+    arrays |= {f"{s}_labels": np.uint8(np.arange(n) % 10) for s, n in sizes.items()}
+    np.savez(tmp_path / "fashion_mnist.npz", **arrays)
+    return tmp_path / "fashion_mnist.npz"
+
+
+def test_the_result_says_how_it_was_made(model, source):
+    result = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
+    protocol = result["protocol"]
+    assert (protocol["sampler"], protocol["steps"], protocol["guidance_weight"]) == ("ddim", 2, 0.5)
+    assert protocol["split"] == "test" and protocol["n"] == 40
+    for metric in result["metrics"].values():
+        assert {"value", "ceiling", "floor", "better"} <= metric.keys()
+    json.dumps(result, allow_nan=False)
+    again = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
+    assert again["metrics"] == result["metrics"]
+
+
+def test_the_command_writes_json(model, source, tmp_path, capsys):
+    folder = model.save_pretrained(tmp_path / "m")
+    out = tmp_path / "r.json"
+    arguments = ["eval", str(folder), "--n", "30", "--data", str(source), "--steps", "1", "--split", "validation"]
+    assert main([*arguments, "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["protocol"]["split"] == "validation"
+    assert str(out) in capsys.readouterr().out
+
+
+def test_no_data_says_what_to_give(model, monkeypatch):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    with pytest.raises(zoo.DataError, match="ZOO_DATA"):
+        evaluate.evaluate_model(model, 10)
+
+
+def test_models_that_the_judge_does_not_know_are_refused(source):
+    for overrides in ({"codec.size": 32}, {"conditions": {}}):
+        with pytest.raises(zoo.ConfigError, match="28 x 28"):
+            evaluate.evaluate_model(zoo.create("image/fashion-ddpm", **SMALL, **overrides), 10, data=source)
+
+
+@pytest.mark.data
+def test_real_pictures_reach_their_own_ceiling(zoo_data):
+    source = zoo_data / "image" / "fashion_mnist.npz"
+    judge = evaluate.evaluator(source, "validation")
+    pictures, labels = evaluate.pictures_and_labels(source, "train")
+    result = judge.evaluate(pictures[:2000], labels[:2000])["metrics"]
+    noise = judge.evaluate(torch.rand(500, 1, 28, 28) * 2 - 1, labels[:500])["metrics"]
+    assert result["frechet"]["value"] < 3 * result["frechet"]["ceiling"]
+    assert noise["frechet"]["value"] > 100 * result["frechet"]["value"]
+    assert result["accuracy"]["value"] > 0.9 > 0.3 > noise["accuracy"]["value"]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not zoo.info("image/fashion-ddpm").packaged, reason="no packaged weights")
+def test_the_packaged_model_draws_what_its_card_says(zoo_data):
+    """A fresh measurement on fewer samples, between the card's figure and what would be another model."""
+    card = zoo.info("image/fashion-ddpm").evaluation["metrics"]
+    model = zoo.load("image/fashion-ddpm")
+    result = evaluate.evaluate_model(model, 300, data=zoo_data / "image" / "fashion_mnist.npz", seed=123)["metrics"]
+    assert abs(result["accuracy"]["value"] - card["accuracy"]["value"]) < 0.05
+    assert abs(result["precision"]["value"] - card["precision"]["value"]) < 0.1

@@ -1,0 +1,124 @@
+"""The `zoo` command: what it prints, what it writes, how it fails."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from zoo.cli import main
+
+SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(zoo.create("image/fashion-ddpm", **SMALL).save_pretrained(tmp_path_factory.mktemp("cli") / "m"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (root / label).mkdir()
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 256, (40, 33), dtype=np.uint8)).save(root / label / f"{i}.png")
+    return root
+
+
+def test_list(capsys):
+    assert main(["list", "image/*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == zoo.list_models("image/*")
+
+
+def test_info(capsys):
+    assert main(["info", "image/fashion-ddpm"]) == 0
+    assert "sneaker" in capsys.readouterr().out
+
+
+def test_sample_writes_pictures_and_says_where(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = "-n 3 --label sneaker,bag,7 --steps 2 --guidance-weight 1 --seed 0 --sampler ddim --option eta=0.5".split()
+    assert main(["sample", folder, *options, "-o", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["0000-sneaker.png", "0001-bag.png", "0002-sneaker.png", "samples.png"]
+    assert str(out / "samples.png") in capsys.readouterr().out
+    expected = zoo.load(folder).sample(
+        3, label=["sneaker", "bag", 7], steps=2, guidance_weight=1.0, seed=0, sampler="ddim", eta=0.5
+    )
+    for path, sample in zip(sorted(out.glob("0*.png")), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), sample.pixels)
+
+
+def test_verify(folder, capsys):
+    assert main(["verify", folder]) == 0
+    assert re.search(r"within \d\.\de[-+]\d\d$", capsys.readouterr().out.strip())
+
+
+FAILURES = [
+    (["sample", "image/fashion-dpm"], "image/fashion-ddpm"),
+    (["sample", "FOLDER", "--label", "shoe"], "sneaker"),
+    (["sample", "FOLDER", "-n", "0"], "n=0"),
+    (["sample", "FOLDER", "--steps", "2000"], "1 to 1000"),
+    (["sample", "FOLDER", "--guidance-weight", "1", "--guidance-scale", "2"], "two forms"),
+    (["sample", "FOLDER", "--option", "eta"], "path=value"),
+    (["verify", "./nowhere"], "no model folder"),
+    (["train", "image/fashion-ddpm", "--data", "./nowhere", "--out", "OUT"], "no data at"),
+    (["train", "image/fashion-ddpm", "--data", "OUT", "--out", "OUT", "--set", "training.lr"], "path=value"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), FAILURES)
+def test_a_failure_is_one_line_and_exit_code_2(folder, tmp_path, capsys, arguments, message):
+    places = {"FOLDER": folder, "OUT": str(tmp_path / "out")}
+    extra = ["-o", str(tmp_path / "out")] if arguments[0] == "sample" else []
+    assert main([places.get(a, a) for a in arguments] + extra) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("zoo: ") and message in captured.err and captured.err.count("\n") == 1
+    assert captured.out == "" and not (tmp_path / "out").exists(), "nothing half-done is left"
+
+
+def test_a_wrong_option_is_argparse_s_own_error(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["sample"])
+    assert caught.value.code == 2
+
+
+def test_train_on_own_pictures_then_sample(pictures, tmp_path, capsys):
+    out = tmp_path / "run"
+    sets = [f"--set={k}={json.dumps(v)}" for k, v in (SMALL | {"training.batch_size": 4}).items()]
+    arguments = ["train", "image/fashion-ddpm", "--data", str(pictures), "--out", str(out), "--cpu", *sets]
+    assert main([*arguments, "--steps", "2", "--preview-every", "2"]) == 0
+    model = zoo.load(out)
+    assert model.recipe.conditions["label"].values == ("cat", "dog")
+    assert (out / "previews" / "0000002.png").exists()
+    assert main(["sample", str(out), "-n", "1", "--label", "dog", "--steps", "1", "-o", str(tmp_path / "s")]) == 0
+    assert [p.name for p in (tmp_path / "s").glob("0*")] == ["0000-dog.png"]
+    capsys.readouterr()
+    assert main([*arguments, "--steps", "2"]) == 2, "a run is not overwritten"
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_the_module_of_the_domain_trains_too(pictures, tmp_path):
+    sets = [f"--set={k}={json.dumps(v)}" for k, v in (SMALL | {"training.batch_size": 4}).items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo.image.train", "--data", pictures, "--out", tmp_path / "run", "--steps", "1", "--cpu", *sets],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert zoo.load(tmp_path / "run").verify() == 0.0
+
+
+@pytest.mark.skipif(not zoo.info("image/fashion-ddpm").packaged, reason="no packaged weights")
+def test_the_packaged_default_is_quick():
+    """Load and sample(n=16) at the default: under 10 s after imports."""
+    start = time.monotonic()
+    samples = zoo.load("image/fashion-ddpm").sample(n=16, seed=0)
+    assert time.monotonic() - start < 10
+    assert len(samples) == 16

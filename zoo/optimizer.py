@@ -1,0 +1,98 @@
+"""Muon: momentum whose update of each hidden matrix is made orthogonal; everything else takes AdamW's step.
+
+On the image U-Net two minutes of Muon reach what takes AdamW about twice as long (CHANGELOG has the figures).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: ends of a net, by the names that all of ours use: their rows and columns are data, not features
+ENDS = ("entry", "exit")
+#: the quintic's coefficients (Jordan et al. 2024)
+A, B, C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonal(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """The nearest (semi-)orthogonal matrix to each of g (n, rows, columns), roughly: singular values in 0.7 to 1.2.
+
+    Newton-Schulz iteration with the quintic of Jordan et al. 2024 ("Muon: an optimizer for hidden layers").
+    """
+    x = g.to(dtype)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = A * x + (B * gram + C * gram @ gram) @ x
+    return (x.mT if tall else x).to(g.dtype)
+
+
+def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
+    """Weights of linear and convolution layers inside a net: no biases, norms, embeddings, nor the ends."""
+    found = {}
+    for name, part in module.named_modules():
+        inside = not any(word in ENDS for word in name.split("."))
+        if inside and isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+            found[id(part.weight)] = part.weight
+    return [p for p in module.parameters() if id(p) in found]
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW that treats the hidden matrices of a net by Muon.
+
+    Args:
+        module: the net whose parameters are trained.
+        lr: one learning rate for both: the update of a matrix is scaled to the size that AdamW's has
+            (Liu et al. 2025, "Muon is scalable", Eq. 4: 0.2 sqrt(max(rows, columns))).
+        momentum: of the matrices' gradient, with Nesterov's look-ahead.
+        dtype: of the Newton-Schulz products; bf16 where the machine multiplies it in hardware.
+        betas, weight_decay: AdamW's, of everything else.
+    """
+
+    def __init__(
+        self, module: nn.Module, lr: float, *, momentum: float = 0.95, dtype: torch.dtype = torch.bfloat16, **adamw: Any
+    ) -> None:
+        matrices = hidden_matrices(module)
+        chosen = {id(p) for p in matrices}
+        others = [p for p in module.parameters() if id(p) not in chosen]
+        groups = [{"params": matrices, "matrices": True}, {"params": others, "matrices": False}]
+        super().__init__([g for g in groups if g["params"]], lr=lr, **adamw)
+        self.momentum, self.dtype = momentum, dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step; the gradients of the matrices are used up."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["matrices"]:
+                self._matrices(group)
+        super().step()
+        return loss
+
+    def _matrices(self, group: dict[str, Any]) -> None:
+        alike: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+        for p in group["params"]:
+            if p.grad is not None:
+                alike[len(p), p.numel() // len(p)].append(p)
+        for (rows, columns), parameters in alike.items():
+            updates = []
+            for p in parameters:
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                state["momentum"].lerp_(p.grad, 1 - self.momentum)
+                updates.append(p.grad.lerp(state["momentum"], self.momentum).reshape(rows, columns))
+                p.grad = None  # AdamW's step leaves this one alone
+            size = 0.2 * max(rows, columns) ** 0.5
+            for p, update in zip(parameters, orthogonal(torch.stack(updates), dtype=self.dtype), strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view(p.shape), alpha=-group["lr"] * size)
