@@ -48,8 +48,8 @@ def main() -> None:
     result = model.domain.metrics(model, args.n, data=args.data, split="test")
     log = last_row(args.run / "log.csv")
     result["protocol"] |= {
-        "training": f"{log['step']} steps of {recipe.training.batch_size} samples in {float(log['minutes']):.0f} minutes on the "
-        "hardware above",
+        "training": f"{log['step']} steps of {recipe.training.batch_size} samples in {float(log['minutes']):.0f} minutes "
+        "on the hardware above",
         "command": f"python benchmarks/package.py RUN {args.name} --n {args.n} --data fashion_mnist.npz",
     }
     store.write_atomic(folder / "evaluation.json", store.dump_json(result))

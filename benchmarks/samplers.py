@@ -1,7 +1,7 @@
 """The samplers' own work: time outside the network as a share of the network's, and wall time of a first sample.
 
-    python benchmarks/samplers.py                       # image/fashion-ddpm, n = 16
-    python benchmarks/samplers.py image/fashion-dit -n 64 --steps 50
+python benchmarks/samplers.py                       # image/fashion-ddpm, n = 16
+python benchmarks/samplers.py image/fashion-dit -n 64 --steps 50
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def main() -> None:
         for weight in (0.0, 1.0):
             settings = {"sampler": sampler, "steps": args.steps, "guidance_weight": weight}
             net, share, calls = overhead(model, args.n, **settings, **({"label": label} if label else {}))
-            print(f"{sampler:6} w={weight:g}: network {1e3 * net / calls:7.2f} ms a call, {calls:3} calls; the rest {share:6.2%}")
+            print(
+                f"{sampler:6} w={weight:g}: network {1e3 * net / calls:7.2f} ms a call, {calls:3} calls; the rest {share:6.2%}"
+            )
     start = time.perf_counter()
     fresh = zoo.load(args.name) if packaged else model
     fresh.sample(args.n, seed=0, progress=False)

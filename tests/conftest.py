@@ -32,7 +32,7 @@ if not ONLINE:
 
 import torch  # noqa: E402  # after the environment is set
 
-torch.set_num_threads(os.cpu_count() or 1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
 
 
 class NetworkError(RuntimeError):

@@ -45,7 +45,8 @@ def test_info(capsys):
 
 def test_sample_writes_pictures_and_says_where(folder, tmp_path, capsys):
     out = tmp_path / "out"
-    options = "-n 3 --label sneaker,bag,7 --steps 2 --guidance-weight 1 --seed 0 --sampler ddim --option eta=0.5".split()
+    conditions = ["-n", "3", "--label", "sneaker,bag,7", "--guidance-weight", "1", "--seed", "0"]
+    options = [*conditions, "--steps", "2", "--sampler", "ddim", "--option", "eta=0.5"]
     assert main(["sample", folder, *options, "-o", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["0000-sneaker.png", "0001-bag.png", "0002-sneaker.png", "samples.png"]
     assert str(out / "samples.png") in capsys.readouterr().out
@@ -108,8 +109,8 @@ def test_train_on_own_pictures_then_sample(pictures, tmp_path, capsys):
 def test_the_module_of_the_domain_trains_too(pictures, tmp_path):
     sets = [f"--set={k}={json.dumps(v)}" for k, v in (SMALL | {"training.batch_size": 4}).items()]
     done = subprocess.run(
-        [sys.executable, "-m", "zoo.image.train", "--data", pictures, "--out", tmp_path / "run", "--steps", "1", "--cpu", *sets],
-        capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "zoo.image.train", "--data", pictures, "--out", tmp_path / "run", "--steps", "1", "--cpu",
+         *sets], capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert zoo.load(tmp_path / "run").verify() == 0.0

@@ -16,7 +16,7 @@ def test_the_update_is_nearly_orthogonal_and_keeps_the_directions(shape, dtype):
     u, _, vh = torch.linalg.svd(g, full_matrices=False)
     out = orthogonal(g, dtype=dtype)
     values = torch.linalg.svdvals(out)
-    assert out.dtype == g.dtype and 0.5 < values.min() and values.max() < 1.35
+    assert out.dtype == g.dtype and values.min() > 0.5 and values.max() < 1.35
     # in the basis of g's own singular vectors it is diagonal
     inside = u.mT @ out @ vh.mT
     off = inside - torch.diag_embed(torch.diagonal(inside, dim1=-2, dim2=-1))
@@ -55,7 +55,7 @@ def test_other_parameters_take_the_step_of_adamw():
     assert torch.equal(a[1].weight, b[1].weight) and torch.equal(a[0].bias, b[0].bias)
     moved = (a[0].weight.detach() - before * (1 - 0.01 * 0.01)) / -0.01
     values = torch.linalg.svdvals(moved) / (0.2 * 5**0.5)
-    assert 0.5 < values.min() and values.max() < 1.35, "the size that AdamW's update has"
+    assert values.min() > 0.5 and values.max() < 1.35, "the size that AdamW's update has"
     assert not torch.allclose(a[0].weight, b[0].weight)
 
 
@@ -72,22 +72,18 @@ def test_convolutions_are_matrices_of_their_rows_whatever_the_memory_format():
     torch.testing.assert_close(plain.weight, last.weight, atol=1e-5, rtol=1e-4)
 
 
-def test_it_beats_adamw_on_a_badly_scaled_problem():
-    """Least squares whose inputs span three orders of magnitude: what the orthogonal update is for."""
-    g = seeds.generator(0)
-    x = torch.randn(256, 16, generator=g) * torch.logspace(0, -3, 16)
-    y = x @ torch.randn(16, 8, generator=g)
-    errors = {}
-    for name, make in {"muon": lambda m: Muon(m, 0.02), "adamw": lambda m: torch.optim.AdamW(m.parameters(), 0.02)}.items():
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(16, 8, bias=False))
-        optimizer = make(net)
-        for k in range(200):
-            for group in optimizer.param_groups:
-                group["lr"] = 0.02 * (1 - k / 200)
-            optimizer.zero_grad()
-            loss = (net(x) - y).square().mean()
-            loss.backward()
-            optimizer.step()
-        errors[name] = float(loss)
-    assert errors["muon"] < errors["adamw"]
+def test_it_solves_a_regression():
+    torch.manual_seed(0)
+    x = torch.randn(256, 16, generator=seeds.generator(0))
+    y = torch.tanh(x @ torch.randn(16, 8, generator=seeds.generator(1)))
+    net = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 8))
+    optimizer, losses = Muon(net, 0.02), []
+    for k in range(150):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (1 - k / 150)
+        optimizer.zero_grad()
+        loss = (net(x) - y).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]

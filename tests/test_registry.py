@@ -5,6 +5,8 @@ import json
 import pytest
 
 import zoo
+from zoo import registry
+from zoo.errors import CheckpointError, ConfigError, UnknownModelError
 from zoo.image.recipes import RECIPES
 from zoo.recipe import Recipe
 
@@ -21,12 +23,12 @@ def test_names_and_patterns():
 @pytest.mark.parametrize("name", ["image/fashion-dpm", "fashion-ddpm", "image/fashion_ddpm", "Image/Fashion-DDPM"])
 def test_an_unknown_model_is_answered_with_the_nearest(name):
     for call in (zoo.load, zoo.info, zoo.create):
-        with pytest.raises(zoo.UnknownModelError, match="image/fashion-ddpm"):
+        with pytest.raises(UnknownModelError, match="image/fashion-ddpm"):
             call(name)
 
 
 def test_an_unknown_domain_is_answered_with_the_list():
-    with pytest.raises(zoo.ConfigError, match="image"):
+    with pytest.raises(ConfigError, match="image"):
         zoo.list_models(domain="video")
 
 
@@ -65,14 +67,14 @@ def test_a_wrong_override_is_one_clear_error(overrides, message):
 
 
 def test_strings_of_the_command_line_are_read_as_json():
-    recipe = zoo.registry.get_recipe("image/fashion-ddpm")
+    recipe = registry.get_recipe("image/fashion-ddpm")
     changed = recipe.override({"training.lr": "2e-4", "net.multipliers": "[1, 1]", "schedule.curve": "linear"})
     assert (changed.training.lr, changed.net["multipliers"], changed.schedule.curve) == (2e-4, [1, 1], "linear")
     assert recipe.training.lr != 2e-4, "the registered recipe is not touched"
 
 
 def test_a_recipe_names_every_bad_key():
-    with pytest.raises(zoo.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         Recipe.parse({"name": "a", "denoiser": 3, "sampling": {"steps": 0}, "typo": 1})
     for word in ("domain", "denoiser", "sampling.steps", "typo"):
         assert word in str(caught.value)
@@ -83,15 +85,15 @@ def test_a_path_a_folder_and_a_name_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for source in (tmp_path / "mine", str(tmp_path / "mine"), "./mine", "mine"):
         assert zoo.load(source).recipe.net["channels"] == 16
-    with pytest.raises(zoo.CheckpointError, match="no model folder at"):
+    with pytest.raises(CheckpointError, match="no model folder at"):
         zoo.load("./yours")
-    with pytest.raises(zoo.UnknownModelError):
+    with pytest.raises(UnknownModelError):
         zoo.load("yours")
 
 
 def test_weights_that_are_not_packaged_are_said_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(zoo.registry, "CHECKPOINTS", tmp_path)
-    with pytest.raises(zoo.UnknownModelError, match="zoo train image/fashion-ddpm"):
+    monkeypatch.setattr(registry, "CHECKPOINTS", tmp_path)
+    with pytest.raises(UnknownModelError, match="zoo train image/fashion-ddpm"):
         zoo.load("image/fashion-ddpm")
     assert not zoo.info("image/fashion-ddpm").packaged
 
@@ -101,7 +103,7 @@ def test_a_packaged_folder_is_found(monkeypatch, tmp_path):
     zoo.create("image/fashion-ddpm", **SMALL).save_pretrained(folder)
     metric = {"value": 1.0, "ceiling": 0.5, "floor": 9.0, "better": "lower"}
     (folder / "evaluation.json").write_text(json.dumps({"metrics": {"frechet": metric}, "protocol": {}}))
-    monkeypatch.setattr(zoo.registry, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(registry, "CHECKPOINTS", tmp_path)
     card = zoo.info("image/fashion-ddpm")
     assert card.packaged and "| frechet | 1 | 0.5 | 9 | lower |" in str(card)
     assert zoo.load("image/fashion-ddpm").verify() == 0.0

@@ -16,8 +16,11 @@ import torch
 
 import zoo
 from zoo import store, training
+from zoo.errors import CheckpointError, ConfigError, NumericsError
 from zoo.image.data import ArrayImages
+from zoo.model import Model
 from zoo.recipe import Training
+from zoo.registry import get_recipe
 
 TINY = {
     "net.channels": 16, "net.multipliers": [1], "net.attention": [True], "net.emb_dim": 32, "training.batch_size": 4,
@@ -27,7 +30,7 @@ TINY = {
 
 def pictures(n: int = 12) -> ArrayImages:
     pixels = np.random.default_rng(0).integers(0, 256, (n, 28, 28), dtype=np.uint8)
-    return ArrayImages(pixels, np.arange(n) % 10, zoo.registry.get_recipe("image/fashion-ddpm").conditions["label"].values)
+    return ArrayImages(pixels, np.arange(n) % 10, get_recipe("image/fashion-ddpm").conditions["label"].values)
 
 
 def train(out: Path, steps: int = 6, **options):
@@ -130,7 +133,7 @@ def test_stopped_by_the_clock_and_resumed_it_is_the_whole_run(tmp_path):
 def test_a_run_is_never_overwritten_by_accident(tmp_path):
     train(tmp_path / "a", steps=1)
     before = (tmp_path / "a" / training.CHECKPOINT).read_bytes()
-    with pytest.raises(zoo.CheckpointError, match="already holds a run"):
+    with pytest.raises(CheckpointError, match="already holds a run"):
         train(tmp_path / "a", steps=1)
     assert (tmp_path / "a" / training.CHECKPOINT).read_bytes() == before
 
@@ -147,7 +150,7 @@ def test_a_run_is_never_overwritten_by_accident(tmp_path):
 def test_resume_refuses_what_would_be_another_run(tmp_path, change, message):
     train(tmp_path / "a", steps=2)
     before = weights(tmp_path / "a")
-    with pytest.raises(zoo.CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         train(tmp_path / "a", steps=2, resume=True, **change)
     assert all(torch.equal(v, weights(tmp_path / "a")[k]) for k, v in before.items())
 
@@ -155,12 +158,12 @@ def test_resume_refuses_what_would_be_another_run(tmp_path, change, message):
 def test_the_length_may_change_only_before_the_learning_rate_falls(tmp_path):
     train(tmp_path / "a", steps=10, max_minutes=0.0)
     train(tmp_path / "a", steps=6, resume=True)
-    with pytest.raises(zoo.CheckpointError, match="already falls"):
+    with pytest.raises(CheckpointError, match="already falls"):
         train(tmp_path / "a", steps=8, resume=True)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, monkeypatch):
-    whole = zoo.model.Model.loss
+    whole = Model.loss
 
     def broken(self, batch, **options):
         loss = whole(self, batch, **options)
@@ -168,8 +171,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, mo
         return loss * math.nan if len(calls) == 5 else loss  # the first call counts the operations
 
     calls: list[int] = []
-    monkeypatch.setattr(zoo.model.Model, "loss", broken)
-    with pytest.raises(zoo.NumericsError, match=r"step 3: loss nan"):
+    monkeypatch.setattr(Model, "loss", broken)
+    with pytest.raises(NumericsError, match=r"step 3: loss nan"):
         train(tmp_path / "a")
     assert '"step": 2' in store.load_tensors_metadata(tmp_path / "a" / training.CHECKPOINT)[1]["zoo"]
     assert all(torch.isfinite(v).all() for v in weights(tmp_path / "a").values())
@@ -224,13 +227,13 @@ def test_epochs_see_every_row_once_in_their_own_order():
     assert training.indices(0, 25, 10, 0) == rows[:25], "a batch may be larger than the data"
 
 
-def test_accumulated_parts_are_one_large_batch(tmp_path):
-    gradients = {}
-    for name, change in {"whole": {"training.batch_size": 8}, "parts": {"training.accumulate": 2}}.items():
-        train(tmp_path / name, steps=1, overrides=change)
-        gradients[name] = weights(tmp_path / name)["optimizer.net.exit.bias.exp_avg"]
-    # other noise, the same size: a sum instead of a mean would be twice as large
-    assert 0.4 < gradients["parts"].norm() / gradients["whole"].norm() < 1.7
+def test_accumulated_parts_are_a_mean_not_a_sum(tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, "loss", lambda self, batch, **options: self.denoiser.net.exit.bias.sum())
+    for parts in (1, 3):
+        change = {"training.accumulate": parts, "training.clip_norm": 100.0, "training.optimizer": "adamw"}
+        train(tmp_path / str(parts), steps=1, overrides=change)
+        moment = weights(tmp_path / str(parts))["optimizer.net.exit.bias.exp_avg"]
+        torch.testing.assert_close(moment, torch.full_like(moment, 0.1))  # (1 - beta_1) times a gradient of 1
 
 
 def test_the_log_says_speed_and_the_preview_is_drawn(tmp_path):
@@ -238,23 +241,25 @@ def test_the_log_says_speed_and_the_preview_is_drawn(tmp_path):
     with (tmp_path / "a" / "log.csv").open() as f:
         rows = list(csv.DictReader(f))
     assert [row["step"] for row in rows] == ["2", "4"]
-    assert all(float(row[k]) > 0 for row in rows for k in ("loss", "lr", "grad_norm", "samples_per_s", "gflop_per_s", "minutes"))
+    assert all(
+        float(row[k]) > 0 for row in rows for k in ("loss", "lr", "grad_norm", "samples_per_s", "gflop_per_s", "minutes")
+    )
     assert list((tmp_path / "a").glob("events.out.tfevents*")) or list((tmp_path / "a").rglob("*tfevents*"))
     assert (tmp_path / "a" / "previews" / "0000004.png").stat().st_size > 1000
 
 
 def test_a_memorised_batch_has_a_small_loss(tmp_path):
     flat = ArrayImages(np.full((4, 28, 28), 255, np.uint8), None, ())
-    train(tmp_path / "a", steps=60, data=flat, log_every=10, overrides={"training.lr": 3e-3, "training.batch_size": 8})
+    train(tmp_path / "a", steps=30, data=flat, log_every=5, overrides={"training.lr": 3e-3})
     with (tmp_path / "a" / "log.csv").open() as f:
         losses = [float(row["loss"]) for row in csv.DictReader(f)]
-    assert losses[-1] < 0.4 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
     assert zoo.load(tmp_path / "a").recipe.conditions == {}, "data without labels make an unconditional model"
 
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True])
 def test_steps_must_be_a_positive_whole_number(tmp_path, steps):
-    with pytest.raises(zoo.ConfigError, match="steps="):
+    with pytest.raises(ConfigError, match="steps="):
         train(tmp_path / "a", steps=steps)
     assert not (tmp_path / "a").exists()
 
@@ -291,7 +296,7 @@ def test_init_starts_from_other_weights(tmp_path):
     second = train(tmp_path / "b", steps=1, init=tmp_path / "a", overrides={"training.lr": 1e-9})
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
-    with pytest.raises(zoo.CheckpointError, match="shape"):
+    with pytest.raises(CheckpointError, match="shape"):
         train(tmp_path / "c", steps=1, init=tmp_path / "a", overrides={"net.channels": 32})
     assert not (tmp_path / "c").exists()
 

@@ -208,6 +208,8 @@ class Model(nn.Module):
             default.steps if steps is None else steps, extra.pop("spacing", default.spacing)
         )
         clip = extra.pop("clip", default.clip)
+        if clip is not None and not clip > 0:
+            raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
         options = dict(default.options) if name == default.sampler else {}
         s_churn = extra.pop("s_churn", options.pop("s_churn", 0.0)) if name == "heun" else 0.0
         for key in extra:

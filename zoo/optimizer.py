@@ -80,19 +80,19 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _matrices(self, group: dict[str, Any]) -> None:
-        alike: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+        alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
         for p in group["params"]:
             if p.grad is not None:
-                alike[len(p), p.numel() // len(p)].append(p)
-        for (rows, columns), parameters in alike.items():
+                alike[len(p), p.numel() // len(p)].append((p, p.grad))
+        for (rows, columns), pairs in alike.items():
             updates = []
-            for p in parameters:
+            for p, gradient in pairs:
                 state = self.state[p]
                 if not state:
                     state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(p.grad, 1 - self.momentum)
-                updates.append(p.grad.lerp(state["momentum"], self.momentum).reshape(rows, columns))
+                state["momentum"].lerp_(gradient, 1 - self.momentum)
+                updates.append(gradient.lerp(state["momentum"], self.momentum).reshape(rows, columns))
                 p.grad = None  # AdamW's step leaves this one alone
             size = 0.2 * max(rows, columns) ** 0.5
-            for p, update in zip(parameters, orthogonal(torch.stack(updates), dtype=self.dtype), strict=True):
+            for (p, _), update in zip(pairs, orthogonal(torch.stack(updates), dtype=self.dtype), strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view(p.shape), alpha=-group["lr"] * size)

@@ -110,7 +110,8 @@ class Trainer:
         self.precision = self.options.precision
         if self.precision == "auto":
             self.precision = "bf16" if native_bf16() else "fp32"
-        self.accelerator = Accelerator(mixed_precision="bf16" if self.precision == "bf16" else "no", cpu=cpu)
+        # mixed precision is ours, below: accelerate's would patch the net's forward, and only once a process
+        self.accelerator = Accelerator(mixed_precision="no", cpu=cpu)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         model.to(self.device)
         self.optimizer = self.make_optimizer()
@@ -144,8 +145,9 @@ class Trainer:
             batch = self.batch(self.step, part)
             generator = seeds.generator(self.seed, NOISE, self.step, part, self.accelerator.process_index)
             last = part == parts - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.net), self.accelerator.autocast():
-                loss = self.model.loss(batch, generator=generator, denoiser=self.net) / parts
+            with nullcontext() if last else self.accelerator.no_sync(self.net):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    loss = self.model.loss(batch, generator=generator, denoiser=self.net) / parts
                 self.accelerator.backward(loss)
             total += loss.item()
         norm = float(self.accelerator.clip_grad_norm_(self.net.parameters(), self.options.clip_norm))
@@ -218,7 +220,9 @@ class Trainer:
             self.ema.shadow[key].copy_(value)
         moments = pick("optimizer.")
         for name, p in self.model.denoiser.named_parameters():
-            entries = {k: moments[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq", "momentum") if f"{name}.{k}" in moments}
+            entries = {
+                k: moments[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq", "momentum") if f"{name}.{k}" in moments
+            }
             self._optimizer().state[p] = {k: v if k == "step" else v.to(p.device) for k, v in entries.items()}
         self.step, self.seconds = facts["step"], facts["seconds"]
 

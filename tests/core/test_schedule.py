@@ -6,7 +6,11 @@ import torch
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule
 from zoo.errors import ConfigError
 
-ALL = [DiscreteSchedule(c) for c in ("linear", "cosine", "sigmoid")] + [EDMSchedule(), FlowSchedule(), FlowSchedule(logit_std=1.0, shift=3.0)]
+ALL = [DiscreteSchedule(c) for c in ("linear", "cosine", "sigmoid")] + [
+    EDMSchedule(),
+    FlowSchedule(),
+    FlowSchedule(logit_std=1.0, shift=3.0),
+]
 
 
 def test_linear_is_the_product_of_one_minus_beta():

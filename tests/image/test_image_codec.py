@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-import zoo
+from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.image.codec import ImageCodec, ImageSample
 
 
@@ -62,18 +62,18 @@ def test_transparency_is_laid_on_white():
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 2.5}, {"size": "28"}, {"channels": 2}, {"channels": 4}])
 def test_wrong_options(options):
-    with pytest.raises(zoo.ConfigError, match=next(iter(options))):
+    with pytest.raises(ConfigError, match=next(iter(options))):
         ImageCodec(**options)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4)), np.zeros((4,), np.uint8), np.zeros((1, 4, 4, 3), np.uint8)])
 def test_wrong_arrays(wrong):
-    with pytest.raises(zoo.ShapeError, match="uint8"):
+    with pytest.raises(ShapeError, match="uint8"):
         ImageCodec(4).encode(wrong)
 
 
 def test_wrong_tensors():
-    with pytest.raises(zoo.ShapeError, match=r"\(B, 1, 28, 28\)"):
+    with pytest.raises(ShapeError, match=r"\(B, 1, 28, 28\)"):
         ImageCodec().decode(torch.zeros(2, 1, 14, 28), {})
 
 
@@ -81,7 +81,7 @@ def test_saving_formats(tmp_path):
     sample = ImageSample(pixels(8, 8))
     for suffix in (".png", ".webp", ".jpg"):
         assert Image.open(sample.save(tmp_path / f"a{suffix}")).size == (8, 8)
-    with pytest.raises(zoo.DataError, match=r"\.png"):
+    with pytest.raises(DataError, match=r"\.png"):
         sample.save(tmp_path / "a.xyz")
     assert not (tmp_path / "a.xyz").exists()
     assert sample._repr_png_().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import zoo
+from zoo.errors import DataError
 from zoo.image import data
 from zoo.image.data import ImageFolder, download_fashion_mnist, fashion_mnist, open_images
 
@@ -73,25 +74,27 @@ def test_both_forms_give_the_same_and_the_splits_do_not_meet(tmp_path, arrays):
     assert open_images(tmp_path).labels["label"][7] == "sneaker"
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not gzip", lambda b: gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc")])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"not gzip", lambda b: gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc")]
+)
 def test_damaged_files_are_named(tmp_path, arrays, damage):
     root = write_gz(tmp_path / "gz", arrays)
     path = root / NAMES["train_images"]
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(zoo.DataError, match="train-images"):
+    with pytest.raises(DataError, match="train-images"):
         fashion_mnist(root)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"plain text"])
 def test_a_damaged_npz_is_named(tmp_path, content):
     (tmp_path / "fashion_mnist.npz").write_bytes(content)
-    with pytest.raises(zoo.DataError, match=r"fashion_mnist\.npz"):
+    with pytest.raises(DataError, match=r"fashion_mnist\.npz"):
         open_images(tmp_path)
 
 
 def test_an_npz_of_something_else_is_named(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(zoo.DataError, match=r"other\.npz"):
+    with pytest.raises(DataError, match=r"other\.npz"):
         open_images(tmp_path / "other.npz")
 
 
@@ -105,7 +108,7 @@ def server(tmp_path, arrays):
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             asked.append(self.path)
             super().do_GET()
 
@@ -134,7 +137,7 @@ def test_download_checks_every_hash_and_fetches_once(tmp_path, server, monkeypat
 
 def test_a_wrong_hash_keeps_nothing(tmp_path, server):
     _, home, _ = server
-    with pytest.raises(zoo.DataError, match="expected 8d4fb7e6c68d591d4c3dfef9ec88bf0d: not kept"):
+    with pytest.raises(DataError, match="expected 8d4fb7e6c68d591d4c3dfef9ec88bf0d: not kept"):
         download_fashion_mnist(tmp_path / "got", home)
     assert not list(tmp_path.glob("got/*"))
 
@@ -143,7 +146,7 @@ def test_a_missing_file_or_server_says_what_to_do(tmp_path, server):
     root, home, _ = server
     (root / NAMES["train_images"]).unlink()
     for place in (home, "http://127.0.0.1:9/"):
-        with pytest.raises(zoo.DataError, match="by hand"):
+        with pytest.raises(DataError, match="by hand"):
             download_fashion_mnist(tmp_path / "got", place)
 
 
@@ -173,7 +176,7 @@ def test_unreadable_pictures_are_named_and_skipped_only_when_asked(folder):
     whole = (folder / "dog" / "0.png").read_bytes()
     (folder / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folder / "cat" / "text.jpg").write_text("no picture")
-    with pytest.raises(zoo.DataError) as caught:
+    with pytest.raises(DataError) as caught:
         open_images(folder)
     for word in ("2 unreadable", "cut.png", "text.jpg", "--skip-unreadable"):
         assert word in str(caught.value)
@@ -186,11 +189,19 @@ def test_unreadable_pictures_are_named_and_skipped_only_when_asked(folder):
     [
         (lambda p: p / "nowhere", "no data at"),
         (lambda p: p, r"holds no \.png"),
-        (lambda p: (Image.new("L", (2, 2)).save(p / "a.png"), (p / "c").mkdir(), Image.new("L", (2, 2)).save(p / "c" / "b.png"), p)[-1], "mixes loose"),
+        (
+            lambda p: (
+                Image.new("L", (2, 2)).save(p / "a.png"),
+                (p / "c").mkdir(),
+                Image.new("L", (2, 2)).save(p / "c" / "b.png"),
+                p,
+            )[-1],
+            "mixes loose",
+        ),
     ],
 )
 def test_wrong_folders(tmp_path, build, message):
-    with pytest.raises(zoo.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         open_images(build(tmp_path))
 
 

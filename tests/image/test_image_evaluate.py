@@ -8,6 +8,7 @@ import torch
 
 import zoo
 from zoo.cli import main
+from zoo.errors import ConfigError, DataError
 from zoo.image import evaluate
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
@@ -52,13 +53,13 @@ def test_the_command_writes_json(model, source, tmp_path, capsys):
 
 def test_no_data_says_what_to_give(model, monkeypatch):
     monkeypatch.delenv("ZOO_DATA", raising=False)
-    with pytest.raises(zoo.DataError, match="ZOO_DATA"):
+    with pytest.raises(DataError, match="ZOO_DATA"):
         evaluate.evaluate_model(model, 10)
 
 
 def test_models_that_the_judge_does_not_know_are_refused(source):
     for overrides in ({"codec.size": 32}, {"conditions": {}}):
-        with pytest.raises(zoo.ConfigError, match="28 x 28"):
+        with pytest.raises(ConfigError, match="28 x 28"):
             evaluate.evaluate_model(zoo.create("image/fashion-ddpm", **SMALL, **overrides), 10, data=source)
 
 

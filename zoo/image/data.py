@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import urllib.request
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
             with np.load(path, allow_pickle=False) as z:
                 part = "test" if split == "test" else "train"
                 images, labels = z[f"{part}_images"], z[f"{part}_labels"]
-        except (OSError, KeyError, ValueError, EOFError) as error:
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} cannot be read as Fashion-MNIST: {error}.") from error
     cut = slice(None) if split == "test" else slice(0, -HELD_OUT) if split == "train" else slice(-HELD_OUT, None)
     return ArrayImages(images[cut], labels[cut], FASHION)
