@@ -2,14 +2,15 @@
 
     python benchmarks/package.py RUN image/fashion-ddpm --n 5000 --data fashion_mnist.npz
 
-The sampling defaults come from the recipe of today, everything else from the run. The evaluation is of the rounded
-weights that are shipped. Nothing in the card is typed: it is made from the evaluation's JSON and the run's log.
+The sampling defaults come from the recipe of today, everything else from the run, curves.json (see curves.py) too. The
+evaluation is of the rounded weights that are shipped. Nothing in the card is typed: it is made from the evaluation's JSON and the run's log.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 from pathlib import Path
 
 from zoo import store
@@ -55,7 +56,10 @@ def main() -> None:
     store.write_atomic(folder / "evaluation.json", store.dump_json(result))
     labels = {k: [i % len(c.values) for i in range(40)] for k, c in recipe.conditions.items()}
     model.sample(40, seed=0, **labels).plot(folder / "samples.png")
-    store.write_atomic(folder / store.CARD, model_card(recipe, result, "samples.png").encode())
+    curves = json.loads((args.run / "curves.json").read_text()) if (args.run / "curves.json").exists() else None
+    if curves:
+        store.write_atomic(folder / "curves.json", store.dump_json(curves))
+    store.write_atomic(folder / store.CARD, model_card(recipe, result, "samples.png", curves).encode())
     print(f"{folder}: {size / 1e6:.2f} MB")
 
 

@@ -17,7 +17,22 @@ def metrics_table(evaluation: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def model_card(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, picture: str | None = None) -> str:
+def curves_table(curves: Mapping[str, Any]) -> str:
+    """Quality over settings (benchmarks/curves.py) as a Markdown table, the real pictures' own figures first."""
+    names = list(curves["real"])
+    lines = [f"| setting | {' | '.join(n.replace('_', ' ') for n in names)} |", "| --- |" + " --- |" * len(names)]
+    for row in [{"real data": None} | curves["real"], *curves["rows"]]:
+        setting = ", ".join(f"{k}={v}" if v is not None else k for k, v in row.items() if k not in names)
+        lines.append(f"| {setting} | {' | '.join(f'{row[n]:.3f}' for n in names)} |")
+    return "\n".join(lines)
+
+
+def model_card(
+    recipe: Recipe,
+    evaluation: Mapping[str, Any] | None = None,
+    picture: str | None = None,
+    curves: Mapping[str, Any] | None = None,
+) -> str:
     """The card as Markdown with YAML front matter."""
     name = f"{recipe.domain}/{recipe.name}"
     parts = [
@@ -30,6 +45,10 @@ def model_card(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, pict
     if evaluation:
         protocol = "\n".join(f"* {k.replace('_', ' ')}: {v}" for k, v in evaluation["protocol"].items())
         parts.append(f"## Quality\n\n{metrics_table(evaluation)}\n\nProtocol:\n\n{protocol}\n")
+    if curves:
+        p = curves["protocol"]
+        how = f"{p['n']} samples each against the {p['split']} set, the network in {p['precision']}; the rest at the defaults."
+        parts.append(f"## Other settings\n\n{how}\n\n{curves_table(curves)}\n")
     facts = [("Data", recipe.data), ("Licence", recipe.licence), ("Method", recipe.paper)]
     parts += [f"## {title}\n\n{text}\n" for title, text in facts if text]
     return "\n".join(parts)

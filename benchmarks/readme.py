@@ -1,0 +1,61 @@
+"""Fill the README's picture, models and metrics from the packaged models: no figure there is typed.
+
+python benchmarks/readme.py            # rewrite README.md
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import zoo
+from zoo.card import metrics_table
+from zoo.registry import CHECKPOINTS
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = "image/fashion-ddpm"  # the model whose picture and metrics are shown
+
+
+def picture() -> str:
+    """What the shown model really drew."""
+    path = CHECKPOINTS / SHOWN / "samples.png"
+    return f"![{SHOWN}, its own samples]({path.relative_to(ROOT).as_posix()})" if path.exists() else ""
+
+
+def models() -> str:
+    """The table of all models."""
+    lines = ["| model | draws | weights |", "| --- | --- | --- |"]
+    for name in zoo.list_models():
+        card, weights = zoo.info(name), CHECKPOINTS / name / "model.safetensors"
+        size = f"packaged, {weights.stat().st_size / 1e6:.1f} MB" if card.packaged else "train it"
+        lines.append(f"| `{name}` | {card.description} | {size} |")
+    return "\n".join(lines)
+
+
+def metrics() -> str:
+    """The metrics of the shown model with their protocol."""
+    evaluation = zoo.info(SHOWN).evaluation
+    if evaluation is None:
+        return ""
+    p = evaluation["protocol"]
+    how = f"{p['n']} samples, `{p['sampler']}`, {p['steps']} steps, w = {p['guidance_weight']:g}, against the {p['split']} set"
+    where = f"more in [its card](zoo/checkpoints/{SHOWN}/README.md)"
+    return f"`{SHOWN}`: {how}; {where}.\n\n{metrics_table(evaluation)}"
+
+
+def render(text: str) -> str:
+    """The README with everything between its markers made anew."""
+    for name, make in {"picture": picture, "models": models, "metrics": metrics}.items():
+        pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
+        body = make()
+        text, found = re.subn(
+            pattern, lambda m, body=body: f"{m[1]}{body}{chr(10) if body else ''}{m[2]}", text, flags=re.DOTALL
+        )
+        if found != 1:
+            raise SystemExit(f"README.md has {found} parts named {name!r}, it needs one")
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
