@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fp32", action="store_true")
     parser.add_argument("--into", type=Path, help="model folder that gets curves.json")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     model, judge = zoo.load(args.model), evaluator(args.data, "validation")
     walks = [settings(s) for s in args.settings]

@@ -2,8 +2,9 @@
 
     python benchmarks/package.py RUN image/fashion-ddpm --n 5000 --data fashion_mnist.npz
 
-The sampling defaults come from the recipe of today, everything else from the run, curves.json (see curves.py) too. The
-evaluation is of the rounded weights that are shipped. Nothing in the card is typed: it is made from the evaluation's JSON and the run's log.
+The sampling defaults come from the recipe of today, everything else from the run, with curves.json (see curves.py) where
+it has one. The evaluation is of the rounded weights that are shipped. Nothing in the card is typed: it is made from the
+evaluation's JSON and the run's log.
 """
 
 from __future__ import annotations

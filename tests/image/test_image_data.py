@@ -135,6 +135,16 @@ def test_download_checks_every_hash_and_fetches_once(tmp_path, server, monkeypat
     assert len(asked) == 5, "a damaged one is"
 
 
+def test_users_ask_for_the_public_data_by_name(tmp_path, server, monkeypatch):
+    root, home, asked = server
+    monkeypatch.setattr(data, "FASHION_FILES", {n: hashlib.md5((root / n).read_bytes()).hexdigest() for n in NAMES.values()})
+    monkeypatch.setattr(data, "FASHION_HOME", home)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert [len(open_images("fashion-mnist", s)) for s in ("train", "test")] == [7, 5]
+    assert len(asked) == 4 and (tmp_path / "cache" / "fashion-mnist").is_dir()
+
+
 def test_a_wrong_hash_keeps_nothing(tmp_path, server):
     _, home, _ = server
     with pytest.raises(DataError, match="expected 8d4fb7e6c68d591d4c3dfef9ec88bf0d: not kept"):

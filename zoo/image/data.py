@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import urllib.request
 import zipfile
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ def read_idx(path: Path) -> np.ndarray:
     return body.reshape(shape)
 
 
+PUBLIC = "fashion-mnist"  # the name by which users ask for the public data
 #: the public home of the data, with the MD5 sums that its authors publish
 FASHION_HOME = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_FILES = {
@@ -84,11 +86,11 @@ FASHION_FILES = {
 }
 
 
-def download_fashion_mnist(folder: str | Path, home: str = FASHION_HOME) -> Path:
+def download_fashion_mnist(folder: str | Path, home: str | None = None) -> Path:
     """Fetch the four files into `folder`, each checked by hash before it gets its name. Whole ones are not fetched again."""
     from zoo.store import write_atomic
 
-    folder = Path(folder)
+    folder, home = Path(folder), home or FASHION_HOME
     for name, digest in FASHION_FILES.items():
         path = folder / name
         if path.exists() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == digest:
@@ -166,12 +168,17 @@ class ImageFolder(Dataset):
 
 
 def open_images(source: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> Dataset:
-    """Fashion-MNIST (the .npz or the .gz files) or a folder of pictures, whichever `source` is."""
+    """Fashion-MNIST (the .npz or the .gz files) or a folder of pictures, whichever `source` is.
+
+    "fashion-mnist", where nothing of that name exists, is the public data, fetched once into $ZOO_CACHE (~/.cache/zoo).
+    """
     if split not in ("train", "validation", "test"):
         raise one_of("split", split, ("train", "validation", "test"))
     path = Path(source).expanduser()
+    if str(source) == PUBLIC and not path.exists():
+        path = download_fashion_mnist(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)
     if not path.exists():
-        raise DataError(f"no data at {path}. Give fashion_mnist.npz or a folder of {', '.join(SUFFIXES)} files.")
+        raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, fashion_mnist.npz, or {PUBLIC!r}.")
     if path.is_file() or (path / "fashion_mnist.npz").exists() or (path / "t10k-labels-idx1-ubyte.gz").exists():
         return fashion_mnist(path, split)
     return ImageFolder(path, split, skip_unreadable=skip_unreadable)

@@ -11,22 +11,27 @@ from typing import Any
 import torch
 
 from zoo.errors import ConfigError, DataError
-from zoo.image.data import fashion_mnist
+from zoo.image.data import ArrayImages, open_images
 from zoo.model import Model
 
 
-def real_pictures(data: str | Path | None) -> Path:
-    """Where Fashion-MNIST is: the argument, else $ZOO_DATA/image/fashion_mnist.npz."""
+def real_pictures(data: str | Path | None) -> str | Path:
+    """What Fashion-MNIST is read from: the argument, else $ZOO_DATA/image/fashion_mnist.npz."""
     if data is not None:
-        return Path(data)
+        return data
     if root := os.environ.get("ZOO_DATA"):
         return Path(root) / "image" / "fashion_mnist.npz"
-    raise DataError("evaluation compares with real pictures: give --data fashion_mnist.npz or set ZOO_DATA.")
+    raise DataError(
+        "evaluation compares with real pictures: give --data fashion_mnist.npz, or --data fashion-mnist to fetch them, "
+        "or set ZOO_DATA."
+    )
 
 
-def pictures_and_labels(source: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+def pictures_and_labels(source: str | Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A split as the judge takes it: (n, 1, 28, 28) float in [-1, 1] and labels (n,)."""
-    data = fashion_mnist(source, split)
+    data = open_images(source, split)
+    if not isinstance(data, ArrayImages) or data.targets is None:
+        raise DataError(f"{source} is a folder of pictures: the judge knows Fashion-MNIST only.")
     return torch.from_numpy(data.pixels)[:, None].float() / 127.5 - 1, torch.from_numpy(data.targets).long()
 
 
