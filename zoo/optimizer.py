@@ -1,6 +1,6 @@
 """Muon: momentum whose update of each hidden matrix is made orthogonal; everything else takes AdamW's step.
 
-On the image U-Net two minutes of Muon reach what takes AdamW about twice as long (CHANGELOG has the figures).
+`benchmarks/compare.py` measures what it is worth on a recipe.
 """
 
 from __future__ import annotations

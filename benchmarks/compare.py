@@ -1,0 +1,86 @@
+"""Recipes after equal minutes on this machine: validation loss and quality of samples.
+
+    python benchmarks/compare.py --minutes 5 --data fashion_mnist.npz image/fashion-ddpm image/fashion-dit
+    python benchmarks/compare.py --minutes 2 --n 0 --data ... image/fashion-ddpm image/fashion-ddpm:training.optimizer=adamw
+
+A first short run measures the speed, from which the number of steps follows, so that each run's learning rate falls to 0
+when its minutes are over. Nothing else should run meanwhile. The table also goes to --json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoo
+from zoo import store
+from zoo.core import rng as seeds
+from zoo.domain import Batch
+from zoo.image.evaluate import evaluate_model, evaluator, pictures_and_labels
+from zoo.model import Model
+
+PROBE = 30  # steps of the run that measures speed
+SHOWN = ("accuracy", "frechet", "precision", "recall")
+
+
+@torch.no_grad()
+def validation_loss(model: Model, data: str, n: int = 2000) -> float:
+    """The loss on held-out pictures, the same noise for every model."""
+    pictures, labels = pictures_and_labels(data, "validation")
+    total = 0.0
+    for i in range(0, n, 200):
+        batch = Batch(pictures[i : i + 200], {"label": labels[i : i + 200]})
+        level_and_noise = seeds.generator(1, i)
+        total += float(model.diffusion.loss(model.denoiser, batch.x0, batch.cond, generator=level_and_noise, drop_rate=0.0))
+    return total / len(range(0, n, 200))
+
+
+def train(name: str, overrides: dict[str, str], steps: int, data: str) -> tuple[Model, float]:
+    """(model, minutes) of one run in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as out:
+        start = time.perf_counter()
+        model = zoo.train(name, data=data, steps=steps, out=out, overrides=overrides, preview_every=0, save_every=10**9)
+        return model, (time.perf_counter() - start) / 60
+
+
+def main() -> None:
+    """Read the command line, print a table row by row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="NAME or NAME:path=value,path=value")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--n", type=int, default=1000, help="samples for the metrics, 0 for the loss alone")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    judge = evaluator(args.data, "validation") if args.n else None
+    rows: list[dict[str, Any]] = []
+    for run in args.runs:
+        name, _, texts = run.partition(":")
+        overrides = dict(t.split("=", 1) for t in texts.split(",") if t)
+        _, probe = train(name, overrides, PROBE, args.data)
+        steps = max(1, round(PROBE * args.minutes / probe))
+        model, minutes = train(name, overrides, steps, args.data)
+        row: dict[str, Any] = {
+            "run": run,
+            "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+            "steps": steps,
+            "samples": steps * model.recipe.training.batch_size,
+            "minutes": round(minutes, 2),
+            "validation_loss": validation_loss(model, args.data),
+        }
+        if judge is not None:
+            metrics = evaluate_model(model, args.n, judge=judge, guidance_weight=0.0, progress=False)["metrics"]
+            row |= {k: metrics[k]["value"] for k in SHOWN}
+        rows.append(row)
+        print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+    if args.json:
+        store.write_atomic(args.json, store.dump_json({"minutes": args.minutes, "n": args.n, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
