@@ -14,10 +14,13 @@ import csv
 import json
 from pathlib import Path
 
+import torch
+
 from zoo import store
 from zoo.card import model_card
 from zoo.model import Model
 from zoo.registry import CHECKPOINTS, get_domain, get_recipe
+from zoo.training import native_bf16
 
 LIMIT = 10_000_000  # bytes of model.safetensors
 
@@ -34,6 +37,7 @@ def main() -> None:
     p.add_argument("name")
     p.add_argument("--n", type=int, default=5000)
     p.add_argument("--data", required=True)
+    p.add_argument("--fp32", action="store_true", help="never bf16, which the evaluation uses where the machine has it")
     args = p.parse_args()
 
     run = Model.from_folder(args.run)
@@ -47,9 +51,12 @@ def main() -> None:
         raise SystemExit(f"{folder / store.WEIGHTS} has {size} bytes, the limit is {LIMIT}")
 
     model = Model.from_folder(folder)
-    result = model.domain.metrics(model, args.n, data=args.data, split="test")
+    bf16 = native_bf16() and not args.fp32
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        result = model.domain.metrics(model, args.n, data=args.data, split="test")
     log = last_row(args.run / "log.csv")
     result["protocol"] |= {
+        "precision": "bf16" if bf16 else "fp32",
         "training": f"{log['step']} steps of {recipe.training.batch_size} samples in {float(log['minutes']):.0f} minutes "
         "on the hardware above",
         "command": f"python benchmarks/package.py RUN {args.name} --n {args.n} --data fashion_mnist.npz",
