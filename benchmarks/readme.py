@@ -38,7 +38,9 @@ def metrics() -> str:
     if evaluation is None:
         return ""
     p = evaluation["protocol"]
-    how = f"{p['n']} samples, `{p['sampler']}`, {p['steps']} steps, w = {p['guidance_weight']:g}, against the {p['split']} set"
+    how = (
+        f"{p['samples']} samples, `{p['sampler']}`, {p['steps']} steps, w = {p['guidance_weight']:g}, against {p['reference']}"
+    )
     where = f"more in [its card](zoo/checkpoints/{SHOWN}/README.md)"
     return f"`{SHOWN}`: {how}; {where}.\n\n{metrics_table(evaluation)}"
 

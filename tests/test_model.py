@@ -74,9 +74,10 @@ def test_guidance_needs_a_condition(free, form):
 
 
 def test_weight_and_scale_are_one_number(model):
-    a = model.sample(2, label="bag", seed=0, guidance_weight=1.5, **QUICK).tensor
-    assert torch.equal(a, model.sample(2, label="bag", seed=0, guidance_scale=2.5, **QUICK).tensor)
-    assert not torch.equal(a, model.sample(2, label="bag", seed=0, guidance_weight=0.0, **QUICK).tensor)
+    settings = QUICK | {"label": "bag", "seed": 0, "spacing": "trailing"}
+    a = model.sample(2, guidance_weight=1.5, guidance_interval=(0, 1e9), **settings).tensor
+    assert torch.equal(a, model.sample(2, guidance_scale=2.5, guidance_interval=(0, 1e9), **settings).tensor)
+    assert not torch.equal(a, model.sample(2, guidance_weight=0.0, **settings).tensor)
 
 
 def test_a_label_may_be_a_name_a_number_a_list_or_free(model):

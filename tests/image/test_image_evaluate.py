@@ -34,7 +34,8 @@ def test_the_result_says_how_it_was_made(model, source):
     result = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
     protocol = result["protocol"]
     assert (protocol["sampler"], protocol["steps"], protocol["guidance_weight"]) == ("ddim", 2, 0.5)
-    assert protocol["split"] == "test" and protocol["n"] == 40
+    assert protocol["reference"] == "200 real test pictures" and protocol["samples"] == 40
+    assert protocol["other_settings"]["guidance_interval"] == model.recipe.sampling.guidance_interval
     for metric in result["metrics"].values():
         assert {"value", "ceiling", "floor", "better"} <= metric.keys()
     json.dumps(result, allow_nan=False)
@@ -47,7 +48,7 @@ def test_the_command_writes_json(model, source, tmp_path, capsys):
     out = tmp_path / "r.json"
     arguments = ["eval", str(folder), "--n", "30", "--data", str(source), "--steps", "1", "--split", "validation"]
     assert main([*arguments, "--json", str(out)]) == 0
-    assert json.loads(out.read_text())["protocol"]["split"] == "validation"
+    assert json.loads(out.read_text())["protocol"]["reference"] == "5000 real validation pictures"
     assert str(out) in capsys.readouterr().out
 
 

@@ -68,12 +68,11 @@ def evaluate_model(
     samples = model.sample(n, label=labels.tolist(), seed=seed, **settings)
     seconds = time.perf_counter() - start
     result: dict[str, Any] = judge.evaluate(samples.tensor, labels)
-    default = model.recipe.sampling
+    used = model.recipe.sampling.model_dump() | settings  # the model's defaults, where nothing else was asked for
+    used |= used.pop("options") if used["sampler"] == model.recipe.sampling.sampler else {}
+    result["protocol"] |= {k: used.pop(k) for k in ("sampler", "steps", "guidance_weight")}
     result["protocol"] |= {
-        "sampler": settings.get("sampler") or default.sampler,
-        "steps": settings.get("steps") or default.steps,
-        "guidance_weight": settings.get("guidance_weight", default.guidance_weight),
-        "other_settings": {k: v for k, v in settings.items() if k not in ("sampler", "steps", "guidance_weight")},
+        "other_settings": {k: v for k, v in used.items() if v is not None and k not in ("options", "progress")},
         "sampling_seconds": round(seconds, 1),
         "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "weights": "EMA",
