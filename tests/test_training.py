@@ -280,10 +280,12 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     script.write_text(textwrap.dedent(PROCESSES.format(here=str(Path(__file__).parent), out=str(tmp_path / "two"), size=2)))
     start = time.monotonic()
     launched = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script)],
-        capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-    )  # fmt: skip
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )
     assert launched.returncode == 0, launched.stderr[-3000:]
     assert time.monotonic() - start < 240
     _, meta = store.load_tensors_metadata(tmp_path / "two" / training.CHECKPOINT)

@@ -227,4 +227,6 @@ def test_the_real_files(zoo_data):
     assert (len(train), len(validation), len(test)) == (55_000, 5_000, 10_000)
     for part in (train, validation, test):
         assert set(np.unique(part.targets)) == set(range(10)) and part.pixels.dtype == np.uint8
-    assert train[0][1]["label"] == 9, "the first training picture is an ankle boot"
+    assert np.bincount(np.concatenate([train.targets, validation.targets])).tolist() == [6000] * 10
+    assert np.bincount(test.targets).tolist() == [1000] * 10
+    assert np.bincount(validation.targets).min() > 400, "the held-out rows are a fair share of every class"
