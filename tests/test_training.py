@@ -205,6 +205,7 @@ def test_the_average_is_the_formula(tmp_path):
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
         ema.update(module, step)
+        torch.testing.assert_close(ema.shadow["weight"], expected)
     torch.testing.assert_close(ema.shadow["weight"], expected)
     with ema.applied(module):
         torch.testing.assert_close(module.weight.detach(), expected)
