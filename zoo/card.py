@@ -49,6 +49,8 @@ def model_card(
         p = curves["protocol"]
         how = f"{p['n']} samples each against the {p['split']} set, the network in {p['precision']}; the rest at the defaults."
         parts.append(f"## Other settings\n\n{how}\n\n{curves_table(curves)}\n")
+    setting = ", ".join(f"{k} = {v}" for k, v in recipe.sampling.model_dump().items() if v)
+    parts.append(f"## Default setting\n\n{setting}\n")
     facts = [("Data", recipe.data), ("Licence", recipe.licence), ("Method", recipe.paper)]
     parts += [f"## {title}\n\n{text}\n" for title, text in facts if text]
     return "\n".join(parts)

@@ -39,6 +39,8 @@ def test_the_result_says_how_it_was_made(model, source):
     for metric in result["metrics"].values():
         assert {"value", "ceiling", "floor", "better"} <= metric.keys()
     json.dumps(result, allow_nan=False)
+    scaled = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_scale=1.5, seed=3)
+    assert scaled["protocol"]["guidance_weight"] == 0.5 and scaled["metrics"] == result["metrics"]
     again = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
     assert again["metrics"] == result["metrics"]
 

@@ -224,3 +224,18 @@ def test_zero_returns_the_module_it_cleared():
     layer = nn.Linear(3, 2)
     assert zero(layer) is layer
     assert not any(p.any() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_written_out_for_bf16_training_is_the_fused_one(biased):
+    from zoo.nets.blocks import attend
+
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 7, 8, generator=g).bfloat16() for _ in range(3))
+    bias = torch.randn(2, 1, 1, 7, generator=g).bfloat16() if biased else None
+    fused = torch.nn.functional.scaled_dot_product_attention(
+        q.float(), k.float(), v.float(), attn_mask=bias.float() if biased else None
+    )
+    trained = attend(q.requires_grad_(), k, v, bias)
+    assert trained.dtype == torch.bfloat16 and trained.requires_grad
+    torch.testing.assert_close(trained.float(), fused, atol=0.03, rtol=0.03)

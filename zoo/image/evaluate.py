@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from zoo.core.guidance import Guidance
 from zoo.errors import ConfigError, DataError
 from zoo.image.data import ArrayImages, open_images
 from zoo.model import Model
@@ -70,6 +71,8 @@ def evaluate_model(
     result: dict[str, Any] = judge.evaluate(samples.tensor, labels)
     used = model.recipe.sampling.model_dump() | settings  # the model's defaults, where nothing else was asked for
     used |= used.pop("options") if used["sampler"] == model.recipe.sampling.sampler else {}
+    if "guidance_scale" in used:
+        used["guidance_weight"] = Guidance.from_public(None, used.pop("guidance_scale"))
     result["protocol"] |= {k: used.pop(k) for k in ("sampler", "steps", "guidance_weight")}
     result["protocol"] |= {
         "other_settings": {k: v for k, v in used.items() if v is not None and k not in ("options", "progress")},

@@ -21,7 +21,7 @@ _fashion = Recipe(
     conditions={"label": Condition(values=FASHION)},
     schedule=Discrete(curve="cosine"),
     diffusion=DiffusionPart(prediction="v"),
-    # chosen on validation data, see the card's table of settings
+    # chosen on the validation split
     sampling=Sampling(sampler="dpmpp", steps=25, spacing="karras", guidance_weight=0.3, guidance_interval=(0.3, 5.0), clip=1.0),
     training=Training(batch_size=64, optimizer="muon", lr=1.5e-3),
 )
