@@ -1,4 +1,4 @@
-"""Both image denoisers: sizes, options, and learning."""
+"""Whole denoisers of samples on a grid: sizes, options, and learning."""
 
 import pytest
 import torch
