@@ -124,7 +124,7 @@ class Trainer:
         self.optimizer = self.make_optimizer()
         self.ema = EMA(model.denoiser, self.options.ema)
         self.net, self.optimizer = self.accelerator.prepare(model.denoiser, self.optimizer)
-        self.step, self.seconds, self.stop = 0, 0.0, ""
+        self.step, self.seconds, self.stop, self.init = 0, 0.0, "", ""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that the recipe names, over the denoiser's parameters."""
@@ -189,7 +189,7 @@ class Trainer:
         for name, p in self.model.denoiser.named_parameters():
             state |= {f"optimizer.{name}.{k}": v for k, v in self._optimizer().state[p].items()}
         facts = {"step": self.step, "steps": self.steps, "seed": self.seed, "seconds": self.seconds, "rows": len(self.dataset)}
-        facts["processes"] = self.accelerator.num_processes
+        facts |= {"processes": self.accelerator.num_processes, "init": self.init}
         meta = {"zoo": json.dumps(facts), "recipe": self.model.recipe.model_dump_json()}
         store.save_tensors(self.out / CHECKPOINT, state, meta)
 
@@ -373,6 +373,7 @@ def train(
     with store.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, dataset, out, steps, seed, cpu=cpu)
+    trainer.init = str(init or "")
     if has:
         trainer.resume()
     else:
