@@ -188,7 +188,13 @@ class Trainer:
         state |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
         for name, p in self.model.denoiser.named_parameters():
             state |= {f"optimizer.{name}.{k}": v for k, v in self._optimizer().state[p].items()}
-        facts = {"step": self.step, "steps": self.steps, "seed": self.seed, "seconds": self.seconds, "rows": len(self.dataset)}
+        facts: dict[str, Any] = {
+            "step": self.step,
+            "steps": self.steps,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "rows": len(self.dataset),
+        }
         facts |= {"processes": self.accelerator.num_processes, "init": self.init}
         meta = {"zoo": json.dumps(facts), "recipe": self.model.recipe.model_dump_json()}
         store.save_tensors(self.out / CHECKPOINT, state, meta)
