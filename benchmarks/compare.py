@@ -64,13 +64,14 @@ def main() -> None:
         _, probe = train(name, overrides, PROBE, args.data)
         steps = max(1, round(PROBE * args.minutes / probe))
         model, minutes = train(name, overrides, steps, args.data)
+        held_out = model.domain.dataset(args.data, "validation", **model.domain.data_options(model.recipe))
         row: dict[str, Any] = {
             "run": run,
             "parameters": sum(p.numel() for p in model.denoiser.parameters()),
             "steps": steps,
             "samples": steps * model.recipe.training.batch_size,
             "minutes": round(minutes, 2),
-            "validation_loss": validation_loss(model, model.domain.dataset(args.data, "validation")),
+            "validation_loss": validation_loss(model, held_out),
         }
         if args.n:
             judge = judge or model.domain.evaluator(args.data, "validation", model)

@@ -49,7 +49,7 @@ def main() -> None:
 
     run = Model.from_folder(args.run)
     recipe = run.recipe.model_copy(update={"sampling": get_recipe(args.name).sampling})
-    model = Model(recipe, get_domain(recipe.domain))
+    model = get_domain(recipe.domain).model(recipe)
     model.load_state_dict(run.state_dict())
     folder, history = CHECKPOINTS / args.name, training(args.run)
     model.save_pretrained(folder, half=True)

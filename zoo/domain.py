@@ -219,6 +219,16 @@ class Domain(ABC):
         """
         raise ConfigError(f"the domain {self.name!r} has no evaluator.")
 
+    def model(self, recipe: Recipe) -> Model:
+        """An untrained model of a recipe; a domain whose models can do more returns its own subclass."""
+        from zoo.model import Model
+
+        return Model(recipe, self)
+
+    def data_options(self, recipe: Recipe) -> dict[str, Any]:
+        """What `dataset` must know of a recipe, such as the length of its windows."""
+        return {}
+
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         """The recipe fitted to a dataset before training: its labels, channels and the like."""
         return recipe

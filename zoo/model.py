@@ -212,9 +212,34 @@ class Model(nn.Module):
         where: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Iterator[Step]:
-        """The steps of samples `rows` of a plan; they start from pure noise, or from `start` (*S) noised to the first level."""
-        cond = {k: v[rows.start : rows.stop].to(self.device) for k, v in plan.cond.items()}
-        source, first = seeds.SampleRng(plan.seed, rows), plan.levels[0]
+        """The steps of samples `rows` of a plan."""
+        cond = {k: v[rows.start : rows.stop] for k, v in plan.cond.items()}
+        return self.run(plan, cond, seeds.SampleRng(plan.seed, rows), known=known, where=where, start=start)
+
+    def run(
+        self,
+        plan: Plan,
+        cond: Mapping[str, Tensor],
+        source: seeds.SampleRng,
+        *,
+        known: Tensor | None = None,
+        where: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Iterator[Step]:
+        """The sampling steps of one chunk, in encoded units: what `sample`, `inpaint` and `vary` are made of.
+
+        Args:
+            plan: sampler, levels, guidance and options; its own n and conditions are not looked at.
+            cond: {name: (B,...)} what the net is told.
+            source: one generator for each of the B samples.
+            known, where: as for `sample_iter`.
+            start: encoded (*S) or (B,*S) that is noised to the plan's first level; None starts from pure noise.
+
+        Raises:
+            ResourceError: the chunk does not fit into memory.
+        """
+        cond = {k: v.to(self.device) for k, v in cond.items()}
+        rows, first = source.generators, plan.levels[0]
         x = torch.zeros(len(rows), *self.codec.shape, device=self.device, dtype=self.dtype)
         eps = self.codec.project(source.normal(x))
         x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
@@ -336,7 +361,7 @@ class Model(nn.Module):
 
         folder = Path(folder)
         recipe = Recipe.parse(store.read_config(folder)["recipe"])
-        model = cls(recipe, get_domain(recipe.domain))
+        model = get_domain(recipe.domain).model(recipe)
         tensors = store.load_tensors(folder / store.WEIGHTS)
         for prefix, part in (("denoiser.", model.denoiser), ("codec.", model.codec)):
             own = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}

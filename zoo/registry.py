@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BUILT_IN = {"image": "zoo.image:DOMAIN"}
+BUILT_IN = {"image": "zoo.image:DOMAIN", "policy": "zoo.policy:DOMAIN"}
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,8 @@ def info(name: str) -> Card:
 
 def create(name: str, **overrides: Any) -> Model:
     """An untrained model of a registered recipe; overrides are dotted recipe paths: create(n, **{"net.channels": 32})."""
-    from zoo.model import Model
-
     recipe = get_recipe(name).override(overrides)
-    return Model(recipe, get_domain(recipe.domain))
+    return get_domain(recipe.domain).model(recipe)
 
 
 def load(source: str, device: Any = None, dtype: Any = None) -> Model:

@@ -365,7 +365,8 @@ def train(
         raise ConfigError(f"steps={steps!r}: give a whole number of at least 1.")
     recipe = get_recipe(name).override(overrides or {})
     domain = get_domain(recipe.domain)
-    dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **(data_options or {}))
+    options = domain.data_options(recipe) | dict(data_options or {})
+    dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **options)
     if len(dataset) == 0:
         raise DataError("the dataset is empty.")
     recipe = domain.adapt(recipe, dataset)
@@ -374,7 +375,7 @@ def train(
     if has and not resume:
         raise CheckpointError(f"{out} already holds a run. Go on with resume=True (--resume), or give another folder.")
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
-    model = Model(recipe, domain).train()
+    model = domain.model(recipe).train()
     if init is not None:
         store.load_strict(model, load(str(init)).state_dict(), Path(init))
     with store.disk_errors(out):

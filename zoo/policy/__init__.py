@@ -1,0 +1,14 @@
+"""Robot policies: actions from observations, by receding-horizon diffusion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    # lazily, so that the recipes can be listed without loading torch
+    if name == "DOMAIN":
+        from zoo.policy.domain import DOMAIN
+
+        return DOMAIN
+    raise AttributeError(f"module 'zoo.policy' has no attribute {name!r}")

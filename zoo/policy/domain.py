@@ -1,0 +1,88 @@
+"""The policy plug-in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from zoo.domain import Dataset, Domain, Samples
+from zoo.errors import ConfigError
+from zoo.policy.actions import COLOURS, SIDE, draw_path
+from zoo.policy.codec import PolicyCodec
+from zoo.policy.data import Episodes, open_episodes
+from zoo.policy.denoiser import PolicyUNet
+from zoo.policy.recipes import RECIPES
+from zoo.recipe import ArrayCondition, Recipe
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+
+class PolicyDomain(Domain):
+    """Chunks of robot actions."""
+
+    name = "policy"
+    suffix = ".npz"
+    denoisers = {"unet": PolicyUNet}
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        return RECIPES
+
+    def codec(self, options: Mapping[str, Any]) -> PolicyCodec:
+        try:
+            return PolicyCodec(**options)
+        except TypeError as error:
+            raise ConfigError(f"policy codec: {error}.") from error
+
+    def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
+        return open_episodes(source, split, **options)
+
+    def data_options(self, recipe: Recipe) -> dict[str, Any]:
+        return {k: recipe.codec[k] for k in ("horizon", "n_obs", "executed") if k in recipe.codec}
+
+    def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
+        if not isinstance(dataset, Episodes):
+            raise ConfigError(f"a policy learns from episodes, not from {type(dataset).__name__}.")
+        robot, codec = dataset.robot, dict(recipe.codec)
+        if robot.observation_names != tuple(codec["observation_names"]):
+            codec["keys"] = []  # another robot: its observations come as arrays
+        codec |= {
+            "observation_names": list(robot.observation_names),
+            "action_names": list(robot.action_names),
+            "unit": robot.unit,
+            "rate": robot.rate,
+        }
+        conditions = {"observation": ArrayCondition(shape=(dataset.n_obs, len(robot.observation_names)))}
+        if codec == recipe.codec and conditions == recipe.conditions:
+            return recipe
+        return recipe.model_copy(update={"codec": codec, "conditions": conditions})
+
+    def model(self, recipe: Recipe) -> Model:
+        from zoo.policy.controller import Policy
+
+        return Policy(recipe, self)
+
+    def plot(self, samples: Samples) -> Image.Image:
+        """Paths of two dimensions in one frame, each in its own colour; else a grid of curves."""
+        if samples[0].values.shape[1] == 2:
+            page = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+            for i, actions in enumerate(samples):
+                draw_path(page, actions, COLOURS[i % len(COLOURS)])
+            return page
+        columns = math.ceil(math.sqrt(len(samples)))
+        page = Image.new("RGB", (columns * SIDE, math.ceil(len(samples) / columns) * SIDE), "white")
+        for i, actions in enumerate(samples):
+            page.paste(actions.plot(), (i % columns * SIDE, i // columns * SIDE))
+        return page
+
+    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
+        from zoo.policy.evaluate import evaluate_policy
+
+        return evaluate_policy(model, n, **options)
+
+
+DOMAIN = PolicyDomain()

@@ -1,0 +1,146 @@
+"""Closed loops: a controller drives many copies of an environment until each episode ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from zoo.errors import ConfigError, DataError, one_of
+
+MISSING = 'the environment {} is not installed ({}): pip install "diffusion-zoo[{}]".'
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment and how its episodes are read.
+
+    Attributes:
+        make: builds one copy; called with whether pictures will be asked for.
+        limit: steps of an episode.
+        observe: what the policy is given of the environment's observation.
+        score: the figure of a step, from (reward, info), whose best over the episode counts.
+        successes: {name: whether an episode's best score is one}.
+        unit: what the score is, for the protocol.
+    """
+
+    make: Callable[[bool], Any]
+    limit: int
+    observe: Callable[[Any], Any]
+    score: Callable[[float, dict[str, Any]], float]
+    successes: dict[str, Callable[[float], bool]]
+    unit: str
+
+
+@dataclass
+class Episode:
+    """One finished episode: its seed, best reward, best score, the step of the first success, and pictures if asked for."""
+
+    seed: int
+    reward: float = 0.0
+    score: float = 0.0
+    success: int | None = None
+    length: int = 0
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+
+
+def _pusht(pictures: bool) -> Any:
+    try:
+        import gym_pusht  # noqa: F401  # registers the environment
+        import gymnasium
+    except ImportError as error:
+        raise ConfigError(MISSING.format("gym_pusht/PushT-v0", error, "policy")) from None
+    # only `make` gives the limit of 300 steps
+    size: dict[str, Any] = {"visualization_width": 192, "visualization_height": 192} if pictures else {}
+    return gymnasium.make("gym_pusht/PushT-v0", obs_type="environment_state_agent_pos", render_mode="rgb_array", **size)
+
+
+TASKS: dict[str, Task] = {
+    "pusht-keypoints": Task(
+        make=_pusht,
+        limit=300,
+        observe=lambda observation: observation,
+        score=lambda reward, info: float(info["coverage"]),
+        successes={"success": lambda score: score > 0.95, "success_90": lambda score: score > 0.90},
+        unit="share of the goal that the block covers",
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of a recipe's name."""
+    if name not in TASKS:
+        raise one_of("policy with an environment", name, TASKS)
+    return TASKS[name]
+
+
+def stack(observations: Sequence[Any]) -> Any:
+    """Observations of several environments as one: arrays stacked, dictionaries part by part."""
+    if isinstance(observations[0], dict):
+        return {k: np.stack([o[k] for o in observations]) for k in observations[0]}
+    return np.stack(observations)
+
+
+def rollout(
+    task: Task, act: Callable[[Any, Sequence[int]], NDArray[np.float32]], seeds: Sequence[int], *, record: int = 0
+) -> list[Episode]:
+    """One episode a seed, all of them in step with each other.
+
+    Args:
+        act: (stacked observations of the running episodes, which they are) -> their actions (running, Da).
+        seeds: of the environments' starts.
+        record: of how many episodes every step's picture is kept.
+    """
+    episodes = [Episode(seed) for seed in seeds]
+    envs = [task.make(i < record) for i in range(len(seeds))]
+    try:
+        observations = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
+        running = list(range(len(seeds)))
+        with tqdm(total=task.limit, desc="rollout", unit="step", leave=False, delay=2) as bar:
+            while running:
+                actions = act(stack([task.observe(observations[i]) for i in running]), running)
+                for i, action in zip(list(running), actions, strict=True):
+                    observation, reward, terminated, truncated, info = envs[i].step(action)
+                    episode, observations[i] = episodes[i], observation
+                    episode.length += 1
+                    episode.reward = max(episode.reward, float(reward))
+                    episode.score = max(episode.score, task.score(float(reward), info))
+                    if episode.success is None and task.successes["success"](episode.score):
+                        episode.success = episode.length
+                    if i < record:
+                        episode.frames.append(np.asarray(envs[i].render(), np.uint8))
+                    if terminated or truncated or episode.length >= task.limit:
+                        running.remove(i)
+                bar.update()
+    finally:
+        for env in envs:
+            env.close()
+    return episodes
+
+
+def save_video(episodes: Sequence[Episode], path: str | Path, rate: float = 10.0) -> Path:
+    """The recorded episodes side by side as GIF or MP4, `rate` frames a second; finished ones hold their last picture."""
+    path, films = Path(path), [e.frames for e in episodes if e.frames]
+    if path.suffix not in (".gif", ".mp4"):
+        raise DataError(f"cannot save {path}: a rollout is saved as .gif or .mp4.")
+    if not films:
+        raise DataError("no episode was recorded: ask for pictures (record=4).")
+    length = max(map(len, films))
+    frames = [np.concatenate([f[min(k, len(f) - 1)] for f in films], 1) for k in range(length)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gif":
+        pictures = [Image.fromarray(f).quantize(64) for f in frames[::2]]
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(2000 / rate), loop=0, optimize=True)
+        return path
+    try:
+        import imageio.v3 as imageio
+    except ImportError:
+        raise ConfigError('MP4 needs imageio: pip install "diffusion-zoo[policy]", or save a .gif.') from None
+    imageio.imwrite(path, np.stack(frames), fps=rate, codec="libx264")
+    return path

@@ -1,0 +1,147 @@
+"""`zoo eval` of policies: episodes in closed loop, beside the demonstrators and a policy that does nothing."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.core.metrics import wilson_interval
+from zoo.errors import ConfigError
+from zoo.policy.controller import Controller, Policy
+from zoo.policy.envs import Episode, Task, get_task, rollout, save_video
+
+#: first seed of the environments' starts: those of "test" are for reports, those of "validation" for every choice
+FIRST_SEED = {"test": 100_000, "validation": 200_000}
+BATCH = 50  # episodes in step with each other
+
+#: what the demonstrators reach: Push-T, 206 episodes replayed (README of the data); their best reward, coverage shares
+DEMONSTRATORS = {"pusht-keypoints": {"best_reward": 0.946, "success": 7 / 206, "success_90": 97 / 206}}
+
+
+def run(
+    policy: Policy, task: Task, seeds: Sequence[int], *, record: int = 0, **settings: Any
+) -> tuple[list[Episode], list[Controller]]:
+    """Episodes of these seeds, BATCH at a time, and the controllers that drove them."""
+    episodes, controllers = [], []
+    for first in range(0, len(seeds), BATCH):
+        part = seeds[first : first + BATCH]
+        controller = policy.controller(len(part), **settings)
+        # an episode's noise is that of its own seed, whatever runs beside it
+        driver = _Driver(controller, part)
+        episodes += rollout(task, driver, part, record=max(0, record - first))
+        controllers.append(controller)
+    return episodes, controllers
+
+
+class _Driver:
+    """Gives a controller of n environments the observations of those that still run."""
+
+    def __init__(self, controller: Controller, seeds: Sequence[int]) -> None:
+        self.controller, self.robots = controller, list(controller.robots)
+        for robot, seed in zip(self.robots, seeds, strict=True):
+            robot.stream = seed
+
+    def __call__(self, observations: Any, running: Sequence[int]) -> Any:
+        self.controller.robots = [self.robots[i] for i in running]
+        return self.controller.act(observations)
+
+
+def summary(task: Task, episodes: Sequence[Episode]) -> dict[str, float]:
+    """Mean best reward, and the share of episodes that succeed, by each of the task's measures."""
+    found = {"best_reward": float(np.mean([e.reward for e in episodes]))}
+    for name, test in task.successes.items():
+        found[name] = float(np.mean([test(e.score) for e in episodes]))
+    return found
+
+
+def evaluate_policy(
+    model: Any,
+    n: int = 200,
+    *,
+    split: str = "test",
+    seed: int = 0,
+    data: Any = None,
+    judge: Any = None,
+    record: int = 0,
+    video: str | Path | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Success of a policy over n episodes.
+
+    Args:
+        split: "test" starts the environments from seeds 100000 on, "validation" from 200000 on.
+        seed: of the policy's own noise.
+        record, video: how many episodes go into a GIF or MP4 at this path.
+        **settings: of the controller: sampler, steps, executed, ensemble, warm_start; default DDIM with 10 steps.
+
+    Raises:
+        ConfigError: a model without an environment, or an environment that is not installed.
+    """
+    if not isinstance(model, Policy):
+        raise ConfigError(f"{model!r} is no policy.")
+    name = model.recipe.name
+    task, seeds = get_task(name), [FIRST_SEED[split] + i for i in range(n)]
+    start = time.perf_counter()
+    episodes, controllers = run(model, task, seeds, record=record or (4 if video else 0), seed=seed, **settings)
+    seconds = time.perf_counter() - start
+    if video:
+        save_video(episodes, video, model.codec.rate or 10.0)
+    still = rollout(task, _Still(task), seeds[: min(n, BATCH)])
+    own, floor, ceiling = summary(task, episodes), summary(task, still), DEMONSTRATORS.get(name, {})
+    metrics: dict[str, dict[str, Any]] = {
+        k: {"value": v, "ceiling": ceiling.get(k), "floor": floor[k], "better": "higher"} for k, v in own.items()
+    }
+    for k in task.successes:
+        metrics[k]["interval"] = list(wilson_interval(round(own[k] * n), n))
+    deviation = float(np.std([e.reward for e in episodes], ddof=1)) if n > 1 else 0.0
+    metrics["best_reward"]["interval"] = [own["best_reward"] + s * 1.96 * deviation / n**0.5 for s in (-1, 1)]
+    times = [e.success for e in episodes if e.success is not None]
+    metrics["steps_to_success"] = {
+        "value": float(np.median(times)) if times else None, "ceiling": None, "floor": None, "better": "lower",
+    }  # fmt: skip
+    first = controllers[0]
+    latency = {k: round(v, 1) for k, v in first.latency().items()}
+    return {
+        "metrics": metrics,
+        "per_episode": [{"seed": e.seed, "reward": e.reward, "score": e.score, "success": e.success} for e in episodes],
+        "protocol": {
+            "samples": n,
+            "reference": f"{n} {split} episodes of at most {task.limit} steps, environment seeds {seeds[0]} to {seeds[-1]}",
+            "sampler": first.plan.sampler,
+            "steps": len(first.plan.levels) - 1,
+            "guidance_weight": first.plan.guidance.weight,
+            "controller": {
+                "executed": first.executed, "ensemble": first.ensemble, "warm_start": settings.get("warm_start"), "seed": seed,
+            },
+            "best_reward": "mean over episodes of the best reward; interval 95 % (normal)",
+            "success": "share of episodes whose best score passes the task's threshold; intervals 95 % (Wilson). Score: "
+            + task.unit,
+            "steps_to_success": "median over the episodes that succeed",
+            "ceiling": "the human demonstrators of the training data, replayed" if ceiling else "none",
+            "floor": f"a policy that stays where it is, {len(still)} episodes",
+            "clipped": f"{sum(c.clipped for c in controllers)} numbers of actions outside the training data's range",
+            "latency_ms_batch": {"environments": min(n, BATCH), **latency},
+            "seconds": round(seconds, 1),
+            "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+            "weights": "EMA",
+        },
+    }  # fmt: skip
+
+
+class _Still:
+    """The floor: stay where the agent is."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, observations: Any, running: Sequence[int]) -> Any:
+        if isinstance(observations, dict):
+            return observations["agent_pos"]
+        return np.zeros((len(running), 4), np.float32)

@@ -1,0 +1,8 @@
+"""python -m zoo.policy.train --data episodes.npz --out runs/mine --steps 20000"""
+
+import sys
+
+from zoo.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "policy/pusht-keypoints", *sys.argv[1:]]))
