@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,20 +23,22 @@ class Task:
     """An environment and how its episodes are read.
 
     Attributes:
-        make: builds one copy; called with whether pictures will be asked for.
+        make: builds one copy, from the seed of its start and whether pictures will be asked for.
         limit: steps of an episode.
         observe: what the policy is given of the environment's observation.
         score: the figure of a step, from (reward, info), whose best over the episode counts.
         successes: {name: whether an episode's best score is one}.
         unit: what the score is, for the protocol.
+        still: the action of doing nothing, from an observation, for the floor.
     """
 
-    make: Callable[[bool], Any]
+    make: Callable[[int, bool], Any]
     limit: int
     observe: Callable[[Any], Any]
     score: Callable[[float, dict[str, Any]], float]
     successes: dict[str, Callable[[float], bool]]
     unit: str
+    still: Callable[[Any], Any]
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Episode:
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
-def _pusht(pictures: bool) -> Any:
+def _pusht(seed: int, pictures: bool) -> Any:
     try:
         import gym_pusht  # noqa: F401  # registers the environment
         import gymnasium
@@ -61,6 +64,21 @@ def _pusht(pictures: bool) -> Any:
     return gymnasium.make("gym_pusht/PushT-v0", obs_type="environment_state_agent_pos", render_mode="rgb_array", **size)
 
 
+def _metaworld(seed: int, pictures: bool) -> Any:
+    try:
+        import gymnasium
+        import metaworld  # noqa: F401  # registers the environments
+    except ImportError as error:
+        raise ConfigError(MISSING.format("Meta-World push-v3", error, "metaworld")) from None
+    warnings.filterwarnings("ignore", module="gymnasium")  # its observations leave its own observation space
+    # the seed draws the puck's and the goal's places, too
+    mode: dict[str, Any] = {"render_mode": "rgb_array"} if pictures else {}
+    return gymnasium.make("Meta-World/MT1", env_name="push-v3", seed=seed, **mode)
+
+
+#: what the policy sees of Meta-World's 39 numbers: hand, gripper, puck and goal
+METAWORLD_SEEN = (0, 1, 2, 3, 4, 5, 6, 36, 37, 38)
+
 TASKS: dict[str, Task] = {
     "pusht-keypoints": Task(
         make=_pusht,
@@ -69,7 +87,17 @@ TASKS: dict[str, Task] = {
         score=lambda reward, info: float(info["coverage"]),
         successes={"success": lambda score: score > 0.95, "success_90": lambda score: score > 0.90},
         unit="share of the goal that the block covers",
-    )
+        still=lambda observation: observation["agent_pos"],
+    ),
+    "metaworld-push": Task(
+        make=_metaworld,
+        limit=200,
+        observe=lambda observation: np.asarray(observation)[list(METAWORLD_SEEN)],
+        score=lambda reward, info: float(info["success"]),
+        successes={"success": lambda score: score >= 1},
+        unit="1 when the puck is within 5 cm of its goal",
+        still=lambda observation: np.zeros(4, np.float32),
+    ),
 }
 
 
@@ -98,7 +126,7 @@ def rollout(
         record: of how many episodes every step's picture is kept.
     """
     episodes = [Episode(seed) for seed in seeds]
-    envs = [task.make(i < record) for i in range(len(seeds))]
+    envs = [task.make(int(seed), i < record) for i, seed in enumerate(seeds)]
     try:
         observations = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
         running = list(range(len(seeds)))

@@ -34,5 +34,26 @@ _pusht = Recipe(
                       condition_dropout=0.02),
 )  # fmt: skip
 
+_seen = ("hand_x", "hand_y", "hand_z", "gripper", "puck_x", "puck_y", "puck_z", "goal_x", "goal_y", "goal_z")
+
+_metaworld = _pusht.model_copy(
+    update={
+        "name": "metaworld-push",
+        "description": "Pushes a puck to its goal with Meta-World's simulated arm (push-v3), from hand, puck and goal.",
+        "licence": "Apache-2.0 (weights); Meta-World, whose scripted expert made the demonstrations, is MIT.",
+        "data": "Demonstrations of Meta-World's own scripted expert, made by benchmarks/metaworld_demos.py.",
+        "codec": _pusht.codec
+        | {
+            "observation_names": list(_seen),
+            "action_names": ["move_x", "move_y", "move_z", "grip"],
+            "unit": "share of the largest move",
+            "rate": 80.0,
+            "keys": [],
+        },
+        "net": _pusht.net | {"channels": 64},
+        "conditions": {"observation": ArrayCondition(shape=(2, len(_seen)))},
+    }
+)
+
 #: name -> recipe
-RECIPES = {r.name: r for r in (_pusht,)}
+RECIPES = {r.name: r for r in (_pusht, _metaworld)}
