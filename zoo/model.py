@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -144,13 +145,13 @@ class Model(nn.Module):
             where: bool, broadcast to the encoded shape (*S).
             n, **arguments: as for `sample`.
         """
-        where = torch.as_tensor(where)
+        where, x0 = torch.as_tensor(where), self._encoded(known)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, self._sized(x0) | arguments)
         try:
-            torch.broadcast_shapes(where.shape, self.codec.shape)
+            torch.broadcast_shapes(where.shape, x0.shape)
         except RuntimeError:
-            raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {self.codec.shape}.") from None
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
-        x0 = self._encoded(known)
+            raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {tuple(x0.shape)}.") from None
+        self._check_size(plan, x0)
         return self._collect(plan, progress=progress, on_step=on_step, known=x0, where=where.to(self.device))
 
     def vary(
@@ -170,19 +171,33 @@ class Model(nn.Module):
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
             n, **arguments: as for `sample`.
         """
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments).after(strength)
-        return self._collect(plan, progress=progress, on_step=on_step, start=self._encoded(item))
+        x0 = self._encoded(item)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, self._sized(x0) | arguments).after(strength)
+        self._check_size(plan, x0)
+        return self._collect(plan, progress=progress, on_step=on_step, start=x0)
 
     def _encoded(self, item: Any) -> Tensor:
         """A domain object, or an encoded tensor (*S), as an encoded tensor on this device."""
-        x0 = item if isinstance(item, Tensor) and tuple(item.shape) == self.codec.shape else self.codec.encode(item)
+        free = 0 if self.codec.size_name is None else 1
+        known = isinstance(item, Tensor) and item.ndim == len(self.codec.shape) and item.shape[free:] == self.codec.shape[free:]
+        x0: Tensor = item if known else self.codec.encode(item)
         return x0.to(self.device, self.dtype)
+
+    def _sized(self, x0: Tensor) -> dict[str, Any]:
+        """The argument that asks for samples of the size of an object, where there is one."""
+        return {} if self.codec.size_name is None else {self.codec.size_name: len(x0)}
+
+    def _check_size(self, plan: Plan, x0: Tensor) -> None:
+        """Refuse samples of another size than the object that they start from."""
+        if plan.sizes is not None and set(plan.sizes) != {len(x0)}:
+            name, found = self.codec.size_name, sorted(set(plan.sizes))
+            raise ShapeError(f"the object has {len(x0)} elements, the samples {found}: give {name}={len(x0)}.")
 
     def _collect(
         self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Tensor
     ) -> Samples:
         """Run a plan chunk by chunk and decode; `parts` go to `_run`."""
-        chunks, items = [], []
+        items: list[Any] = []
         total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
         with tqdm(
             total=total, desc="sampling", unit="step", disable=progress is False, leave=False, delay=0 if progress else 2
@@ -198,10 +213,19 @@ class Model(nn.Module):
                     raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
-                decoded = self.codec.decode(step.x, {k: v[rows.start : rows.stop] for k, v in plan.cond.items()})
-                items += decoded
-                chunks.append(torch.stack([torch.as_tensor(item.numpy()) for item in decoded]))
-        return Samples(items, torch.cat(chunks), domain=self.domain, conditions=plan.names)
+                items += self._decode(step.x, plan, rows)
+        return Samples.of(items, domain=self.domain, conditions=plan.names)
+
+    def _decode(self, x: Tensor, plan: Plan, rows: range) -> list[Any]:
+        """Samples `rows` of a plan from their encoded values (B,*S), padding taken off."""
+        cond = {k: v[rows.start : rows.stop] for k, v in plan.cond.items()}
+        if plan.sizes is None:
+            return self.codec.decode(x, cond)
+        sizes = plan.sizes[rows.start : rows.stop]
+        return [
+            self.codec.decode(x[i : i + 1, :size], {k: v[i : i + 1] for k, v in cond.items()})[0]
+            for i, size in enumerate(sizes)
+        ]
 
     def _run(
         self,
@@ -214,7 +238,8 @@ class Model(nn.Module):
     ) -> Iterator[Step]:
         """The steps of samples `rows` of a plan."""
         cond = {k: v[rows.start : rows.stop] for k, v in plan.cond.items()}
-        return self.run(plan, cond, seeds.SampleRng(plan.seed, rows), known=known, where=where, start=start)
+        sizes = None if plan.sizes is None else plan.sizes[rows.start : rows.stop]
+        return self.run(plan, cond, seeds.SampleRng(plan.seed, rows, sizes), known=known, where=where, start=start)
 
     def run(
         self,
@@ -229,9 +254,9 @@ class Model(nn.Module):
         """The sampling steps of one chunk, in encoded units: what `sample`, `inpaint` and `vary` are made of.
 
         Args:
-            plan: sampler, levels, guidance and options; its own n and conditions are not looked at.
+            plan: sampler, levels, guidance and options; its own n, conditions and sizes are not looked at.
             cond: {name: (B,...)} what the net is told.
-            source: one generator for each of the B samples.
+            source: one generator, and where samples have sizes of their own the size, for each of the B samples.
             known, where: as for `sample_iter`.
             start: encoded (*S) or (B,*S) that is noised to the plan's first level; None starts from pure noise.
 
@@ -239,12 +264,16 @@ class Model(nn.Module):
             ResourceError: the chunk does not fit into memory.
         """
         cond = {k: v.to(self.device) for k, v in cond.items()}
-        rows, first = source.generators, plan.levels[0]
-        x = torch.zeros(len(rows), *self.codec.shape, device=self.device, dtype=self.dtype)
-        eps = self.codec.project(source.normal(x))
+        rows, first, shape, mask = len(source.generators), plan.levels[0], self.codec.shape, None
+        if source.sizes is not None:
+            shape = (max(source.sizes), *shape[1:])
+            mask = torch.arange(shape[0], device=self.device) < torch.tensor(source.sizes, device=self.device)[:, None]
+        x = torch.zeros(rows, *shape, device=self.device, dtype=self.dtype)
+        project = self.codec.project if mask is None else functools.partial(self.codec.project, mask=mask)
+        eps = project(source.normal(x))
         x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
         predict = predictor(
-            self.diffusion, self.denoiser, cond, guidance=plan.guidance, clip=plan.clip, project=self.codec.project
+            self.diffusion, self.denoiser, cond, guidance=plan.guidance, clip=plan.clip, mask=mask, project=self.codec.project
         )
         if known is not None and where is not None:
             predict = constrain(predict, known, where)
@@ -260,7 +289,7 @@ class Model(nn.Module):
             if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
                 raise
             raise ResourceError(
-                f"no memory for a chunk of {len(rows)} samples. Use a smaller batch_size, e.g. {max(1, len(rows) // 4)}."
+                f"no memory for a chunk of {rows} samples. Use a smaller batch_size, e.g. {max(1, rows // 4)}."
             ) from error
 
     # ---------------------------------------------------------------- training and files
@@ -293,16 +322,21 @@ class Model(nn.Module):
         """Inputs of the golden: two rows of noise, the second without its condition."""
         g = seeds.generator(0)
         x = torch.randn(2, *self.codec.shape, generator=g)
+        N = self.codec.shape[0]
+        mask = {} if self.codec.size_name is None else {"mask": torch.arange(N) < torch.tensor([[N], [max(1, 3 * N // 4)]])}
         t = self.diffusion.schedule.draw(2, g).t.float()
         cond = {f"cond.{k}": torch.arange(2) % len(c.values) for k, c in self.recipe.labels.items()}
         cond |= {f"cond.{k}": torch.randn(2, *c.shape, generator=g) for k, c in self.recipe.arrays.items()}
-        return {"x_t": x, "t": t, "drop": torch.tensor([False, True]), **cond}
+        return {"x_t": x, "t": t, "drop": torch.tensor([False, True]), **mask, **cond}
 
     @torch.no_grad()
     def _golden_output(self, inputs: Mapping[str, Tensor]) -> Tensor:
         moved = {k: v.to(self.device, self.dtype) if v.is_floating_point() else v.to(self.device) for k, v in inputs.items()}
-        cond = {k[5:]: v for k, v in moved.items() if k.startswith("cond.")}
-        return self.denoiser(moved["x_t"], moved["t"], cond, drop=moved["drop"]).float().cpu()
+        cond, mask = {k[5:]: v for k, v in moved.items() if k.startswith("cond.")}, moved.get("mask")
+        out = self.denoiser(moved["x_t"], moved["t"], cond, drop=moved["drop"], mask=mask)
+        if mask is not None:  # what a net says of padding means nothing
+            out = out.masked_fill(~mask.view(*mask.shape, *[1] * (out.ndim - 2)), 0.0)
+        return out.float().cpu()
 
     def verify(self, folder: str | PathLike[str] | None = None) -> float:
         """Recompute the stored output of the net; returns the largest difference, relative to the output's own size.
