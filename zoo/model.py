@@ -20,6 +20,7 @@ from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ResourceError, ShapeError
+from zoo.golden import difference, golden_inputs, golden_output
 from zoo.plan import Plan, make_plan
 from zoo.recipe import Recipe
 
@@ -318,26 +319,6 @@ class Model(nn.Module):
             project=self.codec.project,
         )
 
-    def _golden_inputs(self) -> dict[str, Tensor]:
-        """Inputs of the golden: two rows of noise, the second without its condition."""
-        g = seeds.generator(0)
-        x = torch.randn(2, *self.codec.shape, generator=g)
-        N = self.codec.shape[0]
-        mask = {} if self.codec.size_name is None else {"mask": torch.arange(N) < torch.tensor([[N], [max(1, 3 * N // 4)]])}
-        t = self.diffusion.schedule.draw(2, g).t.float()
-        cond = {f"cond.{k}": torch.arange(2) % len(c.values) for k, c in self.recipe.labels.items()}
-        cond |= {f"cond.{k}": torch.randn(2, *c.shape, generator=g) for k, c in self.recipe.arrays.items()}
-        return {"x_t": x, "t": t, "drop": torch.tensor([False, True]), **mask, **cond}
-
-    @torch.no_grad()
-    def _golden_output(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        moved = {k: v.to(self.device, self.dtype) if v.is_floating_point() else v.to(self.device) for k, v in inputs.items()}
-        cond, mask = {k[5:]: v for k, v in moved.items() if k.startswith("cond.")}, moved.get("mask")
-        out = self.denoiser(moved["x_t"], moved["t"], cond, drop=moved["drop"], mask=mask)
-        if mask is not None:  # what a net says of padding means nothing
-            out = out.masked_fill(~mask.view(*mask.shape, *[1] * (out.ndim - 2)), 0.0)
-        return out.float().cpu()
-
     def verify(self, folder: str | PathLike[str] | None = None) -> float:
         """Recompute the stored output of the net; returns the largest difference, relative to the output's own size.
 
@@ -347,16 +328,7 @@ class Model(nn.Module):
         folder = folder or self.folder
         if folder is None:
             raise CheckpointError("this model was not loaded from a folder: there is no golden file to verify against.")
-        golden = store.load_tensors(Path(folder) / store.GOLDEN)
-        missing = {"x_t", "t", "drop", "out", *(f"cond.{k}" for k in self.recipe.conditions)} - golden.keys()
-        if missing:
-            raise CheckpointError(f"{Path(folder) / store.GOLDEN} lacks {', '.join(sorted(missing))}.")
-        expected = golden.pop("out")
-        error = float((self._golden_output(golden) - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-        limit = 1e-3 if self.dtype in (torch.float32, torch.float64) else 0.05
-        if not error <= limit:
-            raise CheckpointError(f"{folder}: the net differs from its golden output by {error:.1e} (allowed {limit:g}).")
-        return error
+        return difference(self, folder)
 
     def save_pretrained(self, folder: str | PathLike[str], *, half: bool = False, card: str | None = None) -> Path:
         """Write the model folder. The old files stay until the new ones are whole.
@@ -375,7 +347,7 @@ class Model(nn.Module):
             f"denoiser.{k}": v.half() if half and v.is_floating_point() else v for k, v in self.denoiser.state_dict().items()
         }
         weights |= {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
-        inputs = self._golden_inputs()
+        inputs = golden_inputs(self)
         config = {
             "format_version": store.FORMAT_VERSION,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -383,7 +355,7 @@ class Model(nn.Module):
         }
         with store.new_folder(folder) as new:
             store.save_tensors(new / store.WEIGHTS, weights)
-            store.save_tensors(new / store.GOLDEN, {**inputs, "out": self._golden_output(inputs)})
+            store.save_tensors(new / store.GOLDEN, {**inputs, "out": golden_output(self, inputs)})
             store.write_atomic(new / store.CARD, (card or model_card(self.recipe)).encode())
             store.write_atomic(new / store.CONFIG, store.dump_json(config))
         return folder
