@@ -72,6 +72,18 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/training.py", 'self.step, self.seconds = facts["step"], facts["seconds"]', 'self.seconds = facts["seconds"]',
         "tests/test_training.py",
     ),
+    "execution starts one step late": (
+        "zoo/policy/controller.py", "first = self.policy.codec.n_obs - 1", "first = self.policy.codec.n_obs", "tests/policy",
+    ),
+    "windows leave their episode": (
+        "zoo/policy/data.py", "np.arange(first, first + self.horizon), 0, len(actions) - 1", 
+        "np.arange(first, first + self.horizon), 1, len(actions) - 1", "tests/policy",
+    ),
+    "the T turns the wrong way": (
+        "zoo/policy/data.py", "cos * u - sin * v + x", "cos * u + sin * v + x", "tests/policy",
+    ),
+    "a robot moves on NaN": ("zoo/policy/codec.py", "if not torch.isfinite(array).all():", "if False:", "tests/policy"),
+    "padding is heard": ("zoo/core/rng.py", "row if self.sizes is None else row[: self.sizes[i]]", "row", "tests/test_sizes.py"),
 }  # fmt: skip
 
 

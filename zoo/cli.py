@@ -117,9 +117,11 @@ def evaluate(args: argparse.Namespace) -> None:
     options = {k: number(v) for k, v in pairs(args.option).items()}
     if args.data:
         options["data"] = args.data
+    if args.video:
+        options["video"] = args.video
     settings = {"steps": args.steps, "sampler": args.sampler, "guidance_weight": args.guidance_weight}
     options |= {k: v for k, v in settings.items() if v is not None}
-    result = model.domain.metrics(model, args.n, seed=args.seed, split=args.split, **options)
+    result = model.domain.metrics(model, args.n or model.domain.measured, seed=args.seed, split=args.split, **options)
     text = dump_json(result)
     if args.json:
         write_atomic(Path(args.json), text)
@@ -188,7 +190,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe: training.lr=2e-4")
 
     p = command("eval", evaluate, "Measure a model, beside real data and noise.")
-    p.add_argument("--n", type=int, default=1000, help="samples (default 1000)")
+    p.add_argument("--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")
+    p.add_argument("--video", metavar="FILE", help="of a policy: a .gif or .mp4 of its first episodes")
     p.add_argument("--data", help="the real data to compare with (default: from $ZOO_DATA)")
     p.add_argument("--split", default="test", choices=["test", "validation"], help="choose on validation, report on test")
     p.add_argument("--sampler")

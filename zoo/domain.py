@@ -212,6 +212,8 @@ class Domain(ABC):
     name: str
     #: file suffix of a saved sample
     suffix: str
+    #: how many samples `zoo eval` measures by itself
+    measured: int = 1000
     #: {name: class}; how one is built, see `denoiser`
     denoisers: Mapping[str, Callable[..., nn.Module]]
 
@@ -230,6 +232,11 @@ class Domain(ABC):
     @abstractmethod
     def plot(self, samples: Samples) -> Any:
         """All samples in one PIL image."""
+
+    def showcase(self, model: Model, folder: Path) -> None:
+        """What a model makes, for its card: samples.png, and other files beside it where a picture is not all."""
+        labels = {k: [i % len(c.values) for i in range(40)] for k, c in model.recipe.labels.items()}
+        model.sample(40, seed=0, **labels).plot(folder / "samples.png")
 
     @abstractmethod
     def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class PolicyDomain(Domain):
 
     name = "policy"
     suffix = ".npz"
+    measured = 200
     denoisers = {"unet": PolicyUNet}
 
     def recipes(self) -> Mapping[str, Recipe]:
@@ -78,6 +79,11 @@ class PolicyDomain(Domain):
         for i, actions in enumerate(samples):
             page.paste(actions.plot(), (i % columns * SIDE, i // columns * SIDE))
         return page
+
+    def showcase(self, model: Model, folder: Path) -> None:
+        from zoo.policy.evaluate import film
+
+        film(model, folder)
 
     def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
         from zoo.policy.evaluate import evaluate_policy

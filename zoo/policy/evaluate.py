@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from zoo.core.metrics import wilson_interval
 from zoo.errors import ConfigError
@@ -136,6 +137,17 @@ def evaluate_policy(
             "weights": "EMA",
         },
     }  # fmt: skip
+
+
+def film(policy: Policy, folder: Path, n: int = 4) -> None:
+    """rollouts.gif of n validation episodes, and samples.png: each at five moments, from left to right."""
+    task = get_task(policy.recipe.name)
+    seeds = [FIRST_SEED["validation"] + i for i in range(n)]
+    episodes, _ = run(policy, task, seeds, record=n, seed=0)
+    save_video(episodes, folder / "rollouts.gif", policy.codec.rate or 10.0)
+    moments = [[e.frames[round(k * (len(e.frames) - 1) / 4)] for k in range(5)] for e in episodes]
+    page = np.concatenate([np.concatenate(row, 1) for row in moments])
+    Image.fromarray(page).save(folder / "samples.png")
 
 
 def _each(task: Task, observed: Any, running: int) -> Any:
