@@ -83,7 +83,9 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/policy/data.py", "cos * u - sin * v + x", "cos * u + sin * v + x", "tests/policy",
     ),
     "a robot moves on NaN": ("zoo/policy/codec.py", "if not torch.isfinite(array).all():", "if False:", "tests/policy"),
-    "padding is heard": ("zoo/core/rng.py", "row if self.sizes is None else row[: self.sizes[i]]", "row", "tests/test_sizes.py"),
+    "padding is heard": (
+        "zoo/core/rng.py", "row if self.sizes is None else row[: self.sizes[i]]", "row", "tests/test_sizes.py",
+    ),
 }  # fmt: skip
 
 

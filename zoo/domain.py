@@ -235,7 +235,7 @@ class Domain(ABC):
 
     def showcase(self, model: Model, folder: Path) -> None:
         """What a model makes, for its card: samples.png, and other files beside it where a picture is not all."""
-        labels = {k: [i % len(c.values) for i in range(40)] for k, c in model.recipe.labels.items()}
+        labels: dict[str, Any] = {k: [i % len(c.values) for i in range(40)] for k, c in model.recipe.labels.items()}
         model.sample(40, seed=0, **labels).plot(folder / "samples.png")
 
     @abstractmethod

@@ -139,8 +139,10 @@ def evaluate_policy(
     }  # fmt: skip
 
 
-def film(policy: Policy, folder: Path, n: int = 4) -> None:
+def film(policy: Any, folder: Path, n: int = 4) -> None:
     """rollouts.gif of n validation episodes, and samples.png: each at five moments, from left to right."""
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"{policy!r} is no policy.")
     task = get_task(policy.recipe.name)
     seeds = [FIRST_SEED["validation"] + i for i in range(n)]
     episodes, _ = run(policy, task, seeds, record=n, seed=0)
