@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +37,7 @@ T = TypeVar("T")
 def client() -> Any:
     """huggingface_hub, imported when it is first needed."""
     import huggingface_hub
+    import huggingface_hub.constants
 
     return huggingface_hub
 
@@ -340,3 +344,29 @@ def pull(
     wanted = set(snapshot.files if names is None else names) & set(snapshot.files) | {CONFIG}
     paths = {n: fetch(snapshot, n, token, local_files_only=local_files_only) for n in sorted(wanted)}
     return paths[CONFIG].parent
+
+
+def copy(folder: Path, target: Path) -> Path:
+    """A pulled model as plain files in a folder of the user's.
+
+    Only files of allowed kinds are copied: another tool may have put others beside them in the cache. All of them are
+    there before the first gets its name, and config.json gets it last: without it a folder is no model.
+    """
+    from zoo.store import disk_errors
+
+    names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
+    names = sorted((n for n in names if allowed(n)), key=lambda n: n == CONFIG)
+    if target.exists() and not target.is_dir():
+        raise HubError(f"{target} is a file. Give a folder.")
+    for path in target.rglob("*"):
+        if path.is_file() and path.relative_to(target).as_posix() not in names:
+            raise HubError(f"{target} holds other files ({path.name}): the model would mix with them. Give a new folder.")
+    with disk_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
+            for i, name in enumerate(names):
+                shutil.copyfile(folder / name, Path(temporary) / str(i))
+            for i, name in enumerate(names):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(Path(temporary) / str(i), target / name)
+    return target

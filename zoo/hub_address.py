@@ -64,6 +64,11 @@ class Address:
         return f"{'dataset ' if self.kind == 'dataset' else ''}{self.repo}@{self.revision or 'main'}"
 
 
+def git_blob_id(data: bytes) -> str:
+    """The id that git, and so the Hub, gives a small file."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
 def has_hash(path: Path, digest: str) -> bool:
     """Whether a file's content has a SHA-256 (64 hex digits) or a git blob id (40)."""
     size = path.stat().st_size

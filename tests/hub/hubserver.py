@@ -105,11 +105,7 @@ class Server:
         self.objects: dict = {}
         self.log: list = []
         self.faults: list = []
-        self.users = {
-            "hf_ownertoken0001": ("me", True),
-            "hf_readertoken002": ("reader", False),
-            "hf_other000token": ("other", True),
-        }
+        self.users = {OWNER: ("me", True), READER: ("reader", False), OTHER: ("other", True)}
         self.redirect = False  # large files come from the other host
         self.xet = ""  # where Xet's storage is, "" without
         self.stop_stalling = threading.Event()
@@ -260,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.error(401 if self.user is None else 403, message="you may not create this")
         name = f"{self.user}/{asked['name']}"
         if (asked.get("type", "model"), name) in self.hub.repos:
-            return self.error(409, message="You already created this model repo")
+            return self.answer(409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"})
         private = asked.get("private") or asked.get("visibility") == "private"
         first = {".gitattributes": b"*.safetensors filter=lfs\n"}
         self.hub.add(name, first, kind=asked.get("type", "model"), private=bool(private))
