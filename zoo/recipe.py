@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError
 
 from zoo.errors import ConfigError, one_of
 
@@ -62,10 +62,15 @@ class DiffusionPart(Part):
 
 
 class Condition(Part):
-    """A public condition: one of a list of labels."""
+    """A public condition: one of a list of labels.
+
+    `free` says what a caller gets who leaves it out: "drop", the net's learned null, or "draw", a label that each sample
+    draws for itself (for what every sample has but few care to name, such as a speaker).
+    """
 
     kind: Literal["label"] = "label"
     values: tuple[str, ...] = Field(min_length=1)
+    free: Literal["drop", "draw"] = "drop"
 
     def index(self, name: str, value: Any) -> int:
         """The class number of a label given by name or number; anything else raises with the list."""
@@ -74,6 +79,24 @@ class Condition(Part):
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.values):
             return value
         raise one_of(name, value, self.values)
+
+
+class ArrayCondition(Part):
+    """A public condition that is an array of numbers, such as what a robot observes; left out, it is the learned null.
+
+    `shape` is that of one sample's value after the codec's `condition`, which takes the domain's own units.
+    """
+
+    kind: Literal["array"] = "array"
+    shape: tuple[PositiveInt, ...] = Field(min_length=1)
+
+
+def _kind(condition: Any) -> str:
+    """The kind of a condition, or of its JSON, where labels need not say it."""
+    return str(condition.get("kind", "label") if isinstance(condition, Mapping) else condition.kind)
+
+
+AnyCondition = Annotated[Annotated[Condition, Tag("label")] | Annotated[ArrayCondition, Tag("array")], Discriminator(_kind)]
 
 
 class Sampling(Part):
@@ -102,7 +125,8 @@ class Training(Part):
     ema: float = Field(0.999, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     accumulate: int = Field(1, ge=1)
-    condition_dropout: float = Field(0.1, ge=0, le=1)
+    condition_dropout: float = Field(0.1, ge=0, le=1)  # of all conditions of a sample together
+    single_dropout: float = Field(0.1, ge=0, le=1)  # of each one alone, where there are several
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
@@ -118,11 +142,21 @@ class Recipe(Part):
     codec: dict[str, Any] = {}
     denoiser: str
     net: dict[str, Any] = {}
-    conditions: dict[str, Condition] = {}
+    conditions: dict[str, AnyCondition] = {}
     schedule: Annotated[Discrete | EDM | Flow, Field(discriminator="kind")] = Discrete()
     diffusion: DiffusionPart = DiffusionPart()
     sampling: Sampling = Sampling()
     training: Training = Training()
+
+    @property
+    def labels(self) -> dict[str, Condition]:
+        """The conditions that are labels."""
+        return {k: c for k, c in self.conditions.items() if isinstance(c, Condition)}
+
+    @property
+    def arrays(self) -> dict[str, ArrayCondition]:
+        """The conditions that are arrays."""
+        return {k: c for k, c in self.conditions.items() if isinstance(c, ArrayCondition)}
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Recipe:

@@ -11,8 +11,10 @@ import torch
 from train_judge import Split, main, read_fashion, shift, train_judge
 
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
-from zoo.image.judge import CARD, PACKAGED, WEIGHTS, Judge, load_judge, save_judge
-from zoo.image.metrics import BETTER, Evaluator, evaluate, format_table, quantise
+from zoo.evaluation import format_table
+from zoo.image.judge import PACKAGED, Judge, load_judge
+from zoo.image.metrics import Evaluator, quantise
+from zoo.judge import CARD, WEIGHTS, save_judge
 
 NAMES = ("left", "right", "top")
 
@@ -221,7 +223,7 @@ def test_a_perfect_model_scores_as_the_ceiling(evaluator):
     samples, labels = pictures(120, 7)
     result = evaluator.evaluate(samples, labels)
     m = result["metrics"]
-    assert list(m) == list(BETTER)
+    assert list(m) == list(Evaluator.better)
     assert json.loads(json.dumps(result)) == result
     for name, entry in m.items():
         assert all(isinstance(entry[k], float) for k in ("value", "ceiling", "floor")), name
@@ -281,9 +283,9 @@ def test_a_model_that_collapsed_loses_recall_and_deviation(evaluator):
     assert m["pixel_deviation"]["value"] < 0.95 * m["pixel_deviation"]["ceiling"]
 
 
-def test_the_same_input_gives_the_same_numbers_and_evaluate_is_the_evaluator(judge, splits, evaluator):
+def test_the_same_input_gives_the_same_numbers(judge, splits, evaluator):
     samples, labels = pictures(30, 12)
-    one = evaluate(samples, labels, judge=judge, reference=splits["test"], train=splits["train"].pictures)
+    one = Evaluator(judge, splits["test"], splits["train"].pictures).evaluate(samples, labels)
     assert one["metrics"] == evaluator.evaluate(samples, labels)["metrics"]
 
 

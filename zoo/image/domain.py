@@ -13,9 +13,9 @@ from zoo.domain import Dataset, Domain, Samples
 from zoo.errors import ConfigError
 from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
-from zoo.image.denoiser import TransformerDenoiser, UNetDenoiser
 from zoo.image.recipes import RECIPES
 from zoo.model import Model
+from zoo.nets.grid import GridTransformer, GridUNet
 from zoo.recipe import Condition, Recipe
 
 
@@ -24,7 +24,7 @@ class ImageDomain(Domain):
 
     name = "image"
     suffix = ".png"
-    denoisers = {"unet": UNetDenoiser, "transformer": TransformerDenoiser}
+    denoisers = {"unet": GridUNet, "transformer": GridTransformer}
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -59,6 +59,11 @@ class ImageDomain(Domain):
             if labels[i]:
                 draw.text((x, y + h * zoom + 1), str(labels[i]), fill="black")
         return page
+
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Any:
+        from zoo.image.evaluate import evaluator
+
+        return evaluator(data, split)
 
     def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
         from zoo.image.evaluate import evaluate_model

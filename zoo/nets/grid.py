@@ -1,4 +1,4 @@
-"""Denoisers of pictures: the shared U-Net, and the shared transformer on square patches."""
+"""Whole denoisers of samples on a grid (C, H, W), pictures and spectrograms alike: U-Net, and transformer on patches."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zoo.nets.transformer import Transformer, sincos_positions
 from zoo.nets.unet import UNet
 
 
-class Conditioned(nn.Module):
-    """Time and labels as one vector: the sum of their embeddings, as both image denoisers need it."""
+class Conditioning(nn.Module):
+    """Time t (B,) and labels {name: (B,)} as one vector (B, dim): the sum of their embeddings."""
 
     def __init__(self, classes: dict[str, int], dim: int, time_scale: float) -> None:
         super().__init__()
@@ -28,14 +28,14 @@ class Conditioned(nn.Module):
         return emb
 
 
-class UNetDenoiser(nn.Module):
-    """U-Net on pictures x_t (B, C, H, W). Options: those of `zoo.nets.unet.UNet` and `time_scale`."""
+class GridUNet(nn.Module):
+    """U-Net on x_t (B, C, H, W). Options: those of `zoo.nets.unet.UNet` and `time_scale`."""
 
     def __init__(
         self, shape: tuple[int, ...], classes: dict[str, int], *, emb_dim: int = 256, time_scale: float = 1.0, **options: Any
     ) -> None:
         super().__init__()
-        self.embed = Conditioned(classes, emb_dim, time_scale)
+        self.embed = Conditioning(classes, emb_dim, time_scale)
         self.net = UNet(2, shape[0], shape[0], emb_dim=emb_dim, **options)
         self.net.check(shape[1:])
         self.to(memory_format=torch.channels_last)
@@ -46,8 +46,8 @@ class UNetDenoiser(nn.Module):
         return self.net(x_t, self.embed(t, cond, drop))
 
 
-class TransformerDenoiser(nn.Module):
-    """Diffusion transformer (Peebles & Xie 2022) on patches of pictures x_t (B, C, H, W)."""
+class GridTransformer(nn.Module):
+    """Diffusion transformer (Peebles & Xie 2022) on square patches of x_t (B, C, H, W)."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class TransformerDenoiser(nn.Module):
         super().__init__()
         C, H, W = shape
         if H % patch or W % patch:
-            raise ShapeError(f"pictures of {H} x {W} do not divide into patches of {patch} x {patch}.")
+            raise ShapeError(f"samples of {H} x {W} do not divide into patches of {patch} x {patch}.")
         self.patch, self.grid = patch, (H // patch, W // patch)
-        self.embed = Conditioned(classes, emb_dim, time_scale)
+        self.embed = Conditioning(classes, emb_dim, time_scale)
         self.entry = nn.Linear(C * patch * patch, dim)
         self.register_buffer("positions", sincos_positions(self.grid, dim), persistent=False)
         self.net = Transformer(dim, emb_dim=emb_dim, **options)
