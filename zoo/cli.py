@@ -91,8 +91,8 @@ def sample(args: argparse.Namespace) -> None:
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
     """What was said of the data, as options of the domain's `dataset`."""
-    names = [*(f"{c}_column" for c in COLUMNS), "data_config", "max_rows", "skip_unreadable"]
-    return {n: getattr(args, n) for n in names if getattr(args, n)}
+    names = [*(f"{c}_column" for c in COLUMNS), "config", "max_rows", "skip_unreadable"]
+    return {n: getattr(args, n) for n in names if getattr(args, n) not in (None, False)}
 
 
 def train(args: argparse.Namespace) -> None:
@@ -216,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for name in COLUMNS:
         p.add_argument(f"--{name}-column", metavar="NAME", help=f"column of a Hub dataset that holds the {name}")
-    p.add_argument("--data-config", metavar="NAME", help="configuration of a Hub dataset that has several")
+    p.add_argument("--data-config", dest="config", metavar="NAME", help="configuration of a Hub dataset that has several")
     p.add_argument("--max-rows", type=int, metavar="N", help="take only the first N rows of a Hub dataset")
     p.add_argument("--out", required=True, help="folder of the run and of the finished model")
     p.add_argument("--steps", type=int, default=20_000)

@@ -85,6 +85,7 @@ def training_command(recipe: Recipe, run: Path) -> str | None:
         f"--set {k}={json.dumps(v)}" for k, v in after.items() if before.get(k, ...) != v and k.split(".")[0] not in ignored
     ]
     data = recipe.data.split(" ")[0] if recipe.data.startswith(PREFIX) else "DATA"
+    sets = [f"--init {facts['init']}"] * bool(facts.get("init")) + sets
     return " ".join([f"zoo train {name} --data {data} --out RUN --steps {facts['steps']} --seed {facts['seed']}", *sets])
 
 
@@ -115,7 +116,7 @@ def prepared(source: Model | Path, repo: str, *, samples: bool) -> Iterator[tupl
         model.verify(folder)
         files = model_files(folder)
         if samples and PICTURE not in files:
-            labels: dict[str, Any] = {k: [i % len(c.values) for i in range(16)] for k, c in model.recipe.conditions.items()}
+            labels: dict[str, Any] = {k: [i % len(c.values) for i in range(16)] for k, c in model.recipe.labels.items()}
             drawn = model.sample(16, seed=0, progress=False, **labels)
             drawn.plot(temporary / PICTURE)
             files[PICTURE] = temporary / PICTURE
