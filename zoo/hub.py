@@ -185,7 +185,9 @@ def _explanation(error: BaseException, address: Address, sent: str | None) -> st
             return "the file came truncated each time. Try again later."
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"not in the cache. Go online once: zoo pull {PREFIX}{address.repo}."
-    return f"{type(chain[-1]).__name__}: {chain[-1]}"
+    while error.__cause__ is not None:  # what was raised on purpose; the context may be an attempt of no interest
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 # ---------------------------------------------------------------- what a commit holds
@@ -234,6 +236,8 @@ def ask(address: Address, token: str | bool | None) -> Snapshot:
     odd = address.pinned and got.sha != address.revision
     if odd or not COMMIT.fullmatch(got.sha or "") or not all(isinstance(v, str) for v in files.values()):
         raise HubError(f"{endpoint()} told no commit or hashes of {address}: it is no Hub. Check HF_ENDPOINT.")
+    if address.kind == "dataset" and f"{address.repo.split('/')[1]}.py" in files:
+        raise HubError(f"{address} is made by a script of its own: zoo runs no code of a repository. Use one of plain files.")
     return Snapshot(address, got.sha, {k: v for k, v in sorted(files.items()) if allowed(k)}, got.private)
 
 

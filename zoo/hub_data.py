@@ -211,6 +211,8 @@ class _Table:
         if isinstance(self.place, hub.Snapshot):
             # a commit, so that it is what was resolved; scripts of a repository never run (`datasets` 4 and later)
             repo, commit = self.place.address.repo, self.place.commit
+            if Path(repo).exists():  # the library would take that instead
+                raise DataError(f"the folder {repo} here has the name of the dataset. Start from another folder.")
             found = datasets.load_dataset(repo, self.config, revision=commit, streaming=True, token=self.token)
         else:
             kind = self.place[0].suffix.removeprefix(".")

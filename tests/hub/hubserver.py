@@ -107,7 +107,8 @@ class Server:
         self.faults: list = []
         self.users = {OWNER: ("me", True), READER: ("reader", False), OTHER: ("other", True)}
         self.redirect = False  # large files come from the other host
-        self.xet = ""  # where Xet's storage is, "" without
+        self.xet = ""  # where Xet's storage is, "" without; then `objects` holds Xet's hashes, and `known` the contents
+        self.known: dict = {}
         self.stop_stalling = threading.Event()
         if getattr(self, "cdn", None):
             self.cdn.reset()
@@ -442,7 +443,7 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                stored = self.hub.cdn.objects.get(value["oid"]) if not self.hub.xet else self.hub.from_xet(value["oid"])
+                stored = self.hub.known.get(value["oid"]) if self.hub.xet else self.hub.cdn.objects.get(value["oid"])
                 if stored is None:
                     return self.error(400, message=f"no LFS object {value['oid']}")
                 files[value["path"]] = stored

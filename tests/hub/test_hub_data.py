@@ -264,9 +264,16 @@ def test_an_unknown_config_is_said(remote):
 
 def test_a_dataset_with_a_script_is_refused(remote, hub):
     remote.commit(remote.files | {"pets.py": remote.files["fashion.py"]})
-    with pytest.raises((HubError, DataError), match="scripts are no longer supported"):
+    with pytest.raises(HubError, match="dataset me/pets@main is made by a script of its own: zoo runs no code"):
         open_images("hub:me/pets")
-    assert not any(s.method == "GET" and s.path.endswith(".py") for s in hub.log)
+    assert hub.paths() == ["/api/datasets/me/pets"]
+
+
+def test_a_local_folder_of_the_same_name_is_not_taken(remote, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parquet(tmp_path / "me" / "pets" / "x.parquet", rows=3)
+    with pytest.raises(DataError, match="the folder me/pets here"):
+        open_images("hub:me/pets")
 
 
 @pytest.mark.slow
