@@ -79,6 +79,7 @@ def test_a_round_trip_through_xet(folder, hub, tmp_path):
     repo = hub.repos["model", "me/x"]
     assert len(repo.commits) == 2 and repo.tags == {"v1": repo.branches["main"]}
     assert not any("objects/batch" in p for p in hub.paths()), "nothing went the old way"
+    assert not any(s.method == "GET" and s.path.endswith(".safetensors") for s in hub.log)
     assert any("xet-write-token" in p for p in hub.paths()) and any("xet-read-token" in p for p in hub.paths())
 
 

@@ -100,6 +100,15 @@ def test_a_push_without_pictures_draws_some(hub, folder, model):
     assert not (folder / "samples.png").exists(), "the user's folder is left as it is"
 
 
+def test_samples_that_a_card_plays(hub, folder, monkeypatch):
+    monkeypatch.setattr("zoo.image.domain.ImageDomain.suffix", ".gif")  # stands for sound, which is played too
+    push(folder, "me/new", token=OWNER)
+    files = hub.repos["model", "me/new"].files
+    names = sorted(n for n in files if n.startswith("samples/"))
+    assert len(names) == 4 and names[0] == "samples/0000-t_shirt.gif" and files[names[0]][:3] == b"GIF"
+    assert f'<audio controls src="{hub.url}/me/new/resolve/main/{names[0]}"></audio>' in files["README.md"].decode()
+
+
 def test_private_and_the_token_stay_where_they_belong(hub, mine, caplog, capfd):
     caplog.set_level("DEBUG")
     pushed = push(mine, "me/new", private=True, token=OWNER, tag="v1")
