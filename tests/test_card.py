@@ -17,7 +17,8 @@ EVALUATION = {
     "metrics": {"accuracy": {"value": 0.9, "ceiling": 0.95, "floor": 0.1, "better": "higher", "interval": [0.88, 0.92]},
                 "precision": {"value": 1e-5, "ceiling": None, "better": "higher"}},
     "protocol": {"samples": 500, "reference": "100 real: test", "split": "test", "sampler": "ddim", "steps": 9,
-                 "precision": "bf16", "guidance_weight": 0.5, "accuracy": "share", "precision_recall": "k = 3", "training": "9 steps",
+                 "precision": "bf16", "guidance_weight": 0.5, "accuracy": "share",
+                 "precision_recall": "k = 3", "training": "9 steps",
                  "command": "a\nb"},
 }  # fmt: skip
 #: what the Hub itself knows, from its documentation

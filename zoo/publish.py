@@ -84,8 +84,9 @@ def training_command(recipe: Recipe, run: Path) -> str | None:
     sets = [
         f"--set {k}={json.dumps(v)}" for k, v in after.items() if before.get(k, ...) != v and k.split(".")[0] not in ignored
     ]
-    data = recipe.data.split(" ")[0] if recipe.data.startswith(PREFIX) else "DATA"
-    sets = [f"--init {facts['init']}"] * bool(facts.get("init")) + sets
+    if facts.get("init"):
+        sets.insert(0, f"--init {facts['init']}")
+    data = recipe.data.split(",")[0] if recipe.data.startswith(PREFIX) else "DATA"
     return " ".join([f"zoo train {name} --data {data} --out RUN --steps {facts['steps']} --seed {facts['seed']}", *sets])
 
 

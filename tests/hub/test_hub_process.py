@@ -29,6 +29,7 @@ def run(code: str, server, home: Path, *, timeout: float = 120, **environment: s
 LOAD = "import zoo; m = zoo.load('hub:me/m'); print(m.verify(), float(m.sample(2, seed=1, label=3).tensor.double().sum()))"
 
 
+@pytest.mark.slow
 def test_offline_by_the_environment(repo, hub, tmp_path):
     first = run(LOAD, hub, tmp_path)
     hub.log.clear()

@@ -217,12 +217,19 @@ def test_a_tag_is_never_moved(hub, mine, model):
 
 def test_a_change_by_somebody_else_meanwhile(hub, mine):
     repo = hub.add("me/new", {"README.md": b""})
-    hub.fault("/commit/", "status", method="POST", status=412)
+
+    class Log(list):
+        def append(self, seen):
+            if "/preupload/" in seen.path and len(repo.commits) == 1:
+                repo.commit(repo.files | {"config.json": b"theirs"})
+            super().append(seen)
+
+    hub.log = Log()
     with pytest.raises(HubError, match="somebody else changed the repository meanwhile"):
         push(mine, "me/new", token=OWNER)
-    assert len(repo.commits) == 1
+    assert len(repo.commits) == 2 and repo.files["config.json"] == b"theirs"
     push(mine, "me/new", token=OWNER)
-    assert len(repo.commits) == 2
+    assert len(repo.commits) == 3
 
 
 # ---------------------------------------------------------------- interrupted anywhere
@@ -374,6 +381,8 @@ def test_the_command_of_a_run(tmp_path, model):
     safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "checkpoint.safetensors", facts)
     command = training_command(recipe, tmp_path)
     assert command.startswith("zoo train image/fashion-ddpm --data DATA --out RUN --steps 30 --seed 4 --set ")
+    recipe = recipe.model_copy(update={"data": "hub:me/pets@abc, split 'train', 3 rows"})
+    assert "--data hub:me/pets@abc --out" in training_command(recipe, tmp_path)
     assert "--set training.lr=0.0005" in command and "--set net.channels=16" in command and "sampling" not in command
 
 
