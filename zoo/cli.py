@@ -148,7 +148,11 @@ def verify(args: argparse.Namespace) -> None:
 def pull(args: argparse.Namespace) -> None:
     """zoo pull NAME"""
     from zoo import hub
+    from zoo.hub_address import PREFIX
+    from zoo.registry import get_recipe
 
+    if not args.name.startswith(PREFIX):
+        get_recipe(args.name)  # an unknown name is answered with the nearest, before anything is asked
     folder = hub.pull(args.name, local_files_only=args.offline)
     if args.out:
         folder = hub.copy(folder, Path(args.out))

@@ -141,6 +141,10 @@ def _clean(text: str, token: str | None) -> str:
     return re.sub(r"\bhf_\w{4,}", "hf_***", text)
 
 
+def _no_hub() -> str:
+    return f"{endpoint()} does not answer like a Hub. Check HF_ENDPOINT, and what is between (a proxy, a login page)."
+
+
 def _explanation(error: BaseException, address: Address, sent: str | None) -> str:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
@@ -177,6 +181,8 @@ def _explanation(error: BaseException, address: Address, sent: str | None) -> st
     for e in chain:
         if isinstance(e, errors.OfflineModeIsEnabled):
             return f"offline, and not in the cache. Go online once: zoo pull {PREFIX}{address.repo}, without HF_HUB_OFFLINE."
+        if isinstance(e, errors.FileMetadataError):
+            return _no_hub()
         if isinstance(e, httpx.TransportError):
             return f"{endpoint()} cannot be reached ({type(e).__name__}). Check the network and HF_ENDPOINT, then try again."
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -226,16 +232,16 @@ def _write(path: Path, data: bytes) -> None:
 
 def ask(address: Address, token: str | bool | None) -> Snapshot:
     """What a revision holds, from the Hub: one request, and the one place where a revision becomes a commit."""
+    options = {"revision": address.revision, "repo_type": address.kind, "files_metadata": True, "timeout": 30}
     with explained(address, "find", token):
-        got = retried(
-            lambda: api(token).repo_info(
-                address.repo, revision=address.revision, repo_type=address.kind, files_metadata=True, timeout=30
-            )
-        )
-    files = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in got.siblings or ()}
+        try:
+            got = retried(lambda: api(token).repo_info(address.repo, **options))
+            files = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in got.siblings or ()}
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+            raise HubError(f"cannot find {address}: {_no_hub()}") from None
     odd = address.pinned and got.sha != address.revision
     if odd or not COMMIT.fullmatch(got.sha or "") or not all(isinstance(v, str) for v in files.values()):
-        raise HubError(f"{endpoint()} told no commit or hashes of {address}: it is no Hub. Check HF_ENDPOINT.")
+        raise HubError(f"cannot find {address}: {_no_hub()}")
     if address.kind == "dataset" and f"{address.repo.split('/')[1]}.py" in files:
         raise HubError(f"{address} is made by a script of its own: zoo runs no code of a repository. Use one of plain files.")
     return Snapshot(address, got.sha, {k: v for k, v in sorted(files.items()) if allowed(k)}, got.private)
@@ -276,6 +282,12 @@ def resolve(address: Address, token: str | bool | None = None, *, local_files_on
     if not address.pinned:
         _write(reference, found.commit.encode())
     return found
+
+
+def check_access(address: Address, token: str | bool | None) -> None:
+    """Whether this token may read the content (what a repository holds is told even where it is gated); else a HubError."""
+    with explained(address, "read", token):
+        retried(lambda: api(token).auth_check(address.repo, repo_type=address.kind))
 
 
 # ---------------------------------------------------------------- files

@@ -213,6 +213,7 @@ class _Table:
             repo, commit = self.place.address.repo, self.place.commit
             if Path(repo).exists():  # the library would take that instead
                 raise DataError(f"the folder {repo} here has the name of the dataset. Start from another folder.")
+            hub.check_access(self.place.pinned, self.token)
             found = datasets.load_dataset(repo, self.config, revision=commit, streaming=True, token=self.token)
         else:
             kind = self.place[0].suffix.removeprefix(".")

@@ -6,10 +6,9 @@ import huggingface_hub.constants
 import huggingface_hub.utils
 import pytest
 import torch
-from hubserver import OWNER, Server
+from hubserver import Server
 
 import zoo
-from zoo import store
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "sampling.steps": 2}
 
@@ -63,17 +62,3 @@ def repo(hub, files):
     """me/m on the server, with files that zoo must never touch."""
     bad = dict.fromkeys(("pytorch_model.bin", "model.pt", "x.pkl", "modeling.py", "a.JSON.exe"), b"import os")
     return hub.add("me/m", files | bad)
-
-
-@pytest.fixture
-def token():
-    return OWNER
-
-
-def same(a, b) -> bool:
-    """Whether two models have bit-identical weights and equal recipes."""
-    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
-    return a.recipe == b.recipe and all(k == m and torch.equal(x, y) for (k, x), (m, y) in pairs)
-
-
-__all__ = ["same", "store"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import torch
 import yaml
 
 LFS = (".safetensors", ".bin", ".pt", ".pkl", ".wav", ".png", ".gif", ".mp4", ".parquet")
@@ -30,6 +31,12 @@ def commit_id(*parts: object) -> str:
 
 def git_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def equal(a, b) -> bool:
+    """Whether two models have bit-identical weights and equal recipes."""
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return a.recipe == b.recipe and all(k == m and torch.equal(x, y) for (k, x), (m, y) in pairs)
 
 
 @dataclass
@@ -312,6 +319,10 @@ class _Handler(BaseHTTPRequestHandler):
         facts = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False, "tags": []}
         return self.answer(200, {"id": name, "_id": "1", "sha": commit[0], "siblings": siblings, **facts})
 
+    def auth_check(self, kind: str, name: str) -> None:
+        if self.repo(kind, name, content=True):
+            self.answer(200, {})
+
     @staticmethod
     def entry(path: str, data: bytes) -> dict:
         found = {"type": "file", "path": path, "size": len(data), "oid": git_id(data)}
@@ -482,6 +493,7 @@ ROUTES = [
     ("GET", _API, "info"),
     ("GET", rf"{_API}/revision/{_REV}", "info"),
     ("GET", rf"{_API}/refs", "refs"),
+    ("GET", rf"{_API}/auth-check", "auth_check"),
     ("GET", rf"{_API}/tree/{_REV}(?:/(?P<folder>.*))?", "tree"),
     ("POST", rf"{_API}/paths-info/{_REV}", "paths_info"),
     ("POST", rf"{_API}/preupload/{_REV}", "preupload"),

@@ -108,9 +108,14 @@ def test_push_pull_and_use(hub, folder, tmp_path, capsys, own_token):
     assert main(["sample", "hub:me/m@v1", "-n", "2", "--label", "bag", "-o", str(tmp_path / "s")]) == 0
     assert len(list((tmp_path / "s").glob("0*.png"))) == 2
     assert main(["pull", "hub:me/nothing"]) == 2
+    assert main(["pull", "image/fashion-dpm"]) == 2
     assert main(["push", str(folder), "no-owner"]) == 2
     captured = capsys.readouterr()
-    assert captured.err.count("\n") == 2 and OWNER not in captured.err + captured.out
+    assert (
+        captured.err.count("\n") == 3
+        and "Did you mean 'image/fashion-ddpm'" in captured.err
+        and OWNER not in captured.err + captured.out
+    )
 
 
 def test_publish(hub, folder, tmp_path, capsys, own_token, monkeypatch):

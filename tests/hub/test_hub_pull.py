@@ -8,7 +8,7 @@ import huggingface_hub.constants
 import huggingface_hub.utils
 import pytest
 import torch
-from hubserver import OTHER, OWNER, READER
+from hubserver import OTHER, OWNER, READER, equal
 
 import zoo
 from zoo import hub as client
@@ -16,11 +16,6 @@ from zoo.errors import CheckpointError, HubError, UnknownModelError
 from zoo.hub_address import NAMESPACE, Address, allowed
 
 SECRET = "hf_stale0000secret"
-
-
-def equal(a, b) -> bool:
-    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
-    return a.recipe == b.recipe and all(k == m and torch.equal(x, y) for (k, x), (m, y) in pairs)
 
 
 def cached(hub) -> list[Path]:
@@ -369,6 +364,15 @@ def test_a_large_download_goes_on_where_it_broke(hub, files, monkeypatch):
 def test_a_hub_that_is_none(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubError, match=r"me/m@main: http://127.0.0.1:9 cannot be reached \(ConnectError\).*HF_ENDPOINT"):
+        zoo.load("hub:me/m")
+
+
+def test_an_answer_that_is_no_hub_s(repo, hub):
+    hub.fault("model.safetensors", "status", method="HEAD", status=200, times=9)
+    with pytest.raises(HubError, match=r"model.safetensors of me/m@main: .* does not answer like a Hub"):
+        zoo.load("hub:me/m")
+    hub.fault("/api/models", "status", status=200)
+    with pytest.raises(HubError, match=r"cannot find me/m@main: .* does not answer like a Hub"):
         zoo.load("hub:me/m")
 
 

@@ -7,7 +7,7 @@ import huggingface_hub.constants
 import huggingface_hub.utils
 import pytest
 import torch
-from hubserver import OTHER, OWNER, READER
+from hubserver import OTHER, OWNER, READER, equal
 
 import zoo
 from zoo import card, store
@@ -22,11 +22,6 @@ EVALUATION = {
     "protocol": {"samples": 10, "sampler": "ddim", "steps": 2, "seed": 0, "precision": "bf16", "frechet": "squared distance",
                  "precision_recall": "k = 3", "training": "9 steps", "command": "zoo train x"},
 }  # fmt: skip
-
-
-def equal(a, b) -> bool:
-    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
-    return a.recipe == b.recipe and all(k == m and torch.equal(x, y) for (k, x), (m, y) in pairs)
 
 
 @pytest.fixture
