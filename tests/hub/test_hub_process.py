@@ -129,22 +129,24 @@ def test_publish(hub, folder, tmp_path, capsys, own_token, monkeypatch):
 
 
 @pytest.mark.slow
-def test_train_starts_from_a_model_of_the_hub(repo, hub, folder, tmp_path):
+def test_train_starts_from_a_model_of_the_hub(hub, tmp_path, capsys):
     from PIL import Image
 
     for i in range(4):
         Image.new("L", (28, 28), 60 * i).save(tmp_path / f"{i}.png")
-    recipe = json.loads((folder / "config.json").read_text())["recipe"]
-    sets = [f"--set={k}={json.dumps(v)}" for k, v in {"net": recipe["net"], "training.batch_size": 2}.items()]
-    arguments = [
-        "train",
-        "image/fashion-ddpm",
-        "--data",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "run"),
-        "--steps",
-        "1",
-        "--cpu",
-    ]
-    assert main([*arguments, "--init", "hub:me/m", *sets]) == 2, "other labels do not fit, and it is said"
+    changes = {
+        "net.channels": 16,
+        "net.multipliers": [1],
+        "net.attention": [False],
+        "net.emb_dim": 16,
+        "training.batch_size": 2,
+    }
+    sets = [f"--set={k}={json.dumps(v)}" for k, v in changes.items()]
+    arguments = ["train", "image/fashion-ddpm", "--data", str(tmp_path), "--steps", "1", "--cpu", *sets, "--out"]
+    assert main([*arguments, str(tmp_path / "one")]) == 0
+    names = ("config.json", "model.safetensors", "golden.safetensors")
+    hub.add("me/m", {n: (tmp_path / "one" / n).read_bytes() for n in names})
+    assert main([*arguments, str(tmp_path / "two"), "--init", "hub:me/m"]) == 0
+    assert any(p.endswith("model.safetensors") for p in hub.paths())
+    assert main([*arguments, str(tmp_path / "three"), "--init", "hub:me/nothing"]) == 2
+    assert "me/nothing@main: there is no such repository" in capsys.readouterr().err
