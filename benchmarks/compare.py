@@ -20,8 +20,7 @@ import torch
 import zoo
 from zoo import store
 from zoo.core import rng as seeds
-from zoo.domain import Batch
-from zoo.image.evaluate import evaluate_model, evaluator, pictures_and_labels
+from zoo.domain import Dataset
 from zoo.model import Model
 
 PROBE = 30  # steps of the run that measures speed
@@ -29,15 +28,15 @@ SHOWN = ("accuracy", "frechet", "precision", "recall")
 
 
 @torch.no_grad()
-def validation_loss(model: Model, data: str, n: int = 2000) -> float:
-    """The loss on held-out pictures, the same noise for every model."""
-    pictures, labels = pictures_and_labels(data, "validation")
-    total = 0.0
-    for i in range(0, n, 200):
-        batch = Batch(pictures[i : i + 200], {"label": labels[i : i + 200]})
-        level_and_noise = seeds.generator(1, i)
-        total += float(model.diffusion.loss(model.denoiser, batch.x0, batch.cond, generator=level_and_noise, drop_rate=0.0))
-    return total / len(range(0, n, 200))
+def validation_loss(model: Model, dataset: Dataset, n: int = 2000) -> float:
+    """The loss on held-out samples, the same noise for every model."""
+    parts = torch.randperm(len(dataset), generator=seeds.generator(1))[:n].split(200)
+    losses = []
+    for i, rows in enumerate(parts):
+        batch = model.codec.batch([dataset[row] for row in rows.tolist()]).to(model.device)
+        noise = seeds.generator(1, i)
+        losses.append(float(model.diffusion.loss(model.denoiser, batch.x0, batch.cond, generator=noise, mask=batch.mask)))
+    return sum(losses) / len(losses)
 
 
 def train(name: str, overrides: dict[str, str], steps: int, data: str) -> tuple[Model, float]:
@@ -57,7 +56,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="samples for the metrics, 0 for the loss alone")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    judge = evaluator(args.data, "validation") if args.n else None
+    judge = None
     rows: list[dict[str, Any]] = []
     for run in args.runs:
         name, _, texts = run.partition(":")
@@ -71,10 +70,12 @@ def main() -> None:
             "steps": steps,
             "samples": steps * model.recipe.training.batch_size,
             "minutes": round(minutes, 2),
-            "validation_loss": validation_loss(model, args.data),
+            "validation_loss": validation_loss(model, model.domain.dataset(args.data, "validation")),
         }
-        if judge is not None:
-            metrics = evaluate_model(model, args.n, judge=judge, guidance_weight=0.0, progress=False)["metrics"]
+        if args.n:
+            judge = judge or model.domain.evaluator(args.data, "validation", model)
+            found = model.domain.metrics(model, args.n, judge=judge, guidance_weight=0.0, progress=False)
+            metrics = found["metrics"]
             row |= {k: metrics[k]["value"] for k in SHOWN}
         rows.append(row)
         print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)

@@ -20,12 +20,11 @@ import torch
 
 import zoo
 from zoo import store
-from zoo.image.evaluate import evaluate_model, evaluator
 from zoo.training import native_bf16
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 1.0, 2.0)
 STEPS = (5, 10, 20, 50, 250)
-SHOWN = ("accuracy", "frechet", "kid", "precision", "recall", "pixel_deviation")
+HIDDEN = ("kid", "copy_rate", "nearest_copy")  # of little use for a choice
 
 
 def settings(text: str) -> dict[str, Any]:
@@ -52,23 +51,25 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="model folder that gets curves.json")
     args = parser.parse_intermixed_args()
 
-    model, judge = zoo.load(args.model), evaluator(args.data, "validation")
+    model = zoo.load(args.model)
+    judge = model.domain.evaluator(args.data, "validation", model)
+    shown = [k for k in judge.better if k not in HIDDEN]
     walks = [settings(s) for s in args.settings]
     if not walks:
         walks = [{"guidance_weight": w} for w in WEIGHTS] + [{"steps": k} for k in STEPS]
     bf16 = native_bf16() and not args.fp32
     rows = []
-    print(" ".join(f"{k:>10}" for k in (*SHOWN, "seconds")), " settings", flush=True)
+    print(" ".join(f"{k:>10}" for k in (*shown, "seconds")), " settings", flush=True)
     for walk in walks:
         start = time.perf_counter()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            result = evaluate_model(model, args.n, judge=judge, seed=args.seed, progress=False, **walk)
+            result = model.domain.metrics(model, args.n, judge=judge, seed=args.seed, progress=False, **walk)
         metrics = result["metrics"]
         if not rows:
-            ceiling = {k: metrics[k]["ceiling"] for k in SHOWN}
+            ceiling = {k: metrics[k]["ceiling"] for k in shown}
             print(" ".join(f"{v:10.4f}" for v in ceiling.values()), f"{'':10}  real pictures", flush=True)
-        rows.append(walk | {k: metrics[k]["value"] for k in SHOWN})
-        values = [rows[-1][k] for k in SHOWN] + [time.perf_counter() - start]
+        rows.append(walk | {k: metrics[k]["value"] for k in shown})
+        values = [rows[-1][k] for k in shown] + [time.perf_counter() - start]
         print(" ".join(f"{v:10.4f}" for v in values), "", walk, flush=True)
     if args.into is not None:
         protocol = {"n": args.n, "split": "validation", "seed": args.seed, "precision": "bf16" if bf16 else "fp32"}

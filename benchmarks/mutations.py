@@ -23,7 +23,16 @@ ROOT = Path(__file__).resolve().parents[1]
 #: name -> (file, what stands there once, what replaces it, the tests that must notice)
 MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     # the five of the design
-    "swap c and u": ("zoo/core/guidance.py", "combine(*out.chunk(2))", "combine(*out.chunk(2)[::-1])", "tests/core"),
+    "swap c and u": ("zoo/core/guidance.py", "torch.lerp(null, cond, 1", "torch.lerp(cond, null, 1", "tests/core"),
+    "one condition's weight on another": (
+        "zoo/core/guidance.py", "zip(self.each.values(), without", "zip(list(self.each.values())[::-1], without", "tests/core",
+    ),
+    "a single condition is never dropped": (
+        "zoo/model.py", "< options.single_dropout", "< 0", "tests/test_model.py",
+    ),
+    "a variation forgets its noise": (
+        "zoo/model.py", "first.alpha * start + first.sigma * eps", "first.alpha * start", "tests/test_model.py",
+    ),
     "shift t by one": (
         "zoo/core/diffusion.py", "t = t.to(device=x.device, dtype=x.dtype)", "t = t.to(device=x.device, dtype=x.dtype) + 1",
         "tests/core",

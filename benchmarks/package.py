@@ -4,13 +4,12 @@
 
 The sampling defaults come from the recipe of today, everything else from the run, with curves.json (see curves.py) where
 it has one. The evaluation is of the rounded weights that are shipped. Nothing in the card is typed: it is made from the
-evaluation's JSON and the run's log.
+evaluation's JSON and the run's checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
@@ -19,16 +18,24 @@ import torch
 from zoo import store
 from zoo.card import model_card
 from zoo.model import Model
-from zoo.registry import CHECKPOINTS, get_domain, get_recipe
-from zoo.training import native_bf16
+from zoo.recipe import Recipe
+from zoo.registry import CHECKPOINTS, get_domain, get_recipe, info, list_models
+from zoo.training import CHECKPOINT, native_bf16
 
 LIMIT = 10_000_000  # bytes of model.safetensors
 
 
-def last_row(path: Path) -> dict[str, str]:
-    """The last row of a training log."""
-    with path.open(newline="") as f:
-        return list(csv.DictReader(f))[-1]
+def training(run: Path) -> str:
+    """How a run was trained, from its checkpoint; one that started from a packaged model tells that one's training too."""
+    _, meta = store.load_tensors_metadata(run / CHECKPOINT)
+    facts, options = json.loads(meta["zoo"]), Recipe.parse(json.loads(meta["recipe"])).training
+    size = options.batch_size * options.accumulate * facts["processes"]
+    text = f"{facts['step']} steps of {size} samples in {facts['seconds'] / 60:.0f} minutes"
+    if not (init := facts.get("init")):
+        return text
+    evaluation = info(init).evaluation if init in list_models() else None
+    before = evaluation["protocol"]["training"] if evaluation else f"the training of {init}"
+    return f"{before}; from there {text}"
 
 
 def main() -> None:
@@ -44,7 +51,7 @@ def main() -> None:
     recipe = run.recipe.model_copy(update={"sampling": get_recipe(args.name).sampling})
     model = Model(recipe, get_domain(recipe.domain))
     model.load_state_dict(run.state_dict())
-    folder = CHECKPOINTS / args.name
+    folder, history = CHECKPOINTS / args.name, training(args.run)
     model.save_pretrained(folder, half=True)
     size = (folder / store.WEIGHTS).stat().st_size
     if size > LIMIT:
@@ -54,12 +61,10 @@ def main() -> None:
     bf16 = native_bf16() and not args.fp32
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         result = model.domain.metrics(model, args.n, data=args.data, split="test")
-    log = last_row(args.run / "log.csv")
     result["protocol"] |= {
         "precision": "bf16" if bf16 else "fp32",
-        "training": f"{log['step']} steps of {recipe.training.batch_size} samples in {float(log['minutes']):.0f} minutes "
-        "on the hardware above",
-        "command": f"python benchmarks/package.py RUN {args.name} --n {args.n} --data fashion_mnist.npz",
+        "training": history,
+        "command": f"python benchmarks/package.py RUN {args.name} --n {args.n} --data {Path(args.data).name}",
     }
     store.write_atomic(folder / "evaluation.json", store.dump_json(result))
     labels = {k: [i % len(c.values) for i in range(40)] for k, c in recipe.conditions.items()}

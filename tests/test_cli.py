@@ -57,6 +57,16 @@ def test_sample_writes_pictures_and_says_where(folder, tmp_path, capsys):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), sample.pixels)
 
 
+def test_any_condition_of_the_model_is_an_option(tmp_path):
+    conditions = {"label": {"values": ["a", "b"]}, "left_foot": {"values": ["x", "y"], "free": "draw"}}
+    zoo.create("image/fashion-ddpm", **SMALL, conditions=conditions).save_pretrained(tmp_path / "m")
+    command = ["sample", str(tmp_path / "m"), "-n", "2", "--left-foot", "y,x", "--steps", "1", "-o", str(tmp_path / "out")]
+    assert main([*command, "--label=b"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").glob("0*")) == ["0000-b-y.png", "0001-b-x.png"]
+    with pytest.raises(SystemExit):
+        main(["verify", str(tmp_path / "m"), "--left-foot", "y"])
+
+
 def test_verify(folder, capsys):
     assert main(["verify", folder]) == 0
     assert re.search(r"within \d\.\de[-+]\d\d$", capsys.readouterr().out.strip())
@@ -69,6 +79,9 @@ FAILURES = [
     (["sample", "FOLDER", "--steps", "2000"], "1 to 1000"),
     (["sample", "FOLDER", "--guidance-weight", "1", "--guidance-scale", "2"], "two forms"),
     (["sample", "FOLDER", "--option", "eta"], "path=value"),
+    (["sample", "FOLDER", "--colour", "red"], "unknown option or condition of"),
+    (["sample", "FOLDER", "--label=shoe", "red"], "--NAME VALUE"),
+    (["sample", "FOLDER", "--colour"], "--NAME VALUE"),
     (["verify", "./nowhere"], "no model folder"),
     (["train", "image/fashion-ddpm", "--data", "./nowhere", "--out", "OUT"], "no data at"),
     (["train", "image/fashion-ddpm", "--data", "OUT", "--out", "OUT", "--set", "training.lr"], "path=value"),

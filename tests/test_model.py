@@ -7,7 +7,10 @@ import pytest
 import torch
 
 import zoo
+import zoo.domain
 from zoo.core import rng as seeds
+from zoo.core.guidance import Guidance, predictor
+from zoo.core.samplers import ddim
 from zoo.errors import ConfigError, NumericsError, ResourceError, ShapeError
 from zoo.image.codec import ImageSample
 
@@ -90,6 +93,58 @@ def test_a_label_may_be_a_name_a_number_a_list_or_free(model):
     assert not torch.equal(model.sample(2, seed=0, **QUICK).tensor, named.tensor)
 
 
+TWO = {
+    "label": {"values": ["a", "b", "c"]},
+    "speaker": {"values": ["x", "y", "z"], "free": "draw"},
+}
+
+
+def test_a_free_condition_may_be_drawn_by_each_sample():
+    model = build(conditions=TWO)
+    names = model.sample(40, seed=3, **QUICK).conditions
+    assert names["label"] == [None] * 40 and set(names["speaker"]) == {"x", "y", "z"}
+    assert model.sample(7, seed=3, batch_size=2, **QUICK).conditions["speaker"] == names["speaker"][:7]
+    assert model.sample(40, seed=4, **QUICK).conditions["speaker"] != names["speaker"]
+    assert model.sample(3, seed=3, speaker=["z", None, 0], **QUICK).conditions["speaker"] == ["z", names["speaker"][1], "x"]
+    drawn = model.sample(2, seed=3, label="a", **QUICK)
+    asked = model.sample(2, seed=3, label="a", speaker=names["speaker"][:2], **QUICK)
+    assert torch.equal(drawn.tensor, asked.tensor), "a drawn value is as one that was asked for"
+
+
+def test_conditions_are_guided_together_or_apart():
+    model = build(conditions=TWO, **{"sampling.guidance_interval": None})
+    asked = QUICK | {"label": "a", "speaker": "y", "seed": 0}
+    plain, both = (model.sample(1, guidance_weight=w, **asked).tensor for w in (0.0, 2.0))
+    label = model.sample(1, guidance_weight={"label": 2.0}, **asked).tensor
+    assert not torch.equal(plain, both) and not torch.equal(plain, label) and not torch.equal(both, label)
+    assert torch.equal(label, model.sample(1, guidance_scale={"label": 3.0}, **asked).tensor)
+    assert torch.equal(plain, model.sample(1, guidance_weight={"label": 0.0, "speaker": 0.0}, **asked).tensor)
+    with pytest.raises(ConfigError, match="speaker"):
+        model.sample(1, guidance_weight={"speakers": 1.0}, **asked)
+
+
+def test_each_of_several_conditions_is_also_dropped_alone(monkeypatch):
+    model = build(conditions=TWO, **{"training.single_dropout": 0.3, "training.condition_dropout": 0.2})
+    seen = {}
+
+    def forward(x, t, cond, *, drop=None, mask=None):
+        seen.update(cond, drop=drop)
+        return x
+
+    monkeypatch.setattr(model.denoiser, "forward", forward)
+    n = 4000
+    cond = {"label": torch.full((n,), 1), "speaker": torch.full((n,), 2)}
+    model.loss(zoo.domain.Batch(torch.zeros(n, 1, 28, 28), cond), generator=seeds.generator(0))
+    label, speaker = seen["label"] < 0, seen["speaker"] < 0
+    assert (cond["label"] == 1).all(), "the caller's own tensors are left alone"
+    for share, expected in ((label, 0.3), (speaker, 0.3), (label & speaker, 0.09), (seen["drop"], 0.2)):
+        assert share.double().mean().item() == pytest.approx(expected, abs=0.03)
+    model = build()
+    monkeypatch.setattr(model.denoiser, "forward", forward)
+    model.loss(zoo.domain.Batch(torch.zeros(n, 1, 28, 28), {"label": cond["label"]}), generator=seeds.generator(0))
+    assert (seen["label"] == 1).all(), "a single condition is dropped by `drop` alone"
+
+
 def test_the_seed_rules(model):
     assert torch.equal(model.sample(3, seed=4, **QUICK).tensor, model.sample(3, seed=4, **QUICK).tensor)
     assert not torch.equal(model.sample(3, **QUICK).tensor, model.sample(3, **QUICK).tensor), "no seed: a fresh one"
@@ -120,7 +175,8 @@ def test_on_step_sees_every_step_and_iteration_gives_the_same(model):
     samples = model.sample(3, seed=0, batch_size=2, steps=4, on_step=seen.append, progress=False)
     assert [len(s.x) for s in seen] == [2] * 4 + [1] * 4
     last = list(model.sample_iter(3, seed=0, steps=4))[-1]
-    torch.testing.assert_close(model._stack(model.codec.decode(last.x, {})), samples.tensor, atol=0.01, rtol=0)
+    decoded = torch.stack([torch.from_numpy(s.numpy()) for s in model.codec.decode(last.x, {})])
+    torch.testing.assert_close(decoded, samples.tensor, atol=0.01, rtol=0)
     assert list(last.x0.shape) == [3, 1, 28, 28]
 
 
@@ -133,10 +189,39 @@ def test_inpainting_keeps_what_is_known(model):
         for s in samples:
             assert (s.pixels[:, :14] == known.pixels[:, :14]).all()
         assert (samples[0].pixels[:, 14:] != samples[1].pixels[:, 14:]).any()
+        assert samples.conditions == {"label": ["bag", "bag"]}
+    whole = model.inpaint(known, where, n=3, steps=2, seed=0, progress=False).tensor
+    parts = model.inpaint(known, where, n=3, steps=2, seed=0, batch_size=1, progress=False).tensor
+    torch.testing.assert_close(whole, parts, atol=0.01, rtol=0)
     with pytest.raises(ShapeError, match="does not broadcast"):
         model.inpaint(known, torch.ones(5, dtype=torch.bool))
     with pytest.raises(ShapeError, match="bool"):
         model.inpaint(known, torch.ones(28, 28))
+
+
+def test_a_variation_starts_from_the_object(model):
+    known = ImageSample(torch.randint(0, 256, (28, 28), generator=seeds.generator(0)).to(torch.uint8).numpy())
+    settings = {"seed": 0, "sampler": "ddim", "steps": 10, "clip": None, "progress": False}
+    x0, schedule = model.codec.encode(known), model.diffusion.schedule
+    # the definition, written out: noise of the sample's own generator at level 7 of 10, then the rest of the grid
+    levels = schedule.levels(10, model.recipe.sampling.spacing)[7:]
+    seen = []
+    varied = model.vary(known, 0.3, n=3, batch_size=2, label="bag", on_step=seen.append, **settings)
+    assert [s.level for s in seen] == levels[1:] * 2
+    noise = seeds.SampleRng(0, range(3)).normal(torch.zeros(3, 1, 28, 28))
+    default = model.recipe.sampling
+    guidance = Guidance(default.guidance_weight, default.guidance_interval)
+    predict = predictor(model.diffusion, model.denoiser, {"label": torch.full((3,), 8)}, guidance=guidance)
+    with torch.no_grad():
+        *_, last = ddim(predict, levels[0].alpha * x0 + levels[0].sigma * noise, levels, rng=seeds.SampleRng(0, range(3)))
+    expected = torch.stack([torch.from_numpy(s.numpy()) for s in model.codec.decode(last.x, {})])
+    torch.testing.assert_close(varied.tensor, expected, atol=0.01, rtol=0)
+    assert varied.conditions == {"label": ["bag"] * 3}
+    for strength in (0, 1.5, True, "much"):
+        with pytest.raises(ConfigError, match="strength"):
+            model.vary(known, strength)
+    churned = model.vary(known, 0.5, sampler="heun", steps=4, s_churn=2.0, seed=0, progress=False)
+    assert torch.isfinite(churned.tensor).all()
 
 
 def test_no_memory_advises_a_smaller_chunk(model, monkeypatch):

@@ -271,14 +271,18 @@ PROCESSES = """
     import torch
     torch.set_num_threads(1)
     import test_training
-    test_training.train(test_training.Path({out!r}), steps=3, overrides={{"training.batch_size": {size}}})
+    test_training.train(test_training.Path({out!r}), steps=3, cpu={cpu}, overrides={{"training.batch_size": {size}}})
 """
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_model_of_one(tmp_path):
+@pytest.mark.parametrize("cpu", [True, False], ids=["--cpu", "no accelerator"])
+def test_two_processes_train_the_model_of_one(tmp_path, cpu):
+    if not cpu and torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
     script = tmp_path / "run.py"
-    script.write_text(textwrap.dedent(PROCESSES.format(here=str(Path(__file__).parent), out=str(tmp_path / "two"), size=2)))
+    words = {"here": str(Path(__file__).parent), "out": str(tmp_path / "two"), "size": 2, "cpu": cpu}
+    script.write_text(textwrap.dedent(PROCESSES.format(**words)))
     start = time.monotonic()
     launched = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
@@ -292,6 +296,19 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     _, meta = store.load_tensors_metadata(tmp_path / "two" / training.CHECKPOINT)
     assert '"processes": 2' in meta["zoo"] and '"step": 3' in meta["zoo"]
     assert zoo.load(tmp_path / "two").verify() == 0.0
+
+
+def test_processes_that_would_train_apart_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as a launcher sets it, but without the rest that joins them
+    with pytest.raises(ConfigError, match="2 processes were started"):
+        train(tmp_path / "a", steps=1)
+
+
+def test_previews_are_pictures_and_the_domains_own_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo.create("image/fashion-ddpm", **TINY).domain, "suffix", ".webp", raising=False)
+    train(tmp_path / "a", steps=2, preview_every=2)
+    previews = tmp_path / "a" / "previews"
+    assert (previews / "0000002.png").exists() and len(list((previews / "0000002").glob("*.webp"))) == 20
 
 
 def test_init_starts_from_other_weights(tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ConfigError, ZooError, one_of
 
 
 def number(text: str) -> int | float | str:
@@ -27,6 +27,19 @@ def pairs(texts: Sequence[str]) -> dict[str, str]:
         if "=" not in text:
             raise ConfigError(f"{text!r}: give path=value, e.g. training.batch_size=32.")
     return dict(t.split("=", 1) for t in texts)
+
+
+def conditions(rest: Sequence[str]) -> dict[str, str]:
+    """["--speaker", "jackson", "--pitch=low"] as a dictionary: the model's own conditions, which no parser knows."""
+    found: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        name, equals, text = word.partition("=")
+        value = text if equals else next(words, None)
+        if not name.startswith("--") or value is None:
+            raise ConfigError(f"{word!r}: give a condition of the model as --NAME VALUE, e.g. --label sneaker.")
+        found[name[2:].replace("-", "_")] = value
+    return found
 
 
 def list_(args: argparse.Namespace) -> None:
@@ -51,11 +64,12 @@ def sample(args: argparse.Namespace) -> None:
 
     model = load(args.name)
     options: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
-    for name in model.recipe.conditions:
-        value = getattr(args, name, None)
-        if value is not None:
-            values = [number(v) for v in value.split(",")]
-            options[name] = values if len(values) > 1 else values[0]
+    given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
+    for name, value in given.items():
+        if name not in model.recipe.conditions:
+            raise one_of(f"option or condition of {args.name}", name, model.recipe.conditions)
+        values = [number(v) for v in value.split(",")]
+        options[name] = values if len(values) > 1 else values[0]
     samples = model.sample(
         args.n,
         sampler=args.sampler,
@@ -145,7 +159,10 @@ def parser() -> argparse.ArgumentParser:
     p = command("sample", sample, "Generate samples into a folder.")
     p.add_argument("-n", type=int, default=4, help="how many (default 4)")
     p.add_argument("-o", "--out", default="out", help="folder (default out/)")
-    p.add_argument("--label", help="a label for all samples, or n of them with commas between")
+    p.add_argument(
+        "--label",
+        help="a label for all samples, or n of them with commas between; the model's other conditions (zoo info NAME) likewise",
+    )
     p.add_argument("--sampler", help="ddpm, ddim, dpmpp or heun (default: the model's)")
     p.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     p.add_argument("--guidance-weight", type=float, help="w of the paper; 0 is plain conditional")
@@ -187,7 +204,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a ZooError is printed as one line. Returns the exit code."""
-    args = parser().parse_args(argv)
+    line = parser()
+    args, rest = line.parse_known_args(argv)
+    args.rest = rest
+    if args.rest and args.command != "sample":  # which has a model's conditions
+        line.error(f"unrecognized arguments: {' '.join(args.rest)}")
     try:
         args.run(args)
     except ZooError as error:

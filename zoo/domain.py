@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from zoo.evaluation import Evaluator
     from zoo.model import Model
     from zoo.recipe import Recipe
 
@@ -202,6 +203,13 @@ class Domain(ABC):
     @abstractmethod
     def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
         """Quality figures of a model from n samples, each with ceiling and floor, ready for JSON."""
+
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Evaluator:
+        """What `metrics(judge=...)` measures with: real data and judge, read once for many settings of a model.
+
+        `model` gives its codec, for domains whose real samples go through it; the others do without.
+        """
+        raise ConfigError(f"the domain {self.name!r} has no evaluator.")
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         """The recipe fitted to a dataset before training: its labels, channels and the like."""

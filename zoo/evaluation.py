@@ -62,7 +62,7 @@ class Evaluator:
     #: the domain's word for samples, for the protocol
     noun = "samples"
     #: metric -> which way is good
-    better: Mapping[str, str] = {
+    better: dict[str, str] = {
         "accuracy": "higher",
         "frechet": "lower",
         "kid": "lower",
@@ -312,7 +312,8 @@ def sample_timed(model: Model, n: int, **arguments: Any) -> tuple[Samples, dict[
     used = model.recipe.sampling.model_dump() | settings  # the model's defaults, where nothing else was asked for
     used |= used.pop("options") if used["sampler"] == model.recipe.sampling.sampler else {}
     if "guidance_scale" in used:
-        used["guidance_weight"] = Guidance.from_public(None, used.pop("guidance_scale"))
+        joint, each = Guidance.from_public(None, used.pop("guidance_scale"))
+        used["guidance_weight"] = each or joint
     how = {k: used.pop(k) for k in ("sampler", "steps", "guidance_weight")}
     return samples, how | {
         "other_settings": {k: v for k, v in used.items() if v is not None and k not in ("options", "progress", "seed")},

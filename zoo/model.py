@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,12 @@ from tqdm.auto import tqdm
 from zoo import store
 from zoo.core import rng as seeds
 from zoo.core.diffusion import Diffusion
-from zoo.core.guidance import Guidance, constrain, predictor
-from zoo.core.samplers import Step, churn, get_sampler
-from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Level, Schedule
+from zoo.core.guidance import constrain, predictor
+from zoo.core.samplers import Step, get_sampler
+from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
-from zoo.errors import CheckpointError, ConfigError, NumericsError, ResourceError, ShapeError, one_of
+from zoo.errors import CheckpointError, ConfigError, NumericsError, ResourceError, ShapeError
+from zoo.plan import Plan, make_plan
 from zoo.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,22 +33,6 @@ def make_diffusion(recipe: Recipe) -> Diffusion:
     options = recipe.schedule.model_dump()
     schedule = SCHEDULES[options.pop("kind")](**options)
     return Diffusion(schedule, **recipe.diffusion.model_dump())
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One call of `sample`, every argument checked and every default filled in."""
-
-    n: int
-    seed: int
-    batch_size: int
-    sampler: str
-    levels: list[Level]
-    guidance: Guidance
-    clip: float | None
-    options: dict[str, Any]
-    cond: dict[str, Tensor]
-    names: dict[str, list[Any]]
 
 
 class Model(nn.Module):
@@ -93,8 +77,8 @@ class Model(nn.Module):
         *,
         sampler: str | None = None,
         steps: int | None = None,
-        guidance_weight: float | None = None,
-        guidance_scale: float | None = None,
+        guidance_weight: float | Mapping[str, float] | None = None,
+        guidance_scale: float | Mapping[str, float] | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
@@ -106,7 +90,8 @@ class Model(nn.Module):
         Args:
             n: how many; they are made in chunks of `batch_size`, so memory does not grow with n.
             sampler, steps: "ddpm", "ddim", "dpmpp", "heun" and the number of steps; default: the recipe's.
-            guidance_weight: w of Ho & Salimans 2022, Eq. 6; 0 is plain conditional.
+            guidance_weight: w of Ho & Salimans 2022, Eq. 6; 0 is plain conditional. {condition: w} guides single
+                conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.
             seed: sample i of a seed is the same whatever n, batch size or device. None draws a fresh seed.
             progress: show a bar; default: only where sampling takes more than about two seconds.
@@ -119,31 +104,17 @@ class Model(nn.Module):
             NumericsError: the net gave values that are not finite.
             ResourceError: a chunk does not fit into memory.
         """
-        plan = self._plan(n, sampler, steps, guidance_weight, guidance_scale, seed, batch_size, conditions)
-        chunks, items = [], []
-        total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
-        with tqdm(
-            total=total, desc="sampling", unit="step", disable=progress is False, leave=False, delay=0 if progress else 2
-        ) as bar:
-            for start in range(0, plan.n, plan.batch_size):
-                rows = range(start, min(start + plan.batch_size, plan.n))
-                step = None
-                for step in self._run(plan, rows):
-                    bar.update()
-                    if on_step is not None:
-                        on_step(step)
-                if step is None:
-                    raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
-                if not torch.isfinite(step.x).all():
-                    raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
-                decoded = self.codec.decode(step.x, {k: v[rows.start : rows.stop] for k, v in plan.cond.items()})
-                items += decoded
-                chunks.append(self._stack(decoded))
-        return Samples(items, torch.cat(chunks), domain=self.domain, conditions=plan.names)
-
-    @staticmethod
-    def _stack(items: Sequence[Any]) -> Tensor:
-        return torch.stack([torch.as_tensor(item.numpy()) for item in items])
+        given = {
+            "sampler": sampler,
+            "steps": steps,
+            "guidance_weight": guidance_weight,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "batch_size": batch_size,
+            **conditions,
+        }
+        plan = make_plan(self.recipe, self.diffusion.schedule, n, given)
+        return self._collect(plan, progress=progress, on_step=on_step)
 
     def sample_iter(
         self, n: int = 1, *, known: Tensor | None = None, where: Tensor | None = None, **arguments: Any
@@ -154,13 +125,19 @@ class Model(nn.Module):
             known, where: encoded values and the bool mask of what is held fixed, broadcast to (n,*S) (in-painting).
             **arguments: as for `sample`.
         """
-        sampler, steps, weight, scale, seed = (
-            arguments.pop(k, None) for k in ("sampler", "steps", "guidance_weight", "guidance_scale", "seed")
-        )
-        plan = self._plan(n, sampler, steps, weight, scale, seed, n, arguments)
-        return self._run(plan, range(n), known, where)
+        plan = make_plan(self.recipe, self.diffusion.schedule, n, arguments)
+        return self._run(plan, range(n), known=known, where=where)
 
-    def inpaint(self, known: Any, where: Any, n: int = 1, **arguments: Any) -> Samples:
+    def inpaint(
+        self,
+        known: Any,
+        where: Any,
+        n: int = 1,
+        *,
+        progress: bool | None = None,
+        on_step: Callable[[Step], None] | None = None,
+        **arguments: Any,
+    ) -> Samples:
         """Samples that agree with a known object: it is kept exactly where `where` is True.
 
         Args:
@@ -168,78 +145,80 @@ class Model(nn.Module):
             where: bool, broadcast to the encoded shape (*S).
             n, **arguments: as for `sample`.
         """
-        x0 = known if isinstance(known, Tensor) and tuple(known.shape) == self.codec.shape else self.codec.encode(known)
         where = torch.as_tensor(where)
         try:
             torch.broadcast_shapes(where.shape, self.codec.shape)
         except RuntimeError:
             raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {self.codec.shape}.") from None
-        *_, last = self.sample_iter(n, known=x0.to(self.device, self.dtype), where=where.to(self.device), **arguments)
-        items = self.codec.decode(last.x, {})
-        return Samples(items, self._stack(items), domain=self.domain)
+        plan = make_plan(self.recipe, self.diffusion.schedule, n, arguments)
+        x0 = self._encoded(known)
+        return self._collect(plan, progress=progress, on_step=on_step, known=x0, where=where.to(self.device))
 
-    def _plan(
+    def vary(
         self,
-        n: int,
-        sampler: str | None,
-        steps: int | None,
-        weight: float | None,
-        scale: float | None,
-        seed: int | None,
-        batch_size: int | None,
-        extra: Mapping[str, Any],
-    ) -> Plan:
-        default, extra = self.recipe.sampling, dict(extra)
-        for what, value in (("n", n), ("batch_size", 1 if batch_size is None else batch_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{what}={value!r}: give a whole number of at least 1.")
-        name = sampler or default.sampler
-        chosen = get_sampler(name)
-        guided = [k for k, v in (("guidance_weight", weight), ("guidance_scale", scale)) if v is not None]
-        if guided and not self.recipe.conditions:
-            raise ConfigError(f"{' and '.join(guided)}: this model is unconditional, there is nothing to guide. Leave it out.")
-        names = {k: self._labels(k, extra.pop(k, None), n) for k in self.recipe.conditions}
-        guidance = Guidance(
-            Guidance.from_public(weight, scale, default.guidance_weight),
-            tuple(extra.pop("guidance_interval", None) or default.guidance_interval or (0.0, float("inf"))),
-            extra.pop("guidance_rescale", default.guidance_rescale),
-        )
-        levels = self.diffusion.schedule.levels(
-            default.steps if steps is None else steps, extra.pop("spacing", default.spacing)
-        )
-        clip = extra.pop("clip", default.clip)
-        if clip is not None and not clip > 0:
-            raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
-        options = dict(default.options) if name == default.sampler else {}
-        s_churn = extra.pop("s_churn", options.pop("s_churn", 0.0)) if name == "heun" else 0.0
-        for key in extra:
-            if key not in chosen.options:
-                known = ["spacing", "guidance_interval", "guidance_rescale", "clip", *chosen.options, *self.recipe.conditions]
-                raise one_of(f"argument or condition of {self.recipe.domain}/{self.recipe.name}", key, sorted(known))
-        options |= extra
-        if s_churn:
-            options["churned"] = churn(self.diffusion.schedule, levels, s_churn)
-        cond = {
-            k: torch.tensor([-1 if v is None else self.recipe.conditions[k].index(k, v) for v in values])
-            for k, values in names.items()
-        }
-        if all((c < 0).all() for c in cond.values()):
-            guidance = Guidance(0.0)  # nothing is asked for: the null rows would be guided away from themselves
-        return Plan(n, seeds.check_seed(seed), batch_size or min(n, 64), name, levels, guidance, clip, options, cond, names)
+        item: Any,
+        strength: float = 0.5,
+        n: int = 1,
+        *,
+        progress: bool | None = None,
+        on_step: Callable[[Step], None] | None = None,
+        **arguments: Any,
+    ) -> Samples:
+        """Variations of an object: noise is added to it, then taken away again (SDEdit, Meng et al. 2021, Algorithm 1).
 
-    def _labels(self, name: str, value: Any, n: int) -> list[Any]:
-        """A condition as n label names: one for all, a list of n, or None for a free choice of the model."""
-        values = list(value) if isinstance(value, (list, tuple)) else [value] * n
-        if len(values) != n:
-            raise ConfigError(f"{name}: {len(values)} values for n={n} samples; give one, or a list of {n}.")
-        spec = self.recipe.conditions[name]
-        return [None if v is None else spec.values[spec.index(name, v)] for v in values]
+        Args:
+            item: a domain object that the codec encodes, or an encoded tensor (*S).
+            strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
+            n, **arguments: as for `sample`.
+        """
+        plan = make_plan(self.recipe, self.diffusion.schedule, n, arguments).after(strength)
+        return self._collect(plan, progress=progress, on_step=on_step, start=self._encoded(item))
 
-    def _run(self, plan: Plan, rows: range, known: Tensor | None = None, where: Tensor | None = None) -> Iterator[Step]:
+    def _encoded(self, item: Any) -> Tensor:
+        """A domain object, or an encoded tensor (*S), as an encoded tensor on this device."""
+        x0 = item if isinstance(item, Tensor) and tuple(item.shape) == self.codec.shape else self.codec.encode(item)
+        return x0.to(self.device, self.dtype)
+
+    def _collect(
+        self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Tensor
+    ) -> Samples:
+        """Run a plan chunk by chunk and decode; `parts` go to `_run`."""
+        chunks, items = [], []
+        total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
+        with tqdm(
+            total=total, desc="sampling", unit="step", disable=progress is False, leave=False, delay=0 if progress else 2
+        ) as bar:
+            for begin in range(0, plan.n, plan.batch_size):
+                rows = range(begin, min(begin + plan.batch_size, plan.n))
+                step = None
+                for step in self._run(plan, rows, **parts):
+                    bar.update()
+                    if on_step is not None:
+                        on_step(step)
+                if step is None:
+                    raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
+                if not torch.isfinite(step.x).all():
+                    raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
+                decoded = self.codec.decode(step.x, {k: v[rows.start : rows.stop] for k, v in plan.cond.items()})
+                items += decoded
+                chunks.append(torch.stack([torch.as_tensor(item.numpy()) for item in decoded]))
+        return Samples(items, torch.cat(chunks), domain=self.domain, conditions=plan.names)
+
+    def _run(
+        self,
+        plan: Plan,
+        rows: range,
+        *,
+        known: Tensor | None = None,
+        where: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Iterator[Step]:
+        """The steps of samples `rows` of a plan; they start from pure noise, or from `start` (*S) noised to the first level."""
         cond = {k: v[rows.start : rows.stop].to(self.device) for k, v in plan.cond.items()}
-        source = seeds.SampleRng(plan.seed, rows)
+        source, first = seeds.SampleRng(plan.seed, rows), plan.levels[0]
         x = torch.zeros(len(rows), *self.codec.shape, device=self.device, dtype=self.dtype)
-        x = self.codec.project(source.normal(x)) * self.diffusion.schedule.prior_std(plan.levels[0])
+        eps = self.codec.project(source.normal(x))
+        x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
         predict = predictor(
             self.diffusion, self.denoiser, cond, guidance=plan.guidance, clip=plan.clip, project=self.codec.project
         )
@@ -263,12 +242,20 @@ class Model(nn.Module):
     # ---------------------------------------------------------------- training and files
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None = None, denoiser: Any = None) -> Tensor:
-        """The training loss of a batch, a scalar. `denoiser` replaces the net, e.g. by its distributed wrapper."""
-        rate = self.recipe.training.condition_dropout if self.recipe.conditions else 0.0
+        """The training loss of a batch, a scalar. `denoiser` replaces the net, e.g. by its distributed wrapper.
+
+        Conditions are dropped together at the rate `training.condition_dropout`; where there are several, each one also
+        alone at `training.single_dropout`, so that every part of them may be left out in sampling.
+        """
+        options, cond = self.recipe.training, batch.cond
+        rate = options.condition_dropout if self.recipe.conditions else 0.0
+        if len(cond) > 1:
+            alone = torch.rand(len(cond), len(batch.x0), generator=generator) < options.single_dropout
+            cond = {k: v.masked_fill(row.to(v.device), -1) for (k, v), row in zip(cond.items(), alone, strict=True)}
         return self.diffusion.loss(
             denoiser or self.denoiser,
             batch.x0,
-            batch.cond,
+            cond,
             generator=generator,
             drop_rate=rate,
             mask=batch.mask,

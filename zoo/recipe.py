@@ -62,10 +62,15 @@ class DiffusionPart(Part):
 
 
 class Condition(Part):
-    """A public condition: one of a list of labels."""
+    """A public condition: one of a list of labels.
+
+    `free` says what a caller gets who leaves it out: "drop", the net's learned null, or "draw", a label that each sample
+    draws for itself (for what every sample has but few care to name, such as a speaker).
+    """
 
     kind: Literal["label"] = "label"
     values: tuple[str, ...] = Field(min_length=1)
+    free: Literal["drop", "draw"] = "drop"
 
     def index(self, name: str, value: Any) -> int:
         """The class number of a label given by name or number; anything else raises with the list."""
@@ -102,7 +107,8 @@ class Training(Part):
     ema: float = Field(0.999, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     accumulate: int = Field(1, ge=1)
-    condition_dropout: float = Field(0.1, ge=0, le=1)
+    condition_dropout: float = Field(0.1, ge=0, le=1)  # of all conditions of a sample together
+    single_dropout: float = Field(0.1, ge=0, le=1)  # of each one alone, where there are several
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 

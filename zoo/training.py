@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -111,13 +112,19 @@ class Trainer:
         if self.precision == "auto":
             self.precision = "bf16" if native_bf16() else "fp32"
         # mixed precision is ours, below: accelerate's would patch the net's forward, and only once a process
-        self.accelerator = Accelerator(mixed_precision="no", cpu=cpu)
+        # accelerate starts a group of CPU processes only when it is told that there is nothing but CPUs
+        self.accelerator = Accelerator(mixed_precision="no", cpu=cpu or not torch.accelerator.is_available())
+        if (started := int(os.environ.get("WORLD_SIZE", 1))) != self.accelerator.num_processes:
+            raise ConfigError(
+                f"{started} processes were started, but they train apart, each as one of {self.accelerator.num_processes}: "
+                "start them by accelerate launch or torchrun, with --cpu where the GPUs are not for them."
+            )
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         model.to(self.device)
         self.optimizer = self.make_optimizer()
         self.ema = EMA(model.denoiser, self.options.ema)
         self.net, self.optimizer = self.accelerator.prepare(model.denoiser, self.optimizer)
-        self.step, self.seconds, self.stop = 0, 0.0, ""
+        self.step, self.seconds, self.stop, self.init = 0, 0.0, "", ""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that the recipe names, over the denoiser's parameters."""
@@ -181,8 +188,14 @@ class Trainer:
         state |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
         for name, p in self.model.denoiser.named_parameters():
             state |= {f"optimizer.{name}.{k}": v for k, v in self._optimizer().state[p].items()}
-        facts = {"step": self.step, "steps": self.steps, "seed": self.seed, "seconds": self.seconds, "rows": len(self.dataset)}
-        facts["processes"] = self.accelerator.num_processes
+        facts: dict[str, Any] = {
+            "step": self.step,
+            "steps": self.steps,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "rows": len(self.dataset),
+        }
+        facts |= {"processes": self.accelerator.num_processes, "init": self.init}
         meta = {"zoo": json.dumps(facts), "recipe": self.model.recipe.model_dump_json()}
         store.save_tensors(self.out / CHECKPOINT, state, meta)
 
@@ -278,7 +291,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def preview(self) -> None:
-        """A picture of a few samples of the averaged weights, always from the same seed."""
+        """A few samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""
         if not self.main:
             return
         with self.ema.applied(self.model.denoiser):
@@ -287,7 +300,10 @@ class Trainer:
             }
             path = self.out / "previews" / f"{self.step:07d}.png"
             try:
-                self.model.eval().sample(20, seed=0, progress=False, **labels).plot(path)
+                samples = self.model.eval().sample(20, seed=0, progress=False, **labels)
+                samples.plot(path)
+                if self.model.domain.suffix != path.suffix:
+                    samples.save(path.with_suffix(""))
             except NumericsError as error:
                 tqdm.write(f"no preview at step {self.step}: {error}")
         self.model.train()
@@ -363,6 +379,7 @@ def train(
     with store.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, dataset, out, steps, seed, cpu=cpu)
+    trainer.init = str(init or "")
     if has:
         trainer.resume()
     else:

@@ -34,6 +34,33 @@ def test_guided_prediction_is_the_papers_equation_in_one_batch():
     assert net.calls == [(6, [False] * 3 + [True] * 3)]
 
 
+class Sum:
+    """label + 10 speaker, where a null counts as 0; remembers the rows it was asked for."""
+
+    def __call__(self, x, t, cond, drop=None, mask=None):
+        self.rows = len(x)
+        label, speaker = (torch.where(drop | (cond[k] < 0), 0, cond[k]) for k in ("label", "speaker"))
+        return (label + 10.0 * speaker)[:, None].expand_as(x).to(x)
+
+
+def test_single_conditions_are_guided_on_their_own():
+    """out + w_label (out - out without label) + w_speaker (out - out without speaker), beside the joint w."""
+    net, diffusion, level = Sum(), Diffusion(DiscreteSchedule(), "eps"), DiscreteSchedule().level(500)
+    cond = {"label": torch.tensor([1, 2, 3]), "speaker": torch.tensor([4, 5, -1])}
+
+    def eps(**guidance):
+        return predictor(diffusion, net, cond, guidance=Guidance(**guidance))(X, level)[1][:, 0].tolist()
+
+    assert eps(each={"label": 2.0}) == pytest.approx([41 + 2 * 1, 52 + 2 * 2, 3 + 2 * 3])
+    assert net.rows == 6
+    assert eps(each={"speaker": 0.5, "label": -1.0}) == pytest.approx([41 + 20 - 1, 52 + 25 - 2, 3 - 3])
+    assert net.rows == 9
+    assert eps(weight=1.0, each={"label": 2.0}) == pytest.approx([2 * 41 + 2, 2 * 52 + 4, 2 * 3 + 6])
+    outside = predictor(diffusion, net, cond, guidance=Guidance(0.0, (1e5, 1e6), each={"label": 2.0}))(X, level)[1][:, 0]
+    assert outside.tolist() == pytest.approx([41, 52, 3])
+    assert net.rows == 3
+
+
 def test_weight_0_skips_the_null_rows():
     net = Net()
     predictor(Diffusion(DiscreteSchedule()), net, {"label": torch.zeros(3)})(X, DiscreteSchedule().level(5))
@@ -41,8 +68,11 @@ def test_weight_0_skips_the_null_rows():
 
 
 def test_scale_is_weight_plus_one():
-    assert Guidance.from_public(None, 3.0) == Guidance.from_public(2.0, None) == 2.0
-    assert Guidance.from_public(None, None, 0.5) == 0.5
+    assert Guidance.from_public(None, 3.0) == Guidance.from_public(2.0, None) == (2.0, {})
+    assert Guidance.from_public(None, None, 0.5) == (0.5, {})
+    assert (
+        Guidance.from_public({"label": 2.0}, None, 0.5) == Guidance.from_public(None, {"label": 3.0}) == (0.0, {"label": 2.0})
+    )
     with pytest.raises(ConfigError, match="two forms of one number"):
         Guidance.from_public(1.0, 2.0)
 
@@ -105,7 +135,9 @@ def test_the_net_sees_x_and_gives_any_prediction():
         torch.testing.assert_close(predictor(diffusion, net, {})(X, level), predict(X, level), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("options", [{"weight": math.nan}, {"interval": (2.0, 1.0)}, {"rescale": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{"weight": math.nan}, {"interval": (2.0, 1.0)}, {"rescale": 2.0}, {"each": {"label": "x"}}]
+)
 def test_errors(options):
     with pytest.raises(ConfigError, match="guidance"):
         Guidance(**options)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,39 +26,59 @@ class Guidance:
         interval: guide only where lo < sigma / alpha <= hi (Kynkaanniemi et al. 2024).
         rescale: pull the standard deviation of the guided prediction back to the conditional one by this share
             (Lin et al. 2023, Eq. 15 and 16).
+        each: {condition: w_k} guides single conditions: out + sum_k w_k (out_cond - out_without_k), where only k is
+            replaced by the null (Liu et al. 2022, "Compositional visual generation", Eq. 11, with the other conditions kept).
     """
 
     weight: float = 0.0
     interval: tuple[float, float] = (0.0, math.inf)
     rescale: float = 0.0
+    each: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.weight):
-            raise ConfigError(f"guidance_weight={self.weight}: give a finite number (0 = plain conditional).")
+        for name, weight in {"": self.weight, **self.each}.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+                of = f" of {name}" if name else ""
+                raise ConfigError(f"guidance_weight{of}={weight!r}: give a finite number (0 = plain conditional).")
         if not 0 <= self.interval[0] < self.interval[1]:
             raise ConfigError(f"guidance interval {self.interval}: give 0 <= lo < hi, in sigma / alpha.")
         if not 0 <= self.rescale <= 1:
             raise ConfigError(f"guidance rescale {self.rescale}: give a share from 0 to 1.")
 
     @staticmethod
-    def from_public(weight: float | None, scale: float | None, default: float = 0.0) -> float:
-        """The one number w from the two public forms: guidance_weight = w, guidance_scale = 1 + w."""
+    def from_public(weight: Any, scale: Any, default: float = 0.0) -> tuple[float, dict[str, float]]:
+        """(w, {condition: w_k}) from the two public forms, guidance_weight = w and guidance_scale = 1 + w.
+
+        Each is one number for all conditions together, or {condition: number}.
+        """
         if weight is not None and scale is not None:
             raise ConfigError(
                 f"guidance_weight={weight} and guidance_scale={scale} are two forms of one number "
                 "(scale = 1 + weight): give one of them."
             )
+        if isinstance(scale, Mapping):
+            return 0.0, {k: s - 1.0 for k, s in scale.items()}
+        if isinstance(weight, Mapping):
+            return 0.0, dict(weight)
         if scale is not None:
-            return scale - 1.0
-        return default if weight is None else weight
+            return scale - 1.0, {}
+        return (default if weight is None else weight), {}
 
     def active(self, level: Level) -> bool:
-        """Whether the null rows are needed at this level."""
-        return self.weight != 0 and self.interval[0] < level.ratio <= self.interval[1]
+        """Whether null rows are needed at this level."""
+        return bool(self.weight or self.each) and self.interval[0] < level.ratio <= self.interval[1]
 
-    def combine(self, cond: Tensor, null: Tensor) -> Tensor:
-        """The guided prediction (B,*S) from the conditional and the null one."""
-        out = torch.lerp(null, cond, 1 + self.weight)
+    def combine(self, cond: Tensor, null: Tensor | None, *without: Tensor) -> Tensor:
+        """The guided prediction (B,*S).
+
+        Args:
+            cond: the conditional prediction.
+            null: the one without any condition; None for weight 0.
+            *without: the ones without one condition each, in the order of `each`.
+        """
+        out = cond if null is None else torch.lerp(null, cond, 1 + self.weight)
+        for weight, other in zip(self.each.values(), without, strict=True):
+            out = out + weight * (cond - other)
         if not self.rescale:
             return out
         axes = tuple(range(1, out.ndim))
@@ -78,23 +99,26 @@ def predictor(
 ) -> Predict:
     """The `predict(x, level) -> (x0, eps)` that samplers see: net -> guide -> (x0, eps) -> clip -> project.
 
-    Conditional and null rows run as one batch of 2B; where guidance is off the null rows are skipped.
+    Conditional and null rows run as one batch; where guidance is off the null rows are skipped.
 
     Args:
-        cond: {name: (B,...)}; empty for an unconditional sample.
+        cond: {name: (B,...)}; empty for an unconditional sample. Labels are whole numbers, -1 for none.
         drop: (B,) bool, rows without a condition: they are sampled from the null, whatever the guidance.
     """
     guidance = guidance or Guidance()
-    twice = {k: torch.cat([c, c]) for k, c in cond.items()} if guidance.weight else cond
-    mask2 = torch.cat([mask, mask]) if mask is not None and guidance.weight else mask
+    # the copies of the batch that guidance needs: as asked for, without everything, without one condition each
+    copies = [cond] * (2 if guidance.weight else 1) + [cond | {k: torch.full_like(cond[k], -1)} for k in guidance.each]
+    all_cond = {k: torch.cat([c[k] for c in copies]) for k in cond}
+    all_mask = None if mask is None else mask.repeat(len(copies), *[1] * (mask.ndim - 1))
 
     def predict(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        B = len(x)
-        rows = torch.zeros(B, dtype=torch.bool, device=x.device) if drop is None else drop
+        rows = torch.zeros(len(x), dtype=torch.bool, device=x.device) if drop is None else drop
         if guidance.active(level):
-            both = torch.cat([rows, torch.ones_like(rows)])
-            out = diffusion.denoise(denoiser, torch.cat([x, x]), level, twice, drop=both, mask=mask2)
-            out = guidance.combine(*out.chunk(2))
+            null = [torch.ones_like(rows)] if guidance.weight else []
+            drops = torch.cat([rows, *null, *[rows] * len(guidance.each)])
+            out = diffusion.denoise(denoiser, torch.cat([x] * len(copies)), level, all_cond, drop=drops, mask=all_mask)
+            parts = list(out.chunk(len(copies)))
+            out = guidance.combine(parts[0], parts[1] if null else None, *parts[1 + len(null) :])
         else:
             out = diffusion.denoise(denoiser, x, level, cond, drop=rows, mask=mask)
         x0, eps = diffusion.predict(out, x, level, clip)

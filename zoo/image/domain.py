@@ -60,6 +60,11 @@ class ImageDomain(Domain):
                 draw.text((x, y + h * zoom + 1), str(labels[i]), fill="black")
         return page
 
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Any:
+        from zoo.image.evaluate import evaluator
+
+        return evaluator(data, split)
+
     def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
         from zoo.image.evaluate import evaluate_model
 

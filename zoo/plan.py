@@ -1,0 +1,130 @@
+"""One call of `model.sample`, planned: every argument checked, every default of the recipe filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.core import rng as seeds
+from zoo.core.guidance import Guidance
+from zoo.core.samplers import churn, get_sampler
+from zoo.core.schedule import Level
+from zoo.errors import ConfigError, one_of
+
+if TYPE_CHECKING:
+    from zoo.core.schedule import Schedule
+    from zoo.recipe import Recipe
+
+#: stream of random numbers that values of free conditions are drawn from, never that of a sample's noise
+DRAWN = 1
+#: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
+COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One call of `sample`.
+
+    Attributes:
+        cond: {name: (n,) int64} what the net is told, -1 for nothing.
+        names: {name: n labels} the same in the user's words, None for nothing.
+    """
+
+    n: int
+    seed: int
+    batch_size: int
+    sampler: str
+    levels: list[Level]
+    guidance: Guidance
+    clip: float | None
+    options: dict[str, Any]
+    cond: dict[str, Tensor]
+    names: dict[str, list[Any]]
+
+    def after(self, strength: float) -> Plan:
+        """The last share `strength` of the steps."""
+        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength <= 1:
+            raise ConfigError(f"strength={strength!r}: give a share of the steps, above 0 (no change) up to 1 (all new).")
+        steps = len(self.levels) - 1
+        start = steps - max(1, round(strength * steps))
+        options = {k: v[start:] if k == "churned" else v for k, v in self.options.items()}
+        return replace(self, levels=self.levels[start:], options=options)
+
+
+def make_plan(recipe: Recipe, schedule: Schedule, n: int, arguments: Mapping[str, Any]) -> Plan:
+    """The plan of n samples.
+
+    Args:
+        arguments: those of `Model.sample` that say what to sample and how; None stands for one that was not given.
+
+    Raises:
+        ConfigError: any argument that cannot be.
+    """
+    default, given = recipe.sampling, {k: v for k, v in arguments.items() if v is not None or k == "clip"}
+    batch_size = given.pop("batch_size", 1)
+    for what, value in (("n", n), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{what}={value!r}: give a whole number of at least 1.")
+    batch_size = batch_size if "batch_size" in arguments and arguments["batch_size"] is not None else min(n, 64)
+    seed = seeds.check_seed(given.pop("seed", None))
+    name = given.pop("sampler", default.sampler)
+    chosen = get_sampler(name)
+    names = {k: _labels(recipe, k, given.pop(k, None), n, seed) for k in recipe.conditions}
+    guidance = _guidance(recipe, given)
+    levels = schedule.levels(given.pop("steps", default.steps), given.pop("spacing", default.spacing))
+    clip = given.pop("clip", default.clip)
+    if clip is not None and not clip > 0:
+        raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
+    options = dict(default.options) if name == default.sampler else {}
+    s_churn = given.pop("s_churn", options.pop("s_churn", 0.0)) if name == "heun" else 0.0
+    for key in given:
+        if key not in chosen.options:
+            known = [*COMMON, *chosen.options, *recipe.conditions]
+            raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
+    options |= given
+    if s_churn:
+        options["churned"] = churn(schedule, levels, s_churn)
+    cond = {
+        k: torch.tensor([-1 if v is None else recipe.conditions[k].index(k, v) for v in values]) for k, values in names.items()
+    }
+    if all((c < 0).all() for c in cond.values()):
+        guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
+    return Plan(n, seed, batch_size, name, levels, guidance, clip, options, cond, names)
+
+
+def _guidance(recipe: Recipe, given: dict[str, Any]) -> Guidance:
+    """The guidance asked for, or the recipe's; takes its arguments out of `given`."""
+    default = recipe.sampling
+    weight, scale = given.pop("guidance_weight", None), given.pop("guidance_scale", None)
+    asked = [k for k, v in (("guidance_weight", weight), ("guidance_scale", scale)) if v is not None]
+    if asked and not recipe.conditions:
+        raise ConfigError(f"{' and '.join(asked)}: this model is unconditional, there is nothing to guide. Leave it out.")
+    joint, each = Guidance.from_public(weight, scale, default.guidance_weight)
+    for key in each:
+        if key not in recipe.conditions:
+            raise one_of("condition to guide", key, recipe.conditions)
+    interval = given.pop("guidance_interval", default.guidance_interval) or (0.0, float("inf"))
+    return Guidance(joint, tuple(interval), given.pop("guidance_rescale", default.guidance_rescale), each)
+
+
+def _labels(recipe: Recipe, name: str, value: Any, n: int, seed: int) -> list[Any]:
+    """A condition as n label names: one for all, a list of n, or None for a free choice.
+
+    A free one is None, the learned null, or where the recipe says so a label that sample i draws for itself: the same
+    whatever n and batch size.
+    """
+    spec, place = recipe.conditions[name], list(recipe.conditions).index(name)
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * n
+    if len(values) != n:
+        raise ConfigError(f"{name}: {len(values)} values for n={n} samples; give one, or a list of {n}.")
+
+    def drawn(i: int) -> str | None:
+        if spec.free == "drop":
+            return None
+        return spec.values[int(torch.randint(len(spec.values), (), generator=seeds.generator(seed, i, DRAWN, place)))]
+
+    return [drawn(i) if v is None else spec.values[spec.index(name, v)] for i, v in enumerate(values)]
