@@ -63,11 +63,11 @@ class Clips(Dataset):
         return Waveform(samples, self.sample_rate), {k: int(v[i]) for k, v in self.targets.items()}
 
     def at(self, sample_rate: int) -> Clips:
-        """The same clips at another rate."""
-        if sample_rate == self.sample_rate:
-            return self
-        audio = [self[i][0].resample(sample_rate).samples for i in range(len(self))]
-        return Clips(audio, sample_rate, self.targets, self.labels)
+        """The same clips, at another rate from now on."""
+        if sample_rate != self.sample_rate:
+            self.audio = [self[i][0].resample(sample_rate).samples for i in range(len(self))]
+            self.sample_rate = sample_rate
+        return self
 
 
 def _read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:

@@ -176,6 +176,9 @@ def contact_sheet(clips: list[Waveform], titles: list[str], columns: int | None 
             axis.tick_params(labelsize=7)
         spectrum.xaxis.label.set_size(7)
         spectrum.yaxis.label.set_size(7)
+    grid[0][0].set_xlim(0, max(c.duration for c in clips))  # shared by the axes of a column
+    for column in range(1, columns):
+        grid[0][column].set_xlim(grid[0][0].get_xlim())
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
