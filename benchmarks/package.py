@@ -67,7 +67,7 @@ def main() -> None:
         "command": f"python benchmarks/package.py RUN {args.name} --n {args.n} --data {Path(args.data).name}",
     }
     store.write_atomic(folder / "evaluation.json", store.dump_json(result))
-    labels = {k: [i % len(c.values) for i in range(40)] for k, c in recipe.conditions.items()}
+    labels = {k: [i % len(c.values) for i in range(40)] for k, c in recipe.labels.items()}
     model.sample(40, seed=0, **labels).plot(folder / "samples.png")
     curves = json.loads((args.run / "curves.json").read_text()) if (args.run / "curves.json").exists() else None
     if curves:

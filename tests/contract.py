@@ -15,6 +15,7 @@ import torch
 
 import zoo
 from zoo.core import rng as seeds
+from zoo.core.guidance import null_like
 from zoo.domain import Batch, Codec, Denoiser, Domain, Sample
 from zoo.errors import ConfigError
 from zoo.model import Model
@@ -59,7 +60,8 @@ def model(request: pytest.FixtureRequest) -> Model:
 def inputs(model: Model, n: int) -> dict[str, Any]:
     """What the denoiser takes, random."""
     g = seeds.generator(7)
-    cond = {k: torch.arange(n) % len(c.values) for k, c in model.recipe.conditions.items()}
+    cond = {k: torch.arange(n) % len(c.values) for k, c in model.recipe.labels.items()}
+    cond |= {k: torch.randn(n, *c.shape, generator=g) for k, c in model.recipe.arrays.items()}
     level = model.diffusion.schedule.draw(n, g)
     return {"x_t": torch.randn(n, *model.codec.shape, generator=g), "t": level.t.float(), "cond": cond}
 
@@ -116,7 +118,7 @@ def test_drop_replaces_the_condition_of_its_rows_alone(model: Model) -> None:
     if not model.recipe.conditions:
         pytest.skip("unconditional")
     given = inputs(model, 3)
-    none = {k: torch.full_like(v, -1) for k, v in given["cond"].items()}
+    none = {k: null_like(v) for k, v in given["cond"].items()}
     with torch.no_grad():
         out = model.denoiser(**given)
         dropped = model.denoiser(**given, drop=torch.tensor([False, True, False]))
@@ -161,10 +163,15 @@ def test_encode_undoes_decode(model: Model) -> None:
 
 def test_a_batch_holds_what_the_dataset_gave(model: Model) -> None:
     items = objects(model, 3)
-    names = list(model.recipe.conditions)
-    batch = model.codec.batch([(item, dict.fromkeys(names, i)) for i, item in enumerate(items)])
+    labels, arrays = model.recipe.labels, model.recipe.arrays
+    given = [dict.fromkeys(labels, i) | {k: np.full(c.shape, i / 4) for k, c in arrays.items()} for i in range(3)]
+    batch = model.codec.batch(list(zip(items, given, strict=True)))
     assert isinstance(batch, Batch) and batch.x0.shape == (3, *model.codec.shape)
-    assert {k: v.tolist() for k, v in batch.cond.items()} == {name: [0, 1, 2] for name in names}
+    assert list(batch.cond) == [*labels, *arrays]
+    assert all(batch.cond[k].tolist() == [0, 1, 2] for k in labels)
+    for k, spec in arrays.items():
+        assert batch.cond[k].shape == (3, *spec.shape)
+        torch.testing.assert_close(batch.cond[k], torch.stack([model.codec.condition(k, g[k]) for g in given]))
 
 
 def test_the_loss_has_a_gradient_for_every_parameter(model: Model) -> None:

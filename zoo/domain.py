@@ -28,7 +28,7 @@ class Batch:
 
     Attributes:
         x0: (B,*S) clean samples.
-        cond: {name: (B,...)} conditions; a label of -1 means "none".
+        cond: {name: (B,...)} conditions; a label of -1 and an array of NaN mean "none".
         mask: (B,N) bool, True for real points or residues; None where every element is real.
     """
 
@@ -102,6 +102,14 @@ class Codec(nn.Module):
         """x0 (B,*S) -> B samples in domain units."""
         raise NotImplementedError
 
+    def condition(self, name: str, value: Any) -> Tensor:
+        """A condition's value as the denoiser takes it: a label's number as it is, an array checked and in encoded units.
+
+        For arrays, `value` may be one sample's or a stack of them: (*shape) or (n, *shape) comes back.
+        """
+        array = torch.as_tensor(value)
+        return array.float() if array.is_floating_point() else array
+
     def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Linear projector for x0, noise and x_T: the identity, or e.g. a zero centre of mass."""
         return x
@@ -110,7 +118,7 @@ class Codec(nn.Module):
         """Encode and stack dataset items. Codecs of ragged samples override this and set the mask."""
         x0 = torch.stack([self.encode(item, generator) for item, _ in items])
         names = items[0][1]
-        return Batch(x0, {k: torch.as_tensor([cond[k] for _, cond in items]) for k in names})
+        return Batch(x0, {k: torch.stack([self.condition(k, cond[k]) for _, cond in items]) for k in names})
 
 
 class Samples(Sequence[Any]):
@@ -181,7 +189,7 @@ class Domain(ABC):
     name: str
     #: file suffix of a saved sample
     suffix: str
-    #: {name: class}; a class is built from the recipe's options, see `denoiser`
+    #: {name: class}; how one is built, see `denoiser`
     denoisers: Mapping[str, Callable[..., nn.Module]]
 
     @abstractmethod
@@ -215,13 +223,20 @@ class Domain(ABC):
         """The recipe fitted to a dataset before training: its labels, channels and the like."""
         return recipe
 
-    def denoiser(self, kind: str, shape: tuple[int, ...], classes: Mapping[str, int], options: Mapping[str, Any]) -> nn.Module:
-        """Build the denoiser `kind` for encoded samples of `shape` and conditions with so many classes each."""
+    def denoiser(self, recipe: Recipe, shape: tuple[int, ...]) -> nn.Module:
+        """The recipe's denoiser of encoded samples of `shape`.
+
+        Its class is built with `shape`, `classes` {label condition: how many labels}, `arrays` {array condition: shape}
+        where the recipe has such, and the recipe's `net` options.
+        """
         from zoo.errors import one_of
 
-        if kind not in self.denoisers:
-            raise one_of(f"{self.name} denoiser", kind, self.denoisers)
+        if recipe.denoiser not in self.denoisers:
+            raise one_of(f"{self.name} denoiser", recipe.denoiser, self.denoisers)
+        told: dict[str, Any] = {"classes": {k: len(c.values) for k, c in recipe.labels.items()}}
+        if recipe.arrays:
+            told["arrays"] = {k: c.shape for k, c in recipe.arrays.items()}
         try:
-            return self.denoisers[kind](shape=shape, classes=dict(classes), **options)
+            return self.denoisers[recipe.denoiser](shape=shape, **told, **recipe.net)
         except TypeError as error:
-            raise ConfigError(f"denoiser {kind!r} of the domain {self.name!r}: {error}.") from error
+            raise ConfigError(f"denoiser {recipe.denoiser!r} of the domain {self.name!r}: {error}.") from error

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from zoo import store
 from zoo.core import rng as seeds
 from zoo.core.diffusion import Diffusion
-from zoo.core.guidance import constrain, predictor
+from zoo.core.guidance import constrain, null_like, predictor
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
@@ -51,8 +51,7 @@ class Model(nn.Module):
         self.folder: Path | None = None
         self.diffusion = make_diffusion(recipe)
         self.codec: Codec = domain.codec(recipe.codec)
-        classes = {name: len(c.values) for name, c in recipe.conditions.items()}
-        self.denoiser = domain.denoiser(recipe.denoiser, self.codec.shape, classes, recipe.net)
+        self.denoiser = domain.denoiser(recipe, self.codec.shape)
         self.eval()
 
     @property
@@ -113,7 +112,7 @@ class Model(nn.Module):
             "batch_size": batch_size,
             **conditions,
         }
-        plan = make_plan(self.recipe, self.diffusion.schedule, n, given)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, given)
         return self._collect(plan, progress=progress, on_step=on_step)
 
     def sample_iter(
@@ -125,7 +124,7 @@ class Model(nn.Module):
             known, where: encoded values and the bool mask of what is held fixed, broadcast to (n,*S) (in-painting).
             **arguments: as for `sample`.
         """
-        plan = make_plan(self.recipe, self.diffusion.schedule, n, arguments)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
         return self._run(plan, range(n), known=known, where=where)
 
     def inpaint(
@@ -150,7 +149,7 @@ class Model(nn.Module):
             torch.broadcast_shapes(where.shape, self.codec.shape)
         except RuntimeError:
             raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {self.codec.shape}.") from None
-        plan = make_plan(self.recipe, self.diffusion.schedule, n, arguments)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
         x0 = self._encoded(known)
         return self._collect(plan, progress=progress, on_step=on_step, known=x0, where=where.to(self.device))
 
@@ -171,7 +170,7 @@ class Model(nn.Module):
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
             n, **arguments: as for `sample`.
         """
-        plan = make_plan(self.recipe, self.diffusion.schedule, n, arguments).after(strength)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments).after(strength)
         return self._collect(plan, progress=progress, on_step=on_step, start=self._encoded(item))
 
     def _encoded(self, item: Any) -> Tensor:
@@ -251,7 +250,10 @@ class Model(nn.Module):
         rate = options.condition_dropout if self.recipe.conditions else 0.0
         if len(cond) > 1:
             alone = torch.rand(len(cond), len(batch.x0), generator=generator) < options.single_dropout
-            cond = {k: v.masked_fill(row.to(v.device), -1) for (k, v), row in zip(cond.items(), alone, strict=True)}
+            cond = {
+                k: torch.where(row.to(v.device).view(-1, *[1] * (v.ndim - 1)), null_like(v), v)
+                for (k, v), row in zip(cond.items(), alone, strict=True)
+            }
         return self.diffusion.loss(
             denoiser or self.denoiser,
             batch.x0,
@@ -267,7 +269,8 @@ class Model(nn.Module):
         g = seeds.generator(0)
         x = torch.randn(2, *self.codec.shape, generator=g)
         t = self.diffusion.schedule.draw(2, g).t.float()
-        cond = {f"cond.{k}": torch.arange(2) % len(c.values) for k, c in self.recipe.conditions.items()}
+        cond = {f"cond.{k}": torch.arange(2) % len(c.values) for k, c in self.recipe.labels.items()}
+        cond |= {f"cond.{k}": torch.randn(2, *c.shape, generator=g) for k, c in self.recipe.arrays.items()}
         return {"x_t": x, "t": t, "drop": torch.tensor([False, True]), **cond}
 
     @torch.no_grad()

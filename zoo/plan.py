@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from zoo.core import rng as seeds
-from zoo.core.guidance import Guidance
+from zoo.core.guidance import Guidance, is_null
 from zoo.core.samplers import churn, get_sampler
 from zoo.core.schedule import Level
-from zoo.errors import ConfigError, one_of
+from zoo.errors import ConfigError, ShapeError, one_of
 
 if TYPE_CHECKING:
     from zoo.core.schedule import Schedule
+    from zoo.domain import Codec
     from zoo.recipe import Recipe
 
 #: stream of random numbers that values of free conditions are drawn from, never that of a sample's noise
@@ -30,8 +31,8 @@ class Plan:
     """One call of `sample`.
 
     Attributes:
-        cond: {name: (n,) int64} what the net is told, -1 for nothing.
-        names: {name: n labels} the same in the user's words, None for nothing.
+        cond: {name: (n,) int64 or (n, *shape) float32} what the net is told; `null_like` where nothing is.
+        names: {name: n labels} the labels in the user's words, None for nothing.
     """
 
     n: int
@@ -55,7 +56,7 @@ class Plan:
         return replace(self, levels=self.levels[start:], options=options)
 
 
-def make_plan(recipe: Recipe, schedule: Schedule, n: int, arguments: Mapping[str, Any]) -> Plan:
+def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, arguments: Mapping[str, Any]) -> Plan:
     """The plan of n samples.
 
     Args:
@@ -73,7 +74,8 @@ def make_plan(recipe: Recipe, schedule: Schedule, n: int, arguments: Mapping[str
     seed = seeds.check_seed(given.pop("seed", None))
     name = given.pop("sampler", default.sampler)
     chosen = get_sampler(name)
-    names = {k: _labels(recipe, k, given.pop(k, None), n, seed) for k in recipe.conditions}
+    names = {k: _labels(recipe, k, given.pop(k, None), n, seed) for k in recipe.labels}
+    arrays = {k: _array(recipe, codec, k, given.pop(k, None), n) for k in recipe.arrays}
     guidance = _guidance(recipe, given)
     levels = schedule.levels(given.pop("steps", default.steps), given.pop("spacing", default.spacing))
     clip = given.pop("clip", default.clip)
@@ -88,10 +90,10 @@ def make_plan(recipe: Recipe, schedule: Schedule, n: int, arguments: Mapping[str
     options |= given
     if s_churn:
         options["churned"] = churn(schedule, levels, s_churn)
-    cond = {
-        k: torch.tensor([-1 if v is None else recipe.conditions[k].index(k, v) for v in values]) for k, values in names.items()
+    cond = arrays | {
+        k: torch.tensor([-1 if v is None else recipe.labels[k].index(k, v) for v in values]) for k, values in names.items()
     }
-    if all((c < 0).all() for c in cond.values()):
+    if all(is_null(c).all() for c in cond.values()):
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
     return Plan(n, seed, batch_size, name, levels, guidance, clip, options, cond, names)
 
@@ -117,7 +119,7 @@ def _labels(recipe: Recipe, name: str, value: Any, n: int, seed: int) -> list[An
     A free one is None, the learned null, or where the recipe says so a label that sample i draws for itself: the same
     whatever n and batch size.
     """
-    spec, place = recipe.conditions[name], list(recipe.conditions).index(name)
+    spec, place = recipe.labels[name], list(recipe.labels).index(name)
     values = list(value) if isinstance(value, (list, tuple)) else [value] * n
     if len(values) != n:
         raise ConfigError(f"{name}: {len(values)} values for n={n} samples; give one, or a list of {n}.")
@@ -128,3 +130,16 @@ def _labels(recipe: Recipe, name: str, value: Any, n: int, seed: int) -> list[An
         return spec.values[int(torch.randint(len(spec.values), (), generator=seeds.generator(seed, i, DRAWN, place)))]
 
     return [drawn(i) if v is None else spec.values[spec.index(name, v)] for i, v in enumerate(values)]
+
+
+def _array(recipe: Recipe, codec: Codec, name: str, value: Any, n: int) -> Tensor:
+    """An array condition in encoded units (n, *shape): one value for all samples, or n of them; NaN where it is left out."""
+    shape = recipe.arrays[name].shape
+    if value is None:
+        return torch.full((n, *shape), torch.nan)
+    array = codec.condition(name, value)
+    if not torch.isfinite(array).all():
+        raise ConfigError(f"{name}: holds NaN or infinity; every number of it must be finite.")
+    if tuple(array.shape) not in (shape, (n, *shape)):
+        raise ShapeError(f"{name}: shape {tuple(array.shape)}; give {shape}, or {(n, *shape)} for n={n} samples.")
+    return array.expand(n, *shape)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError
 
 from zoo.errors import ConfigError, one_of
 
@@ -81,6 +81,24 @@ class Condition(Part):
         raise one_of(name, value, self.values)
 
 
+class ArrayCondition(Part):
+    """A public condition that is an array of numbers, such as what a robot observes; left out, it is the learned null.
+
+    `shape` is that of one sample's value after the codec's `condition`, which takes the domain's own units.
+    """
+
+    kind: Literal["array"] = "array"
+    shape: tuple[PositiveInt, ...] = Field(min_length=1)
+
+
+def _kind(condition: Any) -> str:
+    """The kind of a condition, or of its JSON, where labels need not say it."""
+    return str(condition.get("kind", "label") if isinstance(condition, Mapping) else condition.kind)
+
+
+AnyCondition = Annotated[Annotated[Condition, Tag("label")] | Annotated[ArrayCondition, Tag("array")], Discriminator(_kind)]
+
+
 class Sampling(Part):
     """Defaults of `model.sample`."""
 
@@ -124,11 +142,21 @@ class Recipe(Part):
     codec: dict[str, Any] = {}
     denoiser: str
     net: dict[str, Any] = {}
-    conditions: dict[str, Condition] = {}
+    conditions: dict[str, AnyCondition] = {}
     schedule: Annotated[Discrete | EDM | Flow, Field(discriminator="kind")] = Discrete()
     diffusion: DiffusionPart = DiffusionPart()
     sampling: Sampling = Sampling()
     training: Training = Training()
+
+    @property
+    def labels(self) -> dict[str, Condition]:
+        """The conditions that are labels."""
+        return {k: c for k, c in self.conditions.items() if isinstance(c, Condition)}
+
+    @property
+    def arrays(self) -> dict[str, ArrayCondition]:
+        """The conditions that are arrays."""
+        return {k: c for k, c in self.conditions.items() if isinstance(c, ArrayCondition)}
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Recipe:

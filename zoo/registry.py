@@ -39,7 +39,7 @@ class Card:
 
         lines = [self.name, f"  {self.description}", f"  weights: {'packaged' if self.packaged else 'on the Hub or untrained'}"]
         for name, c in self.config.get("conditions", {}).items():
-            lines.append(f"  {name}: {', '.join(c['values'])}")
+            lines.append(f"  {name}: {', '.join(c['values']) if c['kind'] == 'label' else c['shape']}")
         if self.evaluation:
             lines += ["", metrics_table(self.evaluation)]
         return "\n".join(lines)

@@ -295,12 +295,13 @@ class Trainer:
         if not self.main:
             return
         with self.ema.applied(self.model.denoiser):
-            labels: dict[str, Any] = {
-                k: [i % len(c.values) for i in range(20)] for k, c in self.model.recipe.conditions.items()
-            }
+            recipe, rows = self.model.recipe, range(20)
+            asked: dict[str, Any] = {k: [i % len(c.values) for i in rows] for k, c in recipe.labels.items()}
+            real = [self.dataset[i % len(self.dataset)][1] for i in rows] if recipe.arrays else []
+            asked |= {k: torch.stack([torch.as_tensor(cond[k]) for cond in real]) for k in recipe.arrays}
             path = self.out / "previews" / f"{self.step:07d}.png"
             try:
-                samples = self.model.eval().sample(20, seed=0, progress=False, **labels)
+                samples = self.model.eval().sample(len(rows), seed=0, progress=False, **asked)
                 samples.plot(path)
                 if self.model.domain.suffix != path.suffix:
                     samples.save(path.with_suffix(""))

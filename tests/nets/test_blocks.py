@@ -112,6 +112,16 @@ def test_vector_null_replaces_dropped_rows_only():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
+def test_a_vector_of_nan_is_the_null_and_its_gradient_is_finite():
+    net = VectorEmbedding(5, 4)
+    x = torch.randn(3, 5)
+    x[1, 2] = torch.nan
+    out = net(x, None, 3)
+    assert torch.equal(out[1], net.null) and torch.isfinite(out).all()
+    out.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
 def test_vector_rejects_shapes():
     with pytest.raises(ShapeError, match=r"\(3, 4\)"):
         VectorEmbedding(5, 4)(torch.zeros(3, 4), None, 3)

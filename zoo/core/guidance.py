@@ -86,6 +86,18 @@ class Guidance:
         return out * (self.rescale * ratio + 1 - self.rescale)
 
 
+def null_like(condition: Tensor) -> Tensor:
+    """The value that stands for "not given" in a condition (B,...): -1 in labels, NaN in arrays of numbers."""
+    return torch.full_like(condition, math.nan if condition.is_floating_point() else -1)
+
+
+def is_null(condition: Tensor) -> Tensor:
+    """(B,) bool: which rows of a condition (B,...) are not given."""
+    if not condition.is_floating_point():
+        return condition < 0
+    return condition.isnan().flatten(1).any(1)
+
+
 def predictor(
     diffusion: Diffusion,
     denoiser: Denoiser,
@@ -102,12 +114,12 @@ def predictor(
     Conditional and null rows run as one batch; where guidance is off the null rows are skipped.
 
     Args:
-        cond: {name: (B,...)}; empty for an unconditional sample. Labels are whole numbers, -1 for none.
+        cond: {name: (B,...)}; empty for an unconditional sample. What is not given is as `null_like` says.
         drop: (B,) bool, rows without a condition: they are sampled from the null, whatever the guidance.
     """
     guidance = guidance or Guidance()
     # the copies of the batch that guidance needs: as asked for, without everything, without one condition each
-    copies = [cond] * (2 if guidance.weight else 1) + [cond | {k: torch.full_like(cond[k], -1)} for k in guidance.each]
+    copies = [cond] * (2 if guidance.weight else 1) + [cond | {k: null_like(cond[k])} for k in guidance.each]
     all_cond = {k: torch.cat([c[k] for c in copies]) for k in cond}
     all_mask = None if mask is None else mask.repeat(len(copies), *[1] * (mask.ndim - 1))
 

@@ -46,10 +46,10 @@ def evaluate_model(
         judge: an `evaluator(...)` to use again; default a fresh one.
         **settings: arguments of `model.sample`; what is left out is the model's default.
     """
-    if model.codec.shape != (1, 28, 28) or "label" not in model.recipe.conditions:
+    if model.codec.shape != (1, 28, 28) or "label" not in model.recipe.labels:
         raise ConfigError(f"{model!r}: the judge knows labelled 28 x 28 grey pictures of clothes only.")
     judge = judge or evaluator(data, split)
-    labels = torch.arange(n) % len(model.recipe.conditions["label"].values)
+    labels = torch.arange(n) % len(model.recipe.labels["label"].values)
     samples, how = sample_timed(model, n, label=labels.tolist(), seed=seed, **settings)
     result = judge.evaluate(samples.tensor, labels)
     result["protocol"] |= how

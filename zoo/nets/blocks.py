@@ -75,7 +75,7 @@ class LabelEmbedding(nn.Module):
 
 
 class VectorEmbedding(nn.Module):
-    """Vectors (B, in_dim) -> (B, dim), with a learned null for rows that are dropped or not given at all.
+    """Vectors (B, in_dim) -> (B, dim), with a learned null for rows that are dropped, NaN or not given at all.
 
     Raises:
         ShapeError: vectors that are not (batch, in_dim), drop that is not (batch,).
@@ -94,8 +94,9 @@ class VectorEmbedding(nn.Module):
             return null
         if vector.shape != (batch, self.in_dim):
             raise ShapeError(f"vectors {tuple(vector.shape)} must be (batch, size) = {(batch, self.in_dim)}.")
-        out = self.net(vector)
-        return out if drop is None else torch.where(rows(drop, batch, "drop")[:, None], null.to(out.dtype), out)
+        none = vector.isnan().any(1) if drop is None else vector.isnan().any(1) | rows(drop, batch, "drop")
+        out = self.net(torch.where(none[:, None], 0.0, vector))  # a NaN would come back in the gradient
+        return torch.where(none[:, None], null.to(out.dtype), out)
 
 
 class Attention(nn.Module):
