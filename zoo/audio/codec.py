@@ -6,7 +6,7 @@ second model at another rate needs others (rate, window, hop, mels) is an option
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.audio.waveform import EXTRA, Waveform
-from zoo.domain import Batch, Codec, Dataset
+from zoo.domain import Codec, Dataset
 from zoo.errors import ConfigError, DataError, ShapeError
 
 PEAK = 0.9  # of every encoded clip
@@ -93,15 +93,8 @@ class SpectrogramCodec(Codec):
         momentum: float = 0.99,
     ) -> None:
         super().__init__()
-        whole = {
-            "sample_rate": sample_rate,
-            "frames": frames,
-            "mels": mels,
-            "n_fft": n_fft,
-            "hop": hop,
-            "iterations": iterations,
-        }
-        for name, value in whole.items():
+        whole = {"sample_rate": sample_rate, "frames": frames, "mels": mels, "n_fft": n_fft, "hop": hop}
+        for name, value in (whole | {"iterations": iterations}).items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"audio codec: {name}={value!r}; give a whole number of at least 1.")
         self.sample_rate, self.samples, self.hop, self.n_fft = sample_rate, (frames - 1) * hop, hop, n_fft
@@ -185,17 +178,10 @@ class SpectrogramCodec(Codec):
         known = getattr(item, "encoded", None)
         if generator is None and known is not None and tuple(known.shape) == self.shape:
             return known.clone()
-        return self._encoded(self.place(item, generator)[None])[0]
+        return self.spectrograms(self.place(item, generator)[None])[0]
 
-    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
-        """All clips through one Fourier transform."""
-        if generator is None:
-            return super().batch(items)
-        x0 = self._encoded(torch.stack([self.place(item, generator) for item, _ in items]))
-        return Batch(x0, {k: torch.as_tensor([cond[k] for _, cond in items]) for k in items[0][1]})
-
-    def _encoded(self, x: Tensor) -> Tensor:
-        """(B, L) -> (B, 1, F, frames) in -1..1."""
+    def spectrograms(self, x: Tensor) -> Tensor:
+        """Clips in the window (B, L) -> (B, 1, F, frames) in -1..1."""
         level = (self._log_mel(x) - self.low.cpu().float()) / self._range
         return (2 * level.clamp(0, 1) - 1)[:, None]
 
@@ -216,26 +202,24 @@ class SpectrogramCodec(Codec):
 
     def sound(self, x0: Tensor) -> Tensor:
         """(B, 1, F, frames) -> samples (B, L) float32, on the same device."""
+        from torchaudio.functional import griffinlim
+
         with torch.autocast(x0.device.type, enabled=False):
             level = (x0[:, 0].float().clamp(-1, 1) + 1) / 2 * self._range
             # the lowest value stands for all that lies below the range: silence
             magnitudes = level.expm1() * self.low.to(x0.device).float().exp()
-            x = self._phases(self.tools(x0.device)[1](magnitudes))
+            mel, linear = self.tools(x0.device)
+            # from zero phases; hop, window and power are those of the way there
+            x = griffinlim(
+                linear(magnitudes), mel.spectrogram.window, self.n_fft, self.hop, self.n_fft, 1.0, self.iterations,
+                self.momentum, self.samples, rand_init=False,
+            )  # fmt: skip
             x = x - x.mean(1, keepdim=True)
             ramp = torch.linspace(0, 1, max(2, round(FADE * self.sample_rate)), device=x.device)
             x[:, : len(ramp)] *= ramp
             x[:, -len(ramp) :] *= ramp.flip(0)
             x = x * (CEILING / x.abs().amax(1, keepdim=True).clamp(min=CEILING))
             return (x * 32768).round() / 32768
-
-    def _phases(self, magnitudes: Tensor) -> Tensor:
-        """Magnitudes (B, bins, frames) -> samples (B, L)."""
-        from torchaudio.functional import griffinlim
-
-        window = self.tools(magnitudes.device)[0].spectrogram.window
-        return griffinlim(
-            magnitudes, window, self.n_fft, self.hop, self.n_fft, 1.0, self.iterations, self.momentum, self.samples, False
-        )
 
     # ---------------------------------------------------------------- parts of a clip
 

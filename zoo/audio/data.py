@@ -126,23 +126,25 @@ def download_fsdd(folder: str | Path, home: str | None = None) -> Path:
             data = answer.read()
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = {n.rpartition("/")[2]: n for n in archive.namelist() if "/recordings/" in n and n.endswith(".wav")}
-        names = [f"{d}_{s}_{t}.wav" for d in range(10) for s in SPEAKERS for t in range(len(members) // 60)]
+        key = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
+        facts = sorted((int(m[1]), SPEAKERS.index(m[2]), int(m[3])) for m in map(key.fullmatch, members) if m)
+        names = [f"{d}_{SPEAKERS[s]}_{t}.wav" for d, s, t in facts]
         audio = [read_clip(name, archive.read(members[name])).pcm() for name in names]
-    except (OSError, zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
         raise DataError(f"cannot fetch {home}: {error}. Put {FSDD_FILE} into {folder} by hand.") from error
     found = fsdd_hash(names, audio)
     if found != FSDD_SHA256:
         raise DataError(f"{home}: its {len(names)} clips have SHA-256 {found}, expected {FSDD_SHA256}: not kept.")
-    facts = np.array([(int(d), SPEAKERS.index(s), int(t[:-4])) for d, s, t in (n.split("_") for n in names)], np.uint8).T
+    digit, speaker, take = np.array(facts, np.uint8).T
     memory = io.BytesIO()
     np.savez_compressed(
         memory,
         audio=np.concatenate(audio),
         offsets=np.cumsum([0, *map(len, audio)]),
-        digit=facts[0],
-        speaker=facts[1],
+        digit=digit,
+        speaker=speaker,
         speaker_names=np.array(SPEAKERS),
-        take=facts[2],
+        take=take,
         sample_rate=8000,
     )
     write_atomic(path, memory.getvalue())
@@ -194,7 +196,7 @@ def read_clip(path: str | Path, data: bytes | None = None, notes: list[str] | No
 
 
 def _check_whole(path: str | Path, data: bytes) -> None:
-    """WAV and OGG say where they end, and libsndfile reads a part of one without a word."""
+    """WAV and OGG say where they end, and libsndfile reads a part of one without a word. (MP3 does not say.)"""
     if data[:4] == b"RIFF":
         size = int.from_bytes(data[4:8], "little") + 8
         if len(data) < size < 0xFFFFFFFF:  # writers of streams put 0 or all ones there

@@ -44,11 +44,11 @@ class AudioDomain(Domain):
         """The recipe with the dataset's labels; the dataset's clips come at the recipe's rate from now on."""
         if isinstance(dataset, (Clips, AudioFolder)):
             dataset.at(self.codec(recipe.codec).sample_rate)
-        known = recipe.conditions
-        conditions = {
-            k: known[k] if k in known and known[k].values == tuple(v) else _condition(k, v) for k, v in dataset.labels.items()
-        }
-        return recipe if conditions == known else recipe.model_copy(update={"conditions": conditions})
+        found = {k: tuple(v) for k, v in dataset.labels.items()}
+        if found == {k: c.values for k, c in recipe.labels.items()}:
+            return recipe
+        conditions = {k: Condition(values=v, free="draw" if k == "speaker" else "drop") for k, v in found.items()}
+        return recipe.model_copy(update={"conditions": conditions})
 
     def plot(self, samples: Samples) -> Any:
         """Waveforms over spectrograms with their conditions; the first 48 of more."""
@@ -64,10 +64,6 @@ class AudioDomain(Domain):
         from zoo.audio.evaluate import evaluator
 
         return evaluator(data, split, model)
-
-
-def _condition(name: str, values: list[str]) -> Condition:
-    return Condition(values=tuple(values), free="draw" if name == "speaker" else "drop")
 
 
 DOMAIN = AudioDomain()

@@ -53,15 +53,12 @@ class Judge(judges.Judge):
         a, b, c = widths
         self.mel = transforms().MelSpectrogram(
             sample_rate,
-            n_fft=sample_rate // 1000 * 32,  # 32 ms, every 10 ms
+            n_fft=sample_rate * 32 // 1000,  # 32 ms, every 10 ms
             hop_length=sample_rate // 100,
             n_mels=40,
             norm="slaney",
             mel_scale="slaney",
         )
-        for name, _ in list(self.mel.named_buffers()):  # made from the config: nothing that needs saving
-            owner, _, key = name.rpartition(".")
-            self.mel.get_submodule(owner)._non_persistent_buffers_set.add(key)
         pool = nn.MaxPool2d(2)
         self.stages = nn.Sequential(_ConvBlock(1, a), pool, _ConvBlock(a, b), pool, _ConvBlock(b, c), pool)
         self.residual = _ConvBlock(c, c)
@@ -89,9 +86,10 @@ class Judge(judges.Judge):
 
     def front(self, x: Tensor) -> Tensor:
         """Clips (B, L) -> normalised log-mel levels (B, 1, mels, frames)."""
-        power = self.mel(x)
-        power = power / power.amax((1, 2), keepdim=True).clamp(min=1e-10)
-        return (((power + FLOOR).log() - CENTRE) / SPREAD)[:, None]
+        with torch.autocast(x.device.type, enabled=False):  # half precision has no room for powers
+            power = self.mel(x.float())
+            power = power / power.amax((1, 2), keepdim=True).clamp(min=1e-10)
+            return (((power + FLOOR).log() - CENTRE) / SPREAD)[:, None]
 
     def embed(self, x: Tensor) -> Tensor:
         self.check(x)
@@ -102,5 +100,5 @@ class Judge(judges.Judge):
 
 def load_judge(name: str | Path, device: str | torch.device | None = None) -> Judge:
     """A packaged judge ("digits-judge", "speaker-judge", "words-judge") or a folder; errors as `zoo.judge.load_judge`."""
-    folder = CHECKPOINTS / name if isinstance(name, str) and (CHECKPOINTS / name).is_dir() else Path(name)
+    folder = CHECKPOINTS / name if isinstance(name, str) else name
     return judges.load_judge(Judge, folder, device)

@@ -13,8 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
 
 EXTRA = 'pip install "diffusion-zoo[audio]"'
-#: bits of PCM -> soundfile's name of it
-DEPTHS = {16: "PCM_16", 24: "PCM_24"}
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 #: decibels below the clip's maximum that a spectrogram shows
 RANGE_DB = 70.0
@@ -70,45 +68,37 @@ class Waveform:
         return self.samples
 
     def trim(self, top_db: float = 40.0) -> Waveform:
-        """Without what is quieter than `top_db` decibels below the loudest frame, at both ends (librosa.effects.trim).
-
-        A silent clip has nothing to trim and comes back whole.
-        """
+        """Without what lies `top_db` decibels below the loudest 20 ms, at both ends; a silent clip comes back whole."""
         if not top_db > 0:
-            raise ConfigError(f"top_db={top_db!r}: give the decibels below the loudest frame, above 0.")
-        if not self.samples.any():
-            return self
-        frame = max(16, self.sample_rate // 50)
-        options = {"top_db": top_db, "frame_length": frame, "hop_length": frame // 4}
-        return Waveform(need("librosa").effects.trim(self.samples, **options)[0], self.sample_rate)
+            raise ConfigError(f"top_db={top_db!r}: give the decibels below the loudest 20 ms, above 0.")
+        n = min(max(1, self.sample_rate // 50), len(self))
+        power = np.convolve(self.samples.astype(np.float64) ** 2, np.ones(n), "same")
+        loud = np.flatnonzero(power >= power.max() * 10 ** (-top_db / 10))
+        return Waveform(self.samples[loud[0] : loud[-1] + 1], self.sample_rate)
 
     def resample(self, sample_rate: int) -> Waveform:
-        """The clip at another rate in Hz (soxr's high quality through librosa)."""
+        """The clip at another rate in Hz, by soxr's high quality, which is librosa's default."""
         if sample_rate == self.sample_rate:
             return self
-        checked = Waveform([0.0], sample_rate).sample_rate  # a rate that cannot be raises before librosa does
-        x = need("librosa").resample(self.samples, orig_sr=self.sample_rate, target_sr=checked)
-        return Waveform(x, checked)
+        checked = Waveform([0.0], sample_rate).sample_rate  # a rate that cannot be raises before soxr does
+        return Waveform(need("soxr").resample(self.samples, self.sample_rate, checked), checked)
 
     def pcm(self) -> NDArray[np.int16]:
         """(L,) int16: the nearest steps of 1 / 32768; what is outside full scale is clipped, as files must."""
         return np.clip(np.rint(self.samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
 
-    def save(self, path: str | Path, bits: int = 16) -> Path:
-        """Write WAV or FLAC, as the suffix says, of 16 (default) or 24 bits; samples outside full scale are clipped.
+    def save(self, path: str | Path) -> Path:
+        """Write 16-bit WAV or FLAC, as the suffix says; samples outside full scale are clipped.
 
         Raises:
-            ConfigError: another suffix or number of bits.
+            ConfigError: another suffix.
             DataError: the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() not in FORMATS:
             raise one_of("sound file suffix", path.suffix, FORMATS)
-        if bits not in DEPTHS:
-            raise one_of("bits", bits, DEPTHS)
-        x = self.pcm() if bits == 16 else self.samples
         try:
-            need("soundfile").write(path, x, self.sample_rate, DEPTHS[bits], format=FORMATS[path.suffix.lower()])
+            need("soundfile").write(path, self.pcm(), self.sample_rate, "PCM_16", format=FORMATS[path.suffix.lower()])
         except (OSError, RuntimeError) as error:
             raise DataError(f"cannot save {path}: {error}") from error
         return path
@@ -122,14 +112,10 @@ class Waveform:
             return _spectrogram(self, ax)
         return contact_sheet([self], [""], columns=1)
 
-    def wav(self) -> bytes:
-        """The bytes of a 16-bit WAV file."""
+    def _repr_html_(self) -> str:
         memory = io.BytesIO()
         need("soundfile").write(memory, self.pcm(), self.sample_rate, "PCM_16", format="WAV")
-        return memory.getvalue()
-
-    def _repr_html_(self) -> str:
-        data = base64.b64encode(self.wav()).decode()
+        data = base64.b64encode(memory.getvalue()).decode()
         return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
 
 

@@ -1,0 +1,96 @@
+"""`zoo eval` of audio models: sample, measure, and write down how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from zoo.audio.codec import SpectrogramCodec
+from zoo.audio.data import FSDD_FILE, WORDS_FILE, Clips, open_audio
+from zoo.audio.judge import load_judge
+from zoo.audio.metrics import Evaluator
+from zoo.audio.recipes import DIGITS, RECIPES, WORDS
+from zoo.errors import ConfigError, DataError
+from zoo.evaluation import real_data, sample_timed
+from zoo.model import Model
+
+#: class names -> (judge of labels, judge of voices or none, file of real data, what to type)
+KNOWN: dict[tuple[str, ...], tuple[str, str | None, str, str]] = {
+    DIGITS: ("digits-judge", "speaker-judge", FSDD_FILE, f"--data {FSDD_FILE}, or --data fsdd to fetch it"),
+    WORDS: ("words-judge", None, WORDS_FILE, f"--data {WORDS_FILE}"),
+}
+CHUNK = 50
+
+
+def clips_and_labels(source: str | Path, split: str, codec: SpectrogramCodec) -> tuple[Tensor, Tensor]:
+    """A split in the codec's window: clips (n, L), not encoded, and labels (n,)."""
+    data = open_audio(source, split)
+    if not isinstance(data, Clips) or tuple(data.labels.get("label", ())) not in KNOWN:
+        raise DataError(f"{source} is a folder of clips: the judges know the digits of FSDD and four words only.")
+    data.at(codec.sample_rate)
+    return torch.stack([codec.place(data[i][0]) for i in range(len(data))]), torch.from_numpy(data.targets["label"])
+
+
+def through(codec: SpectrogramCodec, clips: Tensor) -> Tensor:
+    """Clips (n, L) encoded and decoded again."""
+    bar = tqdm(clips.split(CHUNK), "real clips through the codec", delay=2, leave=False)
+    return torch.cat([codec.sound(codec.spectrograms(chunk)) for chunk in bar])
+
+
+def evaluator(data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Evaluator:
+    """The `Evaluator` of the packaged judges on real clips; keep it to measure many settings.
+
+    Args:
+        model: gives its codec and its classes; default: the digits' recipe, its codec fitted to the data.
+    """
+    recipe = RECIPES["spec-ddpm"] if model is None else model.recipe
+    classes = recipe.labels["label"].values if "label" in recipe.labels else ()
+    if classes not in KNOWN:
+        raise ConfigError(f"{model!r}: the judges know models with the labels {DIGITS} or {WORDS} only.")
+    name, voices, file, hint = KNOWN[classes]
+    source, judge = real_data(data, f"audio/{file}", hint), load_judge(name)
+    codec = SpectrogramCodec(**recipe.codec) if model is None else model.codec
+    if not isinstance(codec, SpectrogramCodec) or (codec.sample_rate, codec.samples) != (judge.sample_rate, judge.samples):
+        raise ConfigError(f"{model!r}: its judge hears clips of {judge.samples} samples at {judge.sample_rate} Hz only.")
+    found = tuple(open_audio(source, split).labels.get("label", ()))
+    if found != classes:
+        raise DataError(f"{source} has the labels {found}, the model {classes}: give {hint}.")
+    if model is None:
+        codec.fit(open_audio(source, "train"))
+    raw, labels = clips_and_labels(source, split, codec)
+    train = through(codec, clips_and_labels(source, "train", codec)[0])
+    speakers = load_judge(voices) if voices else None
+    return Evaluator(judge, (through(codec, raw), labels), train, raw=raw, speakers=speakers, split=split)
+
+
+def evaluate_model(
+    model: Model,
+    n: int = 1000,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    seed: int = 0,
+    judge: Evaluator | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """All figures of a model of digits or words from n samples: the classes in turn, voices left free.
+
+    Args:
+        judge: an `evaluator(...)` to use again; default a fresh one.
+        **settings: arguments of `model.sample`; what is left out is the model's default.
+    """
+    judge = judge or evaluator(data, split, model)
+    labels = torch.arange(n) % len(judge.judge.class_names)
+    samples, how = sample_timed(model, n, label=labels.tolist(), seed=seed, **settings)
+    result = judge.evaluate(samples.tensor, labels)
+    asked = samples.conditions.get("speaker", [None])
+    if judge.speakers is not None and None not in asked:
+        voices = torch.tensor([judge.speakers.class_names.index(v) for v in asked])
+        heard = judge.speakers.features(judge.prepare(samples.tensor))[1].argmax(1)
+        result["protocol"]["voice_accuracy"] = (heard == voices).double().mean().item()
+    result["protocol"] |= how
+    return result
