@@ -87,9 +87,22 @@ class Dataset(ABC):
 
 
 class Codec(nn.Module):
-    """Between domain objects and encoded samples of `shape`. Its buffers are saved with the weights."""
+    """Between domain objects and encoded samples of `shape`. Its buffers are saved with the weights.
+
+    Samples of some domains have sizes of their own: so many points or residues along the first axis of `shape`, which
+    then is only the usual size. `size_name` is the argument of `sample` that asks for one, and `sample_size` checks it.
+    """
 
     shape: tuple[int, ...]
+    size_name: str | None = None
+
+    def sample_size(self, value: int | None, generator: torch.Generator) -> int:
+        """The size of one sample: the one asked for, checked, or for None the usual one or one drawn as the data's are.
+
+        Raises:
+            ConfigError: a size that cannot be: what is allowed.
+        """
+        raise NotImplementedError
 
     def fit(self, dataset: Dataset) -> None:
         """Fill the buffers from training data. The default has none."""
@@ -99,7 +112,7 @@ class Codec(nn.Module):
         raise NotImplementedError
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Any]:
-        """x0 (B,*S) -> B samples in domain units."""
+        """x0 (B,*S) -> B samples in domain units. Samples with sizes of their own come one by one, without padding."""
         raise NotImplementedError
 
     def condition(self, name: str, value: Any) -> Tensor:
@@ -170,6 +183,16 @@ class Samples(Sequence[Any]):
             raise DataError(f"cannot save into {folder}: it is a file. Give a folder.")
         folder.mkdir(parents=True, exist_ok=True)
         return [s.save(folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]
+
+    @classmethod
+    def of(cls, items: Sequence[Any], *, domain: Domain, conditions: Mapping[str, Sequence[Any]] | None = None) -> Samples:
+        """Samples from decoded items; those of different sizes are padded with zeros, with a mask."""
+        arrays = [torch.as_tensor(item.numpy()) for item in items]
+        sizes = torch.tensor([len(a) for a in arrays])
+        if len({tuple(a.shape) for a in arrays}) == 1:
+            return cls(items, torch.stack(arrays), domain=domain, conditions=conditions)
+        padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)
+        return cls(items, padded, domain=domain, conditions=conditions, mask=torch.arange(padded.shape[1]) < sizes[:, None])
 
     def plot(self, path: str | Path | None = None) -> Any:
         """One picture of all samples (a PIL image), also written to `path` when given."""

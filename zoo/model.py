@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ResourceError, ShapeError
+from zoo.golden import difference, golden_inputs, golden_output
 from zoo.plan import Plan, make_plan
 from zoo.recipe import Recipe
 
@@ -144,13 +146,13 @@ class Model(nn.Module):
             where: bool, broadcast to the encoded shape (*S).
             n, **arguments: as for `sample`.
         """
-        where = torch.as_tensor(where)
+        where, x0 = torch.as_tensor(where), self._encoded(known)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, self._sized(x0) | arguments)
         try:
-            torch.broadcast_shapes(where.shape, self.codec.shape)
+            torch.broadcast_shapes(where.shape, x0.shape)
         except RuntimeError:
-            raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {self.codec.shape}.") from None
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
-        x0 = self._encoded(known)
+            raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {tuple(x0.shape)}.") from None
+        self._check_size(plan, x0)
         return self._collect(plan, progress=progress, on_step=on_step, known=x0, where=where.to(self.device))
 
     def vary(
@@ -170,19 +172,33 @@ class Model(nn.Module):
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
             n, **arguments: as for `sample`.
         """
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments).after(strength)
-        return self._collect(plan, progress=progress, on_step=on_step, start=self._encoded(item))
+        x0 = self._encoded(item)
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, self._sized(x0) | arguments).after(strength)
+        self._check_size(plan, x0)
+        return self._collect(plan, progress=progress, on_step=on_step, start=x0)
 
     def _encoded(self, item: Any) -> Tensor:
         """A domain object, or an encoded tensor (*S), as an encoded tensor on this device."""
-        x0 = item if isinstance(item, Tensor) and tuple(item.shape) == self.codec.shape else self.codec.encode(item)
+        free = 0 if self.codec.size_name is None else 1
+        known = isinstance(item, Tensor) and item.ndim == len(self.codec.shape) and item.shape[free:] == self.codec.shape[free:]
+        x0: Tensor = item if known else self.codec.encode(item)
         return x0.to(self.device, self.dtype)
+
+    def _sized(self, x0: Tensor) -> dict[str, Any]:
+        """The argument that asks for samples of the size of an object, where there is one."""
+        return {} if self.codec.size_name is None else {self.codec.size_name: len(x0)}
+
+    def _check_size(self, plan: Plan, x0: Tensor) -> None:
+        """Refuse samples of another size than the object that they start from."""
+        if plan.sizes is not None and set(plan.sizes) != {len(x0)}:
+            name, found = self.codec.size_name, sorted(set(plan.sizes))
+            raise ShapeError(f"the object has {len(x0)} elements, the samples {found}: give {name}={len(x0)}.")
 
     def _collect(
         self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Tensor
     ) -> Samples:
         """Run a plan chunk by chunk and decode; `parts` go to `_run`."""
-        chunks, items = [], []
+        items: list[Any] = []
         total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
         with tqdm(
             total=total, desc="sampling", unit="step", disable=progress is False, leave=False, delay=0 if progress else 2
@@ -198,10 +214,19 @@ class Model(nn.Module):
                     raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
-                decoded = self.codec.decode(step.x, {k: v[rows.start : rows.stop] for k, v in plan.cond.items()})
-                items += decoded
-                chunks.append(torch.stack([torch.as_tensor(item.numpy()) for item in decoded]))
-        return Samples(items, torch.cat(chunks), domain=self.domain, conditions=plan.names)
+                items += self._decode(step.x, plan, rows)
+        return Samples.of(items, domain=self.domain, conditions=plan.names)
+
+    def _decode(self, x: Tensor, plan: Plan, rows: range) -> list[Any]:
+        """Samples `rows` of a plan from their encoded values (B,*S), padding taken off."""
+        cond = {k: v[rows.start : rows.stop] for k, v in plan.cond.items()}
+        if plan.sizes is None:
+            return self.codec.decode(x, cond)
+        sizes = plan.sizes[rows.start : rows.stop]
+        return [
+            self.codec.decode(x[i : i + 1, :size], {k: v[i : i + 1] for k, v in cond.items()})[0]
+            for i, size in enumerate(sizes)
+        ]
 
     def _run(
         self,
@@ -214,12 +239,18 @@ class Model(nn.Module):
     ) -> Iterator[Step]:
         """The steps of samples `rows` of a plan; they start from pure noise, or from `start` (*S) noised to the first level."""
         cond = {k: v[rows.start : rows.stop].to(self.device) for k, v in plan.cond.items()}
-        source, first = seeds.SampleRng(plan.seed, rows), plan.levels[0]
-        x = torch.zeros(len(rows), *self.codec.shape, device=self.device, dtype=self.dtype)
-        eps = self.codec.project(source.normal(x))
+        shape, sizes, mask = self.codec.shape, None, None
+        if plan.sizes is not None:
+            sizes = plan.sizes[rows.start : rows.stop]
+            shape = (max(sizes), *shape[1:])
+            mask = torch.arange(shape[0], device=self.device) < torch.tensor(sizes, device=self.device)[:, None]
+        source, first = seeds.SampleRng(plan.seed, rows, sizes), plan.levels[0]
+        x = torch.zeros(len(rows), *shape, device=self.device, dtype=self.dtype)
+        project = self.codec.project if mask is None else functools.partial(self.codec.project, mask=mask)
+        eps = project(source.normal(x))
         x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
         predict = predictor(
-            self.diffusion, self.denoiser, cond, guidance=plan.guidance, clip=plan.clip, project=self.codec.project
+            self.diffusion, self.denoiser, cond, guidance=plan.guidance, clip=plan.clip, mask=mask, project=self.codec.project
         )
         if known is not None and where is not None:
             predict = constrain(predict, known, where)
@@ -264,21 +295,6 @@ class Model(nn.Module):
             project=self.codec.project,
         )
 
-    def _golden_inputs(self) -> dict[str, Tensor]:
-        """Inputs of the golden: two rows of noise, the second without its condition."""
-        g = seeds.generator(0)
-        x = torch.randn(2, *self.codec.shape, generator=g)
-        t = self.diffusion.schedule.draw(2, g).t.float()
-        cond = {f"cond.{k}": torch.arange(2) % len(c.values) for k, c in self.recipe.labels.items()}
-        cond |= {f"cond.{k}": torch.randn(2, *c.shape, generator=g) for k, c in self.recipe.arrays.items()}
-        return {"x_t": x, "t": t, "drop": torch.tensor([False, True]), **cond}
-
-    @torch.no_grad()
-    def _golden_output(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        moved = {k: v.to(self.device, self.dtype) if v.is_floating_point() else v.to(self.device) for k, v in inputs.items()}
-        cond = {k[5:]: v for k, v in moved.items() if k.startswith("cond.")}
-        return self.denoiser(moved["x_t"], moved["t"], cond, drop=moved["drop"]).float().cpu()
-
     def verify(self, folder: str | PathLike[str] | None = None) -> float:
         """Recompute the stored output of the net; returns the largest difference, relative to the output's own size.
 
@@ -288,16 +304,7 @@ class Model(nn.Module):
         folder = folder or self.folder
         if folder is None:
             raise CheckpointError("this model was not loaded from a folder: there is no golden file to verify against.")
-        golden = store.load_tensors(Path(folder) / store.GOLDEN)
-        missing = {"x_t", "t", "drop", "out", *(f"cond.{k}" for k in self.recipe.conditions)} - golden.keys()
-        if missing:
-            raise CheckpointError(f"{Path(folder) / store.GOLDEN} lacks {', '.join(sorted(missing))}.")
-        expected = golden.pop("out")
-        error = float((self._golden_output(golden) - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-        limit = 1e-3 if self.dtype in (torch.float32, torch.float64) else 0.05
-        if not error <= limit:
-            raise CheckpointError(f"{folder}: the net differs from its golden output by {error:.1e} (allowed {limit:g}).")
-        return error
+        return difference(self, folder)
 
     def save_pretrained(self, folder: str | PathLike[str], *, half: bool = False, card: str | None = None) -> Path:
         """Write the model folder. The old files stay until the new ones are whole.
@@ -316,7 +323,7 @@ class Model(nn.Module):
             f"denoiser.{k}": v.half() if half and v.is_floating_point() else v for k, v in self.denoiser.state_dict().items()
         }
         weights |= {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
-        inputs = self._golden_inputs()
+        inputs = golden_inputs(self)
         config = {
             "format_version": store.FORMAT_VERSION,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -324,7 +331,7 @@ class Model(nn.Module):
         }
         with store.new_folder(folder) as new:
             store.save_tensors(new / store.WEIGHTS, weights)
-            store.save_tensors(new / store.GOLDEN, {**inputs, "out": self._golden_output(inputs)})
+            store.save_tensors(new / store.GOLDEN, {**inputs, "out": golden_output(self, inputs)})
             store.write_atomic(new / store.CARD, (card or model_card(self.recipe)).encode())
             store.write_atomic(new / store.CONFIG, store.dump_json(config))
         return folder

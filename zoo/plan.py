@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from zoo.domain import Codec
     from zoo.recipe import Recipe
 
-#: stream of random numbers that values of free conditions are drawn from, never that of a sample's noise
-DRAWN = 1
+#: streams of random numbers that free conditions and sizes are drawn from, never that of a sample's noise
+DRAWN, SIZE = 1, 2
 #: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
 COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip")
 
@@ -33,6 +33,7 @@ class Plan:
     Attributes:
         cond: {name: (n,) int64 or (n, *shape) float32} what the net is told; `null_like` where nothing is.
         names: {name: n labels} the labels in the user's words, None for nothing.
+        sizes: how many elements (points, residues) each sample has; None where all have the codec's shape.
     """
 
     n: int
@@ -45,6 +46,7 @@ class Plan:
     options: dict[str, Any]
     cond: dict[str, Tensor]
     names: dict[str, list[Any]]
+    sizes: list[int] | None = None
 
     def after(self, strength: float) -> Plan:
         """The last share `strength` of the steps."""
@@ -76,6 +78,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     chosen = get_sampler(name)
     names = {k: _labels(recipe, k, given.pop(k, None), n, seed) for k in recipe.labels}
     arrays = {k: _array(recipe, codec, k, given.pop(k, None), n) for k in recipe.arrays}
+    sizes = None if codec.size_name is None else _sizes(codec, given.pop(codec.size_name, None), n, seed)
     guidance = _guidance(recipe, given)
     levels = schedule.levels(given.pop("steps", default.steps), given.pop("spacing", default.spacing))
     clip = given.pop("clip", default.clip)
@@ -85,7 +88,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     s_churn = given.pop("s_churn", options.pop("s_churn", 0.0)) if name == "heun" else 0.0
     for key in given:
         if key not in chosen.options:
-            known = [*COMMON, *chosen.options, *recipe.conditions]
+            known = [*COMMON, *chosen.options, *recipe.conditions, *([codec.size_name] if codec.size_name else [])]
             raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
     options |= given
     if s_churn:
@@ -95,7 +98,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     }
     if all(is_null(c).all() for c in cond.values()):
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
-    return Plan(n, seed, batch_size, name, levels, guidance, clip, options, cond, names)
+    return Plan(n, seed, batch_size, name, levels, guidance, clip, options, cond, names, sizes)
 
 
 def _guidance(recipe: Recipe, given: dict[str, Any]) -> Guidance:
@@ -143,3 +146,14 @@ def _array(recipe: Recipe, codec: Codec, name: str, value: Any, n: int) -> Tenso
     if tuple(array.shape) not in (shape, (n, *shape)):
         raise ShapeError(f"{name}: shape {tuple(array.shape)}; give {shape}, or {(n, *shape)} for n={n} samples.")
     return array.expand(n, *shape)
+
+
+def _sizes(codec: Codec, value: Any, n: int, seed: int) -> list[int]:
+    """The size of each sample: one for all, a list of n, or None for a free one, which sample i draws for itself."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * n
+    if len(values) != n:
+        raise ConfigError(f"{codec.size_name}: {len(values)} values for n={n} samples; give one, or a list of {n}.")
+    for v in values:
+        if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < 1):
+            raise ConfigError(f"{codec.size_name}={v!r}: give a whole number of at least 1.")
+    return [codec.sample_size(v, seeds.generator(seed, i, SIZE)) for i, v in enumerate(values)]

@@ -49,3 +49,14 @@ def test_errors(seed):
 def test_wrong_batch():
     with pytest.raises(ConfigError, match="2 generators"):
         SampleRng(0, range(2)).normal(torch.zeros(3, 1))
+
+
+def test_a_sample_of_its_own_size_has_its_own_noise_whatever_the_padding():
+    sizes = [5, 37, 20]
+    alone = [SampleRng(0, [i]).normal(torch.zeros(1, n, 3))[0] for i, n in enumerate(sizes)]
+    for N in (37, 64):
+        together = SampleRng(0, range(3), sizes).normal(torch.zeros(3, N, 3))
+        for row, own, n in zip(together, alone, sizes, strict=True):
+            assert torch.equal(row[:n], own) and not row[n:].any()
+    with pytest.raises(ConfigError, match="2 sizes"):
+        SampleRng(0, range(3), [1, 2])

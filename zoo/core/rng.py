@@ -44,20 +44,28 @@ def check_seed(seed: int | None) -> int:
 
 
 class SampleRng:
-    """The random numbers of samples `indices` of one seed, drawn on the CPU, one generator each."""
+    """The random numbers of samples `indices` of one seed, drawn on the CPU, one generator each.
 
-    def __init__(self, seed: int, indices: Sequence[int]) -> None:
-        self.generators = [generator(seed, i) for i in indices]
+    Args:
+        sizes: how many elements (points, residues) each sample really has, where they differ: the noise of sample i is
+            then the same whatever it is padded to, and 0 in the padding.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int], sizes: Sequence[int] | None = None) -> None:
+        if sizes is not None and len(sizes) != len(indices):
+            raise ConfigError(f"{len(indices)} samples but {len(sizes)} sizes.")
+        self.generators, self.sizes = [generator(seed, i) for i in indices], sizes
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal noise of the shape, dtype and device of `like` (B,*S)."""
+        """Standard normal noise of the shape, dtype and device of `like` (B,*S), or (B,N,...) padded to N elements."""
         if len(like) != len(self.generators):
             raise ConfigError(f"{len(like)} samples but {len(self.generators)} generators.")
         # drawn in float32 unless float64 is asked for, so that bf16 and fp32 sampling see the same noise
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        out = torch.empty(like.shape, dtype=dtype)
-        for row, g in zip(out, self.generators, strict=True):
-            torch.randn(row.shape, generator=g, dtype=dtype, out=row)
+        out = torch.zeros(like.shape, dtype=dtype)
+        for i, (row, g) in enumerate(zip(out, self.generators, strict=True)):
+            real = row if self.sizes is None else row[: self.sizes[i]]
+            torch.randn(real.shape, generator=g, dtype=dtype, out=real)
         return out.to(device=like.device, dtype=like.dtype)
 
     def integers(self, high: int) -> Tensor:
