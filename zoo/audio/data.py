@@ -303,15 +303,5 @@ def open_audio(
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(f"{path} is one file: give the folder of {', '.join(SUFFIXES)} files, or {FSDD_FILE}.")
-        words = "is_test" in _arrays(path) and "label" in _arrays(path)
-        return (speech_commands if words else fsdd)(path, split)
+        return (speech_commands if path.name == WORDS_FILE else fsdd)(path, split)
     return AudioFolder(path, split, speaker=speaker, skip_unreadable=skip_unreadable)
-
-
-def _arrays(path: Path) -> list[str]:
-    """The names of an archive's arrays; none where it is no archive, which its reader then says."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [n.removesuffix(".npy") for n in archive.namelist()]
-    except (OSError, zipfile.BadZipFile):
-        return []

@@ -26,15 +26,6 @@ KNOWN: dict[tuple[str, ...], tuple[str, str | None, str, str]] = {
 CHUNK = 50
 
 
-def clips_and_labels(source: str | Path, split: str, codec: SpectrogramCodec) -> tuple[Tensor, Tensor]:
-    """A split in the codec's window: clips (n, L), not encoded, and labels (n,)."""
-    data = open_audio(source, split)
-    if not isinstance(data, Clips) or tuple(data.labels.get("label", ())) not in KNOWN:
-        raise DataError(f"{source} is a folder of clips: the judges know the digits of FSDD and four words only.")
-    data.at(codec.sample_rate)
-    return torch.stack([codec.place(data[i][0]) for i in range(len(data))]), torch.from_numpy(data.targets["label"])
-
-
 def through(codec: SpectrogramCodec, clips: Tensor) -> Tensor:
     """Clips (n, L) encoded and decoded again."""
     bar = tqdm(clips.split(CHUNK), "real clips through the codec", delay=2, leave=False)
@@ -56,15 +47,15 @@ def evaluator(data: str | Path | None = None, split: str = "test", model: Model 
     codec = SpectrogramCodec(**recipe.codec) if model is None else model.codec
     if not isinstance(codec, SpectrogramCodec) or (codec.sample_rate, codec.samples) != (judge.sample_rate, judge.samples):
         raise ConfigError(f"{model!r}: its judge hears clips of {judge.samples} samples at {judge.sample_rate} Hz only.")
-    found = tuple(open_audio(source, split).labels.get("label", ()))
-    if found != classes:
-        raise DataError(f"{source} has the labels {found}, the model {classes}: give {hint}.")
+    held, own = open_audio(source, split), open_audio(source, "train")
+    if not isinstance(held, Clips) or not isinstance(own, Clips) or tuple(held.labels.get("label", ())) != classes:
+        raise DataError(f"{source} has the labels {held.labels.get('label')}, the judge knows {classes}: give {hint}.")
     if model is None:
-        codec.fit(open_audio(source, "train"))
-    raw, labels = clips_and_labels(source, split, codec)
-    train = through(codec, clips_and_labels(source, "train", codec)[0])
+        codec.fit(own)
+    raw, train = (torch.stack([codec.place(data[i][0]) for i in range(len(data))]) for data in (held, own))
+    reference = through(codec, raw), torch.from_numpy(held.targets["label"])
     speakers = load_judge(voices) if voices else None
-    return Evaluator(judge, (through(codec, raw), labels), train, raw=raw, speakers=speakers, split=split)
+    return Evaluator(judge, reference, through(codec, train), raw=raw, speakers=speakers, split=split)
 
 
 def evaluate_model(

@@ -135,36 +135,29 @@ def _spectrogram(clip: Waveform, ax: Any) -> Any:
 
 def contact_sheet(clips: list[Waveform], titles: list[str], columns: int | None = None) -> Any:
     """Waveforms over spectrograms of all clips, with axes, as a PIL image."""
-    need("matplotlib")
+    matplotlib = need("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it would keep the figure and pick a window
     from matplotlib.figure import Figure
     from PIL import Image
 
     columns = columns or min(len(clips), max(1, round((len(clips) * 1.2) ** 0.5)))
     rows = -(-len(clips) // columns)
-    alone = len(clips) == 1
-    size = (6.0, 3.6) if alone else (2.1 * columns + 0.6, 1.9 * rows + 0.3)
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    grid = figure.subplots(2 * rows, columns, squeeze=False, sharex="col", height_ratios=[1, 2.4] * rows)
-    for i in range(rows * columns):
-        wave, spectrum = grid[2 * (i // columns)][i % columns], grid[2 * (i // columns) + 1][i % columns]
-        if i >= len(clips):
-            wave.set_axis_off()
-            spectrum.set_axis_off()
-            continue
-        clip = clips[i]
-        wave.plot(np.arange(len(clip)) / clip.sample_rate, clip.samples, linewidth=0.4)
-        wave.set(ylim=(-1, 1), yticks=[], title=titles[i])
-        wave.title.set_size(9)
-        _spectrogram(clip, spectrum)
-        spectrum.label_outer()
-        for axis in (wave, spectrum):
-            axis.tick_params(labelsize=7)
-        spectrum.xaxis.label.set_size(7)
-        spectrum.yaxis.label.set_size(7)
-    grid[0][0].set_xlim(0, max(c.duration for c in clips))  # shared by the axes of a column
-    for column in range(1, columns):
-        grid[0][column].set_xlim(grid[0][0].get_xlim())
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    size = (6.0, 3.6) if len(clips) == 1 else (2.1 * columns + 0.6, 1.9 * rows + 0.3)
+    names = ("axes.labelsize", "xtick.labelsize", "ytick.labelsize")
+    with matplotlib.rc_context(dict.fromkeys(names, 7) | {"axes.titlesize": 9}):
+        figure = Figure(figsize=size, dpi=100, layout="constrained")
+        grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[1, 2.4] * rows)
+        for i in range(rows * columns):
+            wave, spectrum = grid[2 * (i // columns)][i % columns], grid[2 * (i // columns) + 1][i % columns]
+            if i >= len(clips):
+                wave.set_axis_off()
+                spectrum.set_axis_off()
+                continue
+            wave.plot(np.arange(len(clips[i])) / clips[i].sample_rate, clips[i].samples, linewidth=0.4)
+            wave.set(ylim=(-1, 1), yticks=[], title=titles[i])
+            _spectrogram(clips[i], spectrum)
+            spectrum.label_outer()
+        grid[0][0].set_xlim(0, max(c.duration for c in clips))  # shared by all
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
