@@ -72,6 +72,21 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/training.py", 'self.step, self.seconds = facts["step"], facts["seconds"]', 'self.seconds = facts["seconds"]',
         "tests/test_training.py",
     ),
+    # audio
+    "a clip is rounded down": (
+        "zoo/audio/waveform.py", "np.rint(self.samples", "np.floor(self.samples", "tests/audio/test_audio_waveform.py",
+    ),
+    "silence is no silence": ("zoo/audio/codec.py", "level.expm1()", "level.exp()", "tests/audio/test_audio_codec.py"),
+    "a clip of another rate is taken": (
+        "zoo/audio/codec.py", "if item.sample_rate != self.sample_rate:", "if False:", "tests/audio/test_audio_codec.py",
+    ),
+    "held-out clips are trained on": (
+        "zoo/audio/data.py", '~(held["test"] | held["validation"])', '~held["test"]', "tests/audio/test_audio_data.py",
+    ),
+    "confusions the other way round": (
+        "zoo/audio/metrics.py", "heard[labels.cpu() == c].bincount", "labels.cpu()[heard == c].bincount",
+        "tests/audio/test_audio_metrics.py",
+    ),
 }  # fmt: skip
 
 
