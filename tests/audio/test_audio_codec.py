@@ -83,6 +83,8 @@ def test_a_clip_has_one_sound(codec):
     x0 = torch.stack([codec.encode(voice(pitch=p)) for p in (100, 150, 210)])
     alone = torch.cat([codec.sound(x[None]) for x in x0])
     torch.testing.assert_close(codec.sound(x0), alone, atol=2e-3, rtol=0)
+    nearly = x0 + 1e-6 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(codec.sound(nearly), alone, atol=5e-3, rtol=0)
     with torch.autocast("cpu", torch.bfloat16):  # as in `benchmarks/package.py`
         torch.testing.assert_close(codec.sound(x0), alone, atol=2e-3, rtol=0)
         torch.testing.assert_close(codec.encode(voice(pitch=100)), x0[0])

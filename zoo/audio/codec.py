@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.audio.waveform import EXTRA, Waveform
+from zoo.core import rng as seeds
 from zoo.domain import Codec, Dataset
 from zoo.errors import ConfigError, DataError, ShapeError
 
@@ -56,8 +57,8 @@ class SpectrogramCodec(Codec):
 
     A clip is brought to peak 0.9 and no offset, padded behind (and `lead` seconds before) or cropped to the window of
     (frames - 1) hop / sample_rate seconds. Back: the least-squares linear spectrum of the mel one, nowhere negative, and
-    Griffin-Lim with momentum (Perraudin et al. 2013) from zero phases, so that a spectrogram has one sound; then no offset,
-    faded ends, no overload, and the steps of a 16-bit file.
+    Griffin-Lim with momentum (Perraudin et al. 2013) from the same phases always; then no offset, faded ends, no overload, and
+    the steps of a 16-bit file.
 
     Args:
         sample_rate: Hz.
@@ -202,24 +203,33 @@ class SpectrogramCodec(Codec):
 
     def sound(self, x0: Tensor) -> Tensor:
         """(B, 1, F, frames) -> samples (B, L) float32, on the same device."""
-        from torchaudio.functional import griffinlim
-
         with torch.autocast(x0.device.type, enabled=False):
             level = (x0[:, 0].float().clamp(-1, 1) + 1) / 2 * self._range
             # the lowest value stands for all that lies below the range: silence
             magnitudes = level.expm1() * self.low.to(x0.device).float().exp()
-            mel, linear = self.tools(x0.device)
-            # from zero phases; hop, window and power are those of the way there
-            x = griffinlim(
-                linear(magnitudes), mel.spectrogram.window, self.n_fft, self.hop, self.n_fft, 1.0, self.iterations,
-                self.momentum, self.samples, rand_init=False,
-            )  # fmt: skip
+            x = self._griffin_lim(self.tools(x0.device)[1](magnitudes))
             x = x - x.mean(1, keepdim=True)
             ramp = torch.linspace(0, 1, max(2, round(FADE * self.sample_rate)), device=x.device)
             x[:, : len(ramp)] *= ramp
             x[:, -len(ramp) :] *= ramp.flip(0)
             x = x * (CEILING / x.abs().amax(1, keepdim=True).clamp(min=CEILING))
             return (x * 32768).round() / 32768
+
+    def _griffin_lim(self, magnitudes: Tensor) -> Tensor:
+        """Magnitudes (B, bins, frames) -> samples (B, L), from the same random phases for every clip.
+
+        torchaudio's starts from zero phases, where rounding decides signs and one clip has many sounds, or from others for
+        each clip of a batch.
+        """
+        window, start = self.tools(magnitudes.device)[0].spectrogram.window, seeds.generator(0)
+        turns = torch.rand(magnitudes.shape[1:], generator=start).to(magnitudes.device)
+        phases, last = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns), torch.zeros((), device=window.device)
+        for _ in range(self.iterations):
+            x = torch.istft(magnitudes * phases, self.n_fft, self.hop, window=window, length=self.samples)
+            found = torch.stft(x, self.n_fft, self.hop, window=window, pad_mode="constant", return_complex=True)
+            phases = found - last * (self.momentum / (1 + self.momentum))
+            phases, last = phases / phases.abs().clamp(min=1e-16), found
+        return torch.istft(magnitudes * phases, self.n_fft, self.hop, window=window, length=self.samples)
 
     # ---------------------------------------------------------------- parts of a clip
 

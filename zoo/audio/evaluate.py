@@ -23,12 +23,11 @@ KNOWN: dict[tuple[str, ...], tuple[str, str | None, str, str]] = {
     DIGITS: ("digits-judge", "speaker-judge", FSDD_FILE, f"--data {FSDD_FILE}, or --data fsdd to fetch it"),
     WORDS: ("words-judge", None, WORDS_FILE, f"--data {WORDS_FILE}"),
 }
-CHUNK = 50
 
 
 def through(codec: SpectrogramCodec, clips: Tensor) -> Tensor:
     """Clips (n, L) encoded and decoded again."""
-    bar = tqdm(clips.split(CHUNK), "real clips through the codec", delay=2, leave=False)
+    bar = tqdm(clips.split(50), "real clips through the codec", delay=2, leave=False)
     return torch.cat([codec.sound(codec.spectrograms(chunk)) for chunk in bar])
 
 

@@ -17,11 +17,9 @@ CHECKPOINTS = Path(__file__).parent.parent / "checkpoints" / "audio"
 FLOOR, CENTRE, SPREAD = 1e-6, -7.0, 4.0
 
 
-class _ConvBlock(nn.Sequential):
+def _block(c_in: int, c_out: int) -> nn.Sequential:
     """3x3 convolution, batch norm, ReLU."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
 
 
 class Judge(judges.Judge):
@@ -60,8 +58,8 @@ class Judge(judges.Judge):
             mel_scale="slaney",
         )
         pool = nn.MaxPool2d(2)
-        self.stages = nn.Sequential(_ConvBlock(1, a), pool, _ConvBlock(a, b), pool, _ConvBlock(b, c), pool)
-        self.residual = _ConvBlock(c, c)
+        self.stages = nn.Sequential(_block(1, a), pool, _block(a, b), pool, _block(b, c), pool)
+        self.residual = _block(c, c)
         self.classifier = nn.Linear(c, len(class_names))
 
     @property

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo import evaluation
-from zoo.audio.codec import PEAK
+from zoo.audio.codec import PEAK, transforms
 from zoo.audio.judge import Judge
 from zoo.errors import DataError
 
@@ -67,7 +67,10 @@ class Evaluator(evaluation.Evaluator):
         self.better = evaluation.Evaluator.better | {"diversity": "near 1"}
         if speakers is not None:
             self.better["voices"] = "higher"
-        self._mel = _mel(judge.sample_rate)
+        step = judge.sample_rate * STEP_MS // 1000  # powers come every quarter of one, for `points`
+        self._mel = transforms().MelSpectrogram(
+            judge.sample_rate, step, hop_length=step // 4, n_mels=BANDS, norm="slaney", mel_scale="slaney", pad_mode="constant"
+        )
         super().__init__(judge, reference, train, split=split, seed=seed)
         heard = judge.features(self.prepare(raw))[1].argmax(1)
         self.raw_accuracy = (heard == self.labels).double().mean().item()
@@ -140,16 +143,6 @@ class Evaluator(evaluation.Evaluator):
             return lines
         value = self.speakers.card.get("accuracy", {}).get("test", {}).get("value")
         return lines | {"voices": f"heard in {PRESENT:.0%} of the clips or more by a judge of test accuracy {value}"}
-
-
-def _mel(sample_rate: int) -> Any:
-    """Mel powers every quarter of a step, for `Evaluator.points`."""
-    from zoo.audio.codec import transforms
-
-    step = sample_rate * STEP_MS // 1000
-    return transforms().MelSpectrogram(
-        sample_rate, n_fft=step, hop_length=step // 4, n_mels=BANDS, norm="slaney", mel_scale="slaney", pad_mode="constant"
-    )
 
 
 def _spread(features: Tensor) -> float:
