@@ -87,6 +87,22 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/audio/metrics.py", "heard[labels.cpu() == c].bincount", "labels.cpu()[heard == c].bincount",
         "tests/audio/test_audio_metrics.py",
     ),
+    # the Hub
+    "hashes are not checked": (
+        "zoo/hub_address.py", "return sha.hexdigest() == digest", "return True", "tests/hub/test_hub_pull.py",
+    ),
+    "files of the branch, not of the commit": (
+        "zoo/hub.py", "revision=snapshot.commit,", "revision=address.revision,", "tests/hub/test_hub_pull.py",
+    ),
+    "every kind of file is fetched": (
+        "zoo/hub_address.py", " and name.lower().endswith(SUFFIXES)", "", "tests/hub/test_hub_pull.py",
+    ),
+    "errors repeat what the server says": ("zoo/hub.py", "{_clean(text, sent)}", "{text}", "tests/hub/test_hub_pull.py"),
+    "a lost answer fails the push": ("zoo/publish.py", "hub.retried(once)", "once()", "tests/hub/test_hub_push.py"),
+    "an edited card is replaced": ("zoo/card.py", "if not edited(old):", "if True:", "tests/test_card.py"),
+    "held-out rows are trained on": (
+        "zoo/hub_data.py", '== (split != "train")', '!= (split == "x")', "tests/hub/test_hub_data.py",
+    ),
 }  # fmt: skip
 
 

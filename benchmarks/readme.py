@@ -1,16 +1,18 @@
-"""Fill the README's picture, models and metrics from the packaged models: no figure there is typed.
+"""Fill the README's picture, models and metrics, and every packaged card, from the packaged models: no figure is typed.
 
-python benchmarks/readme.py            # rewrite README.md
+python benchmarks/readme.py            # rewrite README.md and zoo/checkpoints/*/*/README.md
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import zoo
-from zoo.card import metrics_table
-from zoo.registry import CHECKPOINTS
+from zoo.card import metrics_table, model_card
+from zoo.recipe import Recipe
+from zoo.registry import CHECKPOINTS, read_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = "image/fashion-ddpm"  # the model whose picture and metrics are shown
@@ -45,6 +47,19 @@ def metrics() -> str:
     return f"`{SHOWN}`: {how}; {where}.\n\n{metrics_table(evaluation)}"
 
 
+def card(folder: Path) -> str:
+    """The card of a packaged model."""
+    recipe = Recipe.parse(json.loads((folder / "config.json").read_text(encoding="utf-8"))["recipe"])
+    curves = folder / "curves.json"
+    return model_card(
+        recipe,
+        read_evaluation(folder),
+        "samples.png",
+        json.loads(curves.read_text(encoding="utf-8")) if curves.exists() else None,
+        sounds=sorted(p.relative_to(folder).as_posix() for p in folder.glob("samples/*.wav")),
+    )
+
+
 def render(text: str) -> str:
     """The README with everything between its markers made anew."""
     for name, make in {"picture": picture, "models": models, "metrics": metrics}.items():
@@ -61,3 +76,5 @@ def render(text: str) -> str:
 if __name__ == "__main__":
     readme = ROOT / "README.md"
     readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for config in CHECKPOINTS.glob("*/*/config.json"):
+        (config.parent / "README.md").write_text(card(config.parent), encoding="utf-8")

@@ -289,7 +289,7 @@ def unknown(commands: list[list[str]]) -> list[str]:
 
 def test_every_command_of_the_readme_parses():
     commands = promised((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {"list", "info", "sample", "train", "eval", "verify"} <= {c[0] for c in commands}
+    assert {"list", "info", "sample", "train", "eval", "verify", "pull", "push", "publish"} <= {c[0] for c in commands}
     assert unknown(commands) == []
     assert unknown(promised("`zoo list` and `zoo dance --fast`")) == ["dance --fast"]
 

@@ -1,4 +1,4 @@
-"""The `zoo` command: list info sample train eval verify. Torch is imported only by the commands that compute."""
+"""The `zoo` command: list info sample train eval verify push pull publish. Torch loads only where needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ConfigError, ZooError, one_of
+
+#: parts of a sample that a Hub dataset may keep in a column of another name; a domain takes those that it knows
+COLUMNS = ("image", "audio", "label")
 
 
 def number(text: str) -> int | float | str:
@@ -86,6 +89,12 @@ def sample(args: argparse.Namespace) -> None:
     print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}")
 
 
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was said of the data, as options of the domain's `dataset`."""
+    names = [*(f"{c}_column" for c in COLUMNS), "config", "max_rows", "skip_unreadable"]
+    return {n: getattr(args, n) for n in names if getattr(args, n) not in (None, False)}
+
+
 def train(args: argparse.Namespace) -> None:
     """zoo train NAME"""
     from zoo.training import train
@@ -99,7 +108,7 @@ def train(args: argparse.Namespace) -> None:
         resume=args.resume,
         init=args.init,
         cpu=args.cpu,
-        data_options={"skip_unreadable": True} if args.skip_unreadable else None,
+        data_options=data_options(args),
         overrides=pairs(args.set),
         max_minutes=args.max_minutes,
         save_every=args.save_every,
@@ -136,6 +145,38 @@ def verify(args: argparse.Namespace) -> None:
     print(f"{args.name}: weights read strictly, golden output reproduced within {error:.1e}")
 
 
+def pull(args: argparse.Namespace) -> None:
+    """zoo pull NAME"""
+    from zoo import hub
+    from zoo.hub_address import PREFIX
+    from zoo.registry import get_recipe
+
+    if not args.name.startswith(PREFIX):
+        get_recipe(args.name)  # an unknown name is answered with the nearest, before anything is asked
+    folder = hub.pull(args.name, local_files_only=args.offline)
+    if args.out:
+        folder = hub.copy(folder, Path(args.out))
+    print(f"{args.name} is in {folder}. Load it: zoo.load({str(folder if args.out else args.name)!r})")
+
+
+def push(args: argparse.Namespace) -> None:
+    """zoo push MODEL OWNER/NAME"""
+    from zoo.publish import push
+    from zoo.registry import locate
+
+    print(push(locate(args.name), args.repo, private=args.private, tag=args.tag, samples=not args.no_samples))
+
+
+def publish(args: argparse.Namespace) -> None:
+    """zoo publish"""
+    from zoo.publish import publish
+
+    for name, pushed in publish(
+        args.namespace, private=args.private, pattern=args.pattern, **({"tag": args.tag} if args.tag else {})
+    ):
+        print(f"{name} -> {pushed}", flush=True)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; every option is described in its help."""
     main = argparse.ArgumentParser(prog="zoo", description="The diffusion model zoo that goes beyond images.")
@@ -147,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
         p = commands.add_parser(name, help=text, description=text)
         p.set_defaults(run=run)
         if model:
-            p.add_argument("name", help="a model name (see: zoo list) or a model folder")
+            p.add_argument("name", help="a model name (see: zoo list), a model folder, or hub:owner/name[@revision]")
         return p
 
     p = command("list", list_, "List the models.", model=False)
@@ -174,7 +215,13 @@ def parser() -> argparse.ArgumentParser:
     )
 
     p = command("train", train, "Train a recipe on your own data.")
-    p.add_argument("--data", required=True, help="a file or a folder; class subfolders become labels")
+    p.add_argument(
+        "--data", required=True, help="a file, a folder (class subfolders become labels), or hub:owner/name[@revision]"
+    )
+    for name in COLUMNS:
+        p.add_argument(f"--{name}-column", metavar="NAME", help=f"column of a Hub dataset that holds the {name}")
+    p.add_argument("--data-config", dest="config", metavar="NAME", help="configuration of a Hub dataset that has several")
+    p.add_argument("--max-rows", type=int, metavar="N", help="take only the first N rows of a Hub dataset")
     p.add_argument("--out", required=True, help="folder of the run and of the finished model")
     p.add_argument("--steps", type=int, default=20_000)
     p.add_argument("--seed", type=int, default=0)
@@ -199,6 +246,23 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", help="write the result to this file")
 
     command("verify", verify, "Read a model strictly and recompute its golden output.")
+
+    p = command("pull", pull, "Fetch a model from the Hub; afterwards it loads offline.")
+    p.add_argument("-o", "--out", help="also copy it into this folder")
+    p.add_argument("--offline", action="store_true", help="make no request: only say whether it is in the cache")
+
+    token = "The token is the user's own ($HF_TOKEN, `hf auth login`): an argument would show it to every process."
+    p = command("push", push, f"Push a model to the Hub, in one commit. {token}")
+    p.add_argument("repo", metavar="OWNER/NAME", help="the repository; made when it is not there")
+    p.add_argument("--private", action="store_true", help="make it private")
+    p.add_argument("--tag", help="a name for this state, set last, e.g. v1.0")
+    p.add_argument("--no-samples", action="store_true", help="draw no sample picture where the folder has none")
+
+    p = command("publish", publish, f"Push every packaged model to the Hub; what is there already stays. {token}", model=False)
+    p.add_argument("--namespace", metavar="OWNER", help="default: $ZOO_HUB_NAMESPACE, else that of zoo")
+    p.add_argument("--pattern", default="*", help='only these names, e.g. "image/*"')
+    p.add_argument("--private", action="store_true", help="make the repositories private")
+    p.add_argument("--tag", help="default: the version of zoo")
     return main
 
 

@@ -78,12 +78,21 @@ class Dataset(ABC):
 
     #: {condition: class names} of the labels that the data carry
     labels: dict[str, list[str]] = {}
+    #: what a card says of data that are the user's own; None: they are the recipe's, and so is what it says of them
+    origin: str | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]: ...
+
+    def attributed(self, recipe: Recipe) -> Recipe:
+        """The recipe with what its card says of the data. Of a user's own data no licence is known, and none is claimed."""
+        if self.origin is None:
+            return recipe
+        about = f"The recipe {recipe.domain}/{recipe.name}, trained on other data."
+        return recipe.model_copy(update={"data": self.origin, "licence": "", "description": about})
 
 
 class Codec(nn.Module):

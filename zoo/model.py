@@ -27,6 +27,8 @@ from zoo.recipe import Recipe
 if TYPE_CHECKING:
     from os import PathLike
 
+    from zoo.publish import Pushed
+
 SCHEDULES: dict[str, type[Schedule]] = {"discrete": DiscreteSchedule, "edm": EDMSchedule, "flow": FlowSchedule}
 
 
@@ -311,11 +313,15 @@ class Model(nn.Module):
 
         Args:
             half: store the denoiser's weights as float16: half the size, and this model is rounded the same way.
-            card: text of README.md; the default is made from the recipe.
+            card: text of README.md; the default is made from the recipe, below a text that was edited by hand only its
+                metadata.
         """
-        from zoo.card import model_card
+        from zoo.card import model_card, renew
 
         folder = Path(folder)
+        old = folder / store.CARD
+        if card is None:  # a text that somebody wrote stays
+            card = renew(old.read_bytes().decode() if old.is_file() else "", model_card(self.recipe))
         if half:
             for p in self.denoiser.parameters():
                 p.data = p.data.half().to(p.dtype)
@@ -332,9 +338,23 @@ class Model(nn.Module):
         with store.new_folder(folder) as new:
             store.save_tensors(new / store.WEIGHTS, weights)
             store.save_tensors(new / store.GOLDEN, {**inputs, "out": golden_output(self, inputs)})
-            store.write_atomic(new / store.CARD, (card or model_card(self.recipe)).encode())
+            store.write_atomic(new / store.CARD, card.encode())
             store.write_atomic(new / store.CONFIG, store.dump_json(config))
         return folder
+
+    def push_to_hub(
+        self,
+        repo: str,
+        private: bool = False,
+        token: str | bool | None = None,
+        *,
+        tag: str | None = None,
+        samples: bool = True,
+    ) -> Pushed:
+        """Push to the Hub repository "owner/name" in one commit, with card and sample pictures; see `zoo.publish.push`."""
+        from zoo.publish import push
+
+        return push(self, repo, private=private, token=token, tag=tag, samples=samples)
 
     @classmethod
     def from_folder(cls, folder: str | PathLike[str], *, device: Any = None, dtype: torch.dtype | None = None) -> Model:

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ConfigError, UnknownModelError, one_of
+from zoo.errors import CheckpointError, HubError, UnknownModelError, one_of
 
 if TYPE_CHECKING:
     from zoo.domain import Domain
@@ -100,13 +100,44 @@ def get_recipe(name: str) -> Recipe:
     return _recipes(domain)[model]
 
 
+def packaged_folder(name: str) -> Path | None:
+    """The folder of a model's packaged weights, if it has any."""
+    return _packaged().get(name)
+
+
 def info(name: str) -> Card:
-    """The card of a registered model."""
-    recipe = get_recipe(name)
-    folder = _packaged().get(name)
-    report = folder / "evaluation.json" if folder else None
-    evaluation = json.loads(report.read_text(encoding="utf-8")) if report and report.exists() else None
-    return Card(name, recipe.domain, recipe.description, folder is not None, recipe.model_dump(mode="json"), evaluation)
+    """The card of a registered model, of a model folder or of a repository ("hub:owner/name[@revision]")."""
+    folder: Path | None
+    if name.startswith("hub:") or _is_folder(name):
+        from zoo import hub, store
+        from zoo.recipe import Recipe
+
+        folder = hub.pull(name, ("evaluation.json",)) if name.startswith("hub:") else Path(name).expanduser()
+        recipe, packaged = Recipe.parse(store.read_config(folder)["recipe"]), False
+    else:
+        recipe, folder = get_recipe(name), packaged_folder(name)
+        packaged = folder is not None
+    evaluation = read_evaluation(folder) if folder else None
+    return Card(name, recipe.domain, recipe.description, packaged, recipe.model_dump(mode="json"), evaluation)
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """evaluation.json of a model folder, or None where it has none; another content is a CheckpointError."""
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        whole = all({"value", "better"} <= m.keys() for m in found["metrics"].values()) and isinstance(found["protocol"], dict)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise CheckpointError(f"{path} is no evaluation of zoo (metrics and their protocol). Make it: zoo eval --json.")
+    return dict(found)
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or (name not in list_models() and (Path(name) / "config.json").exists())
 
 
 def create(name: str, **overrides: Any) -> Model:
@@ -117,24 +148,47 @@ def create(name: str, **overrides: Any) -> Model:
     return Model(recipe, get_domain(recipe.domain))
 
 
-def load(source: str, device: Any = None, dtype: Any = None) -> Model:
+def load(
+    source: str | Path,
+    device: Any = None,
+    dtype: Any = None,
+    *,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Model:
     """Load a model.
 
     Args:
         source: a registry name ("image/fashion-ddpm"), a folder (starts with "/", "." or "~", or exists with a
-            config.json), or later a Hub repository ("hub:owner/name@revision").
+            config.json), or a Hub repository ("hub:owner/name", "hub:owner/name@revision"). A registry name without
+            packaged weights is looked for on the Hub, see `zoo.hub_address.namespace`.
         device, dtype: where and in which dtype to put the weights.
+        token: for the Hub: an access token; None is the user's own, if any, False is none.
+        local_files_only: make no request: the Hub's files must be in the cache.
     """
     from zoo.model import Model
 
+    folder = locate(source, token=token, local_files_only=local_files_only)
+    return Model.from_folder(folder, device=device, dtype=dtype)
+
+
+def locate(source: str | Path, *, token: str | bool | None = None, local_files_only: bool = False) -> Path:
+    """The folder of a model that is given as for `load`; from the Hub it is fetched first."""
     text = str(source)
-    if text.startswith("hub:"):
-        raise ConfigError("loading from the Hub is not part of this version yet; give a registry name or a folder.")
-    if isinstance(source, Path) or text.startswith(("/", ".", "~")) or text not in list_models():
-        folder = Path(text).expanduser()
-        if isinstance(source, Path) or text.startswith(("/", ".", "~")) or (folder / "config.json").exists():
-            return Model.from_folder(folder, device=device, dtype=dtype)
-    packaged = _packaged().get(_known(text))
-    if packaged is None:
-        raise UnknownModelError(f"{text!r} has no packaged weights yet. Train it: zoo train {text} --data DIR --out runs/mine.")
-    return Model.from_folder(packaged, device=device, dtype=dtype)
+    if isinstance(source, Path) or _is_folder(text):
+        return Path(text).expanduser()
+    folder = None if text.startswith("hub:") else packaged_folder(_known(text))
+    if folder is not None:
+        return folder
+    from zoo import hub
+    from zoo.hub_address import GOLDEN, WEIGHTS
+
+    try:
+        return hub.pull(text, (WEIGHTS, GOLDEN), token=token, local_files_only=local_files_only)
+    except HubError as error:
+        if text.startswith("hub:"):
+            raise
+        raise HubError(
+            f"{text!r} has no packaged weights, and the Hub gave none: {error} Or train it: zoo train {text} --data DIR "
+            "--out runs/mine. $ZOO_HUB_NAMESPACE names another owner of the registry's models."
+        ) from None

@@ -368,7 +368,7 @@ def train(
     dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **(data_options or {}))
     if len(dataset) == 0:
         raise DataError("the dataset is empty.")
-    recipe = domain.adapt(recipe, dataset)
+    recipe = dataset.attributed(domain.adapt(recipe, dataset))
     out = Path(out)
     has = (out / CHECKPOINT).exists()
     if has and not resume:

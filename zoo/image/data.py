@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import urllib.request
 import zipfile
@@ -14,7 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zoo.domain import Dataset
-from zoo.errors import DataError, one_of
+from zoo.errors import ConfigError, DataError, one_of
+from zoo.hub_data import TABLE_OPTIONS, Part, Rows, is_table, open_rows
 from zoo.image.recipes import FASHION
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -107,6 +109,31 @@ def download_fashion_mnist(folder: str | Path, home: str | None = None) -> Path:
     return folder
 
 
+def read_picture(source: Path | io.BytesIO, name: str) -> Image.Image:
+    """Read one picture whole; a truncated or foreign one is a DataError that names it."""
+    try:
+        with Image.open(source) as picture:
+            picture.load()
+            return picture.copy()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+class TableImages(Dataset):
+    """Pictures of a Hub dataset or of Parquet files, see `zoo.hub_data.open_rows`; labels where it has a column of them."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.labels, self.origin = rows, rows.labels, rows.origin
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
+        row = self.rows[i]
+        picture = read_picture(io.BytesIO(row["image"]), f"row {i} of {self.origin}")
+        return picture, {k: row[k] for k in self.labels}
+
+
 class ImageFolder(Dataset):
     """All pictures below a folder; with class subfolders their names become the labels.
 
@@ -146,17 +173,13 @@ class ImageFolder(Dataset):
         if not files:
             raise DataError(f"{folder} leaves no readable picture for the split {split!r}.")
         self.files, self.names, self.folder = files, names, folder
+        self.origin = f"{len(files)} pictures of the folder {folder.resolve().name!r}"
         self.labels = {"label": names} if names else {}
 
     @staticmethod
     def open(path: Path) -> Image.Image:
         """Read one picture whole; a truncated or foreign file is a DataError that names it."""
-        try:
-            with Image.open(path) as picture:
-                picture.load()
-                return picture.copy()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: {error}") from error
+        return read_picture(path, str(path))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -167,13 +190,36 @@ class ImageFolder(Dataset):
         return self.open(path), cond
 
 
-def open_images(source: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> Dataset:
-    """Fashion-MNIST (the .npz or the .gz files) or a folder of pictures, whichever `source` is.
+def open_images(
+    source: str | Path,
+    split: str = "train",
+    *,
+    skip_unreadable: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    **table: Any,
+) -> Dataset:
+    """Fashion-MNIST (the .npz or the .gz files), a folder of pictures, a Hub dataset or Parquet files, whichever it is.
 
-    "fashion-mnist", where nothing of that name exists, is the public data, fetched once into $ZOO_CACHE (~/.cache/zoo).
+    Args:
+        source: a path; "hub:owner/name[@revision]"; or "fashion-mnist", where nothing of that name exists: the public
+            data, fetched once into $ZOO_CACHE (~/.cache/zoo).
+        skip_unreadable: of a folder: leave unreadable files out.
+        image_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.hub_data.open_rows`.
     """
     if split not in ("train", "validation", "test"):
         raise one_of("split", split, ("train", "validation", "test"))
+    for key in table:
+        if key not in TABLE_OPTIONS:
+            raise one_of("option of picture data", key, ("image_column", "label_column", *TABLE_OPTIONS))
+    if is_table(source):
+        parts = (
+            Part("image", "Image", ("image", "img", "picture", "png", "jpg"), image_column),
+            Part("label", "ClassLabel", ("label", "labels", "class", "cls"), label_column, needed=False),
+        )
+        return TableImages(open_rows(source, split, parts, **table))
+    if given := [k for k, v in {"image_column": image_column, "label_column": label_column, **table}.items() if v is not None]:
+        raise ConfigError(f"{', '.join(given)}: only Hub datasets and Parquet files have columns; {source} is none of them.")
     path = Path(source).expanduser()
     if str(source) == PUBLIC and not path.exists():
         path = download_fashion_mnist(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)

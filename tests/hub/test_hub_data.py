@@ -1,0 +1,317 @@
+"""Datasets of the Hub and Parquet files, through the real `datasets` library and over real HTTP."""
+
+import io
+import json
+import multiprocessing
+import re
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from hubserver import OWNER
+from PIL import Image
+
+import zoo
+from zoo import hub_data
+from zoo.errors import ConfigError, DataError, HubError
+from zoo.hub_data import Part, is_table, open_rows
+from zoo.image.data import TableImages, open_images
+
+datasets = pytest.importorskip("datasets")
+
+NAMES = ["cat", "dog", "owl"]
+PARTS = (Part("image", "Image", ("image",)), Part("label", "ClassLabel", ("label",), needed=False))
+
+
+def png(i: int, size: int = 12) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((size, size), i % 256, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def table(rows: int, start: int = 0, **columns):
+    """A dataset with pictures, labels and a column that is not needed."""
+    n = range(start, start + rows)
+    data = {"picture": [{"bytes": png(i), "path": None} for i in n], "kind": [i % 3 for i in n], "note": [f"{i}" for i in n]}
+    types = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=NAMES), "note": datasets.Value("string")}
+    for name, (values, kind) in columns.items():
+        data[name], types[name] = values, kind
+    return datasets.Dataset.from_dict(data, features=datasets.Features(types))
+
+
+def parquet(path: Path, **arguments) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table(**arguments).to_parquet(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "zoo-cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> dict[str, bytes]:
+    """The files of a dataset repository."""
+    root = tmp_path_factory.mktemp("parquet")
+    splits = "[{split: train, path: 'data/train-*'}, {split: test, path: 'data/test-*'}]"
+    card = f"---\nconfigs: [{{config_name: default, data_files: {splits}}}]\n---\n"
+    one, two = parquet(root / "1.parquet", rows=300), parquet(root / "2.parquet", rows=100, start=300)
+    test = parquet(root / "t.parquet", rows=7, start=1000)
+    return {
+        "README.md": card.encode(), "data/train-0.parquet": one.read_bytes(), "data/train-1.parquet": two.read_bytes(),
+        "data/test-0.parquet": test.read_bytes(), "fashion.py": b"raise SystemExit('remote code ran')",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def remote(hub, shards, monkeypatch):
+    """me/pets as a dataset on the server."""
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(datasets.config, "HUB_DATASETS_URL", hub.url + "/datasets/{repo_id}/resolve/{revision}/{path}")
+    monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)  # it is on a host of its own
+    from huggingface_hub import HfFileSystem
+
+    HfFileSystem.clear_instance_cache()
+    return hub.add("me/pets", shards, kind="dataset")
+
+
+# ---------------------------------------------------------------- local files
+
+
+def test_rows_of_a_parquet_file(tmp_path):
+    file = parquet(tmp_path / "pets.parquet", rows=600)
+    rows = open_rows(file, "train", PARTS)
+    assert len(rows) == 540 and len(open_rows(file, "validation", PARTS)) == len(open_rows(file, "test", PARTS)) == 60
+    assert rows.labels == {"label": NAMES}
+    kept = [i for i in range(600) if i % 10 != 9]
+    for k in (0, 8, 9, 300, 539, -1):
+        assert rows[k] == {"image": png(kept[k]), "label": kept[k] % 3}
+    assert rows[1:3] == [rows[1], rows[2]] and set(rows[0]) == {"image", "label"}
+    with pytest.raises(IndexError):
+        rows[540]
+
+
+def test_the_stream_is_read_once(tmp_path, monkeypatch):
+    file = parquet(tmp_path / "pets.parquet", rows=30)
+    first = list(open_rows(file, "train", PARTS))
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    assert list(open_rows(file, "train", PARTS)) == first
+    assert len(open_rows(file, "validation", PARTS)) == 3
+
+
+def test_a_changed_file_is_another_dataset(tmp_path):
+    file = parquet(tmp_path / "pets.parquet", rows=30)
+    open_rows(file, "train", PARTS)
+    parquet(file, rows=20)
+    assert len(open_rows(file, "train", PARTS)) == 18
+
+
+def test_a_folder_of_files_and_max_rows(tmp_path):
+    for i in range(2):
+        parquet(tmp_path / "d" / f"{i}.parquet", rows=20, start=20 * i)
+    assert is_table(tmp_path / "d") and not is_table(tmp_path) and is_table("hub:a/b") and not is_table("fashion-mnist")
+    assert [r["image"] for r in open_rows(tmp_path / "d", "train", PARTS)][-1] == png(38)
+    assert len(open_rows(tmp_path / "d", "train", PARTS, max_rows=5)) == 5
+    with pytest.raises(ConfigError, match="max_rows=0"):
+        open_rows(tmp_path / "d", "train", PARTS, max_rows=0)
+
+
+def test_arrow_files(tmp_path):
+    table(rows=20).save_to_disk(tmp_path / "d")
+    files = [p for p in (tmp_path / "d").iterdir() if p.suffix == ".arrow"]
+    assert len(open_rows(files[0], "train", PARTS)) == 18
+
+
+def test_columns_are_found_or_said(tmp_path, monkeypatch):
+    two = {
+        "photo": ([{"bytes": png(5), "path": None}] * 20, datasets.Image()),
+        "word": (["b", "a"] * 10, datasets.Value("string")),
+    }
+    file = parquet(tmp_path / "two.parquet", rows=20, **two)
+    with pytest.raises(DataError, match=r"which column is the image\? Say it: --image-column. Its columns: picture .*photo"):
+        open_rows(file, "train", PARTS)
+    with pytest.raises(DataError, match=r"no column 'nothing'. Its columns: picture"):
+        open_images(file, image_column="nothing")
+    data = open_images(file, image_column="photo", label_column="word")
+    assert data.labels == {"label": ["a", "b"]} and [data[i][1]["label"] for i in range(4)] == [1, 0, 1, 0]
+    assert np.asarray(data[0][0]).max() == 5
+    monkeypatch.setattr(hub_data, "MOST_LABELS", 3)
+    with pytest.raises(DataError, match="is no label"):
+        open_images(file, image_column="photo", label_column="note")
+
+
+def test_numbers_and_gaps_as_labels(tmp_path):
+    years = ([1999, None, 2001, -1] * 5, datasets.Value("int64"))
+    file = parquet(tmp_path / "years.parquet", rows=20, year=years)
+    data = open_images(file, label_column="year")
+    assert data.labels == {"label": ["1999", "2001"]} and [data[i][1]["label"] for i in range(4)] == [0, -1, 1, -1]
+
+
+def test_pictures_without_labels(tmp_path):
+    datasets.Dataset.from_dict(
+        {"image": [{"bytes": png(1), "path": None}] * 3}, features=datasets.Features({"image": datasets.Image()})
+    ).to_parquet(tmp_path / "x.parquet")
+    data = open_images(tmp_path / "x.parquet")
+    assert data.labels == {} and data[0][1] == {} and len(data) == 3
+
+
+BAD = [
+    ("truncated", lambda p: p.write_bytes(p.read_bytes()[:-40]), "cannot read bad.parquet"),
+    ("empty", lambda p: p.write_bytes(b""), "cannot read bad.parquet"),
+    ("foreign", lambda p: p.write_bytes(b"PK\3\4" * 99), "cannot read bad.parquet"),
+    ("no rows", lambda p: table(rows=0).to_parquet(p), "no rows|cannot read"),
+    ("no picture", lambda p: table(rows=2, image=([None] * 2, datasets.Image())).to_parquet(p), "row 0 has no image"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "change", "message"), BAD, ids=[b[0] for b in BAD])
+def test_a_bad_table_is_one_clear_error_and_leaves_nothing(tmp_path, kind, change, message):
+    file = parquet(tmp_path / "bad.parquet", rows=9)
+    change(file)
+    with pytest.raises(DataError, match=message):
+        open_images(file, image_column="image" if kind == "no picture" else None)
+    assert not list((tmp_path / "zoo-cache").rglob("*.arrow")) and not list((tmp_path / "zoo-cache").rglob(".reading*"))
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    broken = {"image": ([{"bytes": b"no picture", "path": None}] * 9, datasets.Image())}
+    file = parquet(tmp_path / "x.parquet", rows=9, **broken)
+    with pytest.raises(DataError, match=r"row 4 of x.parquet, split 'train', 9 rows"):
+        open_images(file, image_column="image")[4]
+
+
+def test_options_that_do_not_fit_are_said(tmp_path):
+    with pytest.raises(ConfigError, match="image_column: only Hub datasets and Parquet files"):
+        open_images(tmp_path, image_column="x")
+    with pytest.raises(ConfigError, match=r"audio_column.*image_column"):
+        open_images("hub:a/b", audio_column="x")
+    with pytest.raises(ConfigError, match="train, validation, test"):
+        open_rows("hub:a/b", "dev", PARTS)
+
+
+def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
+    import sys
+
+    file = parquet(tmp_path / "x.parquet", rows=2)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=re.escape('pip install "diffusion-zoo[hub-data]"')):
+        open_rows(file, "train", PARTS)
+
+
+@pytest.mark.slow
+def test_rows_go_to_another_process(tmp_path):
+    rows = open_rows(parquet(tmp_path / "x.parquet", rows=20), "train", PARTS)
+    assert rows[3]["label"] == 0
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(rows.__getitem__, [3]) == [rows[3]]
+
+
+# ---------------------------------------------------------------- over the network
+
+
+def test_a_hub_dataset_is_streamed_once_and_then_offline(remote, hub, monkeypatch):
+    data = open_images("hub:me/pets")
+    assert isinstance(data, TableImages) and len(data) == 360 and data.labels == {"label": NAMES}
+    assert data.origin == f"hub:me/pets@{remote.commits[0][0]}, split 'train', 360 rows"
+    assert [np.asarray(data[i][0])[0, 0] for i in (0, 9, 359)] == [0, 10, 398 % 256]
+    assert not any(p.endswith("/fashion.py") for p in hub.paths())
+    assert len(open_images("hub:me/pets", "test")) == 7 and len(open_images("hub:me/pets", "validation")) == 40
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub.log.clear()
+    again = open_images("hub:me/pets")
+    assert len(again) == 360 and again[5][1] == data[5][1] and hub.log == []
+    with pytest.raises(HubError, match=r"offline, and no copy of it"):
+        open_images("hub:me/pets", max_rows=3)
+    with pytest.raises(HubError, match=r"dataset me/other@main: offline"):
+        open_images("hub:me/other")
+
+
+def test_a_pinned_revision_stays_what_it_is(remote, hub, shards):
+    first = remote.commits[0][0]
+    remote.commit({k: v for k, v in shards.items() if k != "data/train-1.parquet"})
+    assert len(open_images(f"hub:me/pets@{first}")) == 360
+    assert len(open_images("hub:me/pets")) == 270
+
+
+@pytest.mark.parametrize(("change", "source", "message"), [
+    ({"private": True}, "hub:me/pets", "dataset me/pets@main: there is no such repository, or it is private"),
+    ({}, "hub:me/nothing", "dataset me/nothing@main: there is no such repository"),
+    ({}, "hub:me/pets@v9", "dataset me/pets@v9: the repository has no revision 'v9'"),
+    ({"gated": True}, "hub:me/pets", "read dataset me/pets@.*: the repository is gated"),
+])  # fmt: skip
+def test_a_dataset_that_cannot_be_had(remote, change, source, message):
+    for name, value in change.items():
+        setattr(remote, name, value)
+    with pytest.raises((HubError, DataError), match=message):
+        open_images(source)
+
+
+def test_a_private_dataset_with_a_token(remote, hub):
+    remote.private = True
+    assert len(open_images("hub:me/pets", token=OWNER)) == 360
+    assert all(OWNER not in s.path + s.query + s.agent for s in hub.log)
+
+
+def test_an_unknown_config_is_said(remote):
+    with pytest.raises(HubError, match=r"dataset me/pets@.*Available: \['default'\]"):
+        open_images("hub:me/pets", config="nothing")
+
+
+def test_a_dataset_with_a_script_is_refused(remote, hub):
+    remote.commit(remote.files | {"pets.py": remote.files["fashion.py"]})
+    with pytest.raises(HubError, match="dataset me/pets@main is made by a script of its own: zoo runs no code"):
+        open_images("hub:me/pets")
+    assert hub.paths() == ["/api/datasets/me/pets"]
+
+
+def test_a_local_folder_of_the_same_name_is_not_taken(remote, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parquet(tmp_path / "me" / "pets" / "x.parquet", rows=3)
+    with pytest.raises(DataError, match="the folder me/pets here"):
+        open_images("hub:me/pets")
+
+
+@pytest.mark.slow
+def test_a_stream_that_breaks_leaves_nothing(remote, hub, tmp_path):
+    hub.fault("train-1.parquet", "status", times=99, status=404)
+    with pytest.raises((HubError, DataError), match="me/pets"):
+        open_images("hub:me/pets")
+    assert not list((tmp_path / "zoo-cache").rglob("*.arrow"))
+    hub.faults.clear()
+    assert len(open_images("hub:me/pets")) == 360
+
+
+SMALL = {
+    "net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "codec.size": 12, "net.patch": 2,
+    "training.batch_size": 4,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_training_on_a_hub_dataset_goes_on_bit_for_bit(remote, tmp_path):
+    """A run that was stopped and resumed has the weights of one that was not; a changed dataset is noticed."""
+    arguments = {"data": "hub:me/pets", "cpu": True, "overrides": SMALL, "preview_every": 0}
+    whole = zoo.train("image/fashion-ddpm", steps=4, out=tmp_path / "a", **arguments)
+    zoo.train("image/fashion-ddpm", steps=4, out=tmp_path / "b", max_minutes=0, **arguments)
+    resumed = zoo.train("image/fashion-ddpm", steps=4, out=tmp_path / "b", resume=True, **arguments)
+    pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert whole.recipe.labels["label"].values == tuple(NAMES)
+    commit = remote.commits[0][0]
+    assert whole.recipe.data.startswith(f"hub:me/pets@{commit}") and whole.recipe.licence == ""
+    text = (tmp_path / "a" / "README.md").read_text()
+    assert "datasets:\n- me/pets" in text and "Fashion-MNIST" not in text and "license" not in text
+    remote.commit(remote.files | {"more.txt": b"x"})
+    with pytest.raises(zoo.ZooError, match=f"data was .*{commit}"):
+        zoo.train("image/fashion-ddpm", steps=4, out=tmp_path / "b", resume=True, **arguments)
+
+
+def test_the_facts_beside_a_copy_are_plain_json(tmp_path):
+    open_rows(parquet(tmp_path / "x.parquet", rows=20), "train", PARTS)
+    (facts,) = (tmp_path / "zoo-cache").rglob("rows.json")
+    assert json.loads(facts.read_text())["columns"] == {"image": "picture", "label": "kind"}
