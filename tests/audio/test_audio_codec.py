@@ -34,12 +34,14 @@ def codec():
     return made
 
 
+@pytest.mark.slow  # librosa loads for seconds
 def test_the_filter_bank_is_librosas(codec):
     ours = codec.tools(torch.device("cpu"))[0].mel_scale.fb.T.numpy()
     theirs = librosa.filters.mel(sr=RATE, n_fft=256, n_mels=64)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_spectrogram_is_librosas(codec):
     x = codec.place(voice())
     theirs = librosa.feature.melspectrogram(y=x.numpy(), sr=RATE, n_fft=256, hop_length=64, n_mels=64, power=1.0)
@@ -48,6 +50,13 @@ def test_the_spectrogram_is_librosas(codec):
     assert high - low == pytest.approx(70 / 20 * np.log(10))
     expected = 2 * (np.log(np.maximum(theirs, np.exp(low))) - low) / (high - low) - 1
     np.testing.assert_allclose(ours, expected.clip(-1, 1), atol=1e-4)
+
+
+def test_a_tone_lies_in_its_band(codec):
+    for hertz, band in ((500, 13), (1000, 27), (2000, 45)):  # nearest centres of librosa.mel_frequencies(66, fmin=0, fmax=4000)
+        t = np.arange(4000) / RATE
+        heard = codec.encode(Waveform(np.sin(2 * np.pi * hertz * t), RATE))[0].mean(1)
+        assert abs(int(heard.argmax()) - band) <= 1, hertz
 
 
 def test_encoded_values_fill_the_range(codec):

@@ -272,6 +272,7 @@ def test_folders_that_cannot_be_are_said(tmp_path, folder):
 SMALL = ["net.channels=16", "net.multipliers=[1]", "net.attention=[false]", "net.emb_dim=16", "training.batch_size=2"]
 
 
+@pytest.mark.slow
 def test_a_folder_trains_and_the_previews_are_sounds(folder, tmp_path):
     out = tmp_path / "run"
     options = [o for s in [*SMALL, "codec.sample_rate=4000", "sampling.steps=1"] for o in ("--set", s)]

@@ -40,11 +40,11 @@ def clips(n, seed=0):
 @pytest.fixture(scope="module")
 def judge():
     torch.manual_seed(0)
-    made = Judge((8, 8, 16), ("a", "b", "c", "d"), RATE, L)
-    x, y = clips(64, seed=9)
+    made = Judge((4, 8, 16), ("a", "b", "c", "d"), RATE, L)
+    x, y = clips(40, seed=9)
     optimizer = torch.optim.Adam(made.parameters(), 0.01)
     made.train()
-    for _ in range(45):
+    for _ in range(40):
         loss = torch.nn.functional.cross_entropy(made(x), y)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
