@@ -86,6 +86,21 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "padding is heard": (
         "zoo/core/rng.py", "row if self.sizes is None else row[: self.sizes[i]]", "row", "tests/test_sizes.py",
     ),
+    # audio
+    "a clip is rounded down": (
+        "zoo/audio/waveform.py", "np.rint(self.samples", "np.floor(self.samples", "tests/audio/test_audio_waveform.py",
+    ),
+    "silence is no silence": ("zoo/audio/codec.py", "level.expm1()", "level.exp()", "tests/audio/test_audio_codec.py"),
+    "a clip of another rate is taken": (
+        "zoo/audio/codec.py", "if item.sample_rate != self.sample_rate:", "if False:", "tests/audio/test_audio_codec.py",
+    ),
+    "held-out clips are trained on": (
+        "zoo/audio/data.py", '~(held["test"] | held["validation"])', '~held["test"]', "tests/audio/test_audio_data.py",
+    ),
+    "confusions the other way round": (
+        "zoo/audio/metrics.py", "heard[labels.cpu() == c].bincount", "labels.cpu()[heard == c].bincount",
+        "tests/audio/test_audio_metrics.py",
+    ),
     # the Hub
     "hashes are not checked": (
         "zoo/hub_address.py", "return sha.hexdigest() == digest", "return True", "tests/hub/test_hub_pull.py",

@@ -1,0 +1,300 @@
+"""The data sets in their files, their public home, and folders of anybody's recordings."""
+
+import functools
+import http.server
+import io
+import shutil
+import struct
+import threading
+import warnings
+import wave
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+
+import zoo
+from zoo.audio import data
+from zoo.audio.data import AudioFolder, download_fsdd, fsdd_hash, open_audio, read_clip
+from zoo.audio.recipes import DIGITS, SPEAKERS, WORDS
+from zoo.audio.waveform import Waveform
+from zoo.cli import main
+from zoo.errors import ConfigError, DataError
+from zoo.registry import get_domain, get_recipe
+
+RATE = 8000
+rng = np.random.default_rng(0)
+
+
+def noise(seconds=0.3, channels=1):
+    x = 0.2 * rng.standard_normal((int(seconds * RATE), channels))
+    return x[:, 0] if channels == 1 else x
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "calls"
+    for label, suffix in (("owl", ".wav"), ("jay", ".flac"), ("crow", ".ogg"), ("tit", ".mp3")):
+        (root / label).mkdir(parents=True)
+        for i in range(2):
+            soundfile.write(root / label / f"{i}_{'ann' if i else 'bob'}{suffix}", noise(), RATE)
+    return root
+
+
+# ---------------------------------------------------------------- the data sets
+
+
+def test_the_digits_splits_are_the_takes(fsdd_file):
+    sizes = {"train": 120, "validation": 60, "test": 60}
+    seen = set()
+    for split, size in sizes.items():
+        clips = open_audio(fsdd_file, split)
+        assert len(clips) == len(open_audio(fsdd_file.parent, split)) == size
+        assert clips.labels == {"label": list(DIGITS), "speaker": list(SPEAKERS)}
+        seen |= {clips[i][0].pcm().tobytes() for i in range(size)}
+    assert len(seen) == 240, "no clip is in two splits"
+    clip, cond = open_audio(fsdd_file, "test")[6]
+    assert cond == {"label": 1, "speaker": 0} and clip.sample_rate == RATE and clip.duration == 0.15
+
+
+def test_the_words_splits_share_no_speaker(words_file):
+    sizes = {s: len(open_audio(words_file, s)) for s in data.SPLITS}
+    assert sizes == {"train": 52, "validation": 8, "test": 20}, "speakers 0 and 9 are held out, 15 to 19 are the file's"
+    clip, cond = open_audio(words_file, "test")[7]
+    assert clip.sample_rate == 16000 and cond == {"label": 1} and open_audio(words_file).labels == {"label": list(WORDS)}
+
+
+def test_a_recipe_gets_the_labels_and_its_own_rate(words_file, fsdd_file):
+    domain, recipe = get_domain("audio"), get_recipe("audio/spec-ddpm")
+    clips = open_audio(words_file)
+    adapted = domain.adapt(recipe, clips)
+    assert adapted.conditions["label"].values == WORDS and "speaker" not in adapted.conditions
+    assert clips[0][0].sample_rate == RATE and clips[0][0].duration == pytest.approx(0.2)
+    assert domain.adapt(recipe, open_audio(fsdd_file)) is recipe
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"plain text"])
+def test_a_damaged_archive_is_named(tmp_path, content):
+    (tmp_path / "fsdd_8k.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"fsdd_8k\.npz"):
+        open_audio(tmp_path)
+
+
+def test_what_is_no_data_is_said(tmp_path, fsdd_file, words_file):
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(DataError, match=r"other\.npz"):
+        open_audio(tmp_path / "other.npz")
+    with pytest.raises(DataError, match="no data at"):
+        open_audio(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="validation"):
+        open_audio(tmp_path, "dev")
+    both = tmp_path / "both"
+    both.mkdir()
+    shutil.copy(fsdd_file, both)
+    shutil.copy(words_file, both)
+    with pytest.raises(DataError, match="one of them"):
+        open_audio(both)
+    with np.load(fsdd_file) as z:
+        np.savez(tmp_path / "fsdd_8k.npz", **{k: z[k] for k in z if k != "offsets"}, offsets=np.zeros(9))
+    with pytest.raises(DataError, match="9 offsets"):
+        open_audio(tmp_path / "fsdd_8k.npz")
+
+
+# ---------------------------------------------------------------- the public home
+
+
+@pytest.fixture
+def home(tmp_path, fsdd_file, monkeypatch):
+    """Loopback HTTP with an archive laid out as GitHub's; what it answers can be changed."""
+    clips = {}
+    with np.load(fsdd_file) as z:
+        for i, (d, s, t) in enumerate(zip(z["digit"], z["speaker"], z["take"], strict=True)):
+            clips[f"{d}_{SPEAKERS[s]}_{t}.wav"] = z["audio"][z["offsets"][i] : z["offsets"][i + 1]]
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        archive.writestr("fsdd-26eb/README.md", "digits")
+        for name in sorted(clips, reverse=True):
+            wav = io.BytesIO()
+            soundfile.write(wav, clips[name], RATE, "PCM_16", format="WAV")
+            archive.writestr(f"fsdd-26eb/recordings/{name}", wav.getvalue())
+    answers = {"bytes": memory.getvalue(), "asked": 0}
+    order = [f"{d}_{s}_{t}.wav" for d in range(10) for s in SPEAKERS for t in (0, 5, 10, 11)]
+    monkeypatch.setattr(data, "FSDD_SHA256", fsdd_hash(order, [clips[n] for n in order]))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            answers["asked"] += 1
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answers["bytes"])
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(data, "FSDD_HOME", f"http://127.0.0.1:{server.server_port}/archive.zip")
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    yield answers
+    server.shutdown()
+
+
+def test_the_public_digits_are_fetched_once_and_checked(home, fsdd_file, tmp_path):
+    for _ in range(2):
+        clips = open_audio("fsdd", "test")
+    assert home["asked"] == 1 and [p.name for p in (tmp_path / "cache" / "fsdd").iterdir()] == ["fsdd_8k.npz"]
+    real = open_audio(fsdd_file, "test")
+    for i in range(0, 60, 7):
+        assert clips[i][1] == real[i][1]
+        np.testing.assert_array_equal(clips[i][0].samples, real[i][0].samples)
+
+
+def test_an_archive_that_was_changed_is_not_kept(home, tmp_path, monkeypatch):
+    good = home["bytes"]
+    home["bytes"] = good[: len(good) // 2]
+    with pytest.raises(DataError, match=r"cannot fetch http.*by hand"):
+        download_fsdd(tmp_path / "d")
+    home["bytes"] = good
+    monkeypatch.setattr(data, "FSDD_SHA256", "0" * 64)
+    with pytest.raises(DataError, match=r"SHA-256.*not kept"):
+        download_fsdd(tmp_path / "d")
+    monkeypatch.setattr(data, "FSDD_HOME", "http://127.0.0.1:9/archive.zip")
+    with pytest.raises(DataError, match="cannot fetch"):
+        download_fsdd(tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.data
+def test_the_hash_is_that_of_the_real_clips(zoo_data):
+    with np.load(zoo_data / "audio" / "fsdd_8k.npz") as z:
+        rows = np.lexsort((z["take"], z["speaker"], z["digit"]))
+        names = [f"{z['digit'][i]}_{SPEAKERS[z['speaker'][i]]}_{z['take'][i]}.wav" for i in rows]
+        audio, offsets = z["audio"], z["offsets"]
+    assert fsdd_hash(names, [audio[offsets[i] : offsets[i + 1]] for i in rows]) == data.FSDD_SHA256
+    assert [len(open_audio(zoo_data / "audio" / "fsdd_8k.npz", s)) for s in data.SPLITS] == [2400, 300, 300]
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_a_folder_is_read_with_its_labels(folder):
+    clips = open_audio(folder)
+    assert len(clips) == 8 and clips.labels == {"label": ["crow", "jay", "owl", "tit"]}
+    assert [clips[i][1]["label"] for i in range(8)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert all(clips[i][0].sample_rate == RATE for i in range(8))
+    clips.at(4000)
+    assert clips[5][0].sample_rate == 4000 and clips[5][0].duration == pytest.approx(0.3)
+
+
+def test_speakers_are_found_by_a_pattern(folder):
+    clips = open_audio(folder, speaker=r"_(?P<speaker>[a-z]+)\.")
+    assert clips.labels["speaker"] == ["ann", "bob"] and clips[1][1] == {"label": 0, "speaker": 0}
+    adapted = get_domain("audio").adapt(get_recipe("audio/spec-ddpm"), clips)
+    assert adapted.conditions["speaker"].free == "draw" and adapted.conditions["label"].free == "drop"
+    for pattern, message in ((r"_([a-z]+)\.", "group"), ("(?P<speaker>[0-9]{5})", "finds no speaker"), ("(", "regular")):
+        with pytest.raises(zoo.ZooError, match=message):
+            open_audio(folder, speaker=pattern)
+
+
+def test_every_tenth_clip_is_held_out(tmp_path):
+    for i in range(21):
+        soundfile.write(tmp_path / f"{i:02d}.wav", noise(), RATE)
+    train, held = AudioFolder(tmp_path), AudioFolder(tmp_path, "validation")
+    assert len(train) == 19 and [p.name for p in held.files] == ["09.wav", "19.wav"]
+    assert train.labels == {} and train[0][1] == {}
+
+
+def truncated(suffix):
+    def write(path):
+        soundfile.write(path, noise(2.0), RATE, format=suffix)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return write
+
+
+BAD = {
+    "empty.wav": (lambda p: p.write_bytes(b""), "the file is empty"),
+    "bare.wav": (lambda p: soundfile.write(p, np.zeros(0), RATE), "no samples"),
+    "silent.wav": (lambda p: soundfile.write(p, np.full(4000, 0.25), RATE), "silent"),
+    "nan.wav": (lambda p: soundfile.write(p, np.array([0.1, np.nan, 0.3]), RATE, "FLOAT"), "NaN"),
+    "text.wav": (lambda p: p.write_text("this is no sound"), "no readable sound"),
+    "picture.mp3": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), "no readable sound"),
+    "half.wav": (truncated("WAV"), "truncated"),
+    "half.flac": (truncated("FLAC"), r"half\.flac"),
+    "half.ogg": (truncated("OGG"), "truncated"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_before_training(folder, name):
+    write, message = BAD[name]
+    write(folder / "owl" / name)
+    with pytest.raises(DataError, match=message) as caught:
+        open_audio(folder)
+    assert name in str(caught.value) and "--skip-unreadable" in str(caught.value)
+    clips = open_audio(folder, skip_unreadable=True)
+    assert len(clips) == 8 and [p.name for p in clips.skipped] == [name]
+
+
+def test_a_stream_of_unknown_length_is_whole(tmp_path):
+    path = tmp_path / "pipe.wav"
+    soundfile.write(path, noise(), RATE)
+    content = bytearray(path.read_bytes())
+    content[4:8] = struct.pack("<I", 0xFFFFFFFF)
+    path.write_bytes(content)
+    assert read_clip(path).duration == pytest.approx(0.3)
+
+
+def test_stereo_is_mixed_down_and_said(tmp_path):
+    left = noise()
+    soundfile.write(tmp_path / "two.wav", np.stack([left, -0.5 * left], 1), RATE, "FLOAT")
+    soundfile.write(tmp_path / "one.wav", left, RATE)
+    with pytest.warns(UserWarning, match=r"1 of 2 clips are mixed down to mono: .*two\.wav has 2 channels"):
+        clips = AudioFolder(tmp_path)
+    np.testing.assert_allclose(clips[1][0].samples, 0.25 * left, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (tmp_path / "two.wav").unlink()
+        AudioFolder(tmp_path)
+
+
+def test_folders_that_cannot_be_are_said(tmp_path, folder):
+    (tmp_path / "bare").mkdir()
+    for path, message in ((tmp_path / "bare", "holds no"), (folder / "owl" / "0_bob.wav", "is one file")):
+        with pytest.raises(DataError, match=message):
+            open_audio(path)
+    soundfile.write(folder / "loose.wav", noise(), RATE)
+    with pytest.raises(DataError, match="mixes loose"):
+        open_audio(folder)
+
+
+SMALL = ["net.channels=16", "net.multipliers=[1]", "net.attention=[false]", "net.emb_dim=16", "training.batch_size=2"]
+
+
+@pytest.mark.slow
+def test_a_folder_trains_and_the_previews_are_sounds(folder, tmp_path):
+    out = tmp_path / "run"
+    options = [o for s in [*SMALL, "codec.sample_rate=4000", "sampling.steps=1"] for o in ("--set", s)]
+    run = [
+        "train",
+        "audio/spec-ddpm",
+        "--cpu",
+        "--data",
+        str(folder),
+        "--out",
+        str(out),
+        "--steps",
+        "2",
+        "--preview-every",
+        "2",
+    ]
+    assert main([*run, *options]) == 0
+    model = zoo.load(out)
+    assert model.recipe.conditions["label"].values == ("crow", "jay", "owl", "tit")
+    clip = model.sample(1, label="owl", seed=0)[0]
+    assert isinstance(clip, Waveform) and clip.sample_rate == 4000
+    previews = sorted((out / "previews" / "0000002").glob("*.wav"))
+    assert len(previews) == 20 and (out / "previews" / "0000002.png").exists()
+    with wave.open(str(previews[0]), "rb") as file:
+        assert file.getframerate() == 4000

@@ -1,0 +1,307 @@
+"""Clips to train on: spoken digits (FSDD), four words of Speech Commands, and any folder of recordings."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.audio.recipes import DIGITS, SPEAKERS
+from zoo.audio.waveform import Waveform, need
+from zoo.domain import Dataset
+from zoo.errors import ConfigError, DataError, one_of
+from zoo.store import write_atomic
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SPLITS = ("train", "validation", "test")
+FSDD_FILE, WORDS_FILE = "fsdd_8k.npz", "speech_commands_4w_16k.npz"
+#: of the digits: the official test takes, and those that nothing trains on and choices are made on
+TEST_TAKES, VALIDATION_TAKES = range(0, 5), range(5, 10)
+#: of the words: every ninth training speaker is held out for choices (25 of 207, 162 clips)
+VALIDATION_SPEAKERS = 9
+#: below this peak a clip counts as silent: one step of 16 bits is 3e-5
+SILENT = 2e-4
+
+
+class Clips(Dataset):
+    """Clips in memory.
+
+    Args:
+        audio: int16 (L,) or float32 (L,) in -1..1 for each clip.
+        sample_rate: Hz.
+        targets: {condition: class numbers (n,)}.
+        labels: {condition: class names}.
+    """
+
+    def __init__(
+        self,
+        audio: Sequence[NDArray[Any]],
+        sample_rate: int,
+        targets: Mapping[str, NDArray[Any]],
+        labels: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.audio, self.sample_rate = list(audio), sample_rate
+        self.targets = {k: np.asarray(v).astype(int) for k, v in targets.items()}
+        self.labels = {k: list(v) for k, v in labels.items()}
+
+    def __len__(self) -> int:
+        return len(self.audio)
+
+    def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
+        x = self.audio[i]
+        samples = x.astype(np.float32) / 32768 if x.dtype == np.int16 else x
+        return Waveform(samples, self.sample_rate), {k: int(v[i]) for k, v in self.targets.items()}
+
+    def at(self, sample_rate: int) -> Clips:
+        """The same clips, at another rate from now on."""
+        if sample_rate != self.sample_rate:
+            self.audio = [self[i][0].resample(sample_rate).samples for i in range(len(self))]
+            self.sample_rate = sample_rate
+        return self
+
+
+def _read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            return {k: z[k] for k in names}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as {what}: {error}.") from error
+
+
+def fsdd(path: Path, split: str = "train") -> Clips:
+    """Free Spoken Digit Dataset (3,000 clips of six speakers, 8 kHz) from `fsdd_8k.npz`.
+
+    "test" are the official takes 0-4, "validation" takes 5-9 of each digit and speaker (300 each), "train" the rest.
+    """
+    z = _read_npz(path, ("audio", "offsets", "digit", "speaker", "speaker_names", "take", "sample_rate"), "FSDD")
+    known = tuple(str(n) for n in z["speaker_names"])
+    if len(z["offsets"]) != len(z["take"]) + 1 or known != SPEAKERS:
+        raise DataError(f"{path} is no FSDD archive: {len(z['offsets'])} offsets, {len(z['take'])} takes, speakers {known}.")
+    held = {"test": np.isin(z["take"], TEST_TAKES), "validation": np.isin(z["take"], VALIDATION_TAKES)}
+    rows = np.flatnonzero(held[split] if split in held else ~(held["test"] | held["validation"]))
+    audio = [z["audio"][z["offsets"][i] : z["offsets"][i + 1]] for i in rows]
+    targets = {"label": z["digit"][rows], "speaker": z["speaker"][rows]}
+    return Clips(audio, int(z["sample_rate"]), targets, {"label": DIGITS, "speaker": known})
+
+
+def speech_commands(path: Path, split: str = "train") -> Clips:
+    """Four words of Speech Commands (1,581 clips of 1 s, 230 speakers, 16 kHz) from `speech_commands_4w_16k.npz`.
+
+    No speaker is in two splits: "test" is the file's own, "validation" every ninth of the other speakers.
+    """
+    z = _read_npz(path, ("audio", "label", "label_names", "speaker", "is_test", "sample_rate"), "Speech Commands")
+    test, held = z["is_test"], z["speaker"] % VALIDATION_SPEAKERS == 0
+    rows = np.flatnonzero({"test": test, "validation": ~test & held, "train": ~test & ~held}[split])
+    names = [str(n) for n in z["label_names"]]
+    return Clips(list(z["audio"][rows]), int(z["sample_rate"]), {"label": z["label"][rows]}, {"label": names})
+
+
+# ---------------------------------------------------------------- the public home of FSDD
+
+PUBLIC = "fsdd"  # the name by which users ask for the public data
+FSDD_COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+FSDD_HOME = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{FSDD_COMMIT}.zip"
+#: SHA-256 over each file's name, a line feed and its samples (int16, little endian), by digit, speaker and take. An
+#: archive's own bytes may change with the compressor of the server that makes it; what it holds may not.
+FSDD_SHA256 = "c29c65c75944f55afdcd595fe823232f13ddc7ca73996c651f702bc12049aa06"
+
+
+def download_fsdd(folder: str | Path, home: str | None = None) -> Path:
+    """Fetch FSDD into `folder`/fsdd_8k.npz, once: its clips are checked by hash before the file gets its name."""
+    path, home = Path(folder) / FSDD_FILE, home or FSDD_HOME
+    if path.exists():
+        return path
+    try:
+        with urllib.request.urlopen(home, timeout=60) as answer:
+            data = answer.read()
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        members = {n.rpartition("/")[2]: n for n in archive.namelist() if "/recordings/" in n and n.endswith(".wav")}
+        key = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
+        facts = sorted((int(m[1]), SPEAKERS.index(m[2]), int(m[3])) for m in map(key.fullmatch, members) if m)
+        names = [f"{d}_{SPEAKERS[s]}_{t}.wav" for d, s, t in facts]
+        audio = [read_clip(name, archive.read(members[name])).pcm() for name in names]
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise DataError(f"cannot fetch {home}: {error}. Put {FSDD_FILE} into {folder} by hand.") from error
+    found = fsdd_hash(names, audio)
+    if found != FSDD_SHA256:
+        raise DataError(f"{home}: its {len(names)} clips have SHA-256 {found}, expected {FSDD_SHA256}: not kept.")
+    digit, speaker, take = np.array(facts, np.uint8).T
+    memory = io.BytesIO()
+    np.savez_compressed(
+        memory,
+        audio=np.concatenate(audio),
+        offsets=np.cumsum([0, *map(len, audio)]),
+        digit=digit,
+        speaker=speaker,
+        speaker_names=np.array(SPEAKERS),
+        take=take,
+        sample_rate=8000,
+    )
+    write_atomic(path, memory.getvalue())
+    return path
+
+
+def fsdd_hash(names: Sequence[str], audio: Sequence[NDArray[np.int16]]) -> str:
+    """SHA-256 of clips and their names, see FSDD_SHA256."""
+    digest = hashlib.sha256()
+    for name, x in zip(names, audio, strict=True):
+        digest.update(f"{name}\n".encode() + x.astype("<i2").tobytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- anybody's recordings
+
+
+def read_clip(path: str | Path, data: bytes | None = None, notes: list[str] | None = None) -> Waveform:
+    """Read a sound file whole (or its bytes, named by `path`); channels are mixed down, which `notes` is told.
+
+    Raises:
+        DataError: empty, silent, truncated, NaN, or no sound file; the message names it.
+    """
+    soundfile = need("soundfile")
+    try:
+        data = Path(path).read_bytes() if data is None else data
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    if not data:
+        raise DataError(f"{path}: the file is empty")
+    _check_whole(path, data)
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, expected = file.samplerate, file.frames
+            x = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: no readable sound file ({str(error) or type(error).__name__})") from error
+    if len(x) < expected:
+        raise DataError(f"{path}: truncated, {len(x)} of {expected} samples")
+    if not x.size:
+        raise DataError(f"{path}: holds no samples")
+    if not np.isfinite(x).all():
+        raise DataError(f"{path}: holds NaN or infinity")
+    if np.abs(x - x.mean(0)).max() < SILENT:
+        raise DataError(f"{path}: silent")
+    if x.shape[1] > 1 and notes is not None:
+        notes.append(f"{path} has {x.shape[1]} channels")
+    return Waveform(x.mean(1), rate)
+
+
+def _check_whole(path: str | Path, data: bytes) -> None:
+    """WAV and OGG say where they end, and libsndfile reads a part of one without a word. (MP3 does not say.)"""
+    if data[:4] == b"RIFF":
+        size = int.from_bytes(data[4:8], "little") + 8
+        if len(data) < size < 0xFFFFFFFF:  # writers of streams put 0 or all ones there
+            raise DataError(f"{path}: truncated, {len(data)} of {size} bytes")
+    if data[:4] == b"OggS":
+        page = data.rfind(b"OggS")
+        if not data[page + 5 : page + 6] or not data[page + 5] & 4:  # the last page carries the flag "end of stream"
+            raise DataError(f"{path}: truncated, its stream has no end")
+
+
+class AudioFolder(Dataset):
+    """All recordings below a folder; with class subfolders their names become the labels.
+
+    Every file is read once at the start, so that a bad one is named before training, not in the middle of it.
+
+    Args:
+        folder: holds WAV, FLAC, OGG or MP3 files, or one subfolder a class.
+        split: "train" leaves out every tenth file of the sorted list, which is "validation" and "test".
+        speaker: regular expression with a group `speaker`, searched in each file's path below the folder, e.g.
+            r"_(?P<speaker>[a-z]+)_": its names become a second condition.
+        skip_unreadable: leave bad files out (they are listed in `skipped`) instead of raising.
+    """
+
+    def __init__(
+        self, folder: str | Path, split: str = "train", *, speaker: str | None = None, skip_unreadable: bool = False
+    ) -> None:
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(f"no folder {folder}. Give a folder of {', '.join(SUFFIXES)} files.")
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not files:
+            raise DataError(f"{folder} holds no {', '.join(SUFFIXES)} files.")
+        loose = [p for p in files if p.parent == folder]
+        if loose and len(loose) < len(files):
+            raise DataError(f"{folder} mixes loose clips ({loose[0].name}, ...) and class subfolders. Use one or the other.")
+        self.skipped: dict[Path, str] = {}
+        notes: list[str] = []
+        for path in files:
+            try:
+                read_clip(path, notes=notes)
+            except DataError as error:
+                self.skipped[path] = str(error)
+        if self.skipped and not skip_unreadable:
+            shown = "; ".join(list(self.skipped.values())[:5])
+            raise DataError(f"{len(self.skipped)} unreadable clip(s): {shown}. Mend or remove them, or use --skip-unreadable.")
+        if notes:
+            warnings.warn(f"{len(notes)} of {len(files)} clips are mixed down to mono: {notes[0]}, ...", stacklevel=2)
+        files = [p for p in files if p not in self.skipped]
+        classes = {} if loose else {p: p.relative_to(folder).parts[0] for p in files}
+        speakers = {} if speaker is None else {p: _speaker(speaker, p.relative_to(folder).as_posix()) for p in files}
+        if len(files) >= 10 or split != "train":
+            files = [p for i, p in enumerate(files) if (i % 10 == 9) == (split != "train")]
+        if not files:
+            raise DataError(f"{folder} leaves no readable clip for the split {split!r}.")
+        self.files, self.sample_rate = files, 0
+        self.names = {k: v for k, v in (("label", classes), ("speaker", speakers)) if v}
+        self.labels = {k: sorted(set(v.values())) for k, v in self.names.items()}
+
+    def at(self, sample_rate: int) -> AudioFolder:
+        """The same clips, read at this rate from now on (0: each at its own)."""
+        self.sample_rate = sample_rate
+        return self
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
+        path = self.files[i]
+        clip = read_clip(path)
+        cond = {k: self.labels[k].index(names[path]) for k, names in self.names.items()}
+        return clip.resample(self.sample_rate or clip.sample_rate), cond
+
+
+def _speaker(pattern: str, name: str) -> str:
+    """The speaker in a file's name."""
+    try:
+        found = re.search(pattern, name)
+        who = found["speaker"] if found else None
+    except (re.error, IndexError) as error:
+        raise ConfigError(f"speaker={pattern!r}: give a regular expression with a group (?P<speaker>...): {error}.") from None
+    if not who:
+        raise DataError(f"speaker={pattern!r} finds no speaker in {name!r}.")
+    return who
+
+
+def open_audio(
+    source: str | Path, split: str = "train", *, speaker: str | None = None, skip_unreadable: bool = False
+) -> Clips | AudioFolder:
+    """FSDD, the words, or a folder of recordings, whichever `source` is.
+
+    "fsdd", where nothing of that name exists, is the public data, fetched once into $ZOO_CACHE (~/.cache/zoo).
+    """
+    if split not in SPLITS:
+        raise one_of("split", split, SPLITS)
+    path = Path(source).expanduser()
+    if str(source) == PUBLIC and not path.exists():
+        path = download_fsdd(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)
+    found = [path / n for n in (FSDD_FILE, WORDS_FILE) if (path / n).exists()]
+    if len(found) > 1:
+        raise DataError(f"{path} holds {found[0].name} and {found[1].name}: give the path of one of them.")
+    path = found[0] if found else path
+    if not path.exists():
+        raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, {FSDD_FILE}, or {PUBLIC!r}.")
+    if path.is_file():
+        if path.suffix != ".npz":
+            raise DataError(f"{path} is one file: give the folder of {', '.join(SUFFIXES)} files, or {FSDD_FILE}.")
+        return (speech_commands if path.name == WORDS_FILE else fsdd)(path, split)
+    return AudioFolder(path, split, speaker=speaker, skip_unreadable=skip_unreadable)
