@@ -135,10 +135,10 @@ def test_what_a_controller_refuses(policy):
         with pytest.raises(error, match=message):
             controller.act(value)
     assert controller.robots[0].history == [] and controller.robots[0].step == 0, "a refused observation leaves no trace"
-    controller.act(good, 1.0)
-    controller.act(good, 1.1)
+    controller.act(good, time_s=1.0)
+    controller.act(good, time_s=1.1)
     with pytest.raises(ConfigError, match="10 Hz"):
-        controller.act(good, 2.1)
+        controller.act(good, time_s=2.1)
     for settings in (
         {"n": 0}, {"executed": 16}, {"ensemble": -1.0}, {"deadline": 0.0}, {"warm_start": 2.0}, {"steps": 0},
         {"sampler": "euler"}, {"colour": 1},

@@ -146,7 +146,7 @@ def test_a_broken_lerobot_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="file-000"):
         open_episodes(folder)
     file.unlink()
-    with pytest.raises(DataError, match="no parquet"):
+    with pytest.raises(DataError, match="cannot be read as parquet"):
         open_episodes(folder)
     (folder / "meta" / "info.json").write_text("{}")
     with pytest.raises(DataError, match=r"info\.json"):

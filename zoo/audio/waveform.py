@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
+from zoo.figure import new_figure, to_picture
 
 EXTRA = 'pip install "diffusion-zoo[audio]"'
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -135,17 +136,12 @@ def _spectrogram(clip: Waveform, ax: Any) -> Any:
 
 def contact_sheet(clips: list[Waveform], titles: list[str], columns: int | None = None) -> Any:
     """Waveforms over spectrograms of all clips, with axes, as a PIL image."""
-    matplotlib = need("matplotlib")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it would keep the figure and pick a window
-    from matplotlib.figure import Figure
-    from PIL import Image
-
     columns = columns or min(len(clips), max(1, round((len(clips) * 1.2) ** 0.5)))
     rows = -(-len(clips) // columns)
     size = (6.0, 3.6) if len(clips) == 1 else (2.1 * columns + 0.6, 1.9 * rows + 0.3)
     names = ("axes.labelsize", "xtick.labelsize", "ytick.labelsize")
-    with matplotlib.rc_context(dict.fromkeys(names, 7) | {"axes.titlesize": 9}):
-        figure = Figure(figsize=size, dpi=100, layout="constrained")
+    figure = new_figure(*size, "audio")
+    with need("matplotlib").rc_context(dict.fromkeys(names, 7) | {"axes.titlesize": 9}):
         grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[1, 2.4] * rows)
         for i in range(rows * columns):
             wave, spectrum = grid[2 * (i // columns)][i % columns], grid[2 * (i // columns) + 1][i % columns]
@@ -158,6 +154,4 @@ def contact_sheet(clips: list[Waveform], titles: list[str], columns: int | None 
             _spectrogram(clips[i], spectrum)
             spectrum.label_outer()
         grid[0][0].set_xlim(0, max(c.duration for c in clips))  # shared by all
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        return to_picture(figure)

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from zoo.errors import DataError, ShapeError
-
-SIDE = 288  # pixels of a plot
-COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75))
+from zoo.figure import new_figure, to_picture
 
 
 class Actions:
@@ -49,8 +46,7 @@ class Actions:
         return self.values
 
     def __repr__(self) -> str:
-        rate = f", {self.rate:g} Hz" if self.rate else ""
-        return f"Actions({self.values.shape[0]} x {', '.join(self.names)} [{self.unit}]{rate})"
+        return f"Actions({self.values.shape[0]} x {', '.join(self.names)} [{self.unit}], {self.rate} Hz)"
 
     def save(self, path: str | Path) -> Path:
         """Write an .npz with action, action_names, unit and rate, as `episodes.npz` names them."""
@@ -62,47 +58,21 @@ class Actions:
         return path
 
     def plot(self, ax: Any = None) -> Any:
-        """The path (two dimensions) or the curves over time: on a matplotlib axis, or as a PIL image."""
-        if ax is not None:
-            if self.values.shape[1] == 2:
-                return ax.plot(*self.values.T, marker="o")
-            return ax.plot(self.values, label=list(self.names))
-        page = Image.new("RGB", (SIDE, SIDE), "white")
-        draw_path(page, self) if self.values.shape[1] == 2 else draw_curves(page, self)
-        return page
+        """A path over the scene (two dimensions, y downwards) or curves: on a matplotlib axis, or as a PIL image."""
+        figure = None if ax is not None else new_figure(4, 4, "policy")
+        ax = figure.add_subplot() if figure is not None else ax
+        if len(self.names) == 2:
+            (line,) = ax.plot(*self.values.T, marker=".", linewidth=1)
+            ax.plot(*self.values[0], marker="o", color=line.get_color())
+            ax.set(xlabel=f"{self.names[0]} ({self.unit})", ylabel=f"{self.names[1]} ({self.unit})", aspect="equal")
+            if self.low is not None and self.high is not None:
+                ax.set(xlim=(self.low[0], self.high[0]), ylim=(self.high[1], self.low[1]))
+        else:
+            steps = np.arange(len(self.values)) / (self.rate or 1)
+            ax.plot(steps, self.values, label=list(self.names))
+            ax.set(xlabel="time (s)" if self.rate else "step", ylabel=self.unit)
+            ax.legend(fontsize=7)
+        return ax if figure is None else to_picture(figure)
 
     def _repr_png_(self) -> bytes:
         return self.plot()._repr_png_()
-
-
-def _span(actions: Actions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The range that a plot covers, never empty."""
-    low = actions.values.min(0) if actions.low is None else actions.low
-    high = actions.values.max(0) if actions.high is None else actions.high
-    return low, np.maximum(high, low + 1e-6)
-
-
-def draw_path(page: Image.Image, actions: Actions, colour: tuple[int, int, int] = COLOURS[0]) -> None:
-    """Two dimensions as a path, y downwards as in a picture; the first step is the largest dot."""
-    low, high = _span(actions)
-    draw, side = ImageDraw.Draw(page), min(page.size)
-    points = [tuple(p) for p in ((actions.values - low) / (high - low) * (side - 20) + 10).tolist()]
-    draw.line(points, fill=colour, width=2)
-    for i, (x, y) in enumerate(points):
-        r = 5 if i == 0 else 3
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-    draw.text((4, 2), f"{actions.names[0]}, {actions.names[1]} [{actions.unit}]", fill="black")
-
-
-def draw_curves(page: Image.Image, actions: Actions) -> None:
-    """Every dimension over the steps, each scaled to its own range."""
-    low, high = _span(actions)
-    draw, (w, h) = ImageDraw.Draw(page), page.size
-    scaled = 1 - (actions.values - low) / (high - low)
-    for d, name in enumerate(actions.names):
-        colour = COLOURS[d % len(COLOURS)]
-        steps = np.linspace(10, w - 10, len(scaled))
-        draw.line(
-            [(float(x), float(10 + y * (h - 20))) for x, y in zip(steps, scaled[:, d], strict=True)], fill=colour, width=2
-        )
-        draw.text((4, 2 + 11 * d), name, fill=colour)

@@ -64,11 +64,6 @@ class PolicyCodec(Codec):
             self.register_buffer(f"{what}_low", torch.zeros(len(names)))
             self.register_buffer(f"{what}_high", torch.zeros(len(names)))
 
-    @property
-    def fitted(self) -> bool:
-        """Whether the ranges come from data."""
-        return bool((self.action_high > self.action_low).any())
-
     def fit(self, dataset: Dataset) -> None:
         """The range of every dimension over all steps of the training episodes."""
         if not isinstance(dataset, Episodes):
@@ -80,7 +75,7 @@ class PolicyCodec(Codec):
 
     def _range(self, what: str) -> tuple[Tensor, Tensor]:
         """(middle, half width) of a range; 1 for the width of a dimension that never moves."""
-        if not self.fitted:
+        if not (self.action_high > self.action_low).any():
             raise CheckpointError("this policy has no statistics of its training data: train it, or load a trained one.")
         low, high = getattr(self, f"{what}_low"), getattr(self, f"{what}_high")
         half = (high - low) / 2
@@ -116,8 +111,7 @@ class PolicyCodec(Codec):
             if set(observation) != set(self.keys):
                 want = ", ".join(self.keys) or "an array"
                 raise ShapeError(f"observation: has {', '.join(map(str, observation))}; give {want}.")
-            parts = [np.asarray(observation[k], np.float64) for k in self.keys]
-            observation = np.concatenate([np.atleast_1d(p) for p in parts], -1)
+            observation = np.concatenate([np.atleast_1d(np.asarray(observation[k], np.float64)) for k in self.keys], -1)
         array = torch.as_tensor(np.asarray(observation), dtype=torch.float32)
         if array.ndim < 1 or array.shape[-1] != len(self.observation_names):
             names = ", ".join(self.observation_names)

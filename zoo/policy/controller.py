@@ -63,6 +63,8 @@ class Controller:
         deadline: seconds that `act` may take. A plan that cannot be finished in time gives the x0 it has; where not even
             one step fits, the last chunk's further actions are carried out, and then its last one is held.
 
+        streams: a number for each environment, whose noise then is the same whatever runs beside it; default 0 to n - 1.
+
     Attributes:
         seconds: how long each call of `act` took.
         late: calls that had no time for a plan; cut: plans that ended before their last step.
@@ -81,6 +83,7 @@ class Controller:
         ensemble: float | None = None,
         warm_start: float | None = None,
         deadline: float | None = None,
+        streams: Sequence[int] | None = None,
         **settings: Any,
     ) -> None:
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
@@ -97,7 +100,7 @@ class Controller:
         asked = {"sampler": sampler, "steps": steps, **settings}
         self.plan = make_plan(policy.recipe, policy.diffusion.schedule, codec, 1, asked)
         self.warm = None if warm_start is None else self.plan.after(warm_start)
-        self.robots = [_Robot(stream=i) for i in range(n or 1)]
+        self.robots = [_Robot(stream=s) for s in streams or range(n or 1)]
         self.seconds: list[float] = []
         self.late = self.cut = self.clipped = 0
         self._step_seconds = 0.0  # the slowest sampling step so far: what the next one may take
@@ -107,12 +110,13 @@ class Controller:
         for i in range(len(self.robots)) if which is None else which:
             self.robots[i] = _Robot(chunks=self.robots[i].chunks, stream=self.robots[i].stream)
 
-    def act(self, observation: Any, time_s: float | None = None) -> NDArray[np.float32]:
+    def act(self, observation: Any, which: Sequence[int] | None = None, *, time_s: float | None = None) -> NDArray[np.float32]:
         """The next action of every environment.
 
         Args:
             observation: the newest one, in the robot's units: (Do,) or a dictionary of parts; with n environments
                 (n, Do) or a dictionary of stacked parts. Every observation enters the window of the last n_obs.
+            which: the environments that it is of, where some have ended; default all.
             time_s: when it was made; where it is given, the rate is checked.
 
         Returns:
@@ -124,17 +128,18 @@ class Controller:
         begin = time.perf_counter()
         flat = self.policy.codec.flat(observation)
         rows = flat[None] if self.n is None else flat
-        if rows.ndim != 2 or len(rows) != len(self.robots):
-            raise ShapeError(f"observation {tuple(flat.shape)}: give one of {len(self.robots)} environments each.")
-        windows = torch.stack([self._window(robot, row) for robot, row in zip(self.robots, rows, strict=True)])
+        robots = self.robots if which is None else [self.robots[i] for i in which]
+        if rows.ndim != 2 or len(rows) != len(robots):
+            raise ShapeError(f"observation {tuple(flat.shape)}: give one of {len(robots)} environments each.")
+        windows = torch.stack([self._window(robot, row) for robot, row in zip(robots, rows, strict=True)])
         encoded = self.policy.codec.condition("observation", windows)  # refused before anything is remembered
-        for robot, window in zip(self.robots, windows, strict=True):
+        for robot, window in zip(robots, windows, strict=True):
             self._check_rate(robot, time_s)
             robot.history = list(window)
-        due = [i for i, robot in enumerate(self.robots) if self.ensemble is not None or not robot.queue]
+        due = [i for i, robot in enumerate(robots) if self.ensemble is not None or not robot.queue]
         if due:
-            self._plan(due, encoded[due], begin)
-        actions = np.stack([self._next(robot) for robot in self.robots])
+            self._plan([robots[i] for i in due], encoded[due], begin)
+        actions = np.stack([self._next(robot) for robot in robots])
         self.seconds.append(time.perf_counter() - begin)
         return actions[0] if self.n is None else actions
 
@@ -151,9 +156,8 @@ class Controller:
             )
         robot.time = now
 
-    def _plan(self, due: list[int], observations: Tensor, begin: float) -> None:
+    def _plan(self, robots: list[_Robot], observations: Tensor, begin: float) -> None:
         """New chunks for some environments, in one batch."""
-        robots = [self.robots[i] for i in due]
         if self.deadline is not None and time.perf_counter() - begin + self._step_seconds > self.deadline:
             self.late += 1
             return
@@ -203,6 +207,5 @@ class Controller:
         """Milliseconds of the calls that planned: median, 95 % and largest."""
         planned = np.array(self.seconds)
         planned = planned[planned > planned.max(initial=0.0) / 10] * 1e3
-        if not len(planned):
-            return {}
-        return {"median": float(np.median(planned)), "p95": float(np.quantile(planned, 0.95)), "largest": float(planned.max())}
+        shares = {"median": 0.5, "p95": 0.95, "largest": 1.0} if len(planned) else {}
+        return {name: round(float(np.quantile(planned, q)), 1) for name, q in shares.items()}

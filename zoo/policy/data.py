@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from zoo.domain import Dataset
 from zoo.errors import DataError, one_of
 
+NUMBERED = ("episode_index", "frame_index")  # LeRobot's columns that put rows in order
 HELD_OUT = 20  # every so many episodes one is for validation
 
 #: corners of gym-pusht's T in pixels from the block's position, at angle 0, in the order of its `get_keypoints`
@@ -187,7 +188,7 @@ def open_lerobot(folder: Path, **window: Any) -> Episodes:
     Observations are all columns `observation.*` of numbers in the order of meta/info.json.
     """
     try:
-        import pyarrow.parquet as parquet
+        import pyarrow.dataset as parquet
     except ImportError:
         raise DataError('LeRobot data need pyarrow: pip install "diffusion-zoo[policy]".') from None
     info_path = folder / "meta" / "info.json"
@@ -200,30 +201,23 @@ def open_lerobot(folder: Path, **window: Any) -> Episodes:
     observed = [k for k in numbers if k.startswith("observation.")]
     if "action" not in numbers or not observed:
         raise DataError(f"{info_path}: needs action and at least one observation.* of numbers; it has {', '.join(features)}.")
-    files = sorted((folder / "data").rglob("*.parquet"))
-    if not files:
-        raise DataError(f"{folder / 'data'} holds no parquet files.")
-    parts: dict[str, list[NDArray[Any]]] = {k: [] for k in ["episode_index", "frame_index", "action", *observed]}
-    for file in files:
-        try:
-            table = parquet.read_table(file, columns=list(parts))
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{file} cannot be read: {error}.") from error
-        for k, rows in parts.items():
-            column = table.column(k).to_pylist()
-            rows.append(np.asarray(column))
-    columns = {k: np.concatenate(rows) for k, rows in parts.items()}
-    order = np.lexsort((columns["frame_index"], columns["episode_index"]))
-    episode = columns["episode_index"][order]
-    ends = np.append(np.flatnonzero(np.diff(episode)) + 1, len(episode))
-    observation = np.concatenate([columns[k][order].reshape(len(order), -1) for k in observed], 1)
+    try:
+        rows = parquet.dataset(folder / "data", format="parquet").to_table(
+            ["episode_index", "frame_index", "action", *observed]
+        )
+        rows = rows.sort_by([(k, "ascending") for k in NUMBERED])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder / 'data'} cannot be read as parquet files: {error}.") from error
+    columns = {k: np.asarray(rows.column(k).to_pylist()) for k in ("episode_index", "action", *observed)}
+    ends = np.append(np.flatnonzero(np.diff(columns["episode_index"])) + 1, rows.num_rows)
+    observation = np.concatenate([columns[k].reshape(rows.num_rows, -1) for k in observed], 1)
     robot = Robot(
         tuple(name for k in observed for name in _feature_names(k, features[k])),
         tuple(_feature_names("action", features["action"])),
         "",
         rate,
     )
-    return Episodes(observation, columns["action"][order], ends, robot, source=str(folder), **window)
+    return Episodes(observation, columns["action"], ends, robot, source=str(folder), **window)
 
 
 def _feature_names(key: str, feature: dict[str, Any]) -> Sequence[str]:

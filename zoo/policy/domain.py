@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from zoo.domain import Dataset, Domain, Samples
 from zoo.errors import ConfigError
-from zoo.policy.actions import COLOURS, SIDE, draw_path
+from zoo.figure import new_figure, to_picture
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, open_episodes
 from zoo.policy.denoiser import PolicyUNet
@@ -58,8 +56,6 @@ class PolicyDomain(Domain):
             "rate": robot.rate,
         }
         conditions = {"observation": ArrayCondition(shape=(dataset.n_obs, len(robot.observation_names)))}
-        if codec == recipe.codec and conditions == recipe.conditions:
-            return recipe
         return recipe.model_copy(update={"codec": codec, "conditions": conditions})
 
     def model(self, recipe: Recipe) -> Model:
@@ -67,18 +63,18 @@ class PolicyDomain(Domain):
 
         return Policy(recipe, self)
 
-    def plot(self, samples: Samples) -> Image.Image:
-        """Paths of two dimensions in one frame, each in its own colour; else a grid of curves."""
-        if samples[0].values.shape[1] == 2:
-            page = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
-            for i, actions in enumerate(samples):
-                draw_path(page, actions, COLOURS[i % len(COLOURS)])
-            return page
-        columns = math.ceil(math.sqrt(len(samples)))
-        page = Image.new("RGB", (columns * SIDE, math.ceil(len(samples) / columns) * SIDE), "white")
+    def plot(self, samples: Samples) -> Any:
+        """Paths of two dimensions in one frame; curves each in a frame of its own."""
+        n = 1 if len(samples[0].names) == 2 else len(samples)
+        columns = math.ceil(math.sqrt(n))
+        rows = math.ceil(n / columns)
+        figure = new_figure(max(4, 3 * columns), max(4, 3 * rows), "policy")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for i, actions in enumerate(samples):
-            page.paste(actions.plot(), (i % columns * SIDE, i // columns * SIDE))
-        return page
+            actions.plot(axes[i % n])
+        for ax in axes[n:]:
+            ax.set_axis_off()
+        return to_picture(figure)
 
     def showcase(self, model: Model, folder: Path) -> None:
         from zoo.policy.evaluate import film

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm.auto import tqdm
 
 from zoo.errors import ConfigError, DataError, one_of
@@ -29,7 +28,7 @@ class Task:
         score: the figure of a step, from (reward, info), whose best over the episode counts.
         successes: {name: whether an episode's best score is one}.
         unit: what the score is, for the protocol.
-        still: the action of doing nothing, from an observation, for the floor.
+        still: the actions of doing nothing, from stacked observations of which episodes, for the floor.
     """
 
     make: Callable[[int, bool], Any]
@@ -38,7 +37,7 @@ class Task:
     score: Callable[[float, dict[str, Any]], float]
     successes: dict[str, Callable[[float], bool]]
     unit: str
-    still: Callable[[Any], Any]
+    still: Callable[[Any, Sequence[int]], Any]
 
 
 @dataclass
@@ -87,7 +86,7 @@ TASKS: dict[str, Task] = {
         score=lambda reward, info: float(info["coverage"]),
         successes={"success": lambda score: score > 0.95, "success_90": lambda score: score > 0.90},
         unit="share of the goal that the block covers",
-        still=lambda observation: observation["agent_pos"],
+        still=lambda observed, running: observed["agent_pos"],
     ),
     "metaworld-push": Task(
         make=_metaworld,
@@ -96,7 +95,7 @@ TASKS: dict[str, Task] = {
         score=lambda reward, info: float(info["success"]),
         successes={"success": lambda score: score >= 1},
         unit="1 when the puck is within 5 cm of its goal",
-        still=lambda observation: np.zeros(4, np.float32),
+        still=lambda observed, running: np.zeros((len(running), 4), np.float32),
     ),
 }
 
@@ -161,14 +160,12 @@ def save_video(episodes: Sequence[Episode], path: str | Path, rate: float = 10.0
         raise DataError("no episode was recorded: ask for pictures (record=4).")
     length = max(map(len, films))
     frames = [np.concatenate([f[min(k, len(f) - 1)] for f in films], 1) for k in range(length)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".gif":
-        pictures = [Image.fromarray(f).quantize(64) for f in frames[::2]]
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(2000 / rate), loop=0, optimize=True)
-        return path
     try:
         import imageio.v3 as imageio
     except ImportError:
-        raise ConfigError('MP4 needs imageio: pip install "diffusion-zoo[policy]", or save a .gif.') from None
-    imageio.imwrite(path, np.stack(frames), fps=rate, codec="libx264")
+        raise ConfigError('films need imageio: pip install "diffusion-zoo[policy]".') from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gif = path.suffix == ".gif"
+    how: dict[str, Any] = {"duration": 2000 / rate, "loop": 0} if gif else {"fps": rate, "codec": "libx264"}
+    imageio.imwrite(path, np.stack(frames[::2] if gif else frames), **how)
     return path

@@ -35,33 +35,16 @@ def run(
     episodes, controllers = [], []
     for first in range(0, len(seeds), BATCH):
         part = seeds[first : first + BATCH]
-        controller = policy.controller(len(part), **settings)
-        # an episode's noise is that of its own seed, whatever runs beside it
-        driver = _Driver(controller, part)
-        episodes += rollout(task, driver, part, record=max(0, record - first))
+        controller = policy.controller(len(part), streams=part, **settings)
+        episodes += rollout(task, controller.act, part, record=max(0, record - first))
         controllers.append(controller)
     return episodes, controllers
 
 
-class _Driver:
-    """Gives a controller of n environments the observations of those that still run."""
-
-    def __init__(self, controller: Controller, seeds: Sequence[int]) -> None:
-        self.controller, self.robots = controller, list(controller.robots)
-        for robot, seed in zip(self.robots, seeds, strict=True):
-            robot.stream = seed
-
-    def __call__(self, observations: Any, running: Sequence[int]) -> Any:
-        self.controller.robots = [self.robots[i] for i in running]
-        return self.controller.act(observations)
-
-
 def summary(task: Task, episodes: Sequence[Episode]) -> dict[str, float]:
     """Mean best reward, and the share of episodes that succeed, by each of the task's measures."""
-    found = {"best_reward": float(np.mean([e.reward for e in episodes]))}
-    for name, test in task.successes.items():
-        found[name] = float(np.mean([test(e.score) for e in episodes]))
-    return found
+    shares = {name: float(np.mean([test(e.score) for e in episodes])) for name, test in task.successes.items()}
+    return {"best_reward": float(np.mean([e.reward for e in episodes]))} | shares
 
 
 def evaluate_policy(
@@ -72,7 +55,6 @@ def evaluate_policy(
     seed: int = 0,
     data: Any = None,
     judge: Any = None,
-    record: int = 0,
     video: str | Path | None = None,
     progress: bool | None = None,
     **settings: Any,
@@ -82,7 +64,7 @@ def evaluate_policy(
     Args:
         split: "test" starts the environments from seeds 100000 on, "validation" from 200000 on.
         seed: of the policy's own noise.
-        record, video: how many episodes go into a GIF or MP4 at this path.
+        video: a GIF or MP4 of the first four episodes is written to this path.
         **settings: of the controller: sampler, steps, executed, ensemble, warm_start; default DDIM with 10 steps.
 
     Raises:
@@ -93,11 +75,11 @@ def evaluate_policy(
     name = model.recipe.name
     task, seeds = get_task(name), [FIRST_SEED[split] + i for i in range(n)]
     start = time.perf_counter()
-    episodes, controllers = run(model, task, seeds, record=record or (4 if video else 0), seed=seed, **settings)
+    episodes, controllers = run(model, task, seeds, record=4 if video else 0, seed=seed, **settings)
     seconds = time.perf_counter() - start
     if video:
         save_video(episodes, video, model.codec.rate or 10.0)
-    still = rollout(task, lambda observed, running: _each(task, observed, len(running)), seeds[: min(n, BATCH)])
+    still = rollout(task, task.still, seeds[:BATCH])
     own, floor, ceiling = summary(task, episodes), summary(task, still), DEMONSTRATORS.get(name, {})
     metrics: dict[str, dict[str, Any]] = {
         k: {"value": v, "ceiling": ceiling.get(k), "floor": floor[k], "better": "higher"} for k, v in own.items()
@@ -111,7 +93,6 @@ def evaluate_policy(
         "value": float(np.median(times)) if times else None, "ceiling": None, "floor": None, "better": "lower",
     }  # fmt: skip
     first = controllers[0]
-    latency = {k: round(v, 1) for k, v in first.latency().items()}
     return {
         "metrics": metrics,
         "per_episode": [{"seed": e.seed, "reward": e.reward, "score": e.score, "success": e.success} for e in episodes],
@@ -131,7 +112,7 @@ def evaluate_policy(
             "ceiling": "the human demonstrators of the training data, replayed" if ceiling else "none",
             "floor": f"a policy that stays where it is, {len(still)} episodes",
             "clipped": f"{sum(c.clipped for c in controllers)} numbers of actions outside the training data's range",
-            "latency_ms_batch": {"environments": min(n, BATCH), **latency},
+            "latency_ms_batch": {"environments": min(n, BATCH), **first.latency()},
             "seconds": round(seconds, 1),
             "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
             "weights": "EMA",
@@ -141,8 +122,6 @@ def evaluate_policy(
 
 def film(policy: Any, folder: Path, n: int = 4) -> None:
     """rollouts.gif of n validation episodes, and samples.png: each at five moments, from left to right."""
-    if not isinstance(policy, Policy):
-        raise ConfigError(f"{policy!r} is no policy.")
     task = get_task(policy.recipe.name)
     seeds = [FIRST_SEED["validation"] + i for i in range(n)]
     episodes, _ = run(policy, task, seeds, record=n, seed=0)
@@ -150,9 +129,3 @@ def film(policy: Any, folder: Path, n: int = 4) -> None:
     moments = [[e.frames[round(k * (len(e.frames) - 1) / 4)] for k in range(5)] for e in episodes]
     page = np.concatenate([np.concatenate(row, 1) for row in moments])
     Image.fromarray(page).save(folder / "samples.png")
-
-
-def _each(task: Task, observed: Any, running: int) -> Any:
-    """The action of doing nothing for every running episode."""
-    rows = [{k: v[i] for k, v in observed.items()} if isinstance(observed, dict) else observed[i] for i in range(running)]
-    return np.stack([task.still(row) for row in rows])
