@@ -8,6 +8,8 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 # `pytest` alone runs the fast tests (pyproject.toml); this is what CI runs
 CI_TESTS = not gpu and not online and not data
+# one worker a core, each with one thread; files stay whole, as their tests share what is slow to build
+PYTEST   = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: help sample test fast lint format clean
 
@@ -22,10 +24,10 @@ sample: $(VENV)/.base
 	$(BIN)/zoo sample image/fashion-ddpm -n 16 --seed 0 -o $(OUT)
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -m "$(CI_TESTS)"
+	$(PYTEST) -m "$(CI_TESTS)"
 
 fast: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
