@@ -24,7 +24,6 @@ BATCH = 50  # episodes in step with each other
 #: what the demonstrators reach: Push-T, 206 episodes replayed (README of the data); their best reward, coverage shares
 DEMONSTRATORS = {
     "pusht-keypoints": {"best_reward": 0.946, "success": 7 / 206, "success_90": 97 / 206},
-    "metaworld-push": {"success": 1.0},  # only episodes in which the scripted expert succeeds are kept
 }
 
 
