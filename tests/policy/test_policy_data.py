@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo.errors import ConfigError, DataError
-from zoo.policy.data import PUSHT, Episodes, Robot, keypoints, open_episodes, pusht_observation
+from zoo.policy.data import PUSHT, Episodes, Robot, keypoints, open_episodes, pusht_mirrored, pusht_observation
 
 ROBOT = Robot(("o",), ("a", "b"), "metre", 20.0)
 
@@ -165,10 +165,52 @@ def test_the_corners_are_those_of_the_environment():
     np.testing.assert_allclose(turned, [*observation["environment_state"], 7, 8], atol=1e-9)
 
 
+def pushes(env, pose, agent, actions):
+    """(observations, coverages) of actions from a start."""
+    env.reset(seed=0)
+    base = env.unwrapped
+    base.block.angle, base.block.position = pose[2], tuple(pose[:2])  # the angle first: it moves the position
+    base.agent.position, base.agent.velocity = tuple(agent), (0, 0)
+    base.space.step(1e-6)
+    rows, coverages = [], []
+    for action in actions:
+        observation, _, _, _, info = env.step(action)
+        rows.append(np.concatenate([observation["environment_state"], observation["agent_pos"]]))
+        coverages.append(info["coverage"])
+    return np.array(rows), np.array(coverages)
+
+
+def test_the_environment_moves_a_mirror_image_like_the_original():
+    gymnasium = pytest.importorskip("gymnasium")
+    pytest.importorskip("gym_pusht")
+    env = gymnasium.make("gym_pusht/PushT-v0", obs_type="environment_state_agent_pos")
+    pose, agent = np.array([230.0, 290.0, 0.4]), np.array([120.0, 330.0])
+    actions = np.linspace([150, 330], [330, 300], 25)  # through the T: it turns and moves
+    seen, coverage = pushes(env, pose, agent, actions)
+    image, mirrored = pusht_mirrored(seen, actions)
+    turned = np.array([512 - pose[1], 512 - pose[0], np.pi / 2 - pose[2]])
+    replayed, same = pushes(env, turned, 512 - agent[::-1], mirrored)
+    assert np.abs(seen[-1] - seen[0]).max() > 50, "the T is pushed"
+    np.testing.assert_allclose(replayed, image, atol=0.5)
+    np.testing.assert_allclose(same, coverage, atol=0.01)
+    np.testing.assert_allclose(pusht_mirrored(image, mirrored)[0], seen)
+
+
+def test_images_are_of_the_same_split():
+    lengths = (8,) * 40
+    observation, action, ends = arrays(lengths)
+    mirror = lambda o, a: (-o, -a)  # noqa: E731
+    for split, count in (("train", 38), ("validation", 2)):
+        data = Episodes(observation, action, ends, ROBOT, split=split, mirror=mirror)
+        assert len(data.episodes) == 2 * count and len({i for i, _ in data.windows}) == 2 * count
+        own, images = data.episodes[:count], data.episodes[count:]
+        assert all((a == -b).all() for (_, a), (_, b) in zip(own, images, strict=True))
+
+
 @pytest.mark.data
 def test_the_demonstrations(zoo_data):
     data = open_episodes(zoo_data / "policy")
-    assert data.robot == PUSHT and len(data.episodes) == 196 and len(data.episodes[0][0]) == len(data.episodes[0][1])
-    assert len(open_episodes(zoo_data / "policy", "validation").episodes) == 10
+    assert data.robot == PUSHT and len(data.episodes) == 2 * 196 and len(data.episodes[0][0]) == len(data.episodes[0][1])
+    assert len(open_episodes(zoo_data / "policy", "validation").episodes) == 2 * 10
     raw = np.load(zoo_data / "policy" / "pusht_demos.npz")
     np.testing.assert_allclose(data.episodes[0][0][:, 16:], raw["state"][: len(data.episodes[0][0]), :2])

@@ -62,7 +62,6 @@ class Controller:
         warm_start: start each plan from the last chunk, moved on, and run only this share of the sampling steps.
         deadline: seconds that `act` may take. A plan that cannot be finished in time gives the x0 it has; where not even
             one step fits, the last chunk's further actions are carried out, and then its last one is held.
-
         streams: a number for each environment, whose noise then is the same whatever runs beside it; default 0 to n - 1.
 
     Attributes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ HELD_OUT = 20  # every so many episodes one is for validation
 
 #: corners of gym-pusht's T in pixels from the block's position, at angle 0, in the order of its `get_keypoints`
 T_CORNERS = np.array([[-60, 0], [60, 0], [60, 30], [-60, 30], [-15, 30], [15, 30], [15, 120], [-15, 120]], np.float64)
+T_MIRROR = [1, 0, 3, 2, 5, 4, 7, 6, 8]  # which corner each becomes in a mirror on the T's axis; the last is the agent
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Episodes(Dataset):
         robot: names, unit and rate.
         horizon, n_obs, executed: sizes of the window, see the module.
         split: "validation" (and "test") is every twentieth episode, "train" the others.
+        mirror: (observations, actions) of an episode -> those of its mirror image, which then is one more episode.
 
     Raises:
         DataError: arrays that do not fit each other, numbers that are not finite, episodes shorter than a window's
@@ -70,6 +72,7 @@ class Episodes(Dataset):
         n_obs: int = 2,
         executed: int = 8,
         split: str = "train",
+        mirror: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]] | None = None,
         source: str = "the data",
     ) -> None:
         observations, actions, ends = check(observations, actions, ends, executed, source)
@@ -79,8 +82,10 @@ class Episodes(Dataset):
         if len(bounds) >= HELD_OUT:
             bounds = [b for i, b in enumerate(bounds) if (i % HELD_OUT == HELD_OUT - 1) == (split != "train")]
         self.episodes = [(observations[a:b], actions[a:b]) for a, b in bounds]
+        if mirror is not None:  # after the split: an image of a held-out episode is held out, too
+            self.episodes += [mirror(*episode) for episode in self.episodes]
         self.windows = [
-            (episode, first) for episode, (a, b) in enumerate(bounds) for first in range(1 - n_obs, b - a - horizon + executed)
+            (i, first) for i, (_, a) in enumerate(self.episodes) for first in range(1 - n_obs, len(a) - horizon + executed)
         ]
 
     def __len__(self) -> int:
@@ -135,6 +140,12 @@ def pusht_observation(state: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate([corners.reshape(*corners.shape[:-2], 16), state[..., :2]], -1)
 
 
+def pusht_mirrored(observation: NDArray[Any], action: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A Push-T episode in the mirror x + y = 512, which leaves goal and walls as they are: a demonstration, too."""
+    points = 512 - observation.reshape(-1, 9, 2)[:, T_MIRROR, ::-1]
+    return points.reshape(-1, 18), 512 - action[:, ::-1]
+
+
 PUSHT = Robot((*(f"corner_{i}_{axis}" for i in range(8) for axis in "xy"), "agent_x", "agent_y"), ("x", "y"), "pixel", 10.0)
 
 
@@ -162,6 +173,7 @@ def open_npz(path: Path, **window: Any) -> Episodes:
         if arrays["state"].shape[1:] != (5,):
             raise DataError(f"{path}: state {arrays['state'].shape} must be (steps, 5) as in Push-T; or give `observation`.")
         observation, robot = pusht_observation(arrays["state"].astype(np.float64)), PUSHT
+        window["mirror"] = pusht_mirrored
     else:
         observation = arrays["observation"]
         robot = Robot(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from zoo.errors import ConfigError, DataError, one_of
+from zoo.figure import save_film
 
 MISSING = 'the environment {} is not installed ({}): pip install "diffusion-zoo[{}]".'
 
@@ -54,7 +55,7 @@ class Episode:
 
 def _pusht(seed: int, pictures: bool) -> Any:
     try:
-        import gym_pusht  # noqa: F401  # registers the environment
+        import gym_pusht  # noqa: F401  # registers it
         import gymnasium
     except ImportError as error:
         raise ConfigError(MISSING.format("gym_pusht/PushT-v0", error, "policy")) from None
@@ -153,19 +154,8 @@ def rollout(
 
 def save_video(episodes: Sequence[Episode], path: str | Path, rate: float = 10.0) -> Path:
     """The recorded episodes side by side as GIF or MP4, `rate` frames a second; finished ones hold their last picture."""
-    path, films = Path(path), [e.frames for e in episodes if e.frames]
-    if path.suffix not in (".gif", ".mp4"):
-        raise DataError(f"cannot save {path}: a rollout is saved as .gif or .mp4.")
+    films = [e.frames for e in episodes if e.frames]
     if not films:
         raise DataError("no episode was recorded: ask for pictures (record=4).")
-    length = max(map(len, films))
-    frames = [np.concatenate([f[min(k, len(f) - 1)] for f in films], 1) for k in range(length)]
-    try:
-        import imageio.v3 as imageio
-    except ImportError:
-        raise ConfigError('films need imageio: pip install "diffusion-zoo[policy]".') from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    gif = path.suffix == ".gif"
-    how: dict[str, Any] = {"duration": 2000 / rate, "loop": 0} if gif else {"fps": rate, "codec": "libx264"}
-    imageio.imwrite(path, np.stack(frames[::2] if gif else frames), **how)
-    return path
+    frames = [np.concatenate([f[min(k, len(f) - 1)] for f in films], 1) for k in range(max(map(len, films)))]
+    return save_film(frames, path, rate, "policy")
