@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import hub
+from zoo.domain import Dataset
 from zoo.errors import ConfigError, DataError, HubError, one_of
 from zoo.hub_address import PREFIX, Address
 
@@ -92,12 +93,43 @@ class Rows(Sequence[dict[str, Any]]):
         return Rows, (self.path, self.labels, self.origin, self.classes, self.numbers)
 
 
+class Table(Dataset):
+    """Rows as a dataset; a domain's own adds `__getitem__`, from `item`."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.labels, self.origin = rows, rows.labels, rows.origin
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def item(self, i: int, part: str) -> tuple[bytes, str, dict[str, Any]]:
+        """(the medium's bytes, what to call it, its labels) of row i."""
+        row = self.rows[i]
+        return row[part], f"row {i} of {self.origin}", {k: row[k] for k in self.labels}
+
+
 def is_table(source: str | Path) -> bool:
     """Whether this names a Hub dataset ("hub:owner/name[@revision]") or Parquet or Arrow files."""
     if str(source).startswith(PREFIX):
         return True
     path = Path(source).expanduser()
     return path.suffix in TABLES or (path.is_dir() and any(p.suffix in TABLES for p in path.iterdir()))
+
+
+def table_options(source: str | Path, columns: Mapping[str, str | None], table: Mapping[str, Any], what: str) -> bool:
+    """Whether `source` is a table, with the options for one checked: the columns a domain asks for, and all others.
+
+    Raises:
+        ConfigError: an unknown option, or one that is given of data that are no table. `what` says what data these are.
+    """
+    for key in table:
+        if key not in TABLE_OPTIONS:
+            raise one_of(f"option of {what} data", key, (*columns, *TABLE_OPTIONS))
+    if is_table(source):
+        return True
+    if given := [k for k, v in {**columns, **table}.items() if v is not None]:
+        raise ConfigError(f"{', '.join(given)}: only Hub datasets and Parquet files have columns; {source} is none of them.")
+    return False
 
 
 def open_rows(

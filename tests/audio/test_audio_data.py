@@ -250,7 +250,7 @@ def test_stereo_is_mixed_down_and_said(tmp_path):
     left = noise()
     soundfile.write(tmp_path / "two.wav", np.stack([left, -0.5 * left], 1), RATE, "FLOAT")
     soundfile.write(tmp_path / "one.wav", left, RATE)
-    with pytest.warns(UserWarning, match=r"1 of 2 clips are mixed down to mono: .*two\.wav has 2 channels"):
+    with pytest.warns(UserWarning, match=r"1 clip.s. are mixed down to mono: .*two\.wav has 2 channels"):
         clips = AudioFolder(tmp_path)
     np.testing.assert_allclose(clips[1][0].samples, 0.25 * left, atol=1e-6)
     with warnings.catch_warnings():

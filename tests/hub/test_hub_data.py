@@ -160,6 +160,31 @@ def test_pictures_without_labels(tmp_path):
     assert data.labels == {} and data[0][1] == {} and len(data) == 3
 
 
+def test_sounds_with_labels(tmp_path):
+    from zoo.audio.data import open_audio
+    from zoo.audio.waveform import Waveform
+    from zoo.registry import get_domain, get_recipe
+
+    sounds = [Waveform(0.2 * np.sin(np.arange(900) / (3 + i)).astype(np.float32), 4000) for i in range(20)]
+    paths = [sound.save(tmp_path / f"{i}.wav") for i, sound in enumerate(sounds)]
+    columns = {
+        "word": [("no", "yes")[i % 2] for i in range(20)],
+        "clip": [{"bytes": p.read_bytes(), "path": p.name} for p in paths],
+    }
+    # cast, as encoding needs another library
+    datasets.Dataset.from_dict(columns).cast_column("clip", datasets.Audio(decode=False)).to_parquet(tmp_path / "x.parquet")
+    train, held = (open_audio(tmp_path / "x.parquet", split, label_column="word") for split in ("train", "validation"))
+    assert (len(train), len(held)) == (18, 2) and train.labels == {"label": ["no", "yes"]}
+    clip, cond = train[9]
+    assert (clip.sample_rate, cond) == (4000, {"label": 0}), "row 9 is held out, row 10 is a no"
+    np.testing.assert_allclose(clip.samples, sounds[10].samples, atol=2**-15)
+    recipe = get_domain("audio").adapt(get_recipe("audio/spec-ddpm"), train)
+    assert recipe.conditions.keys() == {"label"} and train[0][0].sample_rate == 8000
+    assert train.attributed(recipe).licence == "", "of a user's own data no licence is known"
+    with pytest.raises(ConfigError, match="audio_column: only Hub datasets and Parquet files"):
+        open_audio(tmp_path / "0.wav", audio_column="x")
+
+
 BAD = [
     ("truncated", lambda p: p.write_bytes(p.read_bytes()[:-40]), "cannot read bad.parquet"),
     ("empty", lambda p: p.write_bytes(b""), "cannot read bad.parquet"),

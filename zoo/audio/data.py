@@ -20,6 +20,8 @@ from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.audio.waveform import Waveform, need
 from zoo.domain import Dataset
 from zoo.errors import ConfigError, DataError, one_of
+from zoo.folder import Folder
+from zoo.hub_data import Part, Table, open_rows, table_options
 from zoo.store import write_atomic
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -62,12 +64,11 @@ class Clips(Dataset):
         samples = x.astype(np.float32) / 32768 if x.dtype == np.int16 else x
         return Waveform(samples, self.sample_rate), {k: int(v[i]) for k, v in self.targets.items()}
 
-    def at(self, sample_rate: int) -> Clips:
-        """The same clips, at another rate from now on."""
+    def at(self, sample_rate: int) -> None:
+        """From now on at another rate."""
         if sample_rate != self.sample_rate:
             self.audio = [self[i][0].resample(sample_rate).samples for i in range(len(self))]
             self.sample_rate = sample_rate
-        return self
 
 
 def _read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:
@@ -207,67 +208,52 @@ def _check_whole(path: str | Path, data: bytes) -> None:
             raise DataError(f"{path}: truncated, its stream has no end")
 
 
-class AudioFolder(Dataset):
-    """All recordings below a folder; with class subfolders their names become the labels.
+class _AtRate:
+    """Clips that are read when they are asked for, at `sample_rate` Hz (0: each at its own)."""
 
-    Every file is read once at the start, so that a bad one is named before training, not in the middle of it.
+    sample_rate = 0
+
+    def at(self, sample_rate: int) -> None:
+        """From now on at this rate."""
+        self.sample_rate = sample_rate
+
+    def resampled(self, clip: Waveform) -> Waveform:
+        return clip.resample(self.sample_rate or clip.sample_rate)
+
+
+class AudioFolder(_AtRate, Folder):
+    """All recordings (WAV, FLAC, OGG, MP3) below a folder, see `zoo.folder.Folder`.
 
     Args:
-        folder: holds WAV, FLAC, OGG or MP3 files, or one subfolder a class.
-        split: "train" leaves out every tenth file of the sorted list, which is "validation" and "test".
         speaker: regular expression with a group `speaker`, searched in each file's path below the folder, e.g.
             r"_(?P<speaker>[a-z]+)_": its names become a second condition.
-        skip_unreadable: leave bad files out (they are listed in `skipped`) instead of raising.
     """
 
     def __init__(
         self, folder: str | Path, split: str = "train", *, speaker: str | None = None, skip_unreadable: bool = False
     ) -> None:
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise DataError(f"no folder {folder}. Give a folder of {', '.join(SUFFIXES)} files.")
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not files:
-            raise DataError(f"{folder} holds no {', '.join(SUFFIXES)} files.")
-        loose = [p for p in files if p.parent == folder]
-        if loose and len(loose) < len(files):
-            raise DataError(f"{folder} mixes loose clips ({loose[0].name}, ...) and class subfolders. Use one or the other.")
-        self.skipped: dict[Path, str] = {}
         notes: list[str] = []
-        for path in files:
-            try:
-                read_clip(path, notes=notes)
-            except DataError as error:
-                self.skipped[path] = str(error)
-        if self.skipped and not skip_unreadable:
-            shown = "; ".join(list(self.skipped.values())[:5])
-            raise DataError(f"{len(self.skipped)} unreadable clip(s): {shown}. Mend or remove them, or use --skip-unreadable.")
+        super().__init__(folder, split, SUFFIXES, "clip", lambda path: read_clip(path, notes=notes), skip_unreadable)
         if notes:
-            warnings.warn(f"{len(notes)} of {len(files)} clips are mixed down to mono: {notes[0]}, ...", stacklevel=2)
-        files = [p for p in files if p not in self.skipped]
-        classes = {} if loose else {p: p.relative_to(folder).parts[0] for p in files}
-        speakers = {} if speaker is None else {p: _speaker(speaker, p.relative_to(folder).as_posix()) for p in files}
-        if len(files) >= 10 or split != "train":
-            files = [p for i, p in enumerate(files) if (i % 10 == 9) == (split != "train")]
-        if not files:
-            raise DataError(f"{folder} leaves no readable clip for the split {split!r}.")
-        self.files, self.sample_rate = files, 0
-        self.names = {k: v for k, v in (("label", classes), ("speaker", speakers)) if v}
-        self.labels = {k: sorted(set(v.values())) for k, v in self.names.items()}
-
-    def at(self, sample_rate: int) -> AudioFolder:
-        """The same clips, read at this rate from now on (0: each at its own)."""
-        self.sample_rate = sample_rate
-        return self
-
-    def __len__(self) -> int:
-        return len(self.files)
+            warnings.warn(f"{len(notes)} clip(s) are mixed down to mono: {notes[0]}, ...", stacklevel=2)
+        self.speakers: dict[Path, str] = {}
+        if speaker is not None:
+            self.speakers = {p: _speaker(speaker, p.relative_to(self.folder).as_posix()) for p in self.files}
+            self.labels["speaker"] = sorted(set(self.speakers.values()))
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
-        path = self.files[i]
-        clip = read_clip(path)
-        cond = {k: self.labels[k].index(names[path]) for k, names in self.names.items()}
-        return clip.resample(self.sample_rate or clip.sample_rate), cond
+        cond, path = self.conditions(i), self.files[i]
+        if self.speakers:
+            cond["speaker"] = self.labels["speaker"].index(self.speakers[path])
+        return self.resampled(read_clip(path)), cond
+
+
+class TableClips(_AtRate, Table):
+    """Recordings of a Hub dataset or of Parquet files, see `zoo.hub_data.open_rows`; labels where it has a column of them."""
+
+    def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
+        data, name, cond = self.item(i, "audio")
+        return self.resampled(read_clip(name, data)), cond
 
 
 def _speaker(pattern: str, name: str) -> str:
@@ -283,14 +269,32 @@ def _speaker(pattern: str, name: str) -> str:
 
 
 def open_audio(
-    source: str | Path, split: str = "train", *, speaker: str | None = None, skip_unreadable: bool = False
-) -> Clips | AudioFolder:
-    """FSDD, the words, or a folder of recordings, whichever `source` is.
+    source: str | Path,
+    split: str = "train",
+    *,
+    speaker: str | None = None,
+    skip_unreadable: bool = False,
+    audio_column: str | None = None,
+    label_column: str | None = None,
+    **table: Any,
+) -> Clips | AudioFolder | TableClips:
+    """FSDD, the words, a folder of recordings, a Hub dataset or Parquet files, whichever `source` is.
 
-    "fsdd", where nothing of that name exists, is the public data, fetched once into $ZOO_CACHE (~/.cache/zoo).
+    Args:
+        source: a path; "hub:owner/name[@revision]"; or "fsdd", where nothing of that name exists: the public data,
+            fetched once into $ZOO_CACHE (~/.cache/zoo).
+        speaker, skip_unreadable: of a folder, see `AudioFolder`.
+        audio_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.hub_data.open_rows`.
     """
     if split not in SPLITS:
         raise one_of("split", split, SPLITS)
+    columns = {"audio_column": audio_column, "label_column": label_column}
+    if table_options(source, columns, table, "sound"):
+        parts = (
+            Part("audio", "Audio", ("audio", "sound", "speech", "wav"), audio_column),
+            Part("label", "ClassLabel", ("label", "labels", "class", "word"), label_column, needed=False),
+        )
+        return TableClips(open_rows(source, split, parts, **table))
     path = Path(source).expanduser()
     if str(source) == PUBLIC and not path.exists():
         path = download_fsdd(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)

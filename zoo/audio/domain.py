@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.audio.codec import SpectrogramCodec
-from zoo.audio.data import AudioFolder, Clips, open_audio
+from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
 from zoo.domain import Dataset, Domain, Samples
@@ -42,7 +42,7 @@ class AudioDomain(Domain):
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         """The recipe with the dataset's labels; the dataset's clips come at the recipe's rate from now on."""
-        if isinstance(dataset, (Clips, AudioFolder)):
+        if isinstance(dataset, (Clips, AudioFolder, TableClips)):
             dataset.at(self.codec(recipe.codec).sample_rate)
         found = {k: tuple(v) for k, v in dataset.labels.items()}
         if found == {k: c.values for k, c in recipe.labels.items()}:

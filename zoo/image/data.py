@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zoo.domain import Dataset
-from zoo.errors import ConfigError, DataError, one_of
-from zoo.hub_data import TABLE_OPTIONS, Part, Rows, is_table, open_rows
+from zoo.errors import DataError, one_of
+from zoo.folder import Folder
+from zoo.hub_data import Part, Table, open_rows, table_options
 from zoo.image.recipes import FASHION
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -119,75 +120,27 @@ def read_picture(source: Path | io.BytesIO, name: str) -> Image.Image:
         raise DataError(f"{name}: {error}") from error
 
 
-class TableImages(Dataset):
+class TableImages(Table):
     """Pictures of a Hub dataset or of Parquet files, see `zoo.hub_data.open_rows`; labels where it has a column of them."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows, self.labels, self.origin = rows, rows.labels, rows.origin
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
-        row = self.rows[i]
-        picture = read_picture(io.BytesIO(row["image"]), f"row {i} of {self.origin}")
-        return picture, {k: row[k] for k in self.labels}
+        data, name, cond = self.item(i, "image")
+        return read_picture(io.BytesIO(data), name), cond
 
 
-class ImageFolder(Dataset):
-    """All pictures below a folder; with class subfolders their names become the labels.
-
-    Every file is opened once at the start, so that a bad one is named before training, not in the middle of it.
-
-    Args:
-        folder: holds pictures, or one subfolder a class.
-        split: "train" leaves out every tenth file of the sorted list, which is "validation" and "test".
-        skip_unreadable: leave unreadable files out (they are listed in `skipped`) instead of raising.
-    """
+class ImageFolder(Folder):
+    """All pictures below a folder, see `zoo.folder.Folder`."""
 
     def __init__(self, folder: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> None:
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise DataError(f"no folder {folder}. Give a folder of {', '.join(SUFFIXES)} files.")
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not files:
-            raise DataError(f"{folder} holds no {', '.join(SUFFIXES)} files.")
-        loose = [p for p in files if p.parent == folder]
-        if loose and len(loose) < len(files):
-            raise DataError(f"{folder} mixes loose pictures ({loose[0].name}, ...) and class subfolders. Use one or the other.")
-        self.skipped: dict[Path, str] = {}
-        for path in files:
-            try:
-                self.open(path)
-            except DataError as error:
-                self.skipped[path] = str(error)
-        if self.skipped and not skip_unreadable:
-            shown = "; ".join(list(self.skipped.values())[:5])
-            raise DataError(
-                f"{len(self.skipped)} unreadable picture(s): {shown}. Mend or remove them, or use --skip-unreadable."
-            )
-        files = [p for p in files if p not in self.skipped]
-        names = [] if loose else sorted({p.relative_to(folder).parts[0] for p in files})
-        if len(files) >= 10 or split != "train":
-            files = [p for i, p in enumerate(files) if (i % 10 == 9) == (split != "train")]
-        if not files:
-            raise DataError(f"{folder} leaves no readable picture for the split {split!r}.")
-        self.files, self.names, self.folder = files, names, folder
-        self.origin = f"{len(files)} pictures of the folder {folder.resolve().name!r}"
-        self.labels = {"label": names} if names else {}
+        super().__init__(folder, split, SUFFIXES, "picture", self.open, skip_unreadable)
 
     @staticmethod
     def open(path: Path) -> Image.Image:
         """Read one picture whole; a truncated or foreign file is a DataError that names it."""
         return read_picture(path, str(path))
 
-    def __len__(self) -> int:
-        return len(self.files)
-
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
-        path = self.files[i]
-        cond = {"label": self.names.index(path.relative_to(self.folder).parts[0])} if self.names else {}
-        return self.open(path), cond
+        return self.open(self.files[i]), self.conditions(i)
 
 
 def open_images(
@@ -209,17 +162,13 @@ def open_images(
     """
     if split not in ("train", "validation", "test"):
         raise one_of("split", split, ("train", "validation", "test"))
-    for key in table:
-        if key not in TABLE_OPTIONS:
-            raise one_of("option of picture data", key, ("image_column", "label_column", *TABLE_OPTIONS))
-    if is_table(source):
+    columns = {"image_column": image_column, "label_column": label_column}
+    if table_options(source, columns, table, "picture"):
         parts = (
             Part("image", "Image", ("image", "img", "picture", "png", "jpg"), image_column),
             Part("label", "ClassLabel", ("label", "labels", "class", "cls"), label_column, needed=False),
         )
         return TableImages(open_rows(source, split, parts, **table))
-    if given := [k for k, v in {"image_column": image_column, "label_column": label_column, **table}.items() if v is not None]:
-        raise ConfigError(f"{', '.join(given)}: only Hub datasets and Parquet files have columns; {source} is none of them.")
     path = Path(source).expanduser()
     if str(source) == PUBLIC and not path.exists():
         path = download_fashion_mnist(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)
