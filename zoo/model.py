@@ -92,7 +92,7 @@ class Model(nn.Module):
 
         Args:
             n: how many; they are made in chunks of `batch_size`, so memory does not grow with n.
-            sampler, steps: "ddpm", "ddim", "dpmpp", "heun" and the number of steps; default: the recipe's.
+            sampler, steps: "ddpm", "ddim", "dpmpp", "heun", "euler" and the number of steps; default: the recipe's.
             guidance_weight: w of Ho & Salimans 2022, Eq. 6; 0 is plain conditional. {condition: w} guides single
                 conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.
@@ -100,7 +100,7 @@ class Model(nn.Module):
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
-                options: spacing, eta, variance, s_churn, guidance_interval, guidance_rescale, clip.
+                options: spacing, eta, variance, s_churn, step_scale, guidance_interval, guidance_rescale, clip.
 
         Raises:
             ConfigError: any argument that cannot be.
@@ -319,6 +319,7 @@ class Model(nn.Module):
             drop_rate=rate,
             mask=batch.mask,
             project=self.codec.project,
+            auxiliary=self.codec.auxiliary,
         )
 
     def verify(self, folder: str | PathLike[str] | None = None) -> float:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DRAWN, SIZE = 1, 2
 #: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
 COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip")
+#: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
+CHURN = ("s_churn", "s_min", "s_max")
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     if clip is not None and not clip > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
     options = dict(default.options) if name == default.sampler else {}
-    s_churn = given.pop("s_churn", options.pop("s_churn", 0.0)) if name == "heun" else 0.0
+    strength = {k: given.pop(k, options.pop(k, None)) for k in CHURN} if "churned" in chosen.options else {}
     for key in given:
         if key not in chosen.options:
             known = [*COMMON, *chosen.options, *recipe.conditions, *([codec.size_name] if codec.size_name else [])]
             raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
     options |= given
-    if s_churn:
-        options["churned"] = churn(schedule, levels, s_churn)
+    if strength.get("s_churn"):
+        options["churned"] = churn(schedule, levels, **{k: v for k, v in strength.items() if v is not None})
     cond = arrays | {
         k: torch.tensor([-1 if v is None else recipe.labels[k].index(k, v) for v in values]) for k, values in names.items()
     }

@@ -59,6 +59,7 @@ class DiffusionPart(Part):
     weighting: Literal["simple", "min_snr", "edm"] = "simple"
     sigma_data: float = Field(0.5, gt=0)
     precondition: bool = False
+    self_condition: bool = False
 
 
 class Condition(Part):

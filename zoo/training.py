@@ -52,16 +52,31 @@ def learning_rate(step: int, steps: int, training: Training) -> float:
     return training.lr * min(up, down, 1.0)
 
 
-def indices(step: int, batch: int, size: int, seed: int) -> list[int]:
-    """The dataset rows of a step: epochs of `size` rows, each in its own random order, cut into batches."""
+def indices(step: int, batch: int, size: int, seed: int, sizes: Tensor | None = None, group: int = 1) -> list[int]:
+    """The dataset rows of a step: epochs of `size` rows, each in its own random order, cut into batches.
+
+    With the samples' `sizes` (size,) the order is one of groups of `group` rows of about the same size; what is left over
+    of an epoch is dropped, other rows each time. Fewer rows than a group are not sorted.
+    """
     orders: dict[int, Tensor] = {}
     rows = []
+    length = size - size % group if sizes is not None and size >= group else size
     for position in range(step * batch, (step + 1) * batch):
-        epoch, offset = divmod(position, size)
+        epoch, offset = divmod(position, length)
         if epoch not in orders:
-            orders[epoch] = torch.randperm(size, generator=seeds.generator(seed, BATCHES, epoch))
+            generator = seeds.generator(seed, BATCHES, epoch)
+            orders[epoch] = torch.randperm(size, generator=generator)
+            if sizes is not None and size >= group:
+                orders[epoch] = _grouped(orders[epoch][:length], sizes, group, generator)
         rows.append(int(orders[epoch][offset]))
     return rows
+
+
+def _grouped(order: Tensor, sizes: Tensor, group: int, generator: torch.Generator) -> Tensor:
+    """An order (n,) made one of groups of like sizes: groups, and rows in a group, follow each other at random."""
+    groups = order[sizes[order].argsort(stable=True)].view(-1, group)
+    inside = torch.rand(groups.shape, generator=generator).argsort(1)
+    return groups.gather(1, inside)[torch.randperm(len(groups), generator=generator)].flatten()
 
 
 class EMA:
@@ -107,7 +122,7 @@ class Trainer:
         except ImportError:
             raise ConfigError('training needs accelerate: pip install "diffusion-zoo[train]".') from None
         self.model, self.dataset, self.out, self.steps, self.seed = model, dataset, out, steps, seed
-        self.options = model.recipe.training
+        self.options, self.sizes = model.recipe.training, dataset.sizes()
         self.precision = self.options.precision
         if self.precision == "auto":
             self.precision = "bf16" if native_bf16() else "fp32"
@@ -139,7 +154,9 @@ class Trainer:
         """The share of this process in part `part` of step `step` (parts: gradient accumulation)."""
         size, count = self.options.batch_size, self.accelerator.num_processes
         position = (step * self.options.accumulate + part) * count + self.accelerator.process_index
-        rows = indices(position, size, len(self.dataset), self.seed)
+        # one group for the batches of one step: no process waits for another's longer samples
+        group = size * count * self.options.accumulate
+        rows = indices(position, size, len(self.dataset), self.seed, self.sizes, group)
         generator = seeds.generator(self.seed, BATCHES, -1, position)
         return self.model.codec.batch([self.dataset[i] for i in rows], generator).to(self.device)
 

@@ -111,7 +111,8 @@ def predictor(
 ) -> Predict:
     """The `predict(x, level) -> (x0, eps)` that samplers see: net -> guide -> (x0, eps) -> clip -> project.
 
-    Conditional and null rows run as one batch; where guidance is off the null rows are skipped.
+    Conditional and null rows run as one batch; where guidance is off the null rows are skipped. A net that conditions
+    itself hears the x0 of the call before, guided and clipped.
 
     Args:
         cond: {name: (B,...)}; empty for an unconditional sample. What is not given is as `null_like` says.
@@ -123,20 +124,28 @@ def predictor(
     all_cond = {k: torch.cat([c[k] for c in copies]) for k in cond}
     all_mask = None if mask is None else mask.repeat(len(copies), *[1] * (mask.ndim - 1))
 
+    last: Tensor | None = None
+
     def predict(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        nonlocal last
+        own: dict[str, Tensor] = {}
+        if diffusion.self_condition:
+            own["x0"] = null_like(x) if last is None else last
         rows = torch.zeros(len(x), dtype=torch.bool, device=x.device) if drop is None else drop
         if guidance.active(level):
             null = [torch.ones_like(rows)] if guidance.weight else []
             drops = torch.cat([rows, *null, *[rows] * len(guidance.each)])
-            out = diffusion.denoise(denoiser, torch.cat([x] * len(copies)), level, all_cond, drop=drops, mask=all_mask)
+            repeated = all_cond | {k: torch.cat([v] * len(copies)) for k, v in own.items()}
+            out = diffusion.denoise(denoiser, torch.cat([x] * len(copies)), level, repeated, drop=drops, mask=all_mask)
             parts = list(out.chunk(len(copies)))
             out = guidance.combine(parts[0], parts[1] if null else None, *parts[1 + len(null) :])
         else:
-            out = diffusion.denoise(denoiser, x, level, cond, drop=rows, mask=mask)
+            out = diffusion.denoise(denoiser, x, level, cond | own, drop=rows, mask=mask)
         x0, eps = diffusion.predict(out, x, level, clip)
-        if project is None:
-            return x0, eps
-        return project(x0, mask), project(eps, mask)
+        if project is not None:
+            x0, eps = project(x0, mask), project(eps, mask)
+        last = x0
+        return x0, eps
 
     return predict
 
