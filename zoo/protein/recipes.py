@@ -9,8 +9,8 @@ _backbone = Recipe(
     domain="protein",
     description="Backbones of small protein domains, 32 to 128 residues: N, CA and C in space; O is placed.",
     licence="CC0 1.0 (coordinates from the wwPDB) for most of the training data; Apache-2.0 (weights)",
-    data="1,081 globular chains of 32 to 128 residues from the PDB (wwPDB, CC0 1.0) as collected by Greener & Jones 2021 and "
-    "others, split by 25 % sequence identity; 94 more held out for choices.",
+    data="1,067 globular chains of 32 to 128 residues from the PDB (wwPDB, CC0 1.0) as collected by Greener & Jones 2021 and "
+    "others, split by 25 % sequence identity; 108 more held out for choices.",
     paper="EDM (Karras et al. 2022) with self-conditioning (Chen et al. 2022) and the step scale of AlphaFold 3 (Abramson et "
     "al. 2024); frames and point attention after AlphaFold 2 (Jumper et al. 2021).",
     denoiser="residues",
