@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from zoo import store
 from zoo.core import rng as seeds
 from zoo.core.diffusion import Diffusion
-from zoo.core.guidance import constrain, null_like, predictor
+from zoo.core.guidance import Known, constrain, null_like, predictor
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
@@ -120,7 +120,7 @@ class Model(nn.Module):
         return self._collect(plan, progress=progress, on_step=on_step)
 
     def sample_iter(
-        self, n: int = 1, *, known: Tensor | None = None, where: Tensor | None = None, **arguments: Any
+        self, n: int = 1, *, known: Known | None = None, where: Tensor | None = None, **arguments: Any
     ) -> Iterator[Step]:
         """The steps of one chunk of n samples in encoded units: each `Step` has level, x and x0 (n,*S).
 
@@ -196,9 +196,7 @@ class Model(nn.Module):
             name, found = self.codec.size_name, sorted(set(plan.sizes))
             raise ShapeError(f"the object has {len(x0)} elements, the samples {found}: give {name}={len(x0)}.")
 
-    def _collect(
-        self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Tensor
-    ) -> Samples:
+    def _collect(self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Any) -> Samples:
         """Run a plan chunk by chunk and decode; `parts` go to `_run`."""
         items: list[Any] = []
         total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
@@ -235,7 +233,7 @@ class Model(nn.Module):
         plan: Plan,
         rows: range,
         *,
-        known: Tensor | None = None,
+        known: Known | None = None,
         where: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Iterator[Step]:
@@ -250,7 +248,7 @@ class Model(nn.Module):
         cond: Mapping[str, Tensor],
         source: seeds.SampleRng,
         *,
-        known: Tensor | None = None,
+        known: Known | None = None,
         where: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Iterator[Step]:

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from zoo import store
 from zoo.core import rng as seeds
 from zoo.domain import Batch, Dataset
+from zoo.epochs import BATCHES, indices
 from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
 from zoo.model import Model
 from zoo.optimizer import Muon
@@ -33,8 +34,8 @@ from zoo.registry import get_domain, get_recipe, load
 from zoo.training_log import Log
 
 CHECKPOINT = "checkpoint.safetensors"
-# streams of random numbers that must never meet
-BATCHES, NOISE, WEIGHTS = 1, 2, 3
+# streams of random numbers that must never meet, beside that of the batches
+NOISE, WEIGHTS = 2, 3
 
 
 def native_bf16() -> bool:
@@ -50,33 +51,6 @@ def learning_rate(step: int, steps: int, training: Training) -> float:
     up = (step + 1) / max(training.warmup, 1)
     down = (steps - step) / max(training.decay * steps, 1)
     return training.lr * min(up, down, 1.0)
-
-
-def indices(step: int, batch: int, size: int, seed: int, sizes: Tensor | None = None, group: int = 1) -> list[int]:
-    """The dataset rows of a step: epochs of `size` rows, each in its own random order, cut into batches.
-
-    With the samples' `sizes` (size,) the order is one of groups of `group` rows of about the same size; what is left over
-    of an epoch is dropped, other rows each time. Fewer rows than a group are not sorted.
-    """
-    orders: dict[int, Tensor] = {}
-    rows = []
-    length = size - size % group if sizes is not None and size >= group else size
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, offset = divmod(position, length)
-        if epoch not in orders:
-            generator = seeds.generator(seed, BATCHES, epoch)
-            orders[epoch] = torch.randperm(size, generator=generator)
-            if sizes is not None and size >= group:
-                orders[epoch] = _grouped(orders[epoch][:length], sizes, group, generator)
-        rows.append(int(orders[epoch][offset]))
-    return rows
-
-
-def _grouped(order: Tensor, sizes: Tensor, group: int, generator: torch.Generator) -> Tensor:
-    """An order (n,) made one of groups of like sizes: groups, and rows in a group, follow each other at random."""
-    groups = order[sizes[order].argsort(stable=True)].view(-1, group)
-    inside = torch.rand(groups.shape, generator=generator).argsort(1)
-    return groups.gather(1, inside)[torch.randperm(len(groups), generator=generator)].flatten()
 
 
 class EMA:

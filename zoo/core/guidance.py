@@ -150,13 +150,17 @@ def predictor(
     return predict
 
 
-def constrain(predict: Predict, known: Tensor, where: Tensor) -> Predict:
+Known = Tensor | Callable[[Tensor], Tensor]
+
+
+def constrain(predict: Predict, known: Known, where: Tensor) -> Predict:
     """A predict that knows part of the sample: x0 is `known` where `where` is True, and eps is re-derived there.
 
     The last step of every sampler returns x0, so known parts come out exact, for every sampler, schedule and domain.
 
     Args:
-        known: clean values, shaped like x (B,*S) or broadcast to it.
+        known: clean values, shaped like x (B,*S) or broadcast to it, or what makes them of the predicted x0, such as a motif
+            laid onto it.
         where: bool, shaped like x or broadcast to it.
     """
     if where.dtype != torch.bool:
@@ -164,7 +168,7 @@ def constrain(predict: Predict, known: Tensor, where: Tensor) -> Predict:
 
     def constrained(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         x0, eps = predict(x, level)
-        x0 = torch.where(where, known.to(x0), x0)
+        x0 = torch.where(where, known.to(x0) if isinstance(known, Tensor) else known(x0), x0)
         return x0, torch.where(where, (x - level.alpha * x0) / level.sigma, eps)
 
     return constrained

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.domain import Dataset, Domain, Samples
 from zoo.errors import ConfigError
-from zoo.figure import new_figure, to_picture
+from zoo.figure import grid, to_picture
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, open_episodes
 from zoo.policy.denoiser import PolicyUNet
@@ -66,14 +65,9 @@ class PolicyDomain(Domain):
     def plot(self, samples: Samples) -> Any:
         """Paths of two dimensions in one frame; curves each in a frame of its own."""
         n = 1 if len(samples[0].names) == 2 else len(samples)
-        columns = math.ceil(math.sqrt(n))
-        rows = math.ceil(n / columns)
-        figure = new_figure(max(4, 3 * columns), max(4, 3 * rows), "policy")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        figure, axes = grid(n, 3, "policy")
         for i, actions in enumerate(samples):
             actions.plot(axes[i % n])
-        for ax in axes[n:]:
-            ax.set_axis_off()
         return to_picture(figure)
 
     def showcase(self, model: Model, folder: Path) -> None:

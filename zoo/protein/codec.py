@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from zoo.core.rigid import distance, random_rotation, smooth_lddt
 from zoo.domain import Batch, Codec, Dataset
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
@@ -25,16 +26,6 @@ SHORTEST, LONGEST = 8, 256
 AUXILIARY, FADE = 0.3, 2.0
 #: atoms apart along the backbone whose distances are held, and the largest CA distance that counts
 LOCAL, CONTACT = 7, 15.0
-
-
-def centred(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Atoms (B,N,...,3) with the mean of the real residues' atoms taken off, 0 in the padding."""
-    if mask is None:
-        return x - x.mean(tuple(range(1, x.ndim - 1)), keepdim=True)
-    keep = mask.view(*mask.shape, *[1] * (x.ndim - 2))
-    count = (keep.sum(1, keepdim=True) * x[0, 0].numel() / 3).clamp(min=1)
-    axes = tuple(range(1, x.ndim - 1))
-    return torch.where(keep, x - torch.where(keep, x, 0).sum(axes, keepdim=True) / count, 0)
 
 
 class BackboneCodec(Codec):
@@ -84,15 +75,18 @@ class BackboneCodec(Codec):
         """A backbone -> (N,3,3); with a generator in a random orientation, never mirrored."""
         x = torch.from_numpy(item.atoms).float()
         if generator is not None:
-            # a unit quaternion of a normal draw is a uniform rotation (Shoemake 1992)
-            x = x @ rotation(torch.randn(4, generator=generator))
-        return centred(x[None])[0] / SCALE
+            x = x @ random_rotation(generator)
+        return self.project(x[None])[0] / SCALE
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Backbone]:
         return [Backbone(x) for x in (SCALE * x0.detach()).float().cpu().numpy()]
 
     def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return centred(x, mask)
+        if mask is None:
+            return x - x.mean((1, 2), keepdim=True)
+        keep = mask[:, :, None, None]
+        x = torch.where(keep, x, 0)
+        return torch.where(keep, x - x.sum((1, 2), keepdim=True) / (3 * keep.sum(1, keepdim=True)).clamp(min=1), 0)
 
     def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
         x = [self.encode(item, generator) for item, _ in items]
@@ -101,43 +95,16 @@ class BackboneCodec(Codec):
         return Batch(padded, {}, torch.arange(padded.shape[1]) < sizes[:, None])
 
     def auxiliary(self, guess: Tensor, x0: Tensor, level: Level, mask: Tensor | None = None) -> Tensor:
-        """Errors of distances where the noise is low: along the backbone, and between CA in contact.
-
-        The first are squares with EDM's weight, as the main loss has; the second one minus a smooth lDDT (Abramson et al.
-        2024, Algorithm 27), which counts errors below 0.5 to 4 angstrom.
-        """
-        B, N = x0.shape[:2]
-        mask = torch.ones(B, N, dtype=torch.bool, device=x0.device) if mask is None else mask
-        sigma = level.ratio.to(x0)[:, None]
+        """Errors of distances along the backbone, with EDM's weight as in the main loss, and 1 - lDDT of CA, at low noise."""
+        mask = torch.ones(x0.shape[:2], dtype=torch.bool, device=x0.device) if mask is None else mask
+        sigma = level.ratio.to(x0)
         fade = 1 / (1 + (SCALE * sigma / FADE) ** 2)
+        weight = (fade * (1 + sigma**-2))[:, None]
         real = mask.repeat_interleave(3, 1)
-        local = x0.new_zeros(())
-        atoms, true = guess.reshape(B, 3 * N, 3), x0.reshape(B, 3 * N, 3)
+        atoms, true = guess.flatten(1, 2), x0.flatten(1, 2)
+        total = x0.new_zeros(())
         for k in range(1, LOCAL + 1):
             error = distance(atoms[:, k:], atoms[:, :-k]) - distance(true[:, k:], true[:, :-k])
-            keep = real[:, k:] * fade
-            local = local + (keep * error**2 * (1 + sigma**-2)).sum() / real[:, k:].sum().clamp(min=1) / LOCAL
-        ca, there = SCALE * guess[:, :, 1], SCALE * x0[:, :, 1]
-        apart = distance(there[:, None], there[:, :, None])
-        error = (distance(ca[:, None], ca[:, :, None]) - apart).abs()
-        near = (apart < CONTACT) & mask[:, None] & mask[:, :, None] & ~torch.eye(N, dtype=torch.bool, device=x0.device)
-        score = torch.stack([torch.sigmoid(limit - error) for limit in (0.5, 1.0, 2.0, 4.0)]).mean(0)
-        lddt = ((1 - score) * near * fade[..., None]).sum() / near.sum().clamp(min=1)
-        return AUXILIARY * (local + lddt)
-
-
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distance (...) of points (..., 3), with a finite gradient at 0."""
-    return ((a - b).square().sum(-1) + 1e-8).sqrt()
-
-
-def rotation(quaternion: Tensor) -> Tensor:
-    """The rotation matrix (3,3) of a quaternion (4,) of any length but 0."""
-    w, x, y, z = quaternion / quaternion.norm()
-    return torch.stack(
-        [
-            1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-        ]
-    ).view(3, 3)  # fmt: skip
+            total = total + (weight * real[:, k:] * error**2).sum() / real[:, k:].sum().clamp(min=1) / LOCAL
+        score = smooth_lddt(SCALE * guess[:, :, 1], SCALE * x0[:, :, 1], mask, CONTACT, fade)
+        return AUXILIARY * (total + score)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
 from zoo.nets.blocks import TimeEmbedding, check_mask, modulate, zero
+from zoo.nets.pairs import PairBias, PairBlock
 from zoo.protein.codec import SCALE
 from zoo.protein.geometry import frames, torsions
 
@@ -23,8 +24,6 @@ REACH = 2
 STEP = 1.2
 #: centres of the radial features of CA-CA distances
 NEAR, FAR, RADII = 3.0, 25.0, 20
-#: separations along the chain that are told apart
-SEPARATION = 32
 #: (atom, atom, distance) within one peptide: bonds and the ends of angles, numbered from a residue's N
 COVALENT = ((0, 1, 1.458), (1, 2, 1.525), (2, 3, 1.329), (0, 2, 2.46), (1, 3, 2.43), (2, 4, 2.43), (1, 4, 3.8))
 PAIR_FEATURES = RADII + 1 + 6 + 9
@@ -104,72 +103,10 @@ class Views:
         """What attention gathers (B,N,12): a residue's noisy atoms and guessed CA, in units of a chain."""
         return torch.cat([self.x * torch.rsqrt(1 + (self.sigma / SCALE) ** 2), self.centre[:, :, None]], 2).flatten(2) / SCALE
 
-    def seen(self, points: Tensor) -> Tensor:
-        """Points (B,N,P,3) in units of a chain -> as each residue sees them, with their distances (B,N,4P)."""
-        local = (points - self.centre[:, :, None] / SCALE) @ self.rotation.mT
+    def seen(self, gathered: Tensor) -> Tensor:
+        """Points that heads gathered (B,N,heads,12) -> as each residue sees them, with their distances (B,N,16 heads)."""
+        local = (gathered.unflatten(3, (4, 3)).flatten(2, 3) - self.centre[:, :, None] / SCALE) @ self.rotation.mT
         return torch.cat([local, torch.linalg.vector_norm(local, dim=-1, keepdim=True)], -1).flatten(2)
-
-
-class Pairs(nn.Module):
-    """What residues see of each other, and how far apart they are along the chain, as biases of all blocks' attention."""
-
-    def __init__(self, dim: int, hidden: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.entry = nn.Linear(PAIR_FEATURES, hidden)
-        self.separation = nn.Embedding(2 * SEPARATION + 1, hidden)
-        self.time = nn.Linear(dim, hidden)
-        self.out = nn.Linear(hidden, depth * heads)
-
-    def forward(self, views: Views, emb: Tensor) -> tuple[Tensor, ...]:
-        """Each block's bias (B,heads,N,N), -inf at padding."""
-        B, N = views.mask.shape
-        place = torch.arange(N, device=emb.device)
-        apart = (place[None] - place[:, None]).clamp(-SEPARATION, SEPARATION) + SEPARATION
-        with torch.autocast(emb.device.type, enabled=False):
-            features = views.pairs().to(self.entry.weight.dtype)
-        hidden = self.entry(features)
-        hidden = hidden + self.separation(apart).to(hidden.dtype) + self.time(emb)[:, None, None].to(hidden.dtype)
-        out = self.out(F.relu(hidden)).view(B, N * N, -1).transpose(1, 2).reshape(B, -1, self.heads, N, N)
-        far = torch.zeros_like(views.mask, dtype=out.dtype).masked_fill(~views.mask, -torch.inf)
-        far = far.masked_fill(~views.mask.any(1, keepdim=True), 0.0)  # a row that is all padding would be NaN
-        return (out + far[:, None, None, None]).unbind(1)
-
-
-class Block(nn.Module):
-    """Attention with a bias of pairs, which also gathers points in space, and a two-layer net (adaLN, Peebles & Xie 2022).
-
-    The points are as in invariant point attention (Jumper et al. 2021, Algorithm 22), but given, not made by the net.
-    """
-
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout, hidden = heads, dropout, int(dim * mlp_ratio)
-        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim + 16 * heads, dim)
-        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        self.modulation = nn.Parameter(torch.zeros(6 * dim))
-
-    def forward(self, h: Tensor, emb: Tensor, bias: Tensor, views: Views, points: Tensor) -> Tensor:
-        """h (B,N,D), emb (B,6D), bias (B,heads,N,N) with -inf at padding -> (B,N,D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (emb + self.modulation).to(h.dtype).chunk(6, 1)
-        h = h + gate1[:, None] * self.attend(modulate(self.norm1(h), shift1, scale1), bias, views, points)
-        y = F.gelu(self.up(modulate(self.norm2(h), shift2, scale2)), approximate="tanh")
-        if self.training and self.dropout:  # a channel is dropped for the whole chain: few random numbers, and no way around
-            y = y * F.dropout(y.new_ones(len(y), 1, y.shape[2]), self.dropout)
-        return h + gate2[:, None] * self.down(y)
-
-    def attend(self, h: Tensor, bias: Tensor, views: Views, points: Tensor) -> Tensor:
-        B, N, D = h.shape
-        q, k, v = self.qkv(h).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        # queries and keys of fixed length per head (Dehghani et al. 2023, section 2.1), with the sharpness left to the bias
-        q, k = (F.rms_norm(z, z.shape[-1:], eps=1e-6) for z in (q, k))
-        weight = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + bias, -1)
-        gathered = (weight @ points[:, None].to(weight.dtype)).transpose(1, 2).reshape(B, N, -1, 3)
-        values = (weight @ v).transpose(1, 2).reshape(B, N, D)
-        return self.out(torch.cat([values, views.seen(gathered.float()).to(values.dtype)], 2))
 
 
 class BackboneNet(nn.Module):
@@ -210,9 +147,9 @@ class BackboneNet(nn.Module):
         self.time = TimeEmbedding(dim, scale=250.0)
         self.facts = nn.Linear(2, dim)
         self.entry = nn.Linear(RESIDUE_FEATURES, dim)
-        self.pairs = Pairs(dim, pair, depth, heads)
+        self.pairs = PairBias(PAIR_FEATURES, dim, pair, depth, heads)
         self.shared = nn.Sequential(nn.SiLU(), zero(nn.Linear(dim, 6 * dim)))
-        self.blocks = nn.ModuleList([Block(dim, heads, mlp_ratio, dropout) for _ in range(depth)])
+        self.blocks = nn.ModuleList([PairBlock(dim, heads, mlp_ratio, 16 * heads, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.final = nn.Sequential(nn.SiLU(), zero(nn.Linear(dim, 2 * dim)))
         self.exit = zero(nn.Linear(dim, 18))
@@ -233,10 +170,10 @@ class BackboneNet(nn.Module):
             length = (mask.sum(1) / 64).clamp(min=0.01).log()
             weight = self.entry.weight.dtype
             emb = self.time(t) + self.facts(torch.stack([length, has.float()], 1).to(weight))
-            h = self.entry(views.residues().to(weight))
+            h, pairs = self.entry(views.residues().to(weight)), views.pairs().to(weight)
         shared, points = self.shared(emb), views.points()
-        for block, bias in zip(self.blocks, self.pairs(views, emb), strict=True):
-            h = block(h, shared, bias, views, points)
+        for block, bias in zip(self.blocks, self.pairs(pairs, emb, mask), strict=True):
+            h = block(h, shared, bias, points, views.seen)
         h = modulate(self.norm(h), *self.final(emb).to(h.dtype).chunk(2, 1))
         with torch.autocast(x_t.device.type, enabled=False):
             whole, local = self.exit(h.to(weight)).float().view(B, N, 2, 3, 3).unbind(2)

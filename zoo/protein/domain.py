@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.domain import Dataset, Domain, Samples
 from zoo.errors import ConfigError
-from zoo.figure import new_figure, to_picture
+from zoo.figure import grid, to_picture
 from zoo.model import Model
 from zoo.protein.codec import BackboneCodec
 from zoo.protein.data import open_chains
 from zoo.protein.denoiser import BackboneNet
+from zoo.protein.evaluate import LIMITS, evaluate_model, evaluator
+from zoo.protein.motif import BackboneModel
 from zoo.protein.recipes import RECIPES
 from zoo.recipe import Recipe
 
@@ -42,22 +43,25 @@ class ProteinDomain(Domain):
         return open_chains(source, split, **options)
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
-        return {k: recipe.codec[k] for k in ("min_length", "max_length") if k in recipe.codec}
+        return {k: recipe.codec[k] for k in LIMITS if k in recipe.codec}
 
     def plot(self, samples: Samples) -> Any:
         shown = list(samples)[:SHOWN]
-        columns = min(len(shown), max(4, math.ceil(math.sqrt(len(shown)))))
-        rows = math.ceil(len(shown) / columns)
-        figure = new_figure(2.6 * columns, 2.6 * rows, "protein")
-        for ax in (axes := figure.subplots(rows, columns, squeeze=False).ravel()):
-            ax.set_axis_off()
-        for ax, chain in zip(axes, shown, strict=False):
+        figure, axes = grid(len(shown), 2.6, "protein")
+        for ax, chain in zip(axes, shown, strict=True):
             chain.plot(ax)
         return to_picture(figure)
 
-    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
-        from zoo.protein.evaluate import evaluate_model
+    def model(self, recipe: Recipe) -> Model:
+        return BackboneModel(recipe, self)
 
+    def showcase(self, model: Model, folder: Path) -> None:
+        model.sample(SHOWN, seed=0).plot(folder / "samples.png")
+
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Any:
+        return evaluator(data, split, model)
+
+    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
         return evaluate_model(model, n, **options)
 
 

@@ -8,16 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.core.rigid import dihedral, extend, hold, unit
+
 #: C=O and the angle CA-C-O (Engh & Huber 1991)
 C_O, CA_C_O = 1.231, math.radians(120.4)
 #: ideal lengths of N-CA, CA-C, C-N and angles at N, CA, C (Engh & Huber 1991)
 LENGTHS = (1.458, 1.525, 1.329)
 ANGLES = tuple(math.radians(a) for a in (121.7, 111.0, 117.2))
-
-
-def unit(v: Tensor) -> Tensor:
-    """v (..., 3) at length 1; 0 stays 0."""
-    return v * torch.rsqrt(v.square().sum(-1, keepdim=True) + 1e-12)
 
 
 def frames(x: Tensor) -> Tensor:
@@ -33,13 +30,6 @@ def frames(x: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
 
 
-def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """The angle (...) in -pi..pi around b-c of four points (..., 3), by the rule of IUPAC."""
-    u, v, w = b - a, c - b, d - c
-    left, right = torch.linalg.cross(u, v), torch.linalg.cross(v, w)
-    return torch.atan2((torch.linalg.cross(left, right) * unit(v)).sum(-1), (left * right).sum(-1))
-
-
 def torsions(x: Tensor) -> Tensor:
     """phi, psi, omega (..., N, 3) of x (..., N, 3, 3), omega of the bond to the next residue; NaN where there is none."""
     n, ca, c = x.unbind(-2)
@@ -48,19 +38,6 @@ def torsions(x: Tensor) -> Tensor:
     omega = dihedral(ca[..., :-1, :], c[..., :-1, :], n[..., 1:, :], ca[..., 1:, :])
     none = math.nan
     return torch.stack([F.pad(phi, (1, 0), value=none), F.pad(psi, (0, 1), value=none), F.pad(omega, (0, 1), value=none)], -1)
-
-
-def extend(a: Tensor, b: Tensor, c: Tensor, length: Tensor | float, angle: Tensor | float, torsion: Tensor) -> Tensor:
-    """The point d (..., 3) at `length` from c, with the angle b-c-d and the dihedral a-b-c-d (Parsons et al. 2005, NeRF)."""
-    angle = torch.as_tensor(angle, dtype=c.dtype, device=c.device)
-    forward = unit(c - b)
-    normal = unit(torch.linalg.cross(b - a, forward))
-    side = torch.linalg.cross(normal, forward)
-    local = torch.stack(
-        [-torch.cos(angle).expand_as(torsion), torch.sin(angle) * torch.cos(torsion), torch.sin(angle) * torch.sin(torsion)], -1
-    )
-    step = local[..., :1] * forward + local[..., 1:2] * side + local[..., 2:] * normal
-    return c + torch.as_tensor(length, dtype=c.dtype, device=c.device) * step
 
 
 def build(angles: Tensor) -> Tensor:
@@ -140,25 +117,6 @@ def secondary_structure(x: Tensor, oxygen: Tensor | None = None) -> Tensor:
     return out
 
 
-def superpose(moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation R (..., 3, 3) and shift s (..., 3) so that moving @ R.T + s lies best on fixed (..., P, 3) (Kabsch 1976).
-
-    It is never a reflection.
-    """
-    here, there = moving.mean(-2, keepdim=True), fixed.mean(-2, keepdim=True)
-    u, _, vh = torch.linalg.svd((fixed - there).mT @ (moving - here))
-    sign = torch.ones_like(u[..., 0])
-    sign[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)
-    turn = (u * sign[..., None, :]) @ vh
-    return turn, (there - here @ turn.mT).squeeze(-2)
-
-
-def rmsd(a: Tensor, b: Tensor) -> Tensor:
-    """Root of the mean square distance (...) of points a, b (..., P, 3) after superposition."""
-    turn, shift = superpose(a, b)
-    return (a @ turn.mT + shift[..., None, :] - b).square().sum(-1).mean(-1).sqrt()
-
-
 #: distances held by `idealise`: atoms apart along the backbone -> from N, from CA, from C
 IDEAL = {
     1: LENGTHS,
@@ -170,19 +128,10 @@ IDEAL = {
 
 
 def idealise(x: Tensor, rounds: int = 500) -> Tensor:
-    """x (N, 3, 3) with ideal bond lengths and angles, by small moves: each bond's ends meet it half way, again and again.
+    """x (N, 3, 3) with ideal bond lengths and angles, by small moves, see `zoo.core.rigid.hold`.
 
-    Angles are held by the distance of their ends (SHAKE, Ryckaert et al. 1977, all bonds at once). Errors above about 0.2
-    angstrom are not to be mended so: what comes out may have lost its strands.
+    Errors above about 0.2 angstrom are not to be mended so: what comes out may have lost its strands.
     """
-    atoms = x.reshape(-1, 3).clone()
-    for _ in range(rounds):
-        move = torch.zeros_like(atoms)
-        for apart, lengths in IDEAL.items():
-            between = atoms[apart:] - atoms[:-apart]
-            wanted = torch.tensor(lengths, dtype=x.dtype, device=x.device).repeat(len(x))[: len(between)]
-            half = 0.5 * (torch.linalg.vector_norm(between, dim=-1) - wanted)[:, None] * unit(between)
-            move[:-apart] += half
-            move[apart:] -= half
-        atoms = atoms + 0.4 * move
-    return atoms.view_as(x)
+    atoms = x.reshape(-1, 3)
+    wanted = {k: torch.tensor(v, dtype=x.dtype, device=x.device).repeat(len(x))[: len(atoms) - k] for k, v in IDEAL.items()}
+    return hold(atoms, wanted, rounds).view_as(x)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.core.rigid import dihedral
 from zoo.errors import ConfigError, DataError
-from zoo.protein.geometry import ANGLES, LENGTHS, build, dihedral, secondary_structure, torsions
+from zoo.protein.geometry import ANGLES, LENGTHS, build, secondary_structure, torsions
 
 #: measure of one chain -> which way is good in the mean
 MEASURES = {
@@ -26,26 +26,23 @@ MEASURES = {
     "positive_phi": "near ceiling",
     "helix": "near ceiling",
     "strand": "near ceiling",
+    "ordered": "near ceiling",  # helix and strand
     "radius": "near 1",  # radius of gyration over 2.2 L^0.38 angstrom (Skolnick et al. 1997)
     "contact_order": "near ceiling",  # mean separation of CA contacts over the length (Plaxco et al. 1998)
 }
 CA_CLASH, CLASH, TURN, CONTACT = 3.5, 2.8, 7.0, 8.0
+#: residues of the shortest chain that is measured, and of a fragment of the trivial baseline
+SHORTEST, FRAGMENT = 6, 9
 #: bins of phi and psi
 BINS = 24
-#: share of real chains within the range of each measure of a plausible one
-USUAL = 0.95
-#: above this TM-score two chains are the same fold; above COPY a sample is a copy
-COPY = 0.8
-#: residues of a fragment of the trivial baseline
-FRAGMENT = 9
 
 
 def measure(atoms: NDArray[Any] | Tensor) -> dict[str, float]:
     """The figures of MEASURES of one backbone (N, 3, 3) in angstrom."""
     x = torch.as_tensor(atoms).double()
     N, ca = len(x), x[:, 1]
-    if N < 6:
-        raise DataError(f"a chain of {N} residues is too short to measure: give at least 6.")
+    if N < SHORTEST:
+        raise DataError(f"a chain of {N} residues is too short to measure: give at least {SHORTEST}.")
     line = x.reshape(-1, 3)
     step = line.diff(dim=0)
     cosine = -(step[:-1] * step[1:]).sum(1) / (step[:-1].norm(dim=1) * step[1:].norm(dim=1)).clamp(min=1e-6)
@@ -69,26 +66,17 @@ def measure(atoms: NDArray[Any] | Tensor) -> dict[str, float]:
         "positive_phi": float((torsions(x)[1:, 0] > 0).double().mean()),
         "helix": float((kind == 1).double().mean()),
         "strand": float((kind == 2).double().mean()),
+        "ordered": float((kind > 0).double().mean()),
         "radius": float((ca - ca.mean(0)).square().sum(1).mean().sqrt() / (2.2 * N**0.38)),
         "contact_order": float(apart[contact].double().mean() / N) if contact.any() else 0.0,
     }
 
 
-def ramachandran(chains: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Shares of (phi, psi) in BINS x BINS equal bins over all inner residues of some chains."""
-    angles = np.concatenate([torsions(torch.as_tensor(x).double())[1:-1, :2].numpy() for x in chains])
-    counts = np.histogram2d(angles[:, 0], angles[:, 1], bins=BINS, range=[(-math.pi, math.pi)] * 2)[0]
-    return counts / counts.sum()
-
-
-def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    """Jensen-Shannon divergence of two distributions in nats (Lin 1991, Eq. 3.1)."""
-    both = (p + q) / 2
-
-    def towards(a: NDArray[np.float64]) -> float:
-        return float(np.sum(a[a > 0] * np.log(a[a > 0] / both[a > 0])))
-
-    return (towards(p) + towards(q)) / 2
+def ramachandran(chains: Sequence[NDArray[Any]]) -> Tensor:
+    """Counts of (phi, psi) in equal bins (BINS * BINS,) over all inner residues of some chains."""
+    angles = torch.cat([torsions(torch.as_tensor(x).double())[1:-1, :2] for x in chains])
+    bins = ((angles / (2 * math.pi) + 0.5) * BINS).long().clamp(0, BINS - 1)
+    return (BINS * bins[:, 0] + bins[:, 1]).bincount(minlength=BINS * BINS)
 
 
 def tm_score(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -114,58 +102,6 @@ def glued(chains: Sequence[NDArray[Any]], lengths: Sequence[int], seed: int) -> 
             parts.append(a[start : start + FRAGMENT])
         out.append(build(torch.cat(parts)[:length]).numpy())
     return out
-
-
-class Evaluator:
-    """Measures sets of backbones against real ones; what depends on real chains alone is computed once.
-
-    Args:
-        reference: real held-out chains (N, 3, 3), angstrom.
-        train: those that the generator was trained on.
-        split: what the reference is.
-        tm_samples: how many samples are compared with every training chain, at about 6 ms a pair.
-    """
-
-    def __init__(
-        self, reference: Sequence[NDArray[Any]], train: Sequence[NDArray[Any]], *, split: str = "test", tm_samples: int = 50
-    ) -> None:
-        self.reference, self.train, self.split, self.tm_samples = list(reference), list(train), split, tm_samples
-
-    @cached_property
-    def real(self) -> dict[str, NDArray[np.float64]]:
-        """The measures of the training chains."""
-        return table(self.train)
-
-    @cached_property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """The range of each measure: that of the middle 95 % of the training chains."""
-        tail = (1 - USUAL) / 2
-        found = {k: tuple(np.quantile(v, [tail, 1 - tail])) for k, v in self.real.items()}
-        # of errors the range starts at 0; of content and clashes the quantile may lie on real values: all of them count
-        return {k: (0.0 if MEASURES[k] == "lower" else lo, hi) for k, (lo, hi) in found.items()}
-
-    def plausible(self, measures: dict[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
-        """Which chains lie within the ranges of all measures at once."""
-        inside = [(v >= self.ranges[k][0] - 1e-9) & (v <= self.ranges[k][1] + 1e-9) for k, v in measures.items()]
-        return np.logical_and.reduce(inside)
-
-    def compare(self, chains: Sequence[NDArray[Any]]) -> dict[str, float]:
-        """Means of the measures, Ramachandran divergence and the share of plausible chains."""
-        measures = table(chains)
-        own = {k: float(v.mean()) for k, v in measures.items()}
-        own["ramachandran"] = divergence(ramachandran(chains), ramachandran(self.train))
-        own["plausible"] = float(self.plausible(measures).mean())
-        return own
-
-    def folds(self, chains: Sequence[NDArray[Any]], *, train: Sequence[NDArray[Any]] | None = None) -> dict[str, float]:
-        """Nearest training chain and mean pairwise TM-score of the first `tm_samples` chains."""
-        from tqdm import tqdm
-
-        some, known = list(chains)[: self.tm_samples], self.train if train is None else train
-        nearest = [max(tm_score(x, y) for y in known) for x in tqdm(some, "TM-scores", delay=2, leave=False)]
-        pairs = [tm_score(x, y) for i, x in enumerate(some) for y in some[:i]]
-        own = {"nearest_tm": float(np.mean(nearest)), "copy_rate": float(np.mean(np.array(nearest) > COPY))}
-        return own | {"pairwise_tm": float(np.mean(pairs)) if pairs else math.nan}
 
 
 def table(chains: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
