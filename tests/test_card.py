@@ -77,6 +77,8 @@ def test_task_and_tags_by_domain(domain, task, tags):
 @pytest.mark.parametrize(("text", "expected"), [
     ("Apache-2.0 (weights); data MIT.", {"license": "apache-2.0"}), ("MIT.", {"license": "mit"}), ("", {}),
     ("My-Own-1.0, ask", {"license": "other", "license_name": "my-own-1.0"}), ("CC-BY-4.0", {"license": "cc-by-4.0"}),
+    ("CC BY-SA 4.0 (weights)", {"license": "cc-by-sa-4.0"}), ("CC0 1.0.", {"license": "cc0-1.0"}),
+    ("MIT-0", {"license": "other", "license_name": "mit-0"}),
 ])  # fmt: skip
 def test_licences(text, expected):
     data = card.metadata(RECIPE.model_copy(update={"licence": text}))

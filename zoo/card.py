@@ -59,11 +59,13 @@ def curves_table(curves: Mapping[str, Any]) -> str:
 
 
 def _licence(text: str) -> dict[str, str]:
+    """A licence at the start of a text, spelt "CC BY-SA 4.0" or "cc-by-sa-4.0", as the Hub's keys."""
+    spelt = text.lower().replace(" ", "-")
+    known = [name for name in LICENCES if re.match(re.escape(name) + r"(?![.-]?\w)", spelt)]
+    if known:
+        return {"license": max(known, key=len)}
     word = re.match(r"[A-Za-z0-9][\w.+-]*", text)
-    if word is None:
-        return {}
-    name = word[0].rstrip(".").lower()
-    return {"license": name} if name in LICENCES else {"license": "other", "license_name": name}
+    return {} if word is None else {"license": "other", "license_name": word[0].rstrip(".").lower()}
 
 
 def model_index(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

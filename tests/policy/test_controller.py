@@ -183,7 +183,7 @@ def test_videos_need_pictures(tmp_path):
 def test_the_evaluation_says_how_it_was_made(policy, tmp_path):
     result = evaluate_policy(policy, 3, steps=2, video=tmp_path / "v.mp4")
     metrics, protocol = result["metrics"], result["protocol"]
-    assert {"best_reward", "success", "success_90", "steps_to_success"} == metrics.keys()
+    assert {"best_reward", "success", "success_90"} == metrics.keys(), "an untrained one succeeds never: no time to success"
     assert metrics["success"]["ceiling"] == pytest.approx(7 / 206) and metrics["best_reward"]["floor"] >= 0
     assert "seeds 100000 to 100002" in protocol["reference"] and protocol["steps"] == 2
     assert (tmp_path / "v.mp4").stat().st_size > 1000

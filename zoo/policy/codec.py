@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.domain import Codec, Dataset
+from zoo.domain import Batch, Codec, Dataset
 from zoo.errors import CheckpointError, ConfigError, ShapeError
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes
@@ -82,12 +82,18 @@ class PolicyCodec(Codec):
         return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
 
     def encode(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
-        """`Actions` or an array (horizon, Da) in the robot's units -> (horizon, Da) in [-1, 1]."""
+        """`Actions`, or an array (horizon, Da) or (n, horizon, Da) in the robot's units -> the same shape in [-1, 1]."""
         array = torch.as_tensor(np.asarray(item.values if isinstance(item, Actions) else item), dtype=torch.float32)
-        if tuple(array.shape) != self.shape:
+        if tuple(array.shape[-2:]) != self.shape or array.ndim > 3:
             raise ShapeError(f"actions {tuple(array.shape)} must be {self.shape}: {', '.join(self.action_names)}.")
         middle, half = (r.to(array.device) for r in self._range("action"))
         return (array - middle) / half
+
+    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
+        """Windows of episodes, all in one go: one after the other would be a tenth of a training step."""
+        x0 = self.encode(np.stack([getattr(actions, "values", actions) for actions, _ in items]))
+        seen = {k: np.stack([cond[k] for _, cond in items]) for k in items[0][1]}
+        return Batch(x0, {k: self.condition(k, v) for k, v in seen.items()})
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Actions]:
         """(B, horizon, Da) -> actions in the robot's units; what lies outside the data's range is clipped and counted."""

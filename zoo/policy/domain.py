@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,7 @@ class PolicyDomain(Domain):
         robot, codec = dataset.robot, dict(recipe.codec)
         if robot.observation_names != tuple(codec["observation_names"]):
             codec["keys"] = []  # another robot: its observations come as arrays
-        codec |= {
-            "observation_names": list(robot.observation_names),
-            "action_names": list(robot.action_names),
-            "unit": robot.unit,
-            "rate": robot.rate,
-        }
+        codec |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(robot).items()}
         conditions = {"observation": ArrayCondition(shape=(dataset.n_obs, len(robot.observation_names)))}
         return recipe.model_copy(update={"codec": codec, "conditions": conditions})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ from tqdm.auto import tqdm
 
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.figure import save_film
-
-MISSING = 'the environment {} is not installed ({}): pip install "diffusion-zoo[{}]".'
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,29 @@ class Episode:
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
-def _pusht(seed: int, pictures: bool) -> Any:
+def _make(package: str, extra: str, name: str, **options: Any) -> Any:
+    """A Gymnasium environment that `package` registers. (Only `make` gives Push-T its limit of 300 steps.)"""
     try:
-        import gym_pusht  # noqa: F401  # registers it
         import gymnasium
+
+        import_module(package)
     except ImportError as error:
-        raise ConfigError(MISSING.format("gym_pusht/PushT-v0", error, "policy")) from None
-    # only `make` gives the limit of 300 steps
+        hint = f'pip install "diffusion-zoo[{extra}]"'
+        raise ConfigError(f"the environment {name} is not installed ({error}): {hint}.") from None
+    return gymnasium.make(name, **options)
+
+
+def _pusht(seed: int, pictures: bool) -> Any:
     size: dict[str, Any] = {"visualization_width": 192, "visualization_height": 192} if pictures else {}
-    return gymnasium.make("gym_pusht/PushT-v0", obs_type="environment_state_agent_pos", render_mode="rgb_array", **size)
+    options: dict[str, Any] = {"obs_type": "environment_state_agent_pos", "render_mode": "rgb_array"} | size
+    return _make("gym_pusht", "policy", "gym_pusht/PushT-v0", **options)
 
 
 def _metaworld(seed: int, pictures: bool) -> Any:
-    try:
-        import gymnasium
-        import metaworld  # noqa: F401  # registers the environments
-    except ImportError as error:
-        raise ConfigError(MISSING.format("Meta-World push-v3", error, "metaworld")) from None
     warnings.filterwarnings("ignore", module="gymnasium")  # its observations leave its own observation space
     # the seed draws the puck's and the goal's places, too
     mode: dict[str, Any] = {"render_mode": "rgb_array"} if pictures else {}
-    return gymnasium.make("Meta-World/MT1", env_name="push-v3", seed=seed, **mode)
+    return _make("metaworld", "metaworld", "Meta-World/MT1", env_name="push-v3", seed=seed, **mode)
 
 
 #: what the policy sees of Meta-World's 39 numbers: hand, gripper, puck and goal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Sequence
@@ -21,10 +22,8 @@ from zoo.policy.envs import Episode, Task, get_task, rollout, save_video
 FIRST_SEED = {"test": 100_000, "validation": 200_000}
 BATCH = 50  # episodes in step with each other
 
-#: what the demonstrators reach: Push-T, 206 episodes replayed (README of the data); their best reward, coverage shares
-DEMONSTRATORS = {
-    "pusht-keypoints": {"best_reward": 0.946, "success": 7 / 206, "success_90": 97 / 206},
-}
+#: {recipe: what its demonstrators reach}, measured by benchmarks/demonstrators.py
+DEMONSTRATORS = json.loads(Path(__file__).with_name("demonstrators.json").read_text(encoding="utf-8"))
 
 
 def run(
@@ -75,23 +74,21 @@ def evaluate_policy(
     task, seeds = get_task(name), [FIRST_SEED[split] + i for i in range(n)]
     start = time.perf_counter()
     episodes, controllers = run(model, task, seeds, record=4 if video else 0, seed=seed, **settings)
-    seconds = time.perf_counter() - start
+    seconds, first = time.perf_counter() - start, controllers[0]
     if video:
         save_video(episodes, video, model.codec.rate or 10.0)
     still = rollout(task, task.still, seeds[:BATCH])
-    own, floor, ceiling = summary(task, episodes), summary(task, still), DEMONSTRATORS.get(name, {})
+    own, floor, best = summary(task, episodes), summary(task, still), DEMONSTRATORS[name]
     metrics: dict[str, dict[str, Any]] = {
-        k: {"value": v, "ceiling": ceiling.get(k), "floor": floor[k], "better": "higher"} for k, v in own.items()
+        k: {"value": v, "ceiling": best["metrics"][k], "floor": floor[k], "better": "higher"} for k, v in own.items()
     }
     for k in task.successes:
         metrics[k]["interval"] = list(wilson_interval(round(own[k] * n), n))
     deviation = float(np.std([e.reward for e in episodes], ddof=1)) if n > 1 else 0.0
     metrics["best_reward"]["interval"] = [own["best_reward"] + s * 1.96 * deviation / n**0.5 for s in (-1, 1)]
     times = [e.success for e in episodes if e.success is not None]
-    metrics["steps_to_success"] = {
-        "value": float(np.median(times)) if times else None, "ceiling": None, "floor": None, "better": "lower",
-    }  # fmt: skip
-    first = controllers[0]
+    if times:
+        metrics["steps_to_success"] = {"value": float(np.median(times)), "ceiling": None, "floor": None, "better": "lower"}
     return {
         "metrics": metrics,
         "per_episode": [{"seed": e.seed, "reward": e.reward, "score": e.score, "success": e.success} for e in episodes],
@@ -108,7 +105,7 @@ def evaluate_policy(
             "success": "share of episodes whose best score passes the task's threshold; intervals 95 % (Wilson). Score: "
             + task.unit,
             "steps_to_success": "median over the episodes that succeed",
-            "ceiling": "the human demonstrators of the training data, replayed" if ceiling else "none",
+            "ceiling": best["who"],
             "floor": f"a policy that stays where it is, {len(still)} episodes",
             "clipped": f"{sum(c.clipped for c in controllers)} numbers of actions outside the training data's range",
             "latency_ms_batch": {"environments": min(n, BATCH), **first.latency()},

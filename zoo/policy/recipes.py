@@ -12,7 +12,8 @@ _pusht = Recipe(
     description="Pushes the T of gym-pusht onto its goal, from the T's corners and the agent's position.",
     licence="Apache-2.0 (weights); the demonstrations are MIT, Copyright (c) 2023 Columbia Artificial Intelligence and "
     "Robotics Lab.",
-    data="206 human Push-T demonstrations of Diffusion Policy (Chi et al., arXiv:2303.04137), every twentieth held out.",
+    data="206 human Push-T demonstrations of Diffusion Policy (Chi et al., arXiv:2303.04137), every twentieth held out, "
+    "each also as its mirror image.",
     paper="Diffusion Policy (Chi et al. 2023): DDPM (Ho et al. 2020) with 100 steps, DDIM (Song et al. 2020) to act.",
     codec={
         "horizon": 16,
@@ -30,9 +31,8 @@ _pusht = Recipe(
     schedule=Discrete(curve="cosine", T=100),
     diffusion=DiffusionPart(prediction="eps"),
     sampling=Sampling(sampler="ddim", steps=10, clip=1.0),
-    training=Training(batch_size=256, optimizer="adamw", lr=3e-4, weight_decay=1e-6, betas=(0.95, 0.999), warmup=500, decay=0.9,
-                      condition_dropout=0.02),
-)  # fmt: skip
+    training=Training(batch_size=256, optimizer="muon", lr=2e-3, decay=0.9, condition_dropout=0.02),
+)
 
 _seen = ("hand_x", "hand_y", "hand_z", "gripper", "puck_x", "puck_y", "puck_z", "goal_x", "goal_y", "goal_z")
 
