@@ -100,7 +100,7 @@ class Model(nn.Module):
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
-                options: spacing, eta, variance, s_churn, step_scale, guidance_interval, guidance_rescale, clip.
+                options: spacing, eta, variance, s_churn, step_scale, guess_below, guidance_interval, guidance_rescale, clip.
 
         Raises:
             ConfigError: any argument that cannot be.
@@ -274,7 +274,14 @@ class Model(nn.Module):
         eps = project(source.normal(x))
         x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
         predict = predictor(
-            self.diffusion, self.denoiser, cond, guidance=plan.guidance, clip=plan.clip, mask=mask, project=self.codec.project
+            self.diffusion,
+            self.denoiser,
+            cond,
+            guidance=plan.guidance,
+            clip=plan.clip,
+            mask=mask,
+            project=self.codec.project,
+            guess_below=plan.guess_below,
         )
         if known is not None and where is not None:
             predict = constrain(predict, known, where)

@@ -15,6 +15,8 @@ Prediction = Literal["eps", "x0", "v", "flow"]
 Weighting = Literal["simple", "min_snr", "edm"]
 PREDICTIONS = ("eps", "x0", "v", "flow")
 WEIGHTINGS = ("simple", "min_snr", "edm")
+#: how many times noisier than x_t, at most, is what a net guesses x0 from in training, where it hears its guess
+FURTHER = 2.0
 
 
 class Denoiser(Protocol):
@@ -185,7 +187,7 @@ class Diffusion:
             eps = project(eps, mask)
         x_t = self.q_sample(x0, level, eps)
         if self.self_condition:
-            cond = cond | {"x0": self._first_guesses(denoiser, x_t, level, cond, drop, mask)}
+            cond = cond | {"x0": self._first_guesses(denoiser, x_t, level, cond, drop, mask, project, generator)}
         out = self.denoise(denoiser, x_t, level, cond, drop=drop, mask=mask)
         further = 0.0
         if auxiliary is not None:
@@ -199,15 +201,36 @@ class Diffusion:
 
     @torch.no_grad()
     def _first_guesses(
-        self, denoiser: Denoiser, x: Tensor, level: Level, cond: dict[str, Tensor], drop: Tensor, mask: Tensor | None
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        level: Level,
+        cond: dict[str, Tensor],
+        drop: Tensor,
+        mask: Tensor | None,
+        project: Any,
+        generator: torch.Generator | None,
     ) -> Tensor:
-        """What the net says of x0 without a guess, for the first half of the rows; NaN for the others (B,*S)."""
+        """What the net says of x0 without a guess, for the first half of the rows; NaN for the others (B,*S).
+
+        It is said of x with up to FURTHER times the noise: in sampling, too, a guess comes from a noisier step. Of x itself
+        it would know all that x does, and the net would learn to repeat it.
+        """
         n = (len(x) + 1) // 2
-        part = Level(level.t[:n], level.alpha[:n], level.sigma[:n])
+        wanted = level.ratio[:n] * (1 + (FURTHER - 1) * torch.rand(n, generator=generator, dtype=torch.float64))
+        found = [self.schedule.at(float(r)) for r in wanted]
+        t, alpha, sigma = (torch.tensor([getattr(a, k) for a in found], dtype=torch.float64) for k in ("t", "alpha", "sigma"))
+        fits = sigma / alpha > level.ratio[:n]  # past the schedule's end a row keeps its own level
+        part = Level(*(torch.where(fits, a, b[:n]) for a, b in ((t, level.t), (alpha, level.alpha), (sigma, level.sigma))))
+        up = part.alpha / level.alpha[:n]
+        noise = torch.randn(x[:n].shape, generator=generator, dtype=x.dtype).to(x.device)
+        noise = noise if project is None else project(noise, None if mask is None else mask[:n])
+        more = (part.sigma**2 - (up * level.sigma[:n]) ** 2).clamp(min=0).sqrt()
+        noisier = like(up, x) * x[:n] + like(more, x) * noise
         own = {k: v[:n] for k, v in cond.items()}
-        out = self.denoise(denoiser, x[:n], part, own, drop=drop[:n], mask=None if mask is None else mask[:n])
+        out = self.denoise(denoiser, noisier, part, own, drop=drop[:n], mask=None if mask is None else mask[:n])
         guesses = torch.full_like(x, torch.nan)
-        guesses[:n] = to_x0_eps(out.to(x), x[:n], part, self.prediction)[0]
+        guesses[:n] = to_x0_eps(out.to(x), noisier, part, self.prediction)[0]
         return guesses
 
     def predict(self, out: Tensor, x: Tensor, level: Level, clip: float | None = None) -> tuple[Tensor, Tensor]:

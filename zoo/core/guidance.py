@@ -108,6 +108,7 @@ def predictor(
     mask: Tensor | None = None,
     drop: Tensor | None = None,
     project: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+    guess_below: float = math.inf,
 ) -> Predict:
     """The `predict(x, level) -> (x0, eps)` that samplers see: net -> guide -> (x0, eps) -> clip -> project.
 
@@ -117,6 +118,7 @@ def predictor(
     Args:
         cond: {name: (B,...)}; empty for an unconditional sample. What is not given is as `null_like` says.
         drop: (B,) bool, rows without a condition: they are sampled from the null, whatever the guidance.
+        guess_below: a net that conditions itself hears its guess where sigma / alpha is at most this.
     """
     guidance = guidance or Guidance()
     # the copies of the batch that guidance needs: as asked for, without everything, without one condition each
@@ -130,7 +132,7 @@ def predictor(
         nonlocal last
         own: dict[str, Tensor] = {}
         if diffusion.self_condition:
-            own["x0"] = null_like(x) if last is None else last
+            own["x0"] = null_like(x) if last is None or level.ratio > guess_below else last
         rows = torch.zeros(len(x), dtype=torch.bool, device=x.device) if drop is None else drop
         if guidance.active(level):
             null = [torch.ones_like(rows)] if guidance.weight else []
