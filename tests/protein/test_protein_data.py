@@ -100,7 +100,7 @@ def test_a_folder_is_a_dataset_with_a_report(pdb_lines, helix, tmp_path):
     mixed = [*atoms_of(pdb_lines, range(1, 41)), *changed(atoms_of(pdb_lines, range(1, 10)), 21, "B")]
     put(folder / "00.pdb", mixed)
     put(folder / "bad.ent", ["hello"])
-    with pytest.raises(DataError, match="bad.ent"):
+    with pytest.raises(DataError, match=r"bad\.ent"):
         open_chains(folder)
     with pytest.warns(UserWarning, match="2 chains are left out"):
         data = open_chains(folder, skip_unreadable=True)
@@ -120,7 +120,7 @@ def test_motifs(pdb_lines, helix, tmp_path):
     np.testing.assert_allclose(read_motif(f"{path}:A20-35").atoms, helix.atoms[19:35], atol=1e-3)
     with pytest.raises(DataError, match="There are: B1-9, B15-29"):
         read_motif(f"{path}:B5-20")
-    with pytest.raises(ConfigError, match="chain of .*Allowed: A, B"):
+    with pytest.raises(ConfigError, match=r"chain of .*Allowed: A, B"):
         read_motif(f"{path}:C1-5")
     for text in (f"{path}:A", "m.pdb", f"{path}:A5"):
         with pytest.raises(ConfigError, match=r"1abc\.pdb:A20-35"):
