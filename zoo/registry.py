@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BUILT_IN = {"audio": "zoo.audio:DOMAIN", "image": "zoo.image:DOMAIN", "policy": "zoo.policy:DOMAIN"}
+BUILT_IN = {name: f"zoo.{name}:DOMAIN" for name in ("audio", "image", "policy", "protein")}
 
 
 @dataclass(frozen=True)
