@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BUILT_IN = {"audio": "zoo.audio:DOMAIN", "image": "zoo.image:DOMAIN", "policy": "zoo.policy:DOMAIN"}
+BUILT_IN = {d: f"zoo.{d}:DOMAIN" for d in ("audio", "image", "point3d", "policy")}
 
 
 @dataclass(frozen=True)
