@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -93,10 +94,85 @@ class PointCloud:
         far = [tree.query(self.points * np.where(np.arange(3) == axis, -1, 1))[0].mean() for axis in (0, 2)]
         return 0 if far[0] <= far[1] else 2
 
+    def save(self, path: str | Path) -> Path:
+        """Write PLY, GLB, OBJ or NPZ, as the suffix says: the points to float32 precision, NPZ also centre and scale.
+
+        Raises:
+            ConfigError: another suffix.
+            DataError: the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in SUFFIXES:
+            raise one_of("point cloud suffix", path.suffix, SUFFIXES)
+        try:
+            if path.suffix.lower() == ".npz":
+                np.savez_compressed(path, points=self.points, centre=self.centre, scale=self.scale)
+            else:
+                self.to_trimesh().export(path)
+        except OSError as error:
+            raise DataError(f"cannot save {path}: {error}") from error
+        return path
+
+    def to_trimesh(self) -> Any:
+        """The points as a `trimesh.PointCloud`."""
+        return need("trimesh").PointCloud(self.points)
+
+    def to_mesh(self, alpha: float | None = None) -> Any:
+        """A surface around the points as a `trimesh.Trimesh`: their alpha shape (Edelsbrunner & Muecke 1994, section 3).
+
+        Args:
+            alpha: radius of the largest ball that fits between points without touching one; smaller shows more holes,
+                larger fills them. Default: three times the mean distance of a point to its sixth neighbour.
+
+        Raises:
+            ConfigError: alpha is not positive.
+            DataError: too few points, or all in one plane.
+        """
+        trimesh, spatial = need("trimesh"), need("scipy.spatial")
+        x = self.points.astype(np.float64)
+        if alpha is None:
+            alpha = 3 * float(spatial.cKDTree(x).query(x, min(7, len(x)))[0][:, -1].mean())
+        if not alpha > 0:
+            raise ConfigError(f"alpha={alpha}: give a positive radius.")
+        try:
+            cells = spatial.Delaunay(x).simplices
+        except (spatial.QhullError, ValueError) as error:
+            raise DataError(f"no surface around {len(x)} points: {str(error).splitlines()[0]}") from error
+        # the centre of a cell's sphere is where three planes midway between two corners meet
+        edges = x[cells[:, 1:]] - x[cells[:, :1]]
+        with np.errstate(all="ignore"):
+            volume = np.linalg.det(edges)
+            crosses = np.stack([np.cross(edges[:, i - 2], edges[:, i - 1]) for i in range(3)], 1)
+            radius = np.linalg.norm((crosses * (edges**2).sum(2, keepdims=True)).sum(1), axis=1) / np.abs(2 * volume)
+        kept = cells[radius < alpha]
+        if not len(kept):
+            raise DataError(f"alpha={alpha:.3g} leaves no cell of {len(cells)}: give a larger one.")
+        faces = np.concatenate([np.delete(kept, i, 1) for i in range(4)])
+        _, first, count = np.unique(np.sort(faces, 1), axis=0, return_index=True, return_counts=True)
+        mesh = trimesh.Trimesh(x, faces[first[count == 1]], process=False)  # faces of one cell alone are the outside
+        mesh.remove_unreferenced_vertices()
+        trimesh.repair.fix_normals(mesh)
+        return mesh
+
     def plot(self, ax: Any = None) -> Any:
         """Three views, nearer points darker: a PIL image. On a matplotlib axis `ax` it is drawn there."""
         picture = contact_sheet([self], [""], size=256)
         return picture if ax is None else ax.imshow(picture)
+
+    def spin(self, path: str | Path, frames: int = 36, size: int = 240) -> Path:
+        """Write a GIF in which the cloud turns once, three seconds long."""
+        path = Path(path)
+        if path.suffix.lower() != ".gif" or frames < 2:
+            raise ConfigError(f"spin({str(path)!r}, frames={frames}): give a .gif and at least 2 frames.")
+        turns = (2 * math.pi * i / frames for i in range(frames))
+        pictures = [Image.fromarray(render(self.points, turn, 0.35, size)).quantize(32) for turn in turns]
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=3000 // frames, loop=0)
+        return path
+
+    def _repr_html_(self) -> str:
+        """The cloud in 3D, to be turned by hand: trimesh's viewer, which needs no internet."""
+        page = need("trimesh.viewer.notebook").scene_to_html(need("trimesh").Scene(self.to_trimesh()))
+        return f'<iframe srcdoc="{html.escape(page)}" width="100%" height="360" style="border:0"></iframe>'
 
 
 def render(points: NDArray[Any], turn: float, tip: float, size: int) -> NDArray[np.uint8]:
@@ -118,7 +194,7 @@ def render(points: NDArray[Any], turn: float, tip: float, size: int) -> NDArray[
     for dx in range(dot):
         for dy in range(dot):
             i, j = (row + dy).round().astype(int), (column + dx).round().astype(int)
-            inside = (0 <= i) & (i < size) & (0 <= j) & (j < size)
+            inside = (i >= 0) & (i < size) & (j >= 0) & (j < size)
             picture[i[inside], j[inside]] = colours[inside]
     return picture
 

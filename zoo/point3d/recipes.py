@@ -9,7 +9,7 @@ SHAPES = ("bed", "cabinet", "car", "chair", "fish", "lamp", "ship", "sofa", "spa
 _shapes = Recipe(
     name="shapes-ddpm",
     domain="point3d",
-    description="Point clouds of everyday shapes in twelve categories, from beds to vases: 2,048 points, or as many as asked for.",
+    description="Point clouds of everyday shapes in twelve categories, from beds to vases: 2,048 points or any number.",
     licence="CC BY 3.0 (weights, as the training data): shapes by Scopia, Blend Swap's artists, Andrew Kator & Jennifer Legaz, "
     "Quaternius and Kenney; ATTRIBUTION.tsv beside the weights names author and licence of each.",
     data="594 meshes of Sweet Home 3D's furniture libraries (CC0 and CC BY 3.0), Quaternius and Kenney (CC0), sampled to 2,048 "
