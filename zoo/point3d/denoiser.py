@@ -40,8 +40,9 @@ class CrossAttention(nn.Module):
 class Round(nn.Module):
     """Latents read the points and think; points read the latents and pass a net of their own.
 
-    The latents are modulated and gated as in a DiT. Points are many and every elementwise product on them is felt, so theirs
-    are modulated once, before the net, and both branches start as nothing by weights of zero instead of gates.
+    The latents are modulated and gated as in a DiT. Points are many and every elementwise product on them is felt, so they
+    are modulated once, before their net, and have no gates. Reading and both branches of the points are on from the start:
+    with weights of zero there the first hundreds of steps learnt little.
     """
 
     def __init__(
@@ -52,9 +53,8 @@ class Round(nn.Module):
         self.read = CrossAttention(width, points, inner, heads)
         self.think = nn.ModuleList([Block(width, heads, mlp_ratio, dropout) for _ in range(depth)])
         self.write = CrossAttention(points, width, inner, heads)
-        zero(self.write.out)
-        self.mlp = nn.Sequential(nn.Linear(points, hidden), nn.ReLU(), zero(nn.Linear(hidden, points)))
-        self.latent_modulation = nn.Parameter(torch.zeros(3 * width))
+        self.mlp = nn.Sequential(nn.Linear(points, hidden), nn.ReLU(), nn.Linear(hidden, points))
+        self.latent_modulation = nn.Parameter(torch.cat([torch.zeros(2 * width), torch.ones(width)]))
         self.point_modulation = nn.Parameter(torch.zeros(2 * points))
         self.latent_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.point_norm = nn.LayerNorm(points, elementwise_affine=False, eps=1e-6)
@@ -122,7 +122,7 @@ class PointLatents(nn.Module):
         self.rounds = nn.ModuleList(
             [Round(points, width, inner, heads, depth, mlp_ratio, point_ratio, dropout) for _ in range(rounds)]
         )
-        # one projection of time and labels for all rounds, zero as every gate starts (Chen et al. 2023, section 2.3)
+        # one projection of time and labels for all rounds (Chen et al. 2023, section 2.3)
         sizes = (3 * width, 6 * width, 2 * points, 2 * points)
         self.shared = nn.ModuleList([nn.Sequential(nn.SiLU(), zero(nn.Linear(emb_dim, size))) for size in sizes])
         self.norm = nn.LayerNorm(points, elementwise_affine=False, eps=1e-6)
