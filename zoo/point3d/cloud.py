@@ -117,42 +117,24 @@ class PointCloud:
         """The points as a `trimesh.PointCloud`."""
         return need("trimesh").PointCloud(self.points)
 
-    def to_mesh(self, alpha: float | None = None) -> Any:
-        """A surface around the points as a `trimesh.Trimesh`: their alpha shape (Edelsbrunner & Muecke 1994, section 3).
+    def to_mesh(self, pitch: float | None = None) -> Any:
+        """A closed surface around the points as a `trimesh.Trimesh`: marching cubes over the voxels that they fill, smoothed.
 
         Args:
-            alpha: radius of the largest ball that fits between points without touching one; smaller shows more holes,
-                larger fills them. Default: three times the mean distance of a point to its sixth neighbour.
+            pitch: edge of a voxel, in units of the points; larger closes more holes. Default: four times the mean distance of
+                a point to its nearest.
 
         Raises:
-            ConfigError: alpha is not positive.
-            DataError: too few points, or all in one plane.
+            ConfigError: a pitch that is not positive, or so fine that more than 512 voxels span the cloud.
         """
-        trimesh, spatial = need("trimesh"), need("scipy.spatial")
-        x = self.points.astype(np.float64)
-        if alpha is None:
-            alpha = 3 * float(spatial.cKDTree(x).query(x, min(7, len(x)))[0][:, -1].mean())
-        if not alpha > 0:
-            raise ConfigError(f"alpha={alpha}: give a positive radius.")
-        try:
-            cells = spatial.Delaunay(x).simplices
-        except (spatial.QhullError, ValueError) as error:
-            raise DataError(f"no surface around {len(x)} points: {str(error).splitlines()[0]}") from error
-        # the centre of a cell's sphere is where three planes midway between two corners meet
-        edges = x[cells[:, 1:]] - x[cells[:, :1]]
-        with np.errstate(all="ignore"):
-            volume = np.linalg.det(edges)
-            crosses = np.stack([np.cross(edges[:, i - 2], edges[:, i - 1]) for i in range(3)], 1)
-            radius = np.linalg.norm((crosses * (edges**2).sum(2, keepdims=True)).sum(1), axis=1) / np.abs(2 * volume)
-        kept = cells[radius < alpha]
-        if not len(kept):
-            raise DataError(f"alpha={alpha:.3g} leaves no cell of {len(cells)}: give a larger one.")
-        faces = np.concatenate([np.delete(kept, i, 1) for i in range(4)])
-        _, first, count = np.unique(np.sort(faces, 1), axis=0, return_index=True, return_counts=True)
-        mesh = trimesh.Trimesh(x, faces[first[count == 1]], process=False)  # faces of one cell alone are the outside
-        mesh.remove_unreferenced_vertices()
-        trimesh.repair.fix_normals(mesh)
-        return mesh
+        need("skimage")  # trimesh's marching cubes are its
+        trimesh, x = need("trimesh"), self.points.astype(np.float64)
+        if pitch is None:
+            pitch = 4 * float(need("scipy.spatial").cKDTree(x).query(x, min(2, len(x)))[0][:, -1].mean()) or 1.0
+        if not pitch > 0 or np.ptp(x, axis=0).max() > 512 * pitch:
+            raise ConfigError(f"pitch={pitch}: give a positive edge of a voxel, at most 512 of which span the cloud.")
+        mesh = trimesh.voxel.ops.points_to_marching_cubes(x, pitch)
+        return trimesh.smoothing.filter_taubin(mesh)
 
     def plot(self, ax: Any = None) -> Any:
         """Three views, nearer points darker: a PIL image. On a matplotlib axis `ax` it is drawn there."""

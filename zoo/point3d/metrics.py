@@ -5,7 +5,7 @@ No extension is compiled: neighbours come from scipy's k-d trees, which find the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ PLANE = 12
 ASSIGNED = 512
 
 
-def trees(clouds: Sequence[NDArray[Any]]) -> list[Any]:
+def trees(clouds: Iterable[NDArray[Any]]) -> list[Any]:
     """k-d trees of clouds (N, 3), ready for `chamfer`."""
     tree = need("scipy.spatial").cKDTree
     return [tree(np.asarray(x, np.float64)) for x in clouds]
