@@ -54,7 +54,7 @@ class PointCloud:
             raise DataError(f"a cloud of {len(x)} points holds NaN or infinity.")
         self.points, self.centre, self.scale = x, np.asarray(centre, dtype=np.float64), float(scale)
         if self.centre.shape != (3,) or not (np.isfinite(self.centre).all() and 0 < self.scale < math.inf):
-            raise ConfigError(f"centre={centre}, scale={scale}: give three numbers and a positive one.")
+            raise ConfigError(f"centre={centre!r}, scale={scale!r}: give three numbers and a positive one.")
 
     @classmethod
     def normalised(cls, points: ArrayLike) -> PointCloud:
@@ -118,7 +118,8 @@ class PointCloud:
         return need("trimesh").PointCloud(self.points)
 
     def to_mesh(self, pitch: float | None = None) -> Any:
-        """A closed surface around the points as a `trimesh.Trimesh`: marching cubes over the voxels that they fill, smoothed.
+        """A closed surface around the points as a `trimesh.Trimesh`: marching cubes over the voxels that they and what they
+        enclose fill, with gaps of one voxel closed; then smoothed.
 
         Args:
             pitch: edge of a voxel, in units of the points; larger closes more holes. Default: four times the mean distance of
@@ -133,8 +134,11 @@ class PointCloud:
             pitch = 4 * float(need("scipy.spatial").cKDTree(x).query(x, min(2, len(x)))[0][:, -1].mean()) or 1.0
         if not pitch > 0 or np.ptp(x, axis=0).max() > 512 * pitch:
             raise ConfigError(f"pitch={pitch}: give a positive edge of a voxel, at most 512 of which span the cloud.")
-        mesh = trimesh.voxel.ops.points_to_marching_cubes(x, pitch)
-        return trimesh.smoothing.filter_taubin(mesh)
+        images, voxels, low = need("scipy.ndimage"), trimesh.voxel.ops, x.min(0)
+        filled = np.pad(voxels.sparse_to_matrix(((x - low) / pitch).round().astype(int)), 2)
+        solid = images.binary_fill_holes(images.binary_closing(filled, np.ones((3, 3, 3))))
+        mesh = voxels.matrix_to_marching_cubes(solid, pitch)
+        return trimesh.smoothing.filter_taubin(mesh.apply_translation(low - 2 * pitch))
 
     def plot(self, ax: Any = None) -> Any:
         """Three views, nearer points darker: a PIL image. On a matplotlib axis `ax` it is drawn there."""

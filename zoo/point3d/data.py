@@ -140,29 +140,39 @@ def _geometry(path: Path, points: int) -> NDArray[Any]:
     return trimesh.sample.sample_surface(mesh, points, seed=0)[0]
 
 
+class ShapeFolder(Folder):
+    """All meshes and clouds below a folder, see `zoo.folder.Folder`; kept in `clouds` by path once they are read."""
+
+    def __init__(self, folder: str | Path, split: str, skip_unreadable: bool) -> None:
+        self.clouds: dict[Path, PointCloud] = {}
+        super().__init__(folder, split, (*MESHES, *POINTS), "shape", self.read, skip_unreadable)
+
+    def read(self, path: Path) -> None:
+        """Read one file; errors as `read_shape`."""
+        self.clouds[path] = read_shape(path)
+
+    def __getitem__(self, i: int) -> tuple[PointCloud, dict[str, Any]]:
+        return self.clouds[self.files[i]], self.conditions(i)
+
+
 def folder_clouds(folder: str | Path, split: str = "train", skip_unreadable: bool = False) -> Clouds:
-    """All meshes and clouds below a folder, see `zoo.folder.Folder`.
+    """The clouds of a folder with its classes.
 
     Where files lie in folders that are named after splits (ModelNet: class/train, PointFlow's ShapeNet: class/val), those
     are the splits; without one for validation, every tenth training shape is held out for it.
     """
-    clouds: dict[Path, PointCloud] = {}
-
-    def read(path: Path) -> None:
-        clouds[path] = read_shape(path)
-
-    found = Folder(folder, split, (*MESHES, *POINTS), "shape", read, skip_unreadable)
-    own = {path: OWN_SPLITS[path.parent.name] for path in clouds if path.parent.name in OWN_SPLITS}
-    if len(own) == len(clouds):
+    found = ShapeFolder(folder, split, skip_unreadable)
+    own = {path: OWN_SPLITS[path.parent.name] for path in found.clouds if path.parent.name in OWN_SPLITS}
+    if len(own) == len(found.clouds):
         if "validation" not in own.values():
             train = [path for path, which in own.items() if which == "train"]
             own |= dict.fromkeys(train[HELD_OUT - 1 :: HELD_OUT], "validation")
         found.files = [path for path, which in own.items() if which == split]
         if not found.files:
             raise DataError(f"{folder} has no shape of the split {split!r}.")
-    label = [found.conditions(i)["label"] for i in range(len(found))] if found.labels else None
-    names = found.labels.get("label", [])
-    result = Clouds([clouds[path] for path in found.files], label, names, balance=split == "train")
+    items = [found[i] for i in range(len(found))]
+    label = [cond["label"] for _, cond in items] if found.labels else None
+    result = Clouds([cloud for cloud, _ in items], label, found.labels.get("label", []), balance=split == "train")
     result.origin = f"{len(found)} shapes of the folder {found.folder.resolve().name!r}"
     return result
 
