@@ -84,9 +84,9 @@ def test_points_that_cannot_be_are_refused(points, error, message):
 
 
 def test_the_mirror_axis_is_that_of_the_symmetry():
-    half = rng.uniform(-1, 1, (200, 3)) * (1, 1, 0.3) + (0, 0, 0.2 * rng.random((200, 1))[0, 0])
-    x = np.concatenate([half, half * (1, 1, -1)]) + (0.0, 0.0, 0.0)
-    x[:, 0] += 0.5 * (x[:, 1] > 0.3)  # no symmetry along x
+    half = rng.uniform(0, 1, (200, 3)) * (1, 1, 0.5)
+    x = np.concatenate([half, half * (1, 1, -1)])  # symmetric along z
+    x[:, 0] += 0.5 * (x[:, 1] > 0.3)  # and not along x
     assert PointCloud(x).mirror_axis == 2 and PointCloud(x[:, [2, 1, 0]]).mirror_axis == 0
 
 

@@ -122,7 +122,7 @@ class PointCloud:
         enclose fill, with gaps of one voxel closed; then smoothed.
 
         Args:
-            pitch: edge of a voxel, in units of the points; larger closes more holes. Default: four times the mean distance of
+            pitch: edge of a voxel, in units of the points; larger closes more holes. Default: five times the mean distance of
                 a point to its nearest.
 
         Raises:
@@ -131,7 +131,7 @@ class PointCloud:
         need("skimage")  # trimesh's marching cubes are its
         trimesh, x = need("trimesh"), self.points.astype(np.float64)
         if pitch is None:
-            pitch = 4 * float(need("scipy.spatial").cKDTree(x).query(x, min(2, len(x)))[0][:, -1].mean()) or 1.0
+            pitch = 5 * float(need("scipy.spatial").cKDTree(x).query(x, min(2, len(x)))[0][:, -1].mean()) or 1.0
         if not pitch > 0 or np.ptp(x, axis=0).max() > 512 * pitch:
             raise ConfigError(f"pitch={pitch}: give a positive edge of a voxel, at most 512 of which span the cloud.")
         images, voxels, low = need("scipy.ndimage"), trimesh.voxel.ops, x.min(0)

@@ -88,7 +88,7 @@ class Evaluator:
     def _texture(self) -> dict[int, Numbers]:
         """{category: mean thickness and spacing of its reference shapes}."""
         values = np.array([(thickness(t), spacing(t)) for t in self._trees])
-        return {c: values[self.labels == c].mean(0) for c in self.counts}
+        return {c: values[self.labels == c].mean(0).clip(1e-6) for c in self.counts}  # a flat shape has no thickness
 
     @cached_property
     def _plain_train(self) -> list[Any]:
