@@ -44,11 +44,24 @@ def read_pdb(path: Path) -> np.ndarray:
     return np.array([[residue[name][0].pos.tolist() for name in ("N", "CA", "C")] for residue in chain], np.float32)
 
 
+def read_ply(path: Path) -> np.ndarray:
+    """Vertices (N, 3) of a binary PLY, read by its header (Turk 1994)."""
+    head, _, body = path.read_bytes().partition(b"end_header\n")
+    lines = head.decode().split("\n")
+    if "format binary_little_endian 1.0" not in lines or [w for w in lines if "property" in w] != [
+        f"property float {axis}" for axis in "xyz"
+    ]:
+        pytest.fail(f"{path} is no binary PLY of x, y and z: {lines}")
+    count = next(int(w.split()[2]) for w in lines if w.startswith("element vertex"))
+    return np.frombuffer(body, "<f4").reshape(count, 3)
+
+
 #: file suffix -> a second reader of it, which gives what the sample's `numpy()` gives
 READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".wav": read_wav,
     ".png": lambda path: np.atleast_3d(read_png(path)).transpose(2, 0, 1) / np.float32(127.5) - 1,
     ".pdb": read_pdb,
+    ".ply": read_ply,
     ".npz": lambda path: np.load(path, allow_pickle=False)["action"],
 }
 

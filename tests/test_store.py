@@ -120,6 +120,16 @@ def test_a_broken_folder_is_one_clear_error(folder, kind):
     assert len(str(caught.value)) < 1500
 
 
+def test_a_header_whose_length_is_a_pickles_mark_is_read(tmp_path):
+    """A header of 128 bytes: the file starts with the byte of a pickle of protocol 2 and later."""
+    path, marks = tmp_path / "a.safetensors", set()
+    for n in range(1, 80):
+        store.save_tensors(path, {"k" * n: torch.ones(1)})
+        marks.add(path.read_bytes()[:1])
+        assert list(store.load_tensors(path)) == ["k" * n]
+    assert b"\x80" in marks
+
+
 def test_no_pickle_runs(folder, tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -82,7 +82,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path} is missing: the model folder is not complete.") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    if data[:2] == b"PK" or data[:1] == b"\x80":
+    # a safetensors file starts with the length of its header, whose bytes may be a pickle's mark; then comes the header
+    if data[8:9] != b"{" and (data[:2] == b"PK" or data[:1] == b"\x80"):
         raise CheckpointError(f"{path} is a pickle, which can run code: zoo never opens one. Convert it to safetensors.")
     try:
         tensors = load(data)

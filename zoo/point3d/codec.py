@@ -1,0 +1,108 @@
+"""Between point clouds and encoded samples (N, 3): one scale for all clouds, and the augmentation of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from zoo.domain import Batch, Codec, Dataset
+from zoo.errors import ConfigError, DataError
+from zoo.point3d.cloud import PointCloud
+
+#: how many points a sample may have; below it no shape is told, above it memory of a small machine ends
+FEWEST, MOST = 64, 65_536
+#: clouds whose standard deviation `fit` takes, at most
+FIT_CLOUDS = 5000
+#: a cloud that reaches so far from the origin is no normalised one
+FAR = 4.0
+
+
+class PointCodec(Codec):
+    """Points (N, 3) of unit variance over the training data; y is up.
+
+    Args:
+        points: how many a sample has where nobody asks.
+        train_points: how many of a cloud's points training takes, others each time.
+        yaw: augmentation: turned about y by up to so many radians,
+        stretch: each axis made longer or shorter by up to this share,
+        mirror: and every other time mirrored, across the plane x = 0 or z = 0 to which the cloud is nearer to symmetric.
+
+    Raises:
+        ConfigError: numbers that cannot be.
+    """
+
+    size_name = "n_points"
+    scale: Tensor
+
+    def __init__(
+        self, points: int = 2048, train_points: int = 2048, yaw: float = 0.0, stretch: float = 0.0, mirror: bool = False
+    ) -> None:
+        super().__init__()
+        for name, value in {"points": points, "train_points": train_points}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or not FEWEST <= value <= MOST:
+                raise ConfigError(f"point codec: {name}={value!r}; give a whole number from {FEWEST} to {MOST:,}.")
+        if not (0 <= yaw <= math.pi and 0 <= stretch < 1):
+            raise ConfigError(f"point codec: yaw={yaw}, stretch={stretch}; give 0 <= yaw <= pi and 0 <= stretch < 1.")
+        self.shape = (points, 3)
+        self.train_points, self.yaw, self.stretch, self.mirror = train_points, yaw, stretch, mirror
+        # standard deviation of the training clouds' coordinates; before `fit` that of the furniture
+        self.register_buffer("scale", torch.tensor(0.324))
+
+    def sample_size(self, value: int | None, generator: torch.Generator) -> int:
+        if value is None:
+            return self.shape[0]
+        if not FEWEST <= value <= MOST:
+            raise ConfigError(f"n_points={value}: give {FEWEST} to {MOST:,} points.")
+        return value
+
+    def fit(self, dataset: Dataset) -> None:
+        """Take the scale from up to 5,000 clouds, evenly picked."""
+        rows = range(0, len(dataset), max(1, -(-len(dataset) // FIT_CLOUDS)))
+        squares = [float((dataset[i][0].points.astype("float64") ** 2).mean()) for i in rows]
+        self.scale = torch.tensor(math.sqrt(sum(squares) / len(squares)))
+
+    def encode(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
+        """A normalised PointCloud -> x0 (N, 3) float32; for training (train_points, 3), augmented.
+
+        Raises:
+            DataError: no PointCloud, too few or too many points, or one that is not normalised.
+        """
+        if not isinstance(item, PointCloud):
+            raise DataError(f"the point codec encodes a zoo.point3d PointCloud, got {type(item).__name__}.")
+        if not FEWEST <= len(item) <= MOST:
+            raise DataError(f"a cloud of {len(item)} points: this model takes {FEWEST} to {MOST:,}.")
+        if not item.points.max() - item.points.min() < 2 * FAR:
+            raise DataError(
+                f"the cloud reaches from {item.points.min():.3g} to {item.points.max():.3g}; models work in a unit sphere: "
+                "PointCloud.normalised(points)."
+            )
+        x = torch.from_numpy(item.points)
+        return (x if generator is None else self.augment(x, item.mirror_axis, generator)) / self.scale.cpu()
+
+    def augment(self, x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
+        """Other points of the same cloud, (train_points, 3): turned, stretched, mirrored along `axis`."""
+        rows = torch.randperm(len(x), generator=generator)
+        if len(x) < self.train_points:  # a small cloud's points come more than once
+            rows = torch.cat([rows, torch.randint(len(x), (self.train_points - len(x),), generator=generator)])
+        x = x[rows[: self.train_points]]
+        turn, flip, *stretch = torch.rand(5, generator=generator).mul(2).sub(1).tolist()
+        factors = torch.tensor([1 + self.stretch * s for s in stretch])
+        if self.mirror and flip > 0:
+            factors[axis] *= -1
+        c, s = math.cos(self.yaw * turn), math.sin(self.yaw * turn)
+        return (x * factors) @ torch.tensor([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
+
+    def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[PointCloud]:
+        return [PointCloud(x) for x in (x0.detach().float() * self.scale.float()).cpu().numpy()]
+
+    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
+        clouds, names = [self.encode(item, generator) for item, _ in items], items[0][1]
+        cond = {k: torch.stack([self.condition(k, cond[k]) for _, cond in items]) for k in names}
+        sizes = torch.tensor([len(x) for x in clouds])
+        x0, same = pad_sequence(clouds, batch_first=True), bool((sizes == sizes[0]).all())
+        return Batch(x0, cond, None if same else torch.arange(x0.shape[1]) < sizes[:, None])

@@ -1,0 +1,107 @@
+"""The point3d plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.domain import Dataset, Domain, Samples
+from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.model import Model
+from zoo.point3d.cloud import contact_sheet
+from zoo.point3d.codec import FEWEST, PointCodec
+from zoo.point3d.data import open_clouds
+from zoo.point3d.denoiser import PointLatents
+from zoo.point3d.recipes import RECIPES
+from zoo.recipe import Condition, Recipe
+
+#: clouds on one picture; more would be too small to see
+SHOWN = 60
+
+
+class PointModel(Model):
+    """A model of point clouds, which also completes partial ones."""
+
+    def inpaint(
+        self, known: Any, where: Any = None, n: int = 1, *, keep: Any = None, n_points: int | None = None, **arguments: Any
+    ) -> Samples:
+        """Completions of a cloud: the points that are kept come first to last as they are, the others are made anew.
+
+        Args:
+            known: a PointCloud in the model's frame (a unit sphere, y up), or encoded points (N, 3).
+            where: as for `zoo.model.Model.inpaint`; `keep` says the same in one word a point.
+            keep: (N,) bool, True for points to keep; default: all of them, so that only further ones are made.
+            n_points: points of each sample, at least N; default: N, or with nothing to remake the usual number.
+            n, **arguments: as for `sample`.
+
+        Raises:
+            ShapeError: a mask that does not fit.
+            ConfigError: both masks, or nothing left to make.
+            DataError: fewer points are kept than a model needs to see a shape (64).
+        """
+        x0 = self._encoded(known)
+        if where is not None:
+            if keep is not None:
+                raise ConfigError("where and keep are two forms of one mask: give one of them.")
+            return super().inpaint(x0, where, n, **arguments)
+        kept = torch.ones(len(x0), dtype=torch.bool) if keep is None else torch.as_tensor(keep)
+        if kept.shape != (len(x0),) or kept.dtype != torch.bool:
+            raise ShapeError(f"keep {tuple(kept.shape)} {kept.dtype} must be ({len(x0)},) bool, one for each point.")
+        if kept.sum() < FEWEST:
+            raise DataError(f"{int(kept.sum())} points are kept; at least {FEWEST} tell a shape.")
+        total = n_points or (max(len(x0), self.codec.shape[0]) if keep is None else len(x0))
+        if total < len(x0) or kept.sum() == total:
+            raise ConfigError(f"n_points={total} for a cloud of {len(x0)} with {int(kept.sum())} kept leaves nothing to make.")
+        missing = total - len(x0)
+        x0 = torch.nn.functional.pad(x0, (0, 0, 0, missing))
+        return super().inpaint(x0, torch.nn.functional.pad(kept, (0, missing))[:, None], n, **arguments)
+
+
+class Point3dDomain(Domain):
+    """Point clouds."""
+
+    name = "point3d"
+    suffix = ".ply"
+    measured = 300
+    denoisers = {"latents": PointLatents}
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        return RECIPES
+
+    def model(self, recipe: Recipe) -> PointModel:
+        return PointModel(recipe, self)
+
+    def codec(self, options: Mapping[str, Any]) -> PointCodec:
+        try:
+            return PointCodec(**options)
+        except TypeError as error:
+            raise ConfigError(f"point codec: {error}.") from error
+
+    def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
+        return open_clouds(source, split, **options)
+
+    def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
+        """The recipe with the dataset's labels."""
+        conditions = {k: Condition(values=tuple(v)) for k, v in dataset.labels.items()}
+        return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
+
+    def plot(self, samples: Samples) -> Any:
+        """Three views of each cloud with its conditions; the first 60 of more."""
+        titles = [" ".join(str(v[i]) for v in samples.conditions.values() if v[i] is not None) for i in range(len(samples))]
+        return contact_sheet(list(samples)[:SHOWN], titles[:SHOWN])
+
+    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
+        from zoo.point3d.evaluate import evaluate_model
+
+        return evaluate_model(model, n, **options)
+
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Any:
+        from zoo.point3d.evaluate import evaluator
+
+        return evaluator(data, split, model)
+
+
+DOMAIN = Point3dDomain()

@@ -1,0 +1,269 @@
+"""`zoo eval` of point cloud models: sample, measure against held-out shapes, and write down how."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoo.core.metrics import wilson_interval
+from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.evaluation import real_data, sample_timed
+from zoo.model import Model
+from zoo.point3d.data import FURNITURE, Clouds, open_clouds
+from zoo.point3d.judge import Judge, load_judge
+from zoo.point3d.metrics import chamfer, compare_sets, distances, earth_mover, interval, spacing, thickness, trees
+
+#: a category with fewer reference shapes than this is left out
+FEWEST = 3
+#: draws of as many samples of each category as it has reference shapes
+DRAWS = 50
+#: points of each cloud for the earth mover's distance, which is cubic in them
+MOVED = 256
+#: a sample nearer to a training shape than this share of real held-out shapes counts as a copy: four or five of 88
+COPY_SHARE = 0.05
+
+Cloud = NDArray[np.float32]
+Numbers = NDArray[Any]
+
+
+class Evaluator:
+    """Measures sets of clouds against one reference; what depends on real data alone is computed once and kept.
+
+    Args:
+        judge: gives labels.
+        reference: real held-out shapes; categories with fewer than three are left out.
+        train: the shapes that the generator was trained on.
+        split: what the reference is, for the protocol.
+        seed: of the draws and of the floor.
+
+    Raises:
+        DataError: labels that the judge does not know, or no category with three shapes.
+    """
+
+    better = {
+        "nna": "near 0.5",
+        "coverage": "higher",
+        "mmd": "lower, blur too",
+        "nna_emd": "near 0.5",
+        "accuracy": "higher",
+        "thickness": "near 1",
+        "spacing": "near 1",
+        "copy_rate": "lower",
+        "nearest_copy": "higher",
+    }
+
+    def __init__(self, judge: Judge, reference: Clouds, train: Clouds, *, split: str = "test", seed: int = 0) -> None:
+        self.judge, self.split, self.seed = judge, split, seed
+        names = tuple(reference.labels.get("label", ()))
+        if reference.label is None or train.label is None or names != judge.class_names:
+            raise DataError(f"the shapes have the labels {names}, the judge knows {judge.class_names}.")
+        #: {category: how many reference shapes it has}
+        self.counts = {c: int(k) for c, k in enumerate(np.bincount(reference.label)) if k >= FEWEST}
+        if not self.counts:
+            raise DataError(f"{len(reference.clouds)} reference shapes: no category has {FEWEST}.")
+        self.reference, self.labels = self._of(reference)
+        self.train, self.train_labels = self._of(train)
+        self._trees = trees(self.reference)
+
+    def _of(self, clouds: Clouds) -> tuple[list[Cloud], Numbers]:
+        """The clouds of the measured categories, category after category, and their labels."""
+        label = np.asarray(clouds.label)
+        rows = [i for c in self.counts for i in np.flatnonzero(label == c)]
+        return [clouds.clouds[i].points for i in rows], label[rows]
+
+    # ---------------------------------------------------------------- what real data alone decide
+
+    @cached_property
+    def _reference_distances(self) -> Numbers:
+        return distances(self._trees, self._trees)
+
+    @cached_property
+    def _texture(self) -> dict[int, Numbers]:
+        """{category: mean thickness and spacing of its reference shapes}."""
+        values = np.array([(thickness(t), spacing(t)) for t in self._trees])
+        return {c: values[self.labels == c].mean(0).clip(1e-6) for c in self.counts}  # a flat shape has no thickness
+
+    @cached_property
+    def _plain_train(self) -> list[Any]:
+        return trees([plain(x) for x in self.train])
+
+    def _nearest(self, clouds: Sequence[Cloud], labels: Numbers) -> Numbers:
+        """Chamfer distance (n,) of each cloud to the nearest training shape of its category, stretch taken away."""
+        mates = [[self._plain_train[j] for j in np.flatnonzero(self.train_labels == c)] for c in labels]
+        return np.array([min(chamfer(t, m) for m in own) for t, own in zip(trees(map(plain, clouds)), mates, strict=True)])
+
+    @cached_property
+    def _typical(self) -> tuple[dict[int, float], Numbers]:
+        """{category: its reference shapes' mean distance to the nearest training shape}, and each one's relative to it."""
+        nearest = self._nearest(self.reference, self.labels)
+        mean = {c: float(nearest[self.labels == c].mean()) for c in self.counts}
+        return mean, nearest / [mean[c] for c in self.labels]
+
+    @property
+    def copy_distance(self) -> float:
+        """A distance to the nearest training shape, relative to the category's mean, below which it is a copy."""
+        return float(np.quantile(self._typical[1], COPY_SHARE))
+
+    def _copies(self, relative: Numbers) -> dict[str, float]:
+        return {"copy_rate": float((relative < self.copy_distance).mean()), "nearest_copy": float(relative.min())}
+
+    # ---------------------------------------------------------------- measuring
+
+    def evaluate(self, samples: Sequence[Cloud], labels: Sequence[int]) -> dict[str, Any]:
+        """All metrics of clouds (N, 3) of the categories `labels`, with ceiling, floor, protocol and each category's own.
+
+        Raises:
+            ShapeError: fewer samples of a category than it has reference shapes, or not one label a sample.
+            DataError: samples of a category that is not measured.
+        """
+        start, asked, n = time.perf_counter(), np.asarray(labels), len(samples)
+        own, per_class = self.compare(samples, asked)
+        own |= self._copies(self._nearest(samples, asked) / [self._typical[0][c] for c in asked])
+        metrics: dict[str, dict[str, Any]] = {
+            name: {"value": own[name], "ceiling": self.ceiling[name], "floor": self.floor[name], "better": better}
+            for name, better in self.better.items()
+        }
+        for name in metrics:
+            if name in ("accuracy", "copy_rate"):
+                metrics[name]["interval"] = list(wilson_interval(round(own[name] * n), n))
+            elif f"{name}_interval" in own:
+                metrics[name]["interval"] = own[f"{name}_interval"]
+        protocol = self._protocol(n) | {"seconds": round(time.perf_counter() - start, 1)}
+        return {"metrics": metrics, "per_class": per_class, "protocol": protocol}
+
+    def compare(self, samples: Sequence[Cloud], labels: Numbers) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Every metric but copying of any set of clouds, and those of each category; errors as `evaluate`."""
+        self._check(samples, labels)
+        own = trees(samples)
+        inner, across, reference = distances(own, own), distances(own, self._trees), self._reference_distances
+        rng = np.random.default_rng(self.seed)
+        draws = [  # in the reference's order of categories
+            np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:k] for c, k in self.counts.items()])
+            for _ in range(DRAWS)
+        ]
+        heard = self.judge.features(torch.from_numpy(np.stack(samples)), 50)[1].argmax(1).numpy()
+        texture = np.array([(thickness(t), spacing(t)) / self._texture[c] for t, c in zip(own, labels, strict=True)])
+
+        def summary(members: Numbers, held: Numbers) -> dict[str, Any]:
+            """The metrics of some samples against some reference shapes."""
+            sets = []
+            for draw in draws:
+                d = draw[held]
+                sets.append(compare_sets(inner[np.ix_(d, d)], across[np.ix_(d, held)], reference[np.ix_(held, held)]))
+            result: dict[str, Any] = {
+                "accuracy": float((heard == labels)[members].mean()),
+                "thickness": float(texture[members, 0].mean()),
+                "spacing": float(texture[members, 1].mean()),
+            }
+            for name, field in (("nna", "nearest"), ("coverage", "covered"), ("mmd", "matched")):
+                result[name], *result[f"{name}_interval"] = interval([getattr(s, field) for s in sets])
+            return result
+
+        everything = summary(np.arange(len(samples)), np.arange(len(self.reference)))
+        a, b = [samples[i][:MOVED] for i in draws[0]], [x[:MOVED] for x in self.reference]
+        moved = compare_sets(distances(a, a, earth_mover), distances(a, b, earth_mover), distances(b, b, earth_mover))
+        everything["nna_emd"], *everything["nna_emd_interval"] = interval([moved.nearest])
+        per_class = {}
+        for c, k in self.counts.items():
+            members = np.flatnonzero(labels == c)
+            own_metrics = summary(members, np.flatnonzero(self.labels == c))
+            per_class[self.judge.class_names[c]] = {"n": len(members), "reference": k} | own_metrics
+        return everything, per_class
+
+    def _check(self, samples: Sequence[Cloud], labels: Numbers) -> None:
+        if labels.shape != (len(samples),):
+            raise ShapeError(f"{len(samples)} clouds need as many labels, got {labels.shape}.")
+        names = self.judge.class_names
+        if not np.isin(labels, list(self.counts)).all():
+            known = ", ".join(names[c] for c in self.counts)
+            raise DataError(f"only categories with {FEWEST} reference shapes or more are measured: {known}.")
+        for c, k in self.counts.items():
+            if (found := int((labels == c).sum())) < k:
+                raise ShapeError(f"{found} samples of {names[c]!r}, but {k} reference shapes: give at least as many of each.")
+
+    @cached_property
+    def ceiling(self) -> dict[str, Any]:
+        """The best to ask for: real training shapes; for accuracy and copying, the held-out ones."""
+        heard = self.judge.features(torch.from_numpy(np.stack(self.reference)), 50)[1].argmax(1).numpy()
+        right = {"accuracy": float((heard == self.labels).mean())}
+        return self.compare(self.train, self.train_labels)[0] | right | self._copies(self._typical[1])
+
+    @cached_property
+    def floor(self) -> dict[str, Any]:
+        """A trivial baseline: points of all training shapes of a category together; for copying, training shapes."""
+        rng, clouds = np.random.default_rng(self.seed), []
+        for c in self.labels:
+            pool = np.concatenate([self.train[j] for j in np.flatnonzero(self.train_labels == c)])
+            clouds.append(pool[rng.permutation(len(pool))[: len(self.reference[0])]])
+        return self.compare(clouds, self.labels)[0] | {"copy_rate": 1.0, "nearest_copy": 0.0}
+
+    def _protocol(self, n: int) -> dict[str, Any]:
+        """How the numbers were made, in words."""
+        few, many = min(self.counts.values()), max(self.counts.values())
+        return {
+            "samples": n,
+            "reference": f"{len(self.reference)} real {self.split} shapes of the {len(self.counts)} categories of {FEWEST} or "
+            f"more; {few} to {many} of one are too few to tell categories apart",
+            "sets": f"all categories pooled, of each as many samples as it has reference shapes, mean of {DRAWS} such draws; "
+            "intervals 95 %, bootstrap over draws and members",
+            "nna": "accuracy of the 1-nearest-neighbour classifier, Chamfer distance (both mean squared ones, summed) of "
+            f"{len(self.reference[0])} points; nna_emd: one draw, earth mover's distance of {MOVED} points, exact",
+            "mmd": "mean Chamfer distance of a reference shape to its nearest sample; blur lowers it and noise raises "
+            "coverage: read the two together",
+            "accuracy": "share to which a PointNet gives the label asked for; on real test shapes "
+            f"{self.judge.card.get('accuracy', {}).get('test', {}).get('value')}",
+            "thickness": "root mean square distance of 12 neighbours to their plane; spacing: distance to the nearest point; "
+            "each relative to the category's reference shapes",
+            "copy_rate": "share nearer to a training shape of its category (Chamfer distance, all axes brought to one spread) "
+            f"than {self.copy_distance:.3f} of the category's mean for real {self.split} shapes, as {COPY_SHARE:.0%} of these "
+            f"are; nearest_copy: the smallest such ratio; {len(self.train)} training shapes",
+            "ceiling": f"real training shapes in place of samples; for accuracy and copying the real {self.split} shapes",
+            "floor": "points of all training shapes of a category together; for copying, training shapes",
+            "seed": self.seed,
+        }
+
+
+def plain(x: Cloud) -> Cloud:
+    """A cloud moved to mean 0 with the same spread along each axis: stretching it changes nothing."""
+    centred = x - x.mean(0)
+    return centred / centred.std(0).clip(1e-6)
+
+
+def evaluator(data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Evaluator:
+    """The `Evaluator` of the packaged judge on real shapes; keep it to measure many settings."""
+    source, judge = real_data(data, f"point3d/{FURNITURE}", f"--data {FURNITURE}"), load_judge()
+    label = None if model is None else model.recipe.labels.get("label")
+    if model is not None and (label is None or label.values != judge.class_names):
+        raise ConfigError(f"{model!r}: the judge knows models with the labels {judge.class_names} only.")
+    return Evaluator(judge, open_clouds(source, split), open_clouds(source, "train"), split=split)
+
+
+def evaluate_model(
+    model: Model,
+    n: int = 300,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    seed: int = 0,
+    judge: Evaluator | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """All figures of a model from n samples, the measured categories in turn.
+
+    Args:
+        judge: an `evaluator(...)` to use again; default a fresh one.
+        **settings: arguments of `model.sample`; what is left out is the model's default.
+    """
+    judge = judge or evaluator(data, split, model)
+    labels = [list(judge.counts)[i % len(judge.counts)] for i in range(n)]
+    samples, how = sample_timed(model, n, label=labels, seed=seed, **settings)
+    result = judge.evaluate([s.points for s in samples], labels)
+    result["protocol"] |= how
+    return result
