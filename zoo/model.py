@@ -273,16 +273,8 @@ class Model(nn.Module):
         project = self.codec.project if mask is None else functools.partial(self.codec.project, mask=mask)
         eps = project(source.normal(x))
         x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
-        predict = predictor(
-            self.diffusion,
-            self.denoiser,
-            cond,
-            guidance=plan.guidance,
-            clip=plan.clip,
-            mask=mask,
-            project=self.codec.project,
-            guess_below=plan.guess_below,
-        )
+        how: dict[str, Any] = {"guidance": plan.guidance, "clip": plan.clip, "guess_below": plan.guess_below}
+        predict = predictor(self.diffusion, self.denoiser, cond, mask=mask, project=self.codec.project, **how)
         if known is not None and where is not None:
             predict = constrain(predict, known, where)
         steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=source, **plan.options)
