@@ -150,7 +150,7 @@ def read_motif(text: str) -> Backbone:
         numbers = [r.id[1] for r in run]
         if first <= last and first in numbers and last in numbers:
             return Backbone(atoms_of([r for r, k in zip(run, numbers, strict=True) if first <= k <= last]), text)
-    whole = ", ".join(name for name, _ in stretches(model[name]))
+    whole = ", ".join([name for name, _ in stretches(model[name])][:9])
     raise DataError(f"{text}: not an unbroken run of residues with N, CA and C. There are: {whole or 'none'}.")
 
 
