@@ -60,7 +60,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for run in args.runs:
         name, _, texts = run.partition(":")
-        overrides = dict(t.split("=", 1) for t in texts.split(",") if t)
+        # semicolons where a value has commas: denoiser=transformer;net={"dim":192,"depth":8}
+        overrides = dict(t.split("=", 1) for t in texts.split(";" if ";" in texts else ",") if t)
         _, probe = train(name, overrides, PROBE, args.data)
         steps = max(1, round(PROBE * args.minutes / probe))
         model, minutes = train(name, overrides, steps, args.data)

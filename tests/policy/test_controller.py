@@ -141,7 +141,7 @@ def test_what_a_controller_refuses(policy):
         controller.act(good, time_s=2.1)
     for settings in (
         {"n": 0}, {"executed": 16}, {"ensemble": -1.0}, {"deadline": 0.0}, {"warm_start": 2.0}, {"steps": 0},
-        {"sampler": "euler"}, {"colour": 1},
+        {"sampler": "leapfrog"}, {"colour": 1},
     ):  # fmt: skip
         with pytest.raises(ConfigError):
             policy.controller(**settings)
