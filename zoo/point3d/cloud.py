@@ -119,7 +119,7 @@ class PointCloud:
 
     def to_mesh(self, pitch: float | None = None) -> Any:
         """A closed surface around the points as a `trimesh.Trimesh`: marching cubes over the voxels that they and what they
-        enclose fill, with gaps of one voxel closed; then smoothed.
+        enclose fill, with gaps of one voxel closed, so half a voxel outside them; then smoothed.
 
         Args:
             pitch: edge of a voxel, in units of the points; larger closes more holes. Default: five times the mean distance of
