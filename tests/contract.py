@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gemmi
 import numpy as np
 import png
 import pytest
@@ -37,6 +38,12 @@ def read_wav(path: Path) -> np.ndarray:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
 
 
+def read_pdb(path: Path) -> np.ndarray:
+    """N, CA and C of a PDB file by gemmi (the writer is Biopython)."""
+    chain = gemmi.read_structure(str(path))[0]["A"]
+    return np.array([[residue[name][0].pos.tolist() for name in ("N", "CA", "C")] for residue in chain], np.float32)
+
+
 def read_ply(path: Path) -> np.ndarray:
     """Vertices (N, 3) of a binary PLY, read by its header (Turk 1994)."""
     head, _, body = path.read_bytes().partition(b"end_header\n")
@@ -53,6 +60,7 @@ def read_ply(path: Path) -> np.ndarray:
 READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".wav": read_wav,
     ".png": lambda path: np.atleast_3d(read_png(path)).transpose(2, 0, 1) / np.float32(127.5) - 1,
+    ".pdb": read_pdb,
     ".ply": read_ply,
     ".npz": lambda path: np.load(path, allow_pickle=False)["action"],
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,22 @@ def test_epochs_see_every_row_once_in_their_own_order():
     assert epochs[0] != epochs[1] != epochs[2]
     assert training.indices(2, 5, 10, 0) == rows[10:15]
     assert training.indices(0, 25, 10, 0) == rows[:25], "a batch may be larger than the data"
+
+
+def test_batches_of_like_sizes_see_every_row_and_resume():
+    sizes = torch.randint(30, 130, (53,), generator=torch.Generator().manual_seed(0))
+    steps = [training.indices(step, 4, 53, 1, sizes, 8) for step in range(24)]  # two processes of 4, 6 groups an epoch
+    assert steps[17] == training.indices(17, 4, 53, 1, sizes, 8)
+    epochs = [[row for batch in steps[i : i + 12] for row in batch] for i in (0, 12)]
+    for epoch in epochs:
+        assert len(set(epoch)) == 48, "each row once; five are left out"
+        groups = [sizes[epoch[i : i + 8]] for i in range(0, 48, 8)]
+        spans = sorted((int(g.min()), int(g.max())) for g in groups)
+        assert all(high <= low for (_, high), (low, _) in pairwise(spans)), "groups are cut from the sorted rows"
+        assert any(g.tolist() != sorted(g.tolist()) for g in groups), "in a group the order is random"
+        assert [int(g.min()) for g in groups] != [low for low, _ in spans], "and so is that of the groups"
+    assert set(epochs[0]) != set(epochs[1]) and epochs[0] != epochs[1]
+    assert training.indices(0, 4, 53, 1, sizes, 64) == training.indices(0, 4, 53, 1), "too few rows to sort"
 
 
 def test_accumulated_parts_are_a_mean_not_a_sum(tmp_path, monkeypatch):

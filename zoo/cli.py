@@ -69,8 +69,9 @@ def sample(args: argparse.Namespace) -> None:
     options: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     for name, value in given.items():
-        if name not in model.recipe.conditions:
-            raise one_of(f"option or condition of {args.name}", name, model.recipe.conditions)
+        known = [*model.recipe.conditions, *([model.codec.size_name] if model.codec.size_name else [])]
+        if name not in known:
+            raise one_of(f"option or condition of {args.name}", name, known)
         values = [number(v) for v in value.split(",")]
         options[name] = values if len(values) > 1 else values[0]
     samples = model.sample(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from zoo.core.schedule import Level
     from zoo.evaluation import Evaluator
     from zoo.model import Model
     from zoo.recipe import Recipe
@@ -87,6 +88,10 @@ class Dataset(ABC):
     @abstractmethod
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]: ...
 
+    def sizes(self) -> Tensor | None:
+        """How many elements each sample has (n,) int64, where that differs: the trainer makes batches of like sizes."""
+        return None
+
     def attributed(self, recipe: Recipe) -> Recipe:
         """The recipe with what its card says of the data. Of a user's own data no licence is known, and none is claimed."""
         if self.origin is None:
@@ -135,6 +140,14 @@ class Codec(nn.Module):
     def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Linear projector for x0, noise and x_T: the identity, or e.g. a zero centre of mass."""
         return x
+
+    def auxiliary(self, guess: Tensor, x0: Tensor, level: Level, mask: Tensor | None = None) -> Tensor | float:
+        """A further loss of the net's guess of x0 (B,*S), a scalar; the default is none.
+
+        Args:
+            guess, x0: what the net says and what it should (B,*S). level: the noise of each row, float64 (B,).
+        """
+        return 0.0
 
     def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
         """Encode and stack dataset items. Codecs of ragged samples override this and set the mask."""

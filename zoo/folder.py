@@ -71,6 +71,9 @@ class Folder(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
+        return self.files[i], self.conditions(i)
+
     def conditions(self, i: int) -> dict[str, int]:
         """{"label": class number} of file i where there are classes."""
         names = self.labels.get("label")

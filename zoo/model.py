@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from zoo import store
 from zoo.core import rng as seeds
 from zoo.core.diffusion import Diffusion
-from zoo.core.guidance import constrain, null_like, predictor
+from zoo.core.guidance import Known, constrain, null_like, predictor
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
@@ -92,7 +92,7 @@ class Model(nn.Module):
 
         Args:
             n: how many; they are made in chunks of `batch_size`, so memory does not grow with n.
-            sampler, steps: "ddpm", "ddim", "dpmpp", "heun" and the number of steps; default: the recipe's.
+            sampler, steps: "ddpm", "ddim", "dpmpp", "heun", "euler" and the number of steps; default: the recipe's.
             guidance_weight: w of Ho & Salimans 2022, Eq. 6; 0 is plain conditional. {condition: w} guides single
                 conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.
@@ -100,7 +100,7 @@ class Model(nn.Module):
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
-                options: spacing, eta, variance, s_churn, guidance_interval, guidance_rescale, clip.
+                options: spacing, eta, variance, s_churn, step_scale, guess_below, guidance_interval, guidance_rescale, clip.
 
         Raises:
             ConfigError: any argument that cannot be.
@@ -120,7 +120,7 @@ class Model(nn.Module):
         return self._collect(plan, progress=progress, on_step=on_step)
 
     def sample_iter(
-        self, n: int = 1, *, known: Tensor | None = None, where: Tensor | None = None, **arguments: Any
+        self, n: int = 1, *, known: Known | None = None, where: Tensor | None = None, **arguments: Any
     ) -> Iterator[Step]:
         """The steps of one chunk of n samples in encoded units: each `Step` has level, x and x0 (n,*S).
 
@@ -196,9 +196,7 @@ class Model(nn.Module):
             name, found = self.codec.size_name, sorted(set(plan.sizes))
             raise ShapeError(f"the object has {len(x0)} elements, the samples {found}: give {name}={len(x0)}.")
 
-    def _collect(
-        self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Tensor
-    ) -> Samples:
+    def _collect(self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Any) -> Samples:
         """Run a plan chunk by chunk and decode; `parts` go to `_run`."""
         items: list[Any] = []
         total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
@@ -235,7 +233,7 @@ class Model(nn.Module):
         plan: Plan,
         rows: range,
         *,
-        known: Tensor | None = None,
+        known: Known | None = None,
         where: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Iterator[Step]:
@@ -250,7 +248,7 @@ class Model(nn.Module):
         cond: Mapping[str, Tensor],
         source: seeds.SampleRng,
         *,
-        known: Tensor | None = None,
+        known: Known | None = None,
         where: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Iterator[Step]:
@@ -275,9 +273,8 @@ class Model(nn.Module):
         project = self.codec.project if mask is None else functools.partial(self.codec.project, mask=mask)
         eps = project(source.normal(x))
         x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
-        predict = predictor(
-            self.diffusion, self.denoiser, cond, guidance=plan.guidance, clip=plan.clip, mask=mask, project=self.codec.project
-        )
+        how: dict[str, Any] = {"guidance": plan.guidance, "clip": plan.clip, "guess_below": plan.guess_below}
+        predict = predictor(self.diffusion, self.denoiser, cond, mask=mask, project=self.codec.project, **how)
         if known is not None and where is not None:
             predict = constrain(predict, known, where)
         steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=source, **plan.options)
@@ -319,6 +316,7 @@ class Model(nn.Module):
             drop_rate=rate,
             mask=batch.mask,
             project=self.codec.project,
+            auxiliary=self.codec.auxiliary,
         )
 
     def verify(self, folder: str | PathLike[str] | None = None) -> float:

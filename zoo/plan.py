@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 #: streams of random numbers that free conditions and sizes are drawn from, never that of a sample's noise
 DRAWN, SIZE = 1, 2
 #: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
-COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip")
+COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip", "guess_below")
+#: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
+CHURN = ("s_churn", "s_min", "s_max")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Plan:
     cond: dict[str, Tensor]
     names: dict[str, list[Any]]
     sizes: list[int] | None = None
+    guess_below: float = math.inf
 
     def after(self, strength: float) -> Plan:
         """The last share `strength` of the steps."""
@@ -84,21 +88,25 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     clip = given.pop("clip", default.clip)
     if clip is not None and not clip > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
+    below = given.pop("guess_below", default.guess_below)
+    if below is not None and not below >= 0:
+        raise ConfigError(f"guess_below={below!r}: give a noise level sigma / alpha of at least 0.")
     options = dict(default.options) if name == default.sampler else {}
-    s_churn = given.pop("s_churn", options.pop("s_churn", 0.0)) if name == "heun" else 0.0
+    strength = {k: given.pop(k, options.pop(k, None)) for k in CHURN} if "churned" in chosen.options else {}
     for key in given:
         if key not in chosen.options:
             known = [*COMMON, *chosen.options, *recipe.conditions, *([codec.size_name] if codec.size_name else [])]
             raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
     options |= given
-    if s_churn:
-        options["churned"] = churn(schedule, levels, s_churn)
+    if strength.get("s_churn"):
+        options["churned"] = churn(schedule, levels, **{k: v for k, v in strength.items() if v is not None})
     cond = arrays | {
         k: torch.tensor([-1 if v is None else recipe.labels[k].index(k, v) for v in values]) for k, values in names.items()
     }
     if all(is_null(c).all() for c in cond.values()):
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
-    return Plan(n, seed, batch_size, name, levels, guidance, clip, options, cond, names, sizes)
+    below = math.inf if below is None else below
+    return Plan(n, seed, batch_size, name, levels, guidance, clip, options, cond, names, sizes, below)
 
 
 def _guidance(recipe: Recipe, given: dict[str, Any]) -> Guidance:

@@ -59,6 +59,7 @@ class DiffusionPart(Part):
     weighting: Literal["simple", "min_snr", "edm"] = "simple"
     sigma_data: float = Field(0.5, gt=0)
     precondition: bool = False
+    self_condition: bool = False
 
 
 class Condition(Part):
@@ -109,6 +110,7 @@ class Sampling(Part):
     guidance_interval: tuple[float, float] | None = None
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     clip: float | None = Field(None, gt=0)
+    guess_below: float | None = Field(None, ge=0)  # sigma / alpha below which a net that conditions itself hears its guess
     options: dict[str, Any] = {}
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BUILT_IN = {d: f"zoo.{d}:DOMAIN" for d in ("audio", "image", "point3d", "policy")}
+BUILT_IN = {name: f"zoo.{name}:DOMAIN" for name in ("audio", "image", "point3d", "policy", "protein")}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from zoo import store
 from zoo.core import rng as seeds
 from zoo.domain import Batch, Dataset
+from zoo.epochs import BATCHES, indices
 from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
 from zoo.model import Model
 from zoo.optimizer import Muon
@@ -33,8 +34,8 @@ from zoo.registry import get_domain, get_recipe, load
 from zoo.training_log import Log
 
 CHECKPOINT = "checkpoint.safetensors"
-# streams of random numbers that must never meet
-BATCHES, NOISE, WEIGHTS = 1, 2, 3
+# streams of random numbers that must never meet, beside that of the batches
+NOISE, WEIGHTS = 2, 3
 
 
 def native_bf16() -> bool:
@@ -50,18 +51,6 @@ def learning_rate(step: int, steps: int, training: Training) -> float:
     up = (step + 1) / max(training.warmup, 1)
     down = (steps - step) / max(training.decay * steps, 1)
     return training.lr * min(up, down, 1.0)
-
-
-def indices(step: int, batch: int, size: int, seed: int) -> list[int]:
-    """The dataset rows of a step: epochs of `size` rows, each in its own random order, cut into batches."""
-    orders: dict[int, Tensor] = {}
-    rows = []
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, offset = divmod(position, size)
-        if epoch not in orders:
-            orders[epoch] = torch.randperm(size, generator=seeds.generator(seed, BATCHES, epoch))
-        rows.append(int(orders[epoch][offset]))
-    return rows
 
 
 class EMA:
@@ -107,7 +96,7 @@ class Trainer:
         except ImportError:
             raise ConfigError('training needs accelerate: pip install "diffusion-zoo[train]".') from None
         self.model, self.dataset, self.out, self.steps, self.seed = model, dataset, out, steps, seed
-        self.options = model.recipe.training
+        self.options, self.sizes = model.recipe.training, dataset.sizes()
         self.precision = self.options.precision
         if self.precision == "auto":
             self.precision = "bf16" if native_bf16() else "fp32"
@@ -139,7 +128,9 @@ class Trainer:
         """The share of this process in part `part` of step `step` (parts: gradient accumulation)."""
         size, count = self.options.batch_size, self.accelerator.num_processes
         position = (step * self.options.accumulate + part) * count + self.accelerator.process_index
-        rows = indices(position, size, len(self.dataset), self.seed)
+        # one group for the batches of one step: no process waits for another's longer samples
+        group = size * count * self.options.accumulate
+        rows = indices(position, size, len(self.dataset), self.seed, self.sizes, group)
         generator = seeds.generator(self.seed, BATCHES, -1, position)
         return self.model.codec.batch([self.dataset[i] for i in rows], generator).to(self.device)
 

@@ -113,6 +113,59 @@ def test_conditions_are_dropped_at_the_given_rate():
     assert seen[0].float().mean().item() == pytest.approx(0.1, abs=0.01)
 
 
+class Repeater:
+    """Says x0 = its guess where it has one, else x; remembers what it was given."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x, t, cond, drop=None, mask=None):
+        self.calls.append((x, t, cond.get("x0"), drop))
+        guess = cond.get("x0", torch.full_like(x, torch.nan))
+        return torch.where(guess.isnan(), x, guess)
+
+
+def test_half_of_the_rows_hear_a_guess_from_a_noisier_version_of_themselves():
+    diffusion, net = Diffusion(EDMSchedule(), "x0", self_condition=True), Repeater()
+    x0 = torch.randn(7, 500, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    diffusion.loss(net, x0, {}, generator=torch.Generator().manual_seed(1), project=lambda x, mask: x)
+    (noisier, t_first, none, _), (x, t, guess, _) = net.calls
+    assert none is None and noisier.shape == (4, 500)
+    assert torch.equal(guess[:4], noisier), "what the net said, without a guess"
+    assert guess[4:].isnan().all()
+    sigma, first = (4 * t[:4]).exp(), (4 * t_first).exp()
+    assert (first >= sigma).all() and (first <= 2 * sigma + 1e-9).all() and (first > 1.01 * sigma).any()
+    added = (noisier - x[:4]).std(1)
+    torch.testing.assert_close(added, (first**2 - sigma**2).sqrt(), rtol=0.15, atol=1e-6)
+
+
+def test_the_first_guess_keeps_its_level_at_the_end_of_the_schedule():
+    diffusion, net = Diffusion(EDMSchedule(sigma_max=0.01), "x0", self_condition=True), Repeater()
+    diffusion.loss(net, torch.zeros(6, 5), {}, generator=torch.Generator().manual_seed(1))
+    (noisier, t_first, _, _), (x, t, _, _) = net.calls
+    beyond = (4 * t[:3]).exp() > 0.01
+    assert beyond.any()
+    assert torch.equal(t_first[beyond], t[:3][beyond]) and torch.equal(noisier[beyond], x[:3][beyond])
+
+
+def test_a_further_loss_hears_guess_target_level_and_mask():
+    heard = []
+
+    def auxiliary(guess, x0, level, mask):
+        heard.append((guess, x0, level, mask))
+        return guess.new_tensor(5.0)
+
+    x0, mask = torch.randn(3, 4, 2), torch.ones(3, 4, dtype=torch.bool)
+    diffusion = Diffusion(EDMSchedule(), "x0")
+
+    def loss(**options):
+        return diffusion.loss(Repeater(), x0, {}, generator=torch.Generator().manual_seed(3), mask=mask, **options)
+
+    torch.testing.assert_close(loss(auxiliary=auxiliary), loss() + 5.0)
+    guess, target, level, seen = heard[0]
+    assert torch.equal(target, x0) and torch.equal(seen, mask) and level.sigma.shape == (3,) and guess.shape == x0.shape
+
+
 def test_after_clipping_x0_and_eps_still_make_x():
     diffusion, level = Diffusion(DiscreteSchedule(), "eps"), DiscreteSchedule().level(700)
     x = 3 * rand(5)

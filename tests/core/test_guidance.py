@@ -8,7 +8,7 @@ from zoo.core.diffusion import Diffusion, from_x0_eps, to_x0_eps
 from zoo.core.guidance import Guidance, constrain, predictor
 from zoo.core.rng import SampleRng
 from zoo.core.samplers import SAMPLERS, get_sampler
-from zoo.core.schedule import DiscreteSchedule
+from zoo.core.schedule import DiscreteSchedule, EDMSchedule
 from zoo.errors import ConfigError, ShapeError
 
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -141,3 +141,29 @@ def test_the_net_sees_x_and_gives_any_prediction():
 def test_errors(options):
     with pytest.raises(ConfigError, match="guidance"):
         Guidance(**options)
+
+
+def test_a_net_that_conditions_itself_hears_its_last_guess_below_a_level():
+    heard = []
+
+    def net(x, t, cond, drop=None, mask=None):
+        heard.append(cond["x0"].clone())
+        return x + cond["x0"].nan_to_num() + cond["label"][:, None]
+
+    diffusion, schedule = Diffusion(EDMSchedule(), "x0", self_condition=True), EDMSchedule()
+    label = {"label": torch.tensor([1, 0, 0])}
+    for guidance, rows in ((Guidance(), 3), (Guidance(0.5), 6)):
+        predict = predictor(diffusion, net, label, guidance=guidance, guess_below=2.0)
+        heard.clear()
+        said = [predict(X, schedule.level(s))[0] for s in (5.0, 3.0, 2.0, 1.0)]
+        assert [h.isnan().all().item() for h in heard] == [True, True, False, False]
+        assert all(len(h) == rows for h in heard)
+        assert torch.equal(heard[2], said[1].repeat(rows // 3, 1)) and torch.equal(heard[3], said[2].repeat(rows // 3, 1))
+
+
+def test_what_is_known_may_depend_on_the_prediction():
+    level, where = DiscreteSchedule().level(300), torch.tensor([True, False, False, True])
+    held = constrain(predict, lambda x0: 2 * x0, where)
+    x0, eps = held(X, level)
+    torch.testing.assert_close(x0, torch.where(where, 2, 1) * predict(X, level)[0])
+    torch.testing.assert_close(level.alpha * x0 + level.sigma * eps, X)

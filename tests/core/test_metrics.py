@@ -255,3 +255,14 @@ def test_the_import_is_light():
     code = "import sys, json, zoo.core.metrics; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
     assert not {"torchmetrics", "scipy", "torchvision"} & set(loaded)
+
+
+def test_jensen_shannon_is_scipys_squared_and_bounded():
+    from scipy.spatial.distance import jensenshannon
+
+    from zoo.core.metrics import jensen_shannon
+
+    p, q = torch.tensor([3, 0, 5, 2]), torch.tensor([1, 4, 0, 5])
+    assert jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q) ** 2)
+    assert jensen_shannon(p, 2 * p) == pytest.approx(0.0)
+    assert jensen_shannon(torch.tensor([1, 0]), torch.tensor([0, 1])) == pytest.approx(math.log(2))

@@ -198,6 +198,35 @@ def test_first_order_last_step_of_dpmpp_only_below_15_steps():
         assert (ends[0] != ends[1]) == differs
 
 
+@pytest.mark.parametrize("name", ["linear", "edm", "flow"])
+@pytest.mark.parametrize(
+    ("s_churn", "s_noise", "scale"), [(0.0, 1.0, 1.0), (5.0, 1.003, 1.0), (5.0, 1.003, 1.5), (0.0, 1.0, 0.8)]
+)
+def test_euler_by_recursion_in_the_noise_ratio(name, s_churn, s_noise, scale):
+    """u = x / alpha at ratio r: churn adds noise up to r', then u falls along (u - x0) / r' by scale (r' - r_b)."""
+    schedule = SCHEDULES[name]
+    levels = schedule.levels(12)
+    raised = churn(schedule, levels, s_churn)
+    mean, var = (0.0, (schedule.prior_std(levels[0]) / levels[0].alpha) ** 2) if levels[0].alpha else (None, None)
+    for (a, b), c in zip(pairwise(levels), raised, strict=True):
+        if mean is None:  # pure noise of no signal: x0 is the mean, and x / sigma the noise
+            mean, var = M, b.ratio**2
+            continue
+        var += s_noise**2 * (c.ratio**2 - a.ratio**2)
+        gain = V / (V + c.ratio**2)  # x0 = M + gain (u - M)
+        keep = max(1 - scale * (1 - b.ratio / c.ratio), 0.0) if b.sigma else 0.0
+        slope = gain + keep * (1 - gain)
+        mean, var = M + slope * (mean - M), slope**2 * var
+    got = moments("euler", schedule, levels, churned=raised, s_noise=s_noise, step_scale=scale)
+    assert got == pytest.approx((mean, var), rel=1e-9, abs=1e-10)
+
+
+def test_euler_without_churn_is_ddim():
+    schedule = DiscreteSchedule("cosine")
+    levels = schedule.levels(9)
+    assert moments("euler", schedule, levels) == pytest.approx(moments("ddim", schedule, levels), rel=1e-12)
+
+
 def test_churn_raises_within_bounds_and_stops_at_the_schedules_end():
     schedule = EDMSchedule()
     levels = schedule.levels(10)
@@ -234,6 +263,11 @@ def test_a_sampler_is_one_decorated_generator():
         (lambda: list(get_sampler("ddim")(predict, torch.zeros(1), [], rng=None, eta=1.5)), "eta=1.5"),
         (lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, variance="big")), "small, large"),
         (lambda: churn(EDMSchedule(), EDMSchedule().levels(3), -1.0), "s_churn"),
+        (lambda: list(get_sampler("euler")(predict, torch.zeros(1), [], rng=None, step_scale=0)), "step_scale=0"),
+        (
+            lambda: list(get_sampler("euler")(predict, torch.zeros(1), EDMSchedule().levels(3), rng=None, churned=[1])),
+            "1 churned",
+        ),
     ],
 )
 def test_errors_say_what_is_allowed(call, match):

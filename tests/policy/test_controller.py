@@ -12,7 +12,7 @@ import zoo
 from zoo.core import rng as seeds
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.policy.data import PUSHT, Episodes
-from zoo.policy.envs import TASKS, Episode, rollout, save_video
+from zoo.policy.envs import TASKS, Episode, _picture, rollout, save_video
 from zoo.policy.evaluate import evaluate_policy, run
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "net.kernel": 3}
@@ -193,3 +193,12 @@ def test_the_evaluation_says_how_it_was_made(policy, tmp_path):
 def test_a_model_without_an_environment_is_refused(policy):
     with pytest.raises(ConfigError, match="no policy"):
         evaluate_policy(zoo.create("image/fashion-ddpm", **SMALL), 1)
+
+
+def test_an_environment_that_cannot_draw_is_said():
+    class Blind:
+        def render(self):
+            raise RuntimeError("no OpenGL")
+
+    with pytest.raises(ConfigError, match=r"no OpenGL.*MUJOCO_GL=egl"):
+        _picture(Blind())

@@ -15,6 +15,8 @@ Prediction = Literal["eps", "x0", "v", "flow"]
 Weighting = Literal["simple", "min_snr", "edm"]
 PREDICTIONS = ("eps", "x0", "v", "flow")
 WEIGHTINGS = ("simple", "min_snr", "edm")
+#: how many times noisier than x_t, at most, is what a net guesses x0 from in training, where it hears its guess
+FURTHER = 2.0
 
 
 class Denoiser(Protocol):
@@ -85,6 +87,8 @@ class Diffusion:
         sigma_data: standard deviation of the data; used by preconditioning and "edm" weighting.
         precondition: wrap the net as in EDM (Karras et al. 2022, Eq. 7): it sees c_in x and predicts
             (x0 - c_skip x) / c_out. Then `prediction` must be "x0", which is what the wrapped net gives.
+        self_condition: the net also hears its last guess of x0, as cond["x0"] (Chen et al. 2022, "Analog bits", section
+            3): NaN where there is none yet, which is half of the rows in training.
 
     Raises:
         ConfigError: eps prediction on a schedule whose noisiest level has alpha = 0: x0 cannot be had from it.
@@ -95,6 +99,7 @@ class Diffusion:
     weighting: Weighting = "simple"
     sigma_data: float = 0.5
     precondition: bool = False
+    self_condition: bool = False
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -159,6 +164,7 @@ class Diffusion:
         drop_rate: float = 0.0,
         mask: Tensor | None = None,
         project: Any = None,
+        auxiliary: Any = None,
     ) -> Tensor:
         """Mean weighted squared error of the prediction over a batch: a scalar.
 
@@ -169,6 +175,7 @@ class Diffusion:
             drop_rate: probability of replacing a sample's conditions by the null (Ho & Salimans 2022, Algorithm 1).
             mask: (B,N) bool, True where S = (N, ...) is real; the mean divides by the number of real elements.
             project: the codec's linear projector, applied to the noise.
+            auxiliary: the codec's further loss, a scalar from (guess of x0, x0, level, mask), which is added.
         """
         B = len(x0)
         if mask is not None and mask.shape != x0.shape[:2]:
@@ -179,13 +186,52 @@ class Diffusion:
         if project is not None:
             eps = project(eps, mask)
         x_t = self.q_sample(x0, level, eps)
+        if self.self_condition:
+            cond = cond | {"x0": self._first_guesses(denoiser, x_t, level, cond, drop, mask, project, generator)}
         out = self.denoise(denoiser, x_t, level, cond, drop=drop, mask=mask)
+        further = 0.0
+        if auxiliary is not None:
+            further = auxiliary(to_x0_eps(out.to(x0), x_t, level, self.prediction)[0], x0, level, mask)
         error: Tensor = (out.to(x0.dtype) - from_x0_eps(x0, eps, level, self.prediction)) ** 2
         error = like(self.weight(level), x0) * error
         if mask is None:
-            return error.mean()
+            return error.mean() + further
         keep = mask.reshape(*mask.shape, *[1] * (x0.ndim - 2)).expand_as(error)
-        return torch.where(keep, error, error.new_zeros(())).sum() / keep.sum()
+        return torch.where(keep, error, error.new_zeros(())).sum() / keep.sum() + further
+
+    @torch.no_grad()
+    def _first_guesses(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        level: Level,
+        cond: dict[str, Tensor],
+        drop: Tensor,
+        mask: Tensor | None,
+        project: Any,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """What the net says of x0 without a guess, for the first half of the rows; NaN for the others (B,*S).
+
+        It is said of x with up to FURTHER times the noise: in sampling, too, a guess comes from a noisier step. Of x itself
+        it would know all that x does, and the net would learn to repeat it.
+        """
+        n = (len(x) + 1) // 2
+        wanted = level.ratio[:n] * (1 + (FURTHER - 1) * torch.rand(n, generator=generator, dtype=torch.float64))
+        found = [self.schedule.at(float(r)) for r in wanted]
+        t, alpha, sigma = (torch.tensor([getattr(a, k) for a in found], dtype=torch.float64) for k in ("t", "alpha", "sigma"))
+        fits = sigma / alpha > level.ratio[:n]  # past the schedule's end a row keeps its own level
+        part = Level(*(torch.where(fits, a, b[:n]) for a, b in ((t, level.t), (alpha, level.alpha), (sigma, level.sigma))))
+        up = part.alpha / level.alpha[:n]
+        noise = torch.randn(x[:n].shape, generator=generator, dtype=x.dtype).to(x.device)
+        noise = noise if project is None else project(noise, None if mask is None else mask[:n])
+        more = (part.sigma**2 - (up * level.sigma[:n]) ** 2).clamp(min=0).sqrt()
+        noisier = like(up, x) * x[:n] + like(more, x) * noise
+        own = {k: v[:n] for k, v in cond.items()}
+        out = self.denoise(denoiser, noisier, part, own, drop=drop[:n], mask=None if mask is None else mask[:n])
+        guesses = torch.full_like(x, torch.nan)
+        guesses[:n] = to_x0_eps(out.to(x), noisier, part, self.prediction)[0]
+        return guesses
 
     def predict(self, out: Tensor, x: Tensor, level: Level, clip: float | None = None) -> tuple[Tensor, Tensor]:
         """(x0, eps) from a (guided) prediction at x. With `clip`, x0 is clamped to [-clip, clip] and eps re-derived."""

@@ -108,14 +108,17 @@ def predictor(
     mask: Tensor | None = None,
     drop: Tensor | None = None,
     project: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+    guess_below: float = math.inf,
 ) -> Predict:
     """The `predict(x, level) -> (x0, eps)` that samplers see: net -> guide -> (x0, eps) -> clip -> project.
 
-    Conditional and null rows run as one batch; where guidance is off the null rows are skipped.
+    Conditional and null rows run as one batch; where guidance is off the null rows are skipped. A net that conditions
+    itself hears the x0 of the call before, guided and clipped.
 
     Args:
         cond: {name: (B,...)}; empty for an unconditional sample. What is not given is as `null_like` says.
         drop: (B,) bool, rows without a condition: they are sampled from the null, whatever the guidance.
+        guess_below: a net that conditions itself hears its guess where sigma / alpha is at most this.
     """
     guidance = guidance or Guidance()
     # the copies of the batch that guidance needs: as asked for, without everything, without one condition each
@@ -123,31 +126,43 @@ def predictor(
     all_cond = {k: torch.cat([c[k] for c in copies]) for k in cond}
     all_mask = None if mask is None else mask.repeat(len(copies), *[1] * (mask.ndim - 1))
 
+    last: Tensor | None = None
+
     def predict(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        nonlocal last
+        own: dict[str, Tensor] = {}
+        if diffusion.self_condition:
+            own["x0"] = null_like(x) if last is None or level.ratio > guess_below else last
         rows = torch.zeros(len(x), dtype=torch.bool, device=x.device) if drop is None else drop
         if guidance.active(level):
             null = [torch.ones_like(rows)] if guidance.weight else []
             drops = torch.cat([rows, *null, *[rows] * len(guidance.each)])
-            out = diffusion.denoise(denoiser, torch.cat([x] * len(copies)), level, all_cond, drop=drops, mask=all_mask)
+            repeated = all_cond | {k: torch.cat([v] * len(copies)) for k, v in own.items()}
+            out = diffusion.denoise(denoiser, torch.cat([x] * len(copies)), level, repeated, drop=drops, mask=all_mask)
             parts = list(out.chunk(len(copies)))
             out = guidance.combine(parts[0], parts[1] if null else None, *parts[1 + len(null) :])
         else:
-            out = diffusion.denoise(denoiser, x, level, cond, drop=rows, mask=mask)
+            out = diffusion.denoise(denoiser, x, level, cond | own, drop=rows, mask=mask)
         x0, eps = diffusion.predict(out, x, level, clip)
-        if project is None:
-            return x0, eps
-        return project(x0, mask), project(eps, mask)
+        if project is not None:
+            x0, eps = project(x0, mask), project(eps, mask)
+        last = x0
+        return x0, eps
 
     return predict
 
 
-def constrain(predict: Predict, known: Tensor, where: Tensor) -> Predict:
+Known = Tensor | Callable[[Tensor], Tensor]
+
+
+def constrain(predict: Predict, known: Known, where: Tensor) -> Predict:
     """A predict that knows part of the sample: x0 is `known` where `where` is True, and eps is re-derived there.
 
     The last step of every sampler returns x0, so known parts come out exact, for every sampler, schedule and domain.
 
     Args:
-        known: clean values, shaped like x (B,*S) or broadcast to it.
+        known: clean values, shaped like x (B,*S) or broadcast to it, or what makes them of the predicted x0, such as a motif
+            laid onto it.
         where: bool, shaped like x or broadcast to it.
     """
     if where.dtype != torch.bool:
@@ -155,7 +170,7 @@ def constrain(predict: Predict, known: Tensor, where: Tensor) -> Predict:
 
     def constrained(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         x0, eps = predict(x, level)
-        x0 = torch.where(where, known.to(x0), x0)
+        x0 = torch.where(where, known.to(x0) if isinstance(known, Tensor) else known(x0), x0)
         return x0, torch.where(where, (x - level.alpha * x0) / level.sigma, eps)
 
     return constrained

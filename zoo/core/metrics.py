@@ -205,6 +205,13 @@ def nearest_distances(a: Tensor, b: Tensor, *, chunk: int = 500) -> tuple[Tensor
     return torch.cat(distances), torch.cat(indices)
 
 
+def jensen_shannon(p: Tensor, q: Tensor) -> float:
+    """Jensen-Shannon divergence in nats of two distributions (N,) over the same bins, 0 to ln 2 (Lin 1991, Eq. 3.1)."""
+    p, q = p.double() / p.sum(), q.double() / q.sum()
+    middle = (p + q) / 2
+    return float(sum(torch.special.xlogy(a, a / middle).nansum() for a in (p, q)) / 2)
+
+
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a share of `successes` in `n` independent trials (Wilson 1927); it stays inside [0, 1].
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.domain import Dataset, Domain, Samples
 from zoo.errors import ConfigError
-from zoo.figure import new_figure, to_picture
+from zoo.figure import grid, to_picture
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, open_episodes
 from zoo.policy.denoiser import PolicyUNet
@@ -62,14 +61,9 @@ class PolicyDomain(Domain):
     def plot(self, samples: Samples) -> Any:
         """Paths of two dimensions in one frame; curves each in a frame of its own."""
         n = 1 if len(samples[0].names) == 2 else len(samples)
-        columns = math.ceil(math.sqrt(n))
-        rows = math.ceil(n / columns)
-        figure = new_figure(max(4, 3 * columns), max(4, 3 * rows), "policy")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        figure, axes = grid(n, 3, "policy")
         for i, actions in enumerate(samples):
             actions.plot(axes[i % n])
-        for ax in axes[n:]:
-            ax.set_axis_off()
         return to_picture(figure)
 
     def showcase(self, model: Model, folder: Path) -> None:

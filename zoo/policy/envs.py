@@ -72,9 +72,8 @@ def _pusht(seed: int, pictures: bool) -> Any:
 
 def _metaworld(seed: int, pictures: bool) -> Any:
     warnings.filterwarnings("ignore", module="gymnasium")  # its observations leave its own observation space
-    # the seed draws the puck's and the goal's places, too
-    mode: dict[str, Any] = {"render_mode": "rgb_array"} if pictures else {}
-    return _make("metaworld", "metaworld", "Meta-World/MT1", env_name="push-v3", seed=seed, **mode)
+    view = {"render_mode": "rgb_array", "width": 192, "height": 192, "camera_name": "corner4"} if pictures else {}
+    return _make("metaworld", "metaworld", "Meta-World/MT1", env_name="push-v3", seed=seed, **view)
 
 
 #: what the policy sees of Meta-World's 39 numbers: hand, gripper, puck and goal
@@ -143,7 +142,7 @@ def rollout(
                     if episode.success is None and task.successes["success"](episode.score):
                         episode.success = episode.length
                     if i < record:
-                        episode.frames.append(np.asarray(envs[i].render(), np.uint8))
+                        episode.frames.append(_picture(envs[i]))
                     if terminated or truncated or episode.length >= task.limit:
                         running.remove(i)
                 bar.update()
@@ -151,6 +150,13 @@ def rollout(
         for env in envs:
             env.close()
     return episodes
+
+
+def _picture(env: Any) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(env.render(), np.uint8)
+    except Exception as error:  # each simulator has its own
+        raise ConfigError(f"no pictures: {error}. Without a display Meta-World needs libegl1 and MUJOCO_GL=egl.") from error
 
 
 def save_video(episodes: Sequence[Episode], path: str | Path, rate: float = 10.0) -> Path:

@@ -99,12 +99,12 @@ def evaluate_policy(
             "steps": len(first.plan.levels) - 1,
             "guidance_weight": first.plan.guidance.weight,
             "controller": {
-                "executed": first.executed, "ensemble": first.ensemble, "warm_start": settings.get("warm_start"), "seed": seed,
+                "executed": first.executed, "ensemble": first.ensemble, "warm_start": settings.get("warm_start"),
+                "seed": seed, **first.plan.options,
             },
             "best_reward": "mean over episodes of the best reward; interval 95 % (normal)",
-            "success": "share of episodes whose best score passes the task's threshold; intervals 95 % (Wilson). Score: "
-            + task.unit,
-            "steps_to_success": "median over the episodes that succeed",
+            "success": f"share of episodes whose best score passes the threshold; intervals 95 % (Wilson); score: {task.unit}",
+            "steps_to_success": "median over those that succeed",
             "ceiling": best["who"],
             "floor": f"a policy that stays where it is, {len(still)} episodes",
             "clipped": f"{sum(c.clipped for c in controllers)} numbers of actions outside the training data's range",

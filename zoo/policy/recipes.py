@@ -30,7 +30,7 @@ _pusht = Recipe(
     conditions={"observation": ArrayCondition(shape=(2, 18))},
     schedule=Discrete(curve="cosine", T=100),
     diffusion=DiffusionPart(prediction="eps"),
-    sampling=Sampling(sampler="ddim", steps=10, clip=1.0),
+    sampling=Sampling(sampler="ddim", steps=10, clip=1.0, options={"eta": 1.0}),
     training=Training(batch_size=256, optimizer="muon", lr=2e-3, decay=0.9, condition_dropout=0.02),
 )
 

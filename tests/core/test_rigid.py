@@ -1,0 +1,67 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from zoo.core import rigid
+
+G = torch.Generator().manual_seed(0)
+A, B = (torch.randn(4, 9, 3, dtype=torch.float64, generator=G) for _ in range(2))
+
+
+def test_random_rotations_are_rotations_and_uniform():
+    turns = torch.stack([rigid.random_rotation(G) for _ in range(1000)])
+    torch.testing.assert_close(turns @ turns.mT, torch.eye(3).expand_as(turns), atol=1e-5, rtol=0)
+    assert (torch.linalg.det(turns) > 0.99).all()
+    assert turns.mean(0).abs().max() < 0.07, "every direction goes everywhere"
+    # the angle of a uniform rotation has density (1 - cos) / pi, so its mean is pi / 2 + 2 / pi
+    angle = torch.acos(((turns.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1))
+    assert angle.mean().item() == pytest.approx(math.pi / 2 + 2 / math.pi, abs=0.07)
+
+
+def test_superposition_is_scipys():
+    for a, b, laid, error in zip(A, B, rigid.superpose(A, B), rigid.rmsd(A, B), strict=True):
+        turn, root = Rotation.align_vectors((b - b.mean(0)).numpy(), (a - a.mean(0)).numpy())
+        np.testing.assert_allclose(laid, turn.apply(a - a.mean(0)) + b.mean(0).numpy(), atol=1e-9)
+        assert error.item() == pytest.approx(root / math.sqrt(9), abs=1e-9)
+
+
+def test_superposition_undoes_motion_but_no_mirror():
+    turn = rigid.random_rotation(G).double()
+    assert rigid.rmsd(A @ turn.T + 7.0, A).max() < 1e-6
+    assert rigid.rmsd(A * torch.tensor([1.0, 1.0, -1.0]), A).min() > 0.1
+
+
+def test_a_point_is_placed_where_length_angle_and_dihedral_say():
+    torsion = torch.tensor([-2.5, -0.3, 1.0, 3.0], dtype=torch.float64)
+    a, b, c = A[:, 0], A[:, 1], A[:, 2]
+    d = rigid.extend(a, b, c, 1.5, 2.0, torsion)
+    torch.testing.assert_close((d - c).norm(dim=1), torch.full((4,), 1.5, dtype=torch.float64))
+    torch.testing.assert_close(rigid.dihedral(a, b, c, d), torsion)
+    cosine = (rigid.unit(b - c) * rigid.unit(d - c)).sum(1)
+    torch.testing.assert_close(cosine, torch.full((4,), math.cos(2.0), dtype=torch.float64))
+
+
+def test_distances_are_held_with_little_movement():
+    chain = torch.cumsum(torch.nn.functional.normalize(A[0], dim=1), 0)
+    wanted = {1: torch.ones(8, dtype=torch.float64), 2: torch.full((7,), 1.4, dtype=torch.float64)}
+    rough = rigid.hold(chain, wanted, 500)
+    held = rigid.hold(rough + 0.01 * A[1], wanted, 300)
+    for k, lengths in wanted.items():
+        torch.testing.assert_close((held[k:] - held[:-k]).norm(dim=1), lengths, atol=1e-3, rtol=0)
+    assert (held - rough).norm(dim=1).max() < 0.06
+
+
+def test_smooth_lddt_of_known_errors():
+    x = torch.tensor([[[0.0, 0, 0], [4.0, 0, 0], [40.0, 0, 0], [7.0, 7, 7]]])
+    mask = torch.tensor([[True, True, True, False]])
+
+    def loss(shift):
+        moved = x + torch.tensor([[[0.0, 0, 0], [shift, 0, 0], [9.0, 0, 0], [5.0, 0, 0]]])
+        return rigid.smooth_lddt(moved, x, mask, 15.0, torch.ones(1)).item()
+
+    for shift in (0.0, 1.0, 3.0):  # one pair is near: the third point is far, the fourth is padding
+        expected = 1 - sum(1 / (1 + math.exp(shift - limit)) for limit in (0.5, 1, 2, 4)) / 4
+        assert loss(shift) == pytest.approx(expected, abs=1e-5)

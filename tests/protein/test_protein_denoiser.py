@@ -1,0 +1,111 @@
+import pytest
+import torch
+from chains import chain
+
+from zoo.core import rng as seeds
+from zoo.errors import ConfigError, ShapeError
+from zoo.protein.denoiser import BackboneNet, smooth
+
+MIRROR = torch.tensor([1.0, 1.0, -1.0])
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    net = BackboneNet((64, 3, 3), {}, dim=32, depth=2, heads=2, pair=16).eval()
+    with torch.no_grad():
+        for i, p in enumerate(net.parameters()):
+            p += 0.1 * torch.randn(p.shape, generator=seeds.generator(i))
+    return net
+
+
+@pytest.fixture
+def given():
+    x = torch.from_numpy(chain(24, seed=3)).float() / 6.5
+    x = torch.stack([x, x @ torch.linalg.qr(torch.randn(3, 3, generator=seeds.generator(9)))[0]])
+    noisy = x + 0.1 * torch.randn(x.shape, generator=seeds.generator(4))
+    return noisy / (1 + 0.1**2) ** 0.5, torch.full((2,), 0.1).log() / 4, x
+
+
+@torch.no_grad()
+def test_padding_is_not_felt(net, given):
+    x, t, guess = given
+    mask = torch.arange(30) < torch.tensor([[24], [24]])
+    for fill in (0.0, 7.0, float("nan")):
+        padded = torch.full((2, 30, 3, 3), fill)
+        padded[:, :24] = x
+        for cond in ({}, {"x0": torch.nn.functional.pad(guess, (0, 0, 0, 0, 0, 6))}):
+            out = net(padded, t, cond, mask=mask)[:, :24]
+            plain = net(x, t, {k: v[:, :24] for k, v in cond.items()})
+            torch.testing.assert_close(out, plain, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_last_guess_is_heard_row_by_row(net, given):
+    x, t, guess = given
+    none = net(x, t, {})
+    torch.testing.assert_close(net(x, t, {"x0": torch.full_like(x, torch.nan)}), none)
+    half = guess.clone()
+    half[1] = torch.nan
+    out = net(x, t, {"x0": half})
+    torch.testing.assert_close(out[1], none[1], atol=1e-5, rtol=1e-5)
+    assert (out[0] - none[0]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_mirror_images_are_different_things(net, given):
+    x, t, guess = given
+    for cond in ({}, {"x0": guess}):
+        out = net(x, t, cond)
+        other = net(x * MIRROR, t, {k: v * MIRROR for k, v in cond.items()})
+        assert (other * MIRROR - out).abs().max() > 0.05
+
+
+@torch.no_grad()
+def test_what_residues_see_does_not_depend_on_orientation(net, given):
+    """Without the global stream the output turns with the input."""
+    x, t, _ = given
+    mask = torch.ones(2, 24, dtype=torch.bool)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=seeds.generator(1)))[0]
+    turn = turn * torch.linalg.det(turn).sign()
+    views = [net.look(y, t, None, mask)[0] for y in (x, x @ turn.T)]
+    torch.testing.assert_close(views[0].pairs(), views[1].pairs(), atol=1e-4, rtol=1e-3)
+    gathered = [v.points()[:, :, None].expand(-1, -1, 2, -1) for v in views]
+    torch.testing.assert_close(views[0].seen(gathered[0]), views[1].seen(gathered[1]), atol=1e-4, rtol=1e-3)
+
+
+def test_smoothing_keeps_clean_chains_and_quiets_noisy_ones():
+    clean = torch.from_numpy(chain(60, seed=1)).float()[None]
+    mask = torch.ones(1, 60, dtype=torch.bool)
+    torch.testing.assert_close(smooth(clean, torch.tensor([0.01]), mask), clean, atol=0.01, rtol=0)
+    for sigma in (3.0, 10.0):
+        noisy = clean + sigma * torch.randn(clean.shape, generator=seeds.generator(0))
+        error = [(y - clean).square().mean().sqrt() for y in (smooth(noisy, torch.tensor([sigma]), mask), noisy)]
+        assert error[0] < 0.55 * error[1]
+
+
+@torch.no_grad()
+def test_every_length_works_in_every_precision(net):
+    for length in (8, 256):
+        out = net(torch.randn(1, length, 3, 3), torch.zeros(1), {})
+        assert out.shape == (1, length, 3, 3) and torch.isfinite(out).all()
+    t = torch.tensor([0.002, 10.0]).log() / 4
+    for level in t:  # the ends of the schedule
+        assert torch.isfinite(net(torch.randn(1, 20, 3, 3), level[None], {})).all()
+    x = torch.randn(1, 20, 3, 3, generator=seeds.generator(0))
+    exact = net(x, t[:1], {})
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = net(x, t[:1], {})
+    assert rough.dtype == torch.float32 and (rough - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_errors():
+    with pytest.raises(ConfigError, match="heads divide"):
+        BackboneNet((64, 3, 3), {}, dim=30, heads=4)
+    with pytest.raises(ConfigError, match="without labels"):
+        BackboneNet((64, 3, 3), {"label": 2})
+    net = BackboneNet((64, 3, 3), {}, dim=16, depth=1, heads=1, pair=8)
+    with pytest.raises(ShapeError, match="residues, 3, 3"):
+        net(torch.zeros(1, 5, 4, 3), torch.zeros(1), {})
+    with pytest.raises(ShapeError, match="last guess"):
+        net(torch.zeros(1, 5, 3, 3), torch.zeros(1), {"x0": torch.zeros(1, 4, 3, 3)})

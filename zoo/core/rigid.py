@@ -1,0 +1,104 @@
+"""Directions, angles, rotations and superposition of points in space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def random_rotation(generator: torch.Generator | None = None) -> Tensor:
+    """A rotation matrix (3, 3), uniform: a normal draw of four numbers is a uniform quaternion (Shoemake 1992)."""
+    w, x, y, z = torch.nn.functional.normalize(torch.randn(4, generator=generator), dim=0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def superpose(moving: Tensor, fixed: Tensor) -> Tensor:
+    """`moving` (..., P, 3), turned and shifted so that it lies best on `fixed` (..., P, 3) (Kabsch 1976).
+
+    The best shift makes the two means equal.
+    """
+    here, there = moving.mean(-2, keepdim=True), fixed.mean(-2, keepdim=True)
+    u, _, vh = torch.linalg.svd((fixed - there).mT @ (moving - here))
+    sign = torch.ones_like(u[..., 0, :])
+    sign[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)
+    turn = (u * sign[..., None, :]) @ vh
+    laid: Tensor = (moving - here) @ turn.mT + there
+    return laid
+
+
+def rmsd(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square distance (...) of the points a, b (..., P, 3) after superposition."""
+    return (superpose(a, b) - b).square().sum(-1).mean(-1).sqrt()
+
+
+def unit(v: Tensor) -> Tensor:
+    """v (..., 3) at length 1; 0 stays 0."""
+    return v * torch.rsqrt(v.square().sum(-1, keepdim=True) + 1e-12)
+
+
+def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """The angle (...) in -pi..pi around b-c of four points (..., 3), by the rule of IUPAC."""
+    u, v, w = b - a, c - b, d - c
+    left, right = torch.linalg.cross(u, v), torch.linalg.cross(v, w)
+    return torch.atan2((torch.linalg.cross(left, right) * unit(v)).sum(-1), (left * right).sum(-1))
+
+
+def extend(a: Tensor, b: Tensor, c: Tensor, length: Tensor | float, angle: Tensor | float, torsion: Tensor) -> Tensor:
+    """The point d (..., 3) at `length` from c, with the angle b-c-d and the dihedral a-b-c-d (Parsons et al. 2005, NeRF)."""
+    angle = torch.as_tensor(angle, dtype=c.dtype, device=c.device)
+    forward = unit(c - b)
+    normal = unit(torch.linalg.cross(b - a, forward))
+    side = torch.linalg.cross(normal, forward)
+    local = torch.stack(
+        [-torch.cos(angle).expand_as(torsion), torch.sin(angle) * torch.cos(torsion), torch.sin(angle) * torch.sin(torsion)], -1
+    )
+    step: Tensor = local[..., :1] * forward + local[..., 1:2] * side + local[..., 2:] * normal
+    return c + torch.as_tensor(length, dtype=c.dtype, device=c.device) * step
+
+
+def hold(x: Tensor, wanted: Mapping[int, Tensor], rounds: int) -> Tensor:
+    """Points (N, 3) of a chain moved a little until distances are as wanted: (SHAKE, Ryckaert et al. 1977, all bonds at once).
+
+    Args:
+        wanted: {k: distances (N - k,) of each point to the k-th after it}.
+        rounds: how often both ends of each bond are moved towards it.
+    """
+    for _ in range(rounds):
+        move = torch.zeros_like(x)
+        for k, lengths in wanted.items():
+            between = x[k:] - x[:-k]
+            half = 0.5 * (torch.linalg.vector_norm(between, dim=-1) - lengths)[:, None] * unit(between)
+            move[:-k] += half
+            move[k:] -= half
+        x = x + 0.4 * move  # less than half: a point is moved by four bonds at once
+    return x
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distance (...) of points (..., 3), with a finite gradient at 0."""
+    apart: Tensor = ((a - b).square().sum(-1) + 1e-8).sqrt()
+    return apart
+
+
+def smooth_lddt(guess: Tensor, true: Tensor, mask: Tensor, cutoff: float, weight: Tensor) -> Tensor:
+    """1 - smooth lDDT of points (B,N,3) in angstrom, a scalar (Abramson et al. 2024, Algorithm 27).
+
+    Pairs closer than `cutoff` count; a distance that is off by 0.5, 1, 2 or 4 loses up to a quarter each.
+
+    Args:
+        mask: (B,N) bool, real points. weight: (B,) of each sample.
+    """
+    apart = distance(true[:, None], true[:, :, None])
+    error = (distance(guess[:, None], guess[:, :, None]) - apart).abs()
+    same = torch.eye(true.shape[1], dtype=torch.bool, device=true.device)
+    near = (apart < cutoff) & mask[:, None] & mask[:, :, None] & ~same
+    score = torch.stack([torch.sigmoid(limit - error) for limit in (0.5, 1.0, 2.0, 4.0)]).mean(0)
+    loss: Tensor = ((1 - score) * near * weight[:, None, None]).sum() / near.sum().clamp(min=1)
+    return loss

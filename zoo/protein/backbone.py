@@ -1,0 +1,140 @@
+"""One chain's backbone: files, pictures, and what it is like."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.figure import new_figure, to_picture, turning_line
+from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
+from zoo.protein.metrics import SHORTEST, measure
+from zoo.store import write_atomic
+
+#: colours of coil, helix and strand
+COLOURS = ("#999999", "#d62728", "#1f77b4")
+#: suffix -> Biopython's writer
+WRITERS = {".pdb": "PDBIO", ".ent": "PDBIO", ".cif": "MMCIFIO"}
+
+
+def need(module: str) -> Any:
+    """A module of Biopython; without it a ConfigError that says what to install."""
+    try:
+        return importlib.import_module(f"Bio.{module}")
+    except ImportError:
+        raise ConfigError('structure files need Biopython: pip install "diffusion-zoo[protein]".') from None
+
+
+class Backbone:
+    """The backbone of one chain.
+
+    Args:
+        atoms: (N, 3, 3) float, angstrom: N, CA and C of each residue. They are kept at the 3 decimals that files have.
+        name: where it is from.
+        remark: what its file is to say of it.
+
+    Raises:
+        ShapeError, DataError: another shape, or NaN or infinity.
+    """
+
+    def __init__(self, atoms: NDArray[Any], name: str = "", remark: str = "") -> None:
+        atoms = np.asarray(atoms)
+        if atoms.ndim != 3 or atoms.shape[1:] != (3, 3) or not len(atoms):
+            raise ShapeError(f"a backbone is (residues, 3, 3) for N, CA and C, got {atoms.shape}.")
+        if not np.isfinite(atoms).all():
+            raise DataError(f"{name or 'a backbone'} holds NaN or infinity.")
+        self.atoms, self.name, self.remark = atoms.astype(np.float64).round(3).astype(np.float32), name, remark
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.name or 'sample'}, {len(self)} residues)"
+
+    def numpy(self) -> NDArray[np.float32]:
+        """(N, 3, 3), angstrom."""
+        return self.atoms
+
+    def structure(self) -> NDArray[np.int64]:
+        """Secondary structure (N,): 0 coil, 1 helix, 2 strand."""
+        return secondary_structure(torch.from_numpy(self.atoms)).numpy()
+
+    def measures(self) -> dict[str, float]:
+        """What it is like, see `zoo.protein.metrics.MEASURES`."""
+        return measure(self.atoms)
+
+    def idealised(self) -> Backbone:
+        """With ideal bond lengths and angles, see `zoo.protein.geometry.idealise`; its remark says how far atoms moved."""
+        x = torch.from_numpy(self.atoms).double()
+        y = idealise(x)
+        moved = float((y - x).square().sum(-1).mean().sqrt())
+        return Backbone(y.numpy(), self.name, f"bonds and angles idealised, atoms moved by {moved:.3f} angstrom (RMS)")
+
+    def save(self, path: str | Path) -> Path:
+        """Write PDB (.pdb, .ent) or mmCIF (.cif): glycines of a chain A, numbered from 1, O placed, measures as remarks."""
+        path = Path(path)
+        if path.suffix.lower() not in WRITERS:
+            raise DataError(f"cannot save {path}: a backbone is saved as {', '.join(WRITERS)}.")
+        builder = need("PDB.StructureBuilder").StructureBuilder()
+        builder.init_structure("backbone")
+        builder.init_model(0)
+        builder.init_chain("A")
+        builder.init_seg("    ")
+        oxygen = place_oxygen(torch.from_numpy(self.atoms)).numpy()
+        for i, residue in enumerate(np.concatenate([self.atoms, oxygen[:, None]], 1)):
+            builder.init_residue("GLY", " ", i + 1, " ")
+            for k, (atom, xyz) in enumerate(zip(("N", "CA", "C", "O"), residue, strict=True)):
+                builder.init_atom(atom, xyz, 0.0, 1.0, " ", f" {atom:3}", 4 * i + k + 1, atom[0])
+        writer = getattr(need("PDB"), WRITERS[path.suffix.lower()])()
+        writer.set_structure(builder.get_structure())
+        text = io.StringIO()
+        for line in self._remarks():
+            text.write(f"# {line}\n" if path.suffix.lower() == ".cif" else f"REMARK   6 {line}\n")
+        writer.save(text)
+        write_atomic(path, text.getvalue().encode())
+        return path
+
+    def _remarks(self) -> list[str]:
+        found = self.measures() if len(self) >= SHORTEST else {}
+        return ["backbone only, O placed; glycine stands for any residue", *([self.remark] if self.remark else [])] + [
+            f"{k} {v:.4f}" for k, v in found.items()
+        ]
+
+    def plot(self, ax: Any = None) -> Any:
+        """The CA trace, seen along the axis of least extent, coloured by secondary structure; returns the picture."""
+        own = ax is None
+        ax = new_figure(4, 4, "protein").subplots() if own else ax
+        ca = self.atoms[:, 1] - self.atoms[:, 1].mean(0)
+        axes = np.linalg.svd(ca, full_matrices=True)[2]
+        axes[2] *= np.sign(np.linalg.det(axes))  # never a mirror image
+        ca, colours = ca @ axes.T, self._colours()
+        for i in np.argsort(ca[:-1, 2] + ca[1:, 2]):
+            width = 2.0 if colours[i] == COLOURS[0] else 4.0
+            for colour, edge in (("white", 1.5), (colours[i], 0.0)):
+                ax.plot(*ca[i : i + 2, :2].T, color=colour, lw=width + edge, solid_capstyle="round")
+        ax.set_aspect("equal")
+        ax.set_axis_off()
+        return to_picture(ax.figure) if own else ax
+
+    def _colours(self) -> list[str]:
+        """The colour of each step of the trace."""
+        return [COLOURS[a if a == b else 0] for a, b in pairwise(self.structure())]
+
+    def ramachandran(self, ax: Any = None) -> Any:
+        """phi against psi of every inner residue, in degrees; returns the picture."""
+        own = ax is None
+        ax = new_figure(4, 4, "protein").subplots() if own else ax
+        phi, psi = np.degrees(torsions(torch.from_numpy(self.atoms))[1:-1, :2].numpy()).T
+        ax.scatter(phi, psi, s=8, c=[COLOURS[k] for k in self.structure()[1:-1]])
+        ax.set(xlim=(-180, 180), ylim=(-180, 180), xlabel="phi", ylabel="psi", aspect="equal")
+        return to_picture(ax.figure) if own else ax
+
+    def _repr_html_(self) -> str:
+        return turning_line(self.atoms[:, 1], self._colours())

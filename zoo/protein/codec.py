@@ -1,0 +1,110 @@
+"""Between backbones in angstrom and encoded samples (N,3,3)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from zoo.core.rigid import distance, random_rotation, smooth_lddt
+from zoo.domain import Batch, Codec, Dataset
+from zoo.errors import ConfigError
+from zoo.protein.backbone import Backbone
+
+if TYPE_CHECKING:
+    from zoo.core.schedule import Level
+
+#: angstrom of one unit of encoded coordinates: the usual standard deviation of a small domain's atoms
+SCALE = 6.5
+#: lengths that no net of ours takes
+SHORTEST, LONGEST = 8, 256
+#: weights of the auxiliary loss, and the noise in angstrom above which it fades: a blurred guess has no true distances
+AUXILIARY, FADE = 0.3, 2.0
+#: atoms apart along the backbone whose distances are held, and the largest CA distance that counts
+LOCAL, CONTACT = 7, 15.0
+
+
+class BackboneCodec(Codec):
+    """Backbones as coordinates of N, CA and C around their mean, in units of SCALE.
+
+    Args:
+        min_length, max_length: the lengths that are trained on; others, up to 256, are sampled with a warning.
+
+    Attributes:
+        lengths: (257,) int64, how many training chains have each length.
+    """
+
+    size_name = "length"
+    lengths: Tensor
+
+    def __init__(self, min_length: int = 32, max_length: int = 128) -> None:
+        super().__init__()
+        if not SHORTEST <= min_length <= max_length <= LONGEST:
+            raise ConfigError(
+                f"protein codec: lengths {min_length} to {max_length}; give {SHORTEST} <= min <= max <= {LONGEST}."
+            )
+        self.min_length, self.max_length = min_length, max_length
+        self.shape = (min(max(64, min_length), max_length), 3, 3)
+        self.register_buffer("lengths", torch.zeros(LONGEST + 1, dtype=torch.int64))
+
+    def sample_size(self, value: int | None, generator: torch.Generator) -> int:
+        """The length asked for, or one drawn as those of the training chains are; the usual one before `fit`."""
+        if value is None:
+            if not self.lengths.any():
+                return self.shape[0]
+            return int(torch.multinomial(self.lengths.cpu().double(), 1, generator=generator))
+        if not SHORTEST <= value <= LONGEST:
+            raise ConfigError(f"length={value}: chains of {SHORTEST} to {LONGEST} residues can be sampled.")
+        if not self.min_length <= value <= self.max_length:
+            warnings.warn(
+                f"length={value} is outside what was trained on ({self.min_length} to {self.max_length} residues): look at "
+                "the samples before you use them.",
+                stacklevel=2,
+            )
+        return value
+
+    def fit(self, dataset: Dataset) -> None:
+        sizes = torch.tensor([len(dataset[i][0]) for i in range(len(dataset))])
+        self.lengths.copy_(torch.bincount(sizes, minlength=LONGEST + 1))
+
+    def encode(self, item: Backbone, generator: torch.Generator | None = None) -> Tensor:
+        """A backbone -> (N,3,3); with a generator in a random orientation, never mirrored."""
+        x = torch.from_numpy(item.atoms).float()
+        if generator is not None:
+            x = x @ random_rotation(generator)
+        return self.project(x[None])[0] / SCALE
+
+    def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Backbone]:
+        return [Backbone(x) for x in (SCALE * x0.detach()).float().cpu().numpy()]
+
+    def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            return x - x.mean((1, 2), keepdim=True)
+        keep = mask[:, :, None, None]
+        x = torch.where(keep, x, 0)
+        return torch.where(keep, x - x.sum((1, 2), keepdim=True) / (3 * keep.sum(1, keepdim=True)).clamp(min=1), 0)
+
+    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
+        x = [self.encode(item, generator) for item, _ in items]
+        sizes = torch.tensor([len(row) for row in x])
+        padded = pad_sequence(x, batch_first=True)
+        return Batch(padded, {}, torch.arange(padded.shape[1]) < sizes[:, None])
+
+    def auxiliary(self, guess: Tensor, x0: Tensor, level: Level, mask: Tensor | None = None) -> Tensor:
+        """Errors of distances along the backbone, with EDM's weight as in the main loss, and 1 - lDDT of CA, at low noise."""
+        mask = torch.ones(x0.shape[:2], dtype=torch.bool, device=x0.device) if mask is None else mask
+        sigma = level.ratio.to(x0)
+        fade = 1 / (1 + (SCALE * sigma / FADE) ** 2)
+        weight = (fade * (1 + sigma**-2))[:, None]
+        real = mask.repeat_interleave(3, 1)
+        atoms, true = guess.flatten(1, 2), x0.flatten(1, 2)
+        total = x0.new_zeros(())
+        for k in range(1, LOCAL + 1):
+            error = distance(atoms[:, k:], atoms[:, :-k]) - distance(true[:, k:], true[:, :-k])
+            total = total + (weight * real[:, k:] * error**2).sum() / real[:, k:].sum().clamp(min=1) / LOCAL
+        score = smooth_lddt(SCALE * guess[:, :, 1], SCALE * x0[:, :, 1], mask, CONTACT, fade)
+        return AUXILIARY * (total + score)

@@ -1,0 +1,194 @@
+"""The net of backbones: residues as tokens, with what they see of each other as biases of the attention.
+
+Coordinates go in and come out twice: in the global frame, where the fold is seen, and in each residue's own frame, where
+bonds and turns look the same however the chain lies. What pairs of residues see (distance, direction, orientation) comes
+from the net's last guess of the clean chain where it has one, else from the noisy chain smoothed along itself.
+Frames come from cross products, so a chain and its mirror image are different things.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.errors import ConfigError, ShapeError
+from zoo.nets.blocks import TimeEmbedding, check_mask, modulate, zero
+from zoo.nets.pairs import PairBias, PairBlock
+from zoo.protein.codec import SCALE
+from zoo.protein.geometry import frames, torsions
+
+#: residues on each side whose atoms a token sees, and the 3 (2 REACH + 1) atoms' typical distance in one coordinate
+REACH = 2
+#: mean square step of the smoothing's random walk, from one backbone atom to the next, in one coordinate
+STEP = 1.2
+#: centres of the radial features of CA-CA distances
+NEAR, FAR, RADII = 3.0, 25.0, 20
+#: (atom, atom, distance) within one peptide: bonds and the ends of angles, numbered from a residue's N
+COVALENT = ((0, 1, 1.458), (1, 2, 1.525), (2, 3, 1.329), (0, 2, 2.46), (1, 3, 2.43), (2, 4, 2.43), (1, 4, 3.8))
+PAIR_FEATURES = RADII + 1 + 6 + 9
+RESIDUE_FEATURES = 18 + 3 * 9 * (2 * REACH + 1) + len(COVALENT) + 6 + 2
+
+
+def smooth(x: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
+    """Noisy atoms (B,N,3,3) averaged along the chain: the best linear guess if a chain were a random walk.
+
+    Its steady-state smoother weighs atoms by exp(-k |a - b|) with cosh k = 1 + STEP / (2 sigma^2).
+    """
+    B, N = mask.shape
+    k = torch.acosh(1 + STEP / (2 * sigma.square()))
+    place = torch.arange(3 * N, device=x.device)
+    weight = (
+        torch.exp((-k[:, None, None] * (place[:, None] - place).abs()).clamp(min=-60)) * mask.repeat_interleave(3, 1)[:, None]
+    )
+    weight = weight / weight.sum(2, keepdim=True).clamp(min=1e-6)
+    return (weight @ x.reshape(B, 3 * N, 3)).view(B, N, 3, 3)
+
+
+def windows(x: Tensor) -> Tensor:
+    """Atoms (B,N,3,3) -> those of the residues within REACH of each one (B,N,3 (2 REACH + 1),3), zero past the ends."""
+    B, N = x.shape[:2]
+    return F.pad(x.reshape(B, 3 * N, 3), (0, 0, 3 * REACH, 3 * REACH)).unfold(1, 6 * REACH + 3, 3).transpose(2, 3)
+
+
+class Views:
+    """What residues and pairs of residues look like, in float32.
+
+    Args:
+        x: noisy atoms (B,N,3,3), angstrom, 0 in the padding.
+        y: the clean chain as it is guessed.
+        sigma: (B,) noise in angstrom.
+        mask: (B,N) bool.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, sigma: Tensor, mask: Tensor) -> None:
+        self.x, self.y, self.sigma, self.mask = x, y, sigma[:, None, None, None], mask
+        self.rotation, self.centre = frames(y), y[:, :, 1]
+
+    def residues(self) -> Tensor:
+        """(B,N,RESIDUE_FEATURES), each of about unit size at every noise level."""
+        B, N = self.mask.shape
+        real = windows(self.mask[..., None, None].expand(B, N, 3, 3).float())
+        apart = (torch.arange(real.shape[2], device=real.device) - 3 * REACH - 1).abs().clamp(min=1).view(1, 1, -1, 1)
+        size = apart**0.7
+        around = (windows(self.x) - self.x[:, :, 1:2]) * real * torch.rsqrt(size**2 + 2 * self.sigma**2)
+        guess = (windows(self.y) - self.centre[:, :, None]) * real / size
+        turned = torch.cat([around, guess], 2) @ self.rotation.mT
+        pairs = torch.stack([torch.linalg.vector_norm(self._atom(a) - self._atom(b), dim=-1) - d for a, b, d in COVALENT], -1)
+        bonds = (pairs * torch.rsqrt(0.05**2 + 2 * self.sigma[..., 0] ** 2)).clamp(-4, 4)
+        followed = F.pad(self.mask[:, 1:], (0, 1))[:, :, None]  # psi and omega need a next residue that is none of padding
+        angles = torsions(self.y).nan_to_num() * torch.cat([torch.ones_like(followed), followed, followed], 2)
+        place = torch.arange(N, device=real.device)
+        ends = torch.stack([place.expand(B, N), self.mask.sum(1, keepdim=True) - 1 - place], -1).clamp(min=0)
+        noisy = self.x * torch.rsqrt(SCALE**2 + self.sigma**2)
+        parts = [noisy, self.y / SCALE, around, turned, bonds, angles.sin(), angles.cos(), 1 / (1 + ends)]
+        return torch.cat([p.flatten(2) for p in parts], 2)
+
+    def _atom(self, k: int) -> Tensor:
+        """Noisy atom k, counted from each residue's N on into the next one: (B,N,3)."""
+        return F.pad(self.x[:, 1:, k - 3], (0, 0, 0, 1)) if k > 2 else self.x[:, :, k]
+
+    def pairs(self) -> Tensor:
+        """(B,N,N,PAIR_FEATURES): CA distance; where j is for i and i for j; how j's frame is turned in i's."""
+        between = self.centre[:, None] - self.centre[:, :, None]
+        distance = torch.linalg.vector_norm(between, dim=-1, keepdim=True)
+        centres = torch.linspace(NEAR, FAR, RADII, device=distance.device)
+        radial = torch.exp(-((distance - centres) * (RADII / (FAR - NEAR))).square().clamp(max=60))  # no denormal numbers
+        direction = (between / (distance + 1.0)) @ self.rotation.mT
+        B, N = self.mask.shape
+        axes = self.rotation.reshape(B, 3 * N, 3)
+        turn = (axes @ axes.mT).view(B, N, 3, N, 3).transpose(2, 3).reshape(B, N, N, 9)
+        return torch.cat([radial, distance / FAR, direction, direction.transpose(1, 2), turn], 3)
+
+    def points(self) -> Tensor:
+        """What attention gathers (B,N,12): a residue's noisy atoms and guessed CA, in units of a chain."""
+        return torch.cat([self.x * torch.rsqrt(1 + (self.sigma / SCALE) ** 2), self.centre[:, :, None]], 2).flatten(2) / SCALE
+
+    def seen(self, gathered: Tensor) -> Tensor:
+        """Points that heads gathered (B,N,heads,12) -> as each residue sees them, with their distances (B,N,16 heads)."""
+        local = (gathered.unflatten(3, (4, 3)).flatten(2, 3) - self.centre[:, :, None] / SCALE) @ self.rotation.mT
+        return torch.cat([local, torch.linalg.vector_norm(local, dim=-1, keepdim=True)], -1).flatten(2)
+
+
+class BackboneNet(nn.Module):
+    """Denoiser of encoded backbones (B,N,3,3) on the noise levels of EDM, t = ln(sigma) / 4.
+
+    Args:
+        shape: (N, 3, 3), of which N is only the usual length.
+        classes: label conditions: none.
+        dim, depth, heads: width, blocks, attention heads.
+        mlp_ratio: hidden width of the two-layer nets over dim.
+        pair: hidden width of the pairs' net.
+        dropout: probability of dropping a hidden channel in a chain.
+
+    Raises:
+        ConfigError: numbers that do not fit together.
+        ShapeError: x_t, the last guess or mask of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: dict[str, int],
+        dim: int = 256,
+        depth: int = 6,
+        heads: int = 8,
+        mlp_ratio: float = 3.0,
+        pair: int = 64,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if tuple(shape[1:]) != (3, 3) or classes:
+            raise ConfigError(f"BackboneNet: samples {tuple(shape)} with labels {classes}; it takes (N, 3, 3) without labels.")
+        if depth < 1 or heads < 1 or dim % heads or not mlp_ratio > 0 or not 0 <= dropout < 1:
+            raise ConfigError(
+                f"BackboneNet dim={dim}, depth={depth}, heads={heads}, mlp_ratio={mlp_ratio}, dropout={dropout}: heads divide "
+                "dim, depth is at least 1, mlp_ratio positive, dropout in [0, 1)."
+            )
+        self.time = TimeEmbedding(dim, scale=250.0)
+        self.facts = nn.Linear(2, dim)
+        self.entry = nn.Linear(RESIDUE_FEATURES, dim)
+        self.pairs = PairBias(PAIR_FEATURES, dim, pair, depth, heads)
+        self.shared = nn.Sequential(nn.SiLU(), zero(nn.Linear(dim, 6 * dim)))
+        self.blocks = nn.ModuleList([PairBlock(dim, heads, mlp_ratio, 16 * heads, dropout) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.final = nn.Sequential(nn.SiLU(), zero(nn.Linear(dim, 2 * dim)))
+        self.exit = zero(nn.Linear(dim, 18))
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """As `zoo.domain.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none."""
+        B, N = x_t.shape[:2]
+        if tuple(x_t.shape[2:]) != (3, 3):
+            raise ShapeError(f"backbones {tuple(x_t.shape)} must be (batch, residues, 3, 3).")
+        mask = torch.ones(B, N, dtype=torch.bool, device=x_t.device) if mask is None else check_mask(mask, B, N)
+        last = cond.get("x0")
+        if last is not None and last.shape != x_t.shape:
+            raise ShapeError(f"the last guess {tuple(last.shape)} must be shaped like x_t {tuple(x_t.shape)}.")
+        with torch.autocast(x_t.device.type, enabled=False):  # coordinates to a hundredth of an angstrom need float32
+            views, has = self.look(x_t.float(), t.float(), last, mask)
+            length = (mask.sum(1) / 64).clamp(min=0.01).log()
+            weight = self.entry.weight.dtype
+            emb = self.time(t) + self.facts(torch.stack([length, has.float()], 1).to(weight))
+            h, pairs = self.entry(views.residues().to(weight)), views.pairs().to(weight)
+        shared, points = self.shared(emb), views.points()
+        for block, bias in zip(self.blocks, self.pairs(pairs, emb, mask), strict=True):
+            h = block(h, shared, bias, points, views.seen)
+        h = modulate(self.norm(h), *self.final(emb).to(h.dtype).chunk(2, 1))
+        with torch.autocast(x_t.device.type, enabled=False):
+            whole, local = self.exit(h.to(weight)).float().view(B, N, 2, 3, 3).unbind(2)
+            return (whole + local @ views.rotation).to(x_t.dtype)
+
+    def look(self, x_t: Tensor, t: Tensor, last: Tensor | None, mask: Tensor) -> tuple[Views, Tensor]:
+        """The views of scaled noisy chains, and (B,) bool which rows have a last guess."""
+        sigma = (4 * t).exp()
+        keep = mask[:, :, None, None]
+        x = torch.where(keep, x_t * (SCALE * (1 + sigma**2).sqrt())[:, None, None, None], 0.0)
+        sigma = SCALE * sigma
+        y = smooth(x, sigma, mask)
+        if last is None:
+            return Views(x, y, sigma, mask), torch.zeros_like(mask[:, 0])
+        has = ~last.isnan().flatten(1).any(1)
+        y = torch.where(keep & has[:, None, None, None], SCALE * last.float(), y)
+        return Views(x, y, sigma, mask), has

@@ -1,0 +1,137 @@
+"""Geometry of protein backbones in torch, in angstrom; atoms come in the order N, CA, C along the last axis but one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.core.rigid import dihedral, extend, hold, unit
+
+#: C=O and the angle CA-C-O (Engh & Huber 1991)
+C_O, CA_C_O = 1.231, math.radians(120.4)
+#: ideal lengths of N-CA, CA-C, C-N and angles at N, CA, C (Engh & Huber 1991)
+LENGTHS = (1.458, 1.525, 1.329)
+ANGLES = tuple(math.radians(a) for a in (121.7, 111.0, 117.2))
+
+
+def frames(x: Tensor) -> Tensor:
+    """Right-handed axes of each residue: x (..., N, 3, 3) -> R (..., N, 3, 3), whose rows are unit vectors.
+
+    Gram-Schmidt from C - CA and N - CA (Jumper et al. 2021, Algorithm 21): R @ (p - CA) is p seen by the residue. Mirror
+    images have different coordinates in their frames, rotated copies the same.
+    """
+    n, ca, c = x.unbind(-2)
+    first = unit(c - ca)
+    second = n - ca
+    second = unit(second - (second * first).sum(-1, keepdim=True) * first)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
+
+
+def torsions(x: Tensor) -> Tensor:
+    """phi, psi, omega (..., N, 3) of x (..., N, 3, 3), omega of the bond to the next residue; NaN where there is none."""
+    n, ca, c = x.unbind(-2)
+    phi = dihedral(c[..., :-1, :], n[..., 1:, :], ca[..., 1:, :], c[..., 1:, :])
+    psi = dihedral(n[..., :-1, :], ca[..., :-1, :], c[..., :-1, :], n[..., 1:, :])
+    omega = dihedral(ca[..., :-1, :], c[..., :-1, :], n[..., 1:, :], ca[..., 1:, :])
+    none = math.nan
+    return torch.stack([F.pad(phi, (1, 0), value=none), F.pad(psi, (0, 1), value=none), F.pad(omega, (0, 1), value=none)], -1)
+
+
+def build(angles: Tensor) -> Tensor:
+    """A chain (N, 3, 3) with ideal bonds from phi, psi, omega (N, 3); the first phi and the last psi and omega are not used."""
+    zero = torch.zeros(3, dtype=angles.dtype)
+    atoms = [zero, zero + torch.tensor([LENGTHS[0], 0, 0], dtype=angles.dtype)]
+    start = atoms[1] + LENGTHS[1] * torch.tensor([-math.cos(ANGLES[1]), math.sin(ANGLES[1]), 0], dtype=angles.dtype)
+    atoms.append(start)
+    for i in range(1, len(angles)):
+        phi, (_, psi, omega) = angles[i, 0], angles[i - 1]
+        for length, angle, torsion in zip(
+            (LENGTHS[2], LENGTHS[0], LENGTHS[1]), (ANGLES[2], ANGLES[0], ANGLES[1]), (psi, omega, phi), strict=True
+        ):
+            atoms.append(extend(atoms[-3], atoms[-2], atoms[-1], length, angle, torsion))
+    return torch.stack(atoms).view(-1, 3, 3)
+
+
+def place_oxygen(x: Tensor) -> Tensor:
+    """O (..., N, 3) of x (..., N, 3, 3): in the plane of CA, C and the next N, on its far side.
+
+    The last residue has no next N: its O is put opposite its own N (psi = 180 degrees), as in a strand.
+    """
+    n, ca, c = x.unbind(-2)
+    flat = torch.full_like(n[..., 0], math.pi)
+    beyond = extend(n, ca, c, LENGTHS[2], ANGLES[2], flat)[..., -1:, :]
+    following = torch.cat([n[..., 1:, :], beyond], -2)
+    return extend(following, ca, c, C_O, CA_C_O, flat)
+
+
+def hydrogen_bonds(x: Tensor, oxygen: Tensor) -> Tensor:
+    """bond[i, j] (N, N) bool: the C=O of residue i holds the N-H of residue j (Kabsch & Sander 1983: below -0.5 kcal/mol).
+
+    Args:
+        x: (N, 3, 3) backbone. oxygen: (N, 3).
+    """
+    n, _, c = x.unbind(1)
+    hydrogen = torch.cat([n[:1], n[1:] + unit(c[:-1] - oxygen[:-1])])  # N-H is opposite to the C=O before it, 1 angstrom long
+
+    def near(a: Tensor, b: Tensor) -> Tensor:
+        return 1 / torch.cdist(a[None], b[None], compute_mode="donot_use_mm_for_euclid_dist")[0].clamp(min=0.5)
+
+    energy = 27.888 * (near(oxygen, n) + near(c, hydrogen) - near(oxygen, hydrogen) - near(c, n))
+    place = torch.arange(len(x), device=x.device)
+    apart = (place[:, None] - place[None]).abs() > 1
+    energy[:, 0] = 0  # the first residue has no N-H whose place is known
+    return (energy < -0.5) & apart
+
+
+def secondary_structure(x: Tensor, oxygen: Tensor | None = None) -> Tensor:
+    """0 coil, 1 alpha helix, 2 strand for each residue (N,) int64, by hydrogen bonds (Kabsch & Sander 1983).
+
+    Only alpha helices (two 4-turns in a row) and ladders of two or more bridges count.
+
+    Args:
+        x: (N, 3, 3) backbone. oxygen: (N, 3), default placed.
+    """
+    N = len(x)
+    out = torch.zeros(N, dtype=torch.int64, device=x.device)
+    if N < 6:
+        return out
+    bond = hydrogen_bonds(x, place_oxygen(x) if oxygen is None else oxygen)
+    turn = torch.zeros(N, dtype=torch.bool, device=x.device)
+    turn[:-4] = bond.diagonal(4)
+    b = F.pad(bond, (1, 1, 1, 1))  # b[i + 1, j + 1] is bond[i, j]: neighbours past the ends have no bond
+    here, up, down = slice(1, N + 1), slice(2, N + 2), slice(0, N)
+    parallel = (b[down, here] & b[here, up].mT) | (b[down, here] & b[here, up].mT).mT
+    anti = (b[here, here] & b[here, here].mT) | (b[down, up] & b[down, up].mT)
+    place = torch.arange(N, device=x.device)
+    apart = (place[:, None] - place[None]).abs() > 2
+    parallel, anti = parallel & apart, anti & apart
+    along = F.pad(parallel, (1, 1, 1, 1))
+    across = F.pad(anti, (1, 1, 1, 1))
+    ladder = (parallel & (along[up, up] | along[down, down])) | (anti & (across[up, down] | across[down, up]))
+    out[ladder.any(1)] = 2
+    for start in (turn[1:] & turn[:-1]).nonzero()[:, 0].tolist():
+        out[start + 1 : start + 5] = 1
+    return out
+
+
+#: distances held by `idealise`: atoms apart along the backbone -> from N, from CA, from C
+IDEAL = {
+    1: LENGTHS,
+    2: tuple(
+        math.sqrt(a * a + b * b - 2 * a * b * math.cos(angle))
+        for a, b, angle in zip(LENGTHS, (*LENGTHS[1:], LENGTHS[0]), (ANGLES[1], ANGLES[2], ANGLES[0]), strict=True)
+    ),
+}
+
+
+def idealise(x: Tensor, rounds: int = 500) -> Tensor:
+    """x (N, 3, 3) with ideal bond lengths and angles, by small moves, see `zoo.core.rigid.hold`.
+
+    Errors above about 0.2 angstrom are not to be mended so: what comes out may have lost its strands.
+    """
+    atoms = x.reshape(-1, 3)
+    wanted = {k: torch.tensor(v, dtype=x.dtype, device=x.device).repeat(len(x))[: len(atoms) - k] for k, v in IDEAL.items()}
+    return hold(atoms, wanted, rounds).view_as(x)
