@@ -101,6 +101,27 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/audio/metrics.py", "heard[labels.cpu() == c].bincount", "labels.cpu()[heard == c].bincount",
         "tests/audio/test_audio_metrics.py",
     ),
+    # point clouds
+    "padded points are read": (
+        "zoo/nets/latents.py", "masked_fill(~keep, -torch.inf)", "masked_fill(~keep, 0.0)", "tests/nets/test_latents.py",
+    ),
+    "held-out shapes are trained on": (
+        "zoo/point3d/data.py", '"train": ~test & ~held', '"train": ~test', "tests/point3d/test_point_data.py",
+    ),
+    "clouds mirrored along the other axis": (
+        "zoo/point3d/cloud.py", "return 0 if far[0] <= far[1] else 2", "return 2 if far[0] <= far[1] else 0",
+        "tests/point3d/test_point_cloud.py",
+    ),
+    "known points are made anew": (
+        "zoo/point3d/domain.py", "pad(kept, (0, missing))", "pad(~kept, (0, missing))", "tests/point3d/test_point_codec.py",
+    ),
+    "the Chamfer distance looks one way": (
+        "zoo/point3d/metrics.py", " + (a.query(b.data)[0] ** 2).mean()", "", "tests/point3d/test_point_metrics.py",
+    ),
+    "stretching hides a copied cloud": (
+        "zoo/point3d/evaluate.py", "return centred / centred.std(0).clip(1e-6)", "return centred",
+        "tests/point3d/test_point_metrics.py",
+    ),
     # the Hub
     "hashes are not checked": (
         "zoo/hub_address.py", "return sha.hexdigest() == digest", "return True", "tests/hub/test_hub_pull.py",

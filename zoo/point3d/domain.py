@@ -18,6 +18,8 @@ from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
 from zoo.recipe import Condition, Recipe
 
+#: who made the packaged models' training shapes (benchmarks/point_attribution.py)
+ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
 #: clouds on one picture; more would be too small to see
 SHOWN = 60
 
@@ -92,6 +94,12 @@ class Point3dDomain(Domain):
         """Three views of each cloud with its conditions; the first 60 of more."""
         titles = [" ".join(str(v[i]) for v in samples.conditions.values() if v[i] is not None) for i in range(len(samples))]
         return contact_sheet(list(samples)[:SHOWN], titles[:SHOWN])
+
+    def showcase(self, model: Model, folder: Path) -> None:
+        """Five of each category, and who made the shapes that the model was trained on, which their licences ask for."""
+        label = [v for v in model.recipe.labels["label"].values for _ in range(5)]
+        model.sample(len(label), seed=0, label=label).plot(folder / "samples.png")
+        (folder / ATTRIBUTION.name).write_bytes(ATTRIBUTION.read_bytes())
 
     def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
         from zoo.point3d.evaluate import evaluate_model

@@ -11,7 +11,7 @@ _shapes = Recipe(
     domain="point3d",
     description="Point clouds of everyday shapes in twelve categories, from beds to vases: 2,048 points or any number.",
     licence="CC BY 3.0 (weights, as the training data): shapes by Scopia, Blend Swap's artists, Andrew Kator & Jennifer Legaz, "
-    "Quaternius and Kenney; ATTRIBUTION.tsv beside the weights names author and licence of each.",
+    "Quaternius and Kenney; ATTRIBUTION.md beside the weights names author and licence of each.",
     data="594 meshes of Sweet Home 3D's furniture libraries (CC0 and CC BY 3.0), Quaternius and Kenney (CC0), sampled to 2,048 "
     "points: 89 for tests, a tenth of the rest of each category held out for choices.",
     paper="EDM (Karras et al. 2022), classifier-free guidance (Ho & Salimans 2022), points through latents "
