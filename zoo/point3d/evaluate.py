@@ -24,6 +24,8 @@ from zoo.point3d.metrics import chamfer, compare_sets, distances, earth_mover, i
 FEWEST = 3
 #: draws of as many samples of each category as it has reference shapes
 DRAWS = 50
+#: training shapes of a category that stand for samples in the ceiling, for each of its reference shapes
+CEILING = 2
 #: points of each cloud for the earth mover's distance, which is cubic in them
 MOVED = 256
 #: a sample nearer to a training shape than this share of real held-out shapes counts as a copy: four or five of 88
@@ -126,15 +128,13 @@ class Evaluator:
         start, asked, n = time.perf_counter(), np.asarray(labels), len(samples)
         own, per_class = self.compare(samples, asked)
         own |= self._copies(self._nearest(samples, asked) / [self._typical[0][c] for c in asked])
+        own |= {f"{k}_interval": list(wilson_interval(round(own[k] * n), n)) for k in ("accuracy", "copy_rate")}
         metrics: dict[str, dict[str, Any]] = {
             name: {"value": own[name], "ceiling": self.ceiling[name], "floor": self.floor[name], "better": better}
             for name, better in self.better.items()
         }
-        for name in metrics:
-            if name in ("accuracy", "copy_rate"):
-                metrics[name]["interval"] = list(wilson_interval(round(own[name] * n), n))
-            elif f"{name}_interval" in own:
-                metrics[name]["interval"] = own[f"{name}_interval"]
+        for name in ("nna", "coverage", "mmd", "nna_emd", "accuracy", "copy_rate"):
+            metrics[name]["interval"] = own[f"{name}_interval"]
         protocol = self._protocol(n) | {"seconds": round(time.perf_counter() - start, 1)}
         return {"metrics": metrics, "per_class": per_class, "protocol": protocol}
 
@@ -192,8 +192,10 @@ class Evaluator:
     def ceiling(self) -> dict[str, Any]:
         """The best to ask for: real training shapes; for accuracy and copying, the held-out ones."""
         heard = self.judge.features(torch.from_numpy(np.stack(self.reference)), 50)[1].argmax(1).numpy()
-        right = {"accuracy": float((heard == self.labels).mean())}
-        return self.compare(self.train, self.train_labels)[0] | right | self._copies(self._typical[1])
+        right, rng = {"accuracy": float((heard == self.labels).mean())}, np.random.default_rng(self.seed)
+        picked = [rng.permutation(np.flatnonzero(self.train_labels == c))[: CEILING * k] for c, k in self.counts.items()]
+        rows = np.concatenate(picked)
+        return self.compare([self.train[i] for i in rows], self.train_labels[rows])[0] | right | self._copies(self._typical[1])
 
     @cached_property
     def floor(self) -> dict[str, Any]:
@@ -206,11 +208,11 @@ class Evaluator:
 
     def _protocol(self, n: int) -> dict[str, Any]:
         """How the numbers were made, in words."""
-        few, many = min(self.counts.values()), max(self.counts.values())
+        counts = self.counts.values()
         return {
             "samples": n,
             "reference": f"{len(self.reference)} real {self.split} shapes of the {len(self.counts)} categories of {FEWEST} or "
-            f"more; {few} to {many} of one are too few to tell categories apart",
+            f"more; {min(counts)} to {max(counts)} of one are too few to tell categories apart",
             "sets": f"all categories pooled, of each as many samples as it has reference shapes, mean of {DRAWS} such draws; "
             "intervals 95 %, bootstrap over draws and members",
             "nna": "accuracy of the 1-nearest-neighbour classifier, Chamfer distance (both mean squared ones, summed) of "
@@ -224,7 +226,7 @@ class Evaluator:
             "copy_rate": "share nearer to a training shape of its category (Chamfer distance, all axes brought to one spread) "
             f"than {self.copy_distance:.3f} of the category's mean for real {self.split} shapes, as {COPY_SHARE:.0%} of these "
             f"are; nearest_copy: the smallest such ratio; {len(self.train)} training shapes",
-            "ceiling": f"real training shapes in place of samples; for accuracy and copying the real {self.split} shapes",
+            "ceiling": f"{CEILING} real training shapes for each of the reference; for accuracy and copying the latter",
             "floor": "points of all training shapes of a category together; for copying, training shapes",
             "seed": self.seed,
         }
