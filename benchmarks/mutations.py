@@ -122,6 +122,54 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/point3d/evaluate.py", "return centred / centred.std(0).clip(1e-6)", "return centred",
         "tests/point3d/test_point_metrics.py",
     ),
+    # backbones, and what came with them
+    "backbones: churn without its noise": (
+        "zoo/core/samplers.py", "raised: Tensor = up * x + s_noise", "raised: Tensor = up * x + 0 * s_noise",
+        "tests/core/test_samplers.py",
+    ),
+    "backbones: the step scale is forgotten": (
+        "zoo/core/samplers.py", "if step_scale != 1 and", "if False and", "tests/core/test_samplers.py",
+    ),
+    "backbones: superposition may mirror": (
+        "zoo/core/rigid.py", "sign[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)", "pass", "tests/core/test_rigid.py",
+    ),
+    "backbones: a guess from x_t itself": (
+        "zoo/core/diffusion.py", "FURTHER = 2.0", "FURTHER = 1.0", "tests/core/test_diffusion.py",
+    ),
+    "backbones: the last guess is never heard": (
+        "zoo/core/guidance.py", "        last = x0\n", "", "tests/core/test_guidance.py",
+    ),
+    "backbones: rows of any size in a batch": (
+        "zoo/epochs.py", "order[sizes[order].argsort(stable=True)]", "order", "tests/test_training.py",
+    ),
+    "backbones: training mirrors chains": (
+        "zoo/protein/codec.py", "x @ random_rotation(generator)", "-x @ random_rotation(generator)",
+        "tests/protein/test_protein_codec.py",
+    ),
+    "backbones: frames lose the hand": (
+        "zoo/protein/geometry.py", "torch.linalg.cross(first, second)", "torch.linalg.cross(first, second).abs()",
+        "tests/protein/test_protein_geometry.py",
+    ),
+    "backbones: the last residue sees padding": (
+        "zoo/protein/denoiser.py", "torch.cat([torch.ones_like(followed), followed, followed], 2)", "1",
+        "tests/protein/test_protein_denoiser.py",
+    ),
+    "backbones: N-H points the other way": (
+        "zoo/protein/geometry.py", "n[1:] + unit(c[:-1] - oxygen[:-1])", "n[1:] - unit(c[:-1] - oxygen[:-1])",
+        "tests/protein/test_protein_geometry.py",
+    ),
+    "backbones: psi for phi": (
+        "zoo/protein/geometry.py", "F.pad(phi, (1, 0), value=none), F.pad(psi, (0, 1), value=none)",
+        "F.pad(psi, (0, 1), value=none), F.pad(phi, (1, 0), value=none)", "tests/protein/test_protein_geometry.py",
+    ),
+    "backbones: gaps are bridged": ("zoo/protein/data.py", "> GAP", "> 1e9", "tests/protein/test_protein_data.py"),
+    "backbones: a motif where the prediction was": (
+        "zoo/protein/motif.py", "where[part] = True", "where[part] = False", "tests/protein/test_protein_motif.py",
+    ),
+    "backbones: clashes of neighbours count": (
+        "zoo/protein/metrics.py", "(between < CA_CLASH) & (apart > 1)", "(between < CA_CLASH)",
+        "tests/protein/test_protein_metrics.py",
+    ),
     # the Hub
     "hashes are not checked": (
         "zoo/hub_address.py", "return sha.hexdigest() == digest", "return True", "tests/hub/test_hub_pull.py",
