@@ -31,8 +31,7 @@ def play(task: Task, env: Any, seed: int, observation: Any, choose: Callable[[in
     episode = Episode(seed)
     for k in range(limit):
         observation, reward, terminated, truncated, info = env.step(choose(k, observation))
-        episode.reward = max(episode.reward, float(reward))
-        episode.score = max(episode.score, task.score(float(reward), info))
+        episode.add(task, float(reward), info)
         if terminated or truncated:
             break
     return episode

@@ -25,6 +25,15 @@ from zoo.training import CHECKPOINT, native_bf16
 LIMIT = 10_000_000  # bytes of model.safetensors
 
 
+def with_defaults(run: Path, name: str) -> Model:
+    """A finished run's model, sampling as the recipe of today does."""
+    trained = Model.from_folder(run)
+    recipe = trained.recipe.model_copy(update={"sampling": get_recipe(name).sampling})
+    model = get_domain(recipe.domain).model(recipe)
+    model.load_state_dict(trained.state_dict())
+    return model
+
+
 def training(run: Path) -> str:
     """How a run was trained, from its checkpoint; one that started from a packaged model tells that one's training too."""
     _, meta = store.load_tensors_metadata(run / CHECKPOINT)
@@ -47,11 +56,8 @@ def main() -> None:
     p.add_argument("--fp32", action="store_true", help="never bf16, which the evaluation uses where the machine has it")
     args = p.parse_args()
 
-    run = Model.from_folder(args.run)
-    recipe = run.recipe.model_copy(update={"sampling": get_recipe(args.name).sampling})
-    model = get_domain(recipe.domain).model(recipe)
-    model.load_state_dict(run.state_dict())
-    folder, history = CHECKPOINTS / args.name, training(args.run)
+    model = with_defaults(args.run, args.name)
+    recipe, folder, history = model.recipe, CHECKPOINTS / args.name, training(args.run)
     model.save_pretrained(folder, half=True)
     size = (folder / store.WEIGHTS).stat().st_size
     if size > LIMIT:

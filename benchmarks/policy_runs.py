@@ -1,6 +1,6 @@
 """One policy from several training seeds, and by other samplers: the second table of its card (curves.json).
 
-    python benchmarks/policy_runs.py RUN RUN RUN --n 200 sampler=ddpm,steps=100
+    python benchmarks/policy_runs.py policy/pusht-keypoints RUN RUN RUN --n 200 sampler=ddpm,steps=100
 
 The first run is the one to package, chosen before on the validation episodes; the settings are of it alone. All figures are
 of the test episodes. The table goes into the first run's folder, from where `package.py` takes it into the card.
@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 from curves import settings
+from package import with_defaults
 
 from zoo import store
-from zoo.model import Model
 from zoo.policy.evaluate import DEMONSTRATORS
-from zoo.registry import get_domain, get_recipe
 from zoo.training import CHECKPOINT, native_bf16
 
 
 def main() -> None:
     """Read the command line, print a table row by row, write it."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("name", help="of the recipe")
     p.add_argument("runs", nargs="+", help="run folders, then name=value,name=value of the controller")
     p.add_argument("--n", type=int, default=200)
     args = p.parse_intermixed_args()
@@ -33,14 +33,11 @@ def main() -> None:
     walks = [(run, {}) for run in runs] + [(runs[0], settings(s)) for s in args.runs if "=" in s]
     precision, real, rows = "bf16" if native_bf16() else "fp32", {}, list[dict[str, Any]]()
     for run, setting in walks:
-        trained = Model.from_folder(run)
-        recipe = trained.recipe.model_copy(update={"sampling": get_recipe(f"policy/{trained.recipe.name}").sampling})
-        model = get_domain("policy").model(recipe)
-        model.load_state_dict(trained.state_dict())
+        model = with_defaults(run, args.name)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             found = model.domain.metrics(model, args.n, progress=False, **setting)["metrics"]
         seed = json.loads(store.load_tensors_metadata(run / CHECKPOINT)[1]["zoo"])["seed"]
-        real = DEMONSTRATORS[recipe.name]["metrics"]
+        real = DEMONSTRATORS[model.recipe.name]["metrics"]
         rows.append({"training_seed": seed} | setting | {k: found[k]["value"] for k in real})
         print(rows[-1], flush=True)
     protocol = {"n": args.n, "split": "test", "precision": precision}

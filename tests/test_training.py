@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
 from zoo import store, training
@@ -264,6 +265,22 @@ def test_the_log_says_speed_and_the_preview_is_drawn(tmp_path):
     )
     assert list((tmp_path / "a").glob("events.out.tfevents*")) or list((tmp_path / "a").rglob("*tfevents*"))
     assert (tmp_path / "a" / "previews" / "0000004.png").stat().st_size > 1000
+
+
+def test_work_is_counted_forward_and_backward_and_a_first_guess_once(tmp_path):
+    def counted(name, **overrides):
+        recipe = get_recipe("image/fashion-ddpm").override(TINY | overrides)
+        model = zoo.registry.get_domain("image").model(recipe).train()
+        trainer = training.Trainer(model, pictures(), tmp_path / name, 1, 0, cpu=True)
+        work = trainer.flops()
+        assert all(p.grad is None for p in model.parameters()), "nothing is left for the first step"
+        with torch.no_grad(), FlopCounterMode(display=False) as forward:
+            model.diffusion.denoise(model.denoiser, torch.zeros(4, 1, 28, 28), model.diffusion.schedule.draw(4), {})
+        return work / forward.get_total_flops()
+
+    plain, hearing = counted("a"), counted("b", **{"diffusion.self_condition": True})
+    assert 2.8 < plain <= 3  # the picture itself has no gradient
+    assert hearing - plain == pytest.approx(0.5, abs=0.01), "half of the rows, forward alone"
 
 
 def test_a_memorised_batch_has_a_small_loss(tmp_path):

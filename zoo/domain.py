@@ -192,10 +192,13 @@ class Samples(Sequence[Any]):
     def __repr__(self) -> str:
         return f"Samples(n={len(self)}, domain={self._domain.name!r}, tensor={tuple(self.tensor.shape)})"
 
+    def words(self, i: int) -> list[str]:
+        """What sample i was asked to be, without what was left out."""
+        return [str(v[i]) for v in self.conditions.values() if v[i] is not None]
+
     def name(self, i: int) -> str:
         """A file stem that sorts and says what the sample is: "0003-sneaker"."""
-        words = [str(v[i]) for v in self.conditions.values() if v[i] is not None]
-        safe = ["".join(c if c.isalnum() else "_" for c in w).strip("_") for w in words]
+        safe = ["".join(c if c.isalnum() else "_" for c in w).strip("_") for w in self.words(i)]
         return "-".join([f"{i:04d}", *safe])
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -238,14 +241,12 @@ class Domain(ABC):
     measured: int = 1000
     #: {name: class}; how one is built, see `denoiser`
     denoisers: Mapping[str, Callable[..., nn.Module]]
+    #: what `codec` builds
+    codecs: type[Codec]
 
     @abstractmethod
     def recipes(self) -> Mapping[str, Recipe]:
         """The domain's recipes by name."""
-
-    @abstractmethod
-    def codec(self, options: Mapping[str, Any]) -> Codec:
-        """The codec of a recipe's options; unknown or impossible ones are a ConfigError."""
 
     @abstractmethod
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
@@ -282,8 +283,18 @@ class Domain(ABC):
         return {}
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
-        """The recipe fitted to a dataset before training: its labels, channels and the like."""
-        return recipe
+        """The recipe fitted to a dataset before training; the default takes its labels."""
+        from zoo.recipe import Condition
+
+        conditions = {k: Condition(values=tuple(v)) for k, v in dataset.labels.items()}
+        return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
+
+    def codec(self, options: Mapping[str, Any]) -> Codec:
+        """The codec of a recipe's options; unknown or impossible ones are a ConfigError."""
+        try:
+            return self.codecs(**options)
+        except TypeError as error:
+            raise ConfigError(f"{self.name} codec: {error}.") from error
 
     def denoiser(self, recipe: Recipe, shape: tuple[int, ...]) -> nn.Module:
         """The recipe's denoiser of encoded samples of `shape`.

@@ -12,18 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.errors import ConfigError, DataError
+from zoo.errors import DataError
+from zoo.extras import need
 
 
 def new_figure(width: float, height: float, extra: str) -> Any:
     """An empty matplotlib figure of so many inches; without matplotlib a ConfigError that names the domain's `extra`."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError(f'drawing needs matplotlib: pip install "diffusion-zoo[{extra}]".') from None
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")  # no pyplot: it would keep it and pick a window
-    FigureCanvasAgg(figure)
+    # no pyplot: it would keep the figure and pick a window
+    figure = need("matplotlib.figure", extra).Figure(figsize=(width, height), dpi=100, layout="constrained")
+    need("matplotlib.backends.backend_agg", extra).FigureCanvasAgg(figure)
     return figure
 
 
@@ -49,10 +46,7 @@ def save_film(frames: Sequence[NDArray[np.uint8]], path: str | Path, rate: float
     path = Path(path)
     if path.suffix not in (".gif", ".mp4"):
         raise DataError(f"cannot save {path}: a film is saved as .gif or .mp4.")
-    try:
-        import imageio.v3 as imageio
-    except ImportError:
-        raise ConfigError(f'films need imageio: pip install "diffusion-zoo[{extra}]".') from None
+    imageio = need("imageio.v3", extra)
     path.parent.mkdir(parents=True, exist_ok=True)
     gif, step = path.suffix == ".gif", max(2, math.ceil(rate / 10))
     how: dict[str, Any] = {"duration": 1000 * step / rate, "loop": 0} if gif else {"fps": rate, "codec": "libx264"}

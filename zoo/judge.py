@@ -24,35 +24,38 @@ J = TypeVar("J", bound="Judge")
 
 
 class Judge(nn.Module):
-    """A classifier of encoded samples. A domain's judge sets the layers, `classifier`, `config` and `embed`.
+    """A classifier of encoded samples. A domain's judge sets the layers, `classifier`, `check` and `embed`.
 
     Attributes:
+        widths: channels of its three stages, the last of which gives the features.
         class_names: names of the classes, in the order of the labels.
         dropout: on the features, in training only.
         card: JSON-ready numbers of its training; filled by `load_judge`.
 
     Raises:
-        ConfigError: fewer than two classes, or a dropout outside [0, 1).
+        ConfigError: not three widths, fewer than two classes, or a dropout outside [0, 1).
     """
 
     classifier: nn.Module
 
-    def __init__(self, class_names: tuple[str, ...], dropout: float = 0.2) -> None:
+    def __init__(self, widths: tuple[int, ...], class_names: tuple[str, ...], dropout: float = 0.2) -> None:
         super().__init__()
+        if len(widths) != 3 or min(widths) < 1:
+            raise ConfigError(f"a judge has three positive widths, got {tuple(widths)}")
         if len(class_names) < 2 or not 0 <= dropout < 1:
             raise ConfigError(f"a judge needs two classes or more and dropout in [0, 1), got {len(class_names)}, {dropout}")
-        self.class_names, self.dropout = tuple(class_names), dropout
+        self.widths, self.class_names, self.dropout = tuple(widths), tuple(class_names), dropout
         self.card: dict[str, Any] = {}
 
     @property
     def config(self) -> dict[str, Any]:
-        """What rebuilds this net: `type(judge)(**judge.config)`."""
-        raise NotImplementedError
+        """What rebuilds this net: `type(judge)(**judge.config)`; more where a judge takes more."""
+        return {"widths": list(self.widths), "class_names": list(self.class_names), "dropout": self.dropout}
 
     @property
     def width(self) -> int:
         """How many features there are."""
-        raise NotImplementedError
+        return self.widths[-1]
 
     def check(self, x: Tensor) -> None:
         """Refuse what is no batch of samples: ShapeError for the shape, DataError for the dtype."""

@@ -162,11 +162,12 @@ class Trainer:
         return total, norm
 
     def flops(self) -> float:
-        """Floating point operations of one optimizer step: three times the forward pass (one forward, two backward)."""
-        batch = self.batch(0, 0)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.model.loss(batch, generator=seeds.generator(0))
-        return 3.0 * counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes
+        """Floating point operations of one optimizer step, counted forward and backward."""
+        batch, parameters = self.batch(0, 0), list(self.model.denoiser.parameters())
+        with FlopCounterMode(display=False) as counter:
+            # gradients are taken, not accumulated: several processes would wait for each other's
+            torch.autograd.grad(self.model.loss(batch, generator=seeds.generator(0)), parameters, allow_unused=True)
+        return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
 
     # ------------------------------------------------------------ checkpoints
 

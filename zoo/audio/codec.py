@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.audio.waveform import EXTRA, Waveform
+from zoo.audio.waveform import Waveform
 from zoo.core import rng as seeds
 from zoo.domain import Codec, Dataset
 from zoo.errors import ConfigError, DataError, ShapeError
@@ -39,7 +39,7 @@ def transforms() -> Any:
         return torchaudio.transforms
     except ImportError as error:
         if getattr(error, "name", None) == "torchaudio":
-            raise ConfigError(f"audio needs torchaudio: {EXTRA}.") from None
+            raise ConfigError('torchaudio is needed: pip install "diffusion-zoo[audio]".') from None
         raise _torn(error) from error
     except (OSError, RuntimeError, AttributeError) as error:
         raise _torn(error) from error

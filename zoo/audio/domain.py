@@ -11,7 +11,6 @@ from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
 from zoo.domain import Dataset, Domain, Samples
-from zoo.errors import ConfigError
 from zoo.evaluation import Evaluator
 from zoo.model import Model
 from zoo.nets.grid import GridTransformer, GridUNet
@@ -27,15 +26,10 @@ class AudioDomain(Domain):
     name = "audio"
     suffix = ".wav"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
+    codecs = SpectrogramCodec
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
-
-    def codec(self, options: Mapping[str, Any]) -> SpectrogramCodec:
-        try:
-            return SpectrogramCodec(**options)
-        except TypeError as error:
-            raise ConfigError(f"audio codec: {error}.") from error
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_audio(source, split, **options)
@@ -43,7 +37,8 @@ class AudioDomain(Domain):
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         """The recipe with the dataset's labels; the dataset's clips come at the recipe's rate from now on."""
         if isinstance(dataset, (Clips, AudioFolder, TableClips)):
-            dataset.at(self.codec(recipe.codec).sample_rate)
+            rate: Any = self.codec(recipe.codec).sample_rate
+            dataset.at(rate)
         found = {k: tuple(v) for k, v in dataset.labels.items()}
         if found == {k: c.values for k, c in recipe.labels.items()}:
             return recipe
@@ -52,8 +47,8 @@ class AudioDomain(Domain):
 
     def plot(self, samples: Samples) -> Any:
         """Waveforms over spectrograms with their conditions; the first 48 of more."""
-        titles = [" ".join(str(v[i]) for v in samples.conditions.values() if v[i] is not None) for i in range(len(samples))]
-        return contact_sheet(list(samples)[:SHOWN], titles[:SHOWN])
+        shown = samples[:SHOWN]
+        return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
 
     def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
         from zoo.audio.evaluate import evaluate_model

@@ -42,12 +42,10 @@ class Judge(judges.Judge):
     def __init__(
         self, widths: tuple[int, ...], class_names: tuple[str, ...], sample_rate: int, samples: int, dropout: float = 0.3
     ) -> None:
-        super().__init__(class_names, dropout)
-        if len(widths) != 3 or min(widths) < 1:
-            raise ConfigError(f"a judge has three positive widths, got {tuple(widths)}")
+        super().__init__(widths, class_names, dropout)
         if samples < sample_rate / 10:
             raise ConfigError(f"a judge hears clips of 0.1 s or more, got {samples} samples at {sample_rate} Hz")
-        self.widths, self.sample_rate, self.samples = tuple(widths), sample_rate, samples
+        self.sample_rate, self.samples = sample_rate, samples
         a, b, c = widths
         self.mel = transforms().MelSpectrogram(
             sample_rate,
@@ -64,17 +62,7 @@ class Judge(judges.Judge):
 
     @property
     def config(self) -> dict[str, Any]:
-        return {
-            "widths": list(self.widths),
-            "class_names": list(self.class_names),
-            "sample_rate": self.sample_rate,
-            "samples": self.samples,
-            "dropout": self.dropout,
-        }
-
-    @property
-    def width(self) -> int:
-        return self.widths[-1]
+        return super().config | {"sample_rate": self.sample_rate, "samples": self.samples}
 
     def check(self, x: Tensor) -> None:
         if x.ndim != 2 or x.shape[1] != self.samples:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zoo import extras
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
 from zoo.figure import new_figure, to_picture
 
-EXTRA = 'pip install "diffusion-zoo[audio]"'
+need = partial(extras.need, extra="audio")
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 #: decibels below the clip's maximum that a spectrogram shows
 RANGE_DB = 70.0
-
-
-def need(module: str) -> Any:
-    """An imported module of the extra `audio`; where it is missing, one error that names the extra."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"audio needs {module.partition('.')[0]} ({error}): {EXTRA}.") from None
 
 
 class Waveform:

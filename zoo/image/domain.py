@@ -10,13 +10,12 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from zoo.domain import Dataset, Domain, Samples
-from zoo.errors import ConfigError
 from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
 from zoo.image.recipes import RECIPES
 from zoo.model import Model
 from zoo.nets.grid import GridTransformer, GridUNet
-from zoo.recipe import Condition, Recipe
+from zoo.recipe import Recipe
 
 
 class ImageDomain(Domain):
@@ -25,22 +24,13 @@ class ImageDomain(Domain):
     name = "image"
     suffix = ".png"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
+    codecs = ImageCodec
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
 
-    def codec(self, options: Mapping[str, Any]) -> ImageCodec:
-        try:
-            return ImageCodec(**options)
-        except TypeError as error:
-            raise ConfigError(f"image codec: {error}.") from error
-
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_images(source, split, **options)
-
-    def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
-        conditions = {k: Condition(values=tuple(v)) for k, v in dataset.labels.items()}
-        return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
 
     def plot(self, samples: Samples) -> Image.Image:
         """A grid, as square as it gets, enlarged, with the labels under the pictures."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo import judge as judges
-from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.errors import DataError, ShapeError
 
 #: shape of one picture: channels, height, width
 SHAPE = (1, 28, 28)
@@ -42,10 +41,7 @@ class Judge(judges.Judge):
     """
 
     def __init__(self, widths: tuple[int, ...], class_names: tuple[str, ...], dropout: float = 0.2) -> None:
-        super().__init__(class_names, dropout)
-        if len(widths) != 3 or min(widths) < 1:
-            raise ConfigError(f"a judge has three positive widths, got {tuple(widths)}")
-        self.widths = tuple(widths)
+        super().__init__(widths, class_names, dropout)
         a, b, c = widths
         self.stages = nn.Sequential(
             _ConvBlock(SHAPE[0], a), nn.MaxPool2d(2), _ConvBlock(a, b), nn.MaxPool2d(2), _ConvBlock(b, c)
@@ -53,14 +49,6 @@ class Judge(judges.Judge):
         self.residual = _ConvBlock(c, c)
         self.classifier = nn.Linear(c, len(class_names))
         self.to(memory_format=torch.channels_last)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"widths": list(self.widths), "class_names": list(self.class_names), "dropout": self.dropout}
-
-    @property
-    def width(self) -> int:
-        return self.widths[-1]
 
     def check(self, x: Tensor) -> None:
         if x.ndim != 4 or tuple(x.shape[1:]) != SHAPE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
+from zoo import extras
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
 
-EXTRA = 'pip install "diffusion-zoo[point3d]"'
+need = partial(extras.need, extra="point3d")
 SUFFIXES = (".ply", ".glb", ".obj", ".npz")
 #: the three views of a plot: turned about y, then tipped towards the eye, in radians
 VIEWS = ((0.6, 0.35), (0.0, 0.0), (math.pi / 2, 0.0))
 #: colours of the points, nearest and farthest
 NEAR, FAR = np.array([16, 54, 108]), np.array([190, 208, 228])
-
-
-def need(module: str) -> Any:
-    """An imported module of the extra `point3d`; where it is missing, one error that names the extra."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"point3d needs {module.partition('.')[0]} ({error}): {EXTRA}.") from None
 
 
 class PointCloud:

@@ -16,7 +16,7 @@ from zoo.point3d.codec import FEWEST, PointCodec
 from zoo.point3d.data import open_clouds
 from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
-from zoo.recipe import Condition, Recipe
+from zoo.recipe import Recipe
 
 #: who made the packaged models' training shapes (benchmarks/point_attribution.py)
 ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
@@ -69,6 +69,7 @@ class Point3dDomain(Domain):
     suffix = ".ply"
     measured = 300
     denoisers = {"latents": PointLatents}
+    codecs = PointCodec
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -76,24 +77,13 @@ class Point3dDomain(Domain):
     def model(self, recipe: Recipe) -> PointModel:
         return PointModel(recipe, self)
 
-    def codec(self, options: Mapping[str, Any]) -> PointCodec:
-        try:
-            return PointCodec(**options)
-        except TypeError as error:
-            raise ConfigError(f"point codec: {error}.") from error
-
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_clouds(source, split, **options)
 
-    def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
-        """The recipe with the dataset's labels."""
-        conditions = {k: Condition(values=tuple(v)) for k, v in dataset.labels.items()}
-        return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
-
     def plot(self, samples: Samples) -> Any:
         """Three views of each cloud with its conditions; the first 60 of more."""
-        titles = [" ".join(str(v[i]) for v in samples.conditions.values() if v[i] is not None) for i in range(len(samples))]
-        return contact_sheet(list(samples)[:SHOWN], titles[:SHOWN])
+        shown = samples[:SHOWN]
+        return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
 
     def showcase(self, model: Model, folder: Path) -> None:
         """Five of each category, and who made the shapes that the model was trained on, which their licences ask for."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo import judge as judges
-from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.errors import DataError, ShapeError
 
 #: the judge that comes with zoo
 PACKAGED = Path(__file__).parent.parent / "checkpoints" / "point3d" / "shapes-judge"
@@ -36,23 +35,12 @@ class Judge(judges.Judge):
     """
 
     def __init__(self, widths: tuple[int, ...], class_names: tuple[str, ...], dropout: float = 0.3) -> None:
-        super().__init__(class_names, dropout)
-        if len(widths) != 3 or min(widths) < 1:
-            raise ConfigError(f"a judge has three positive widths, got {tuple(widths)}")
-        self.widths = tuple(widths)
+        super().__init__(widths, class_names, dropout)
         a, b, c = widths
         self.first = nn.Sequential(_layer(3, a), _layer(a, a))
         self.second = nn.Sequential(_layer(2 * a, b), _layer(b, b))
         self.features_net = _layer(b, c)
         self.classifier = nn.Linear(c, len(class_names))
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"widths": list(self.widths), "class_names": list(self.class_names), "dropout": self.dropout}
-
-    @property
-    def width(self) -> int:
-        return self.widths[-1]
 
     def check(self, x: Tensor) -> None:
         if x.ndim != 3 or x.shape[2] != 3 or not x.shape[1]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from zoo.domain import Dataset
 from zoo.errors import DataError, one_of
+from zoo.extras import need
 
 NUMBERED = ("episode_index", "frame_index")  # LeRobot's columns that put rows in order
 HELD_OUT = 20  # every so many episodes one is for validation
@@ -199,10 +200,7 @@ def open_lerobot(folder: Path, **window: Any) -> Episodes:
 
     Observations are all columns `observation.*` of numbers in the order of meta/info.json.
     """
-    try:
-        import pyarrow.dataset as parquet
-    except ImportError:
-        raise DataError('LeRobot data need pyarrow: pip install "diffusion-zoo[policy]".') from None
+    parquet = need("pyarrow.dataset", "policy")
     info_path = folder / "meta" / "info.json"
     try:
         info = json.loads(info_path.read_text(encoding="utf-8"))

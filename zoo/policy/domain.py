@@ -27,15 +27,10 @@ class PolicyDomain(Domain):
     suffix = ".npz"
     measured = 200
     denoisers = {"unet": PolicyUNet}
+    codecs = PolicyCodec
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
-
-    def codec(self, options: Mapping[str, Any]) -> PolicyCodec:
-        try:
-            return PolicyCodec(**options)
-        except TypeError as error:
-            raise ConfigError(f"policy codec: {error}.") from error
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_episodes(source, split, **options)

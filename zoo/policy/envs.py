@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from zoo.errors import ConfigError, DataError, one_of
+from zoo.extras import need
 from zoo.figure import save_film
 
 
@@ -51,17 +51,18 @@ class Episode:
     length: int = 0
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
 
+    def add(self, task: Task, reward: float, info: dict[str, Any]) -> None:
+        """One more step."""
+        self.length += 1
+        self.reward, self.score = max(self.reward, reward), max(self.score, task.score(reward, info))
+        if self.success is None and task.successes["success"](self.score):
+            self.success = self.length
+
 
 def _make(package: str, extra: str, name: str, **options: Any) -> Any:
     """A Gymnasium environment that `package` registers. (Only `make` gives Push-T its limit of 300 steps.)"""
-    try:
-        import gymnasium
-
-        import_module(package)
-    except ImportError as error:
-        hint = f'pip install "diffusion-zoo[{extra}]"'
-        raise ConfigError(f"the environment {name} is not installed ({error}): {hint}.") from None
-    return gymnasium.make(name, **options)
+    need(package, extra)
+    return need("gymnasium", extra).make(name, **options)
 
 
 def _pusht(seed: int, pictures: bool) -> Any:
@@ -136,11 +137,7 @@ def rollout(
                 for i, action in zip(list(running), actions, strict=True):
                     observation, reward, terminated, truncated, info = envs[i].step(action)
                     episode, observations[i] = episodes[i], observation
-                    episode.length += 1
-                    episode.reward = max(episode.reward, float(reward))
-                    episode.score = max(episode.score, task.score(float(reward), info))
-                    if episode.success is None and task.successes["success"](episode.score):
-                        episode.success = episode.length
+                    episode.add(task, float(reward), info)
                     if i < record:
                         episode.frames.append(_picture(envs[i]))
                     if terminated or truncated or episode.length >= task.limit:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import io
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo.errors import ConfigError, DataError, ShapeError
+from zoo import extras
+from zoo.errors import DataError, ShapeError
 from zoo.figure import new_figure, to_picture, turning_line
 from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
 from zoo.protein.metrics import SHORTEST, measure
 from zoo.store import write_atomic
 
+need = partial(extras.need, extra="protein")
 #: colours of coil, helix and strand
 COLOURS = ("#999999", "#d62728", "#1f77b4")
 #: suffix -> Biopython's writer
 WRITERS = {".pdb": "PDBIO", ".ent": "PDBIO", ".cif": "MMCIFIO"}
-
-
-def need(module: str) -> Any:
-    """A module of Biopython; without it a ConfigError that says what to install."""
-    try:
-        return importlib.import_module(f"Bio.{module}")
-    except ImportError:
-        raise ConfigError('structure files need Biopython: pip install "diffusion-zoo[protein]".') from None
 
 
 class Backbone:
@@ -82,7 +76,7 @@ class Backbone:
         path = Path(path)
         if path.suffix.lower() not in WRITERS:
             raise DataError(f"cannot save {path}: a backbone is saved as {', '.join(WRITERS)}.")
-        builder = need("PDB.StructureBuilder").StructureBuilder()
+        builder = need("Bio.PDB.StructureBuilder").StructureBuilder()
         builder.init_structure("backbone")
         builder.init_model(0)
         builder.init_chain("A")
@@ -92,7 +86,7 @@ class Backbone:
             builder.init_residue("GLY", " ", i + 1, " ")
             for k, (atom, xyz) in enumerate(zip(("N", "CA", "C", "O"), residue, strict=True)):
                 builder.init_atom(atom, xyz, 0.0, 1.0, " ", f" {atom:3}", 4 * i + k + 1, atom[0])
-        writer = getattr(need("PDB"), WRITERS[path.suffix.lower()])()
+        writer = getattr(need("Bio.PDB"), WRITERS[path.suffix.lower()])()
         writer.set_structure(builder.get_structure())
         text = io.StringIO()
         for line in self._remarks():

@@ -82,7 +82,7 @@ def read_structure(path: str | Path) -> Any:
     last = text.rstrip("\n").rpartition("\n")[2]
     if last.startswith(("ATOM", "HETATM")) and len(last) < 54 and "loop_" not in text:
         raise DataError(f"{path}: truncated in the middle of an atom")
-    parser = need("PDB").MMCIFParser if ".cif" in [s.lower() for s in path.suffixes] else need("PDB").PDBParser
+    parser = need("Bio.PDB").MMCIFParser if ".cif" in [s.lower() for s in path.suffixes] else need("Bio.PDB").PDBParser
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -98,7 +98,7 @@ def stretches(chain: Any) -> Iterator[tuple[str, Any]]:
     Waters and ligands do not count; a residue without N, CA or C, or a gap in the bonds, ends a run. Of alternative
     locations Biopython takes the fullest.
     """
-    known = need("Data.PDBData").protein_letters_3to1_extended
+    known = need("Bio.Data.PDBData").protein_letters_3to1_extended
     run: list[Any] = []
     for residue in [r for r in chain if r.get_resname().strip() in known]:
         whole = all(name in residue for name in ("N", "CA", "C"))

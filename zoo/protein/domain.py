@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from zoo.domain import Dataset, Domain, Samples
-from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.model import Model
 from zoo.protein.codec import BackboneCodec
@@ -29,15 +28,10 @@ class ProteinDomain(Domain):
     suffix = ".pdb"
     measured = 200
     denoisers = {"residues": BackboneNet}
+    codecs = BackboneCodec
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
-
-    def codec(self, options: Mapping[str, Any]) -> BackboneCodec:
-        try:
-            return BackboneCodec(**options)
-        except TypeError as error:
-            raise ConfigError(f"protein codec: {error}.") from error
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_chains(source, split, **options)

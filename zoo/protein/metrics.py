@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.core.rigid import dihedral
-from zoo.errors import ConfigError, DataError
+from zoo.errors import DataError
+from zoo.extras import need
 from zoo.protein.geometry import ANGLES, LENGTHS, build, secondary_structure, torsions
 
 #: measure of one chain -> which way is good in the mean
@@ -81,12 +82,8 @@ def ramachandran(chains: Sequence[NDArray[Any]]) -> Tensor:
 
 def tm_score(a: NDArray[Any], b: NDArray[Any]) -> float:
     """TM-score of two backbones (N, 3, 3) by their CA, over the length of `a` (Zhang & Skolnick 2005)."""
-    try:
-        from tmtools import tm_align
-    except ImportError:
-        raise ConfigError('TM-scores need tmtools: pip install "diffusion-zoo[protein]".') from None
     first, second = (np.ascontiguousarray(x[:, 1], dtype=float) for x in (a, b))
-    return float(tm_align(first, second, "A" * len(first), "A" * len(second)).tm_norm_chain1)
+    return float(need("tmtools", "protein").tm_align(first, second, "A" * len(first), "A" * len(second)).tm_norm_chain1)
 
 
 def glued(chains: Sequence[NDArray[Any]], lengths: Sequence[int], seed: int) -> list[NDArray[Any]]:
