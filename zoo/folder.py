@@ -26,7 +26,7 @@ class Folder(Dataset):
         skip_unreadable: leave unreadable files out (they are listed in `skipped`) instead of raising.
 
     Attributes:
-        files: of the split, sorted. folder, skipped: see above.
+        files: of the split, sorted. readable: of all splits. folder, skipped: see above.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Folder(Dataset):
                 f"{len(self.skipped)} unreadable {what}(s): {shown}. Mend or remove them, or use --skip-unreadable."
             )
         files = [p for p in files if p not in self.skipped]
+        self.readable = files
         names = [] if loose else sorted({p.relative_to(folder).parts[0] for p in files})
         if len(files) >= HELD_OUT or split != "train":
             files = [p for i, p in enumerate(files) if (i % HELD_OUT == HELD_OUT - 1) == (split != "train")]

@@ -246,6 +246,14 @@ def test_a_stream_of_unknown_length_is_whole(tmp_path):
     assert read_clip(path).duration == pytest.approx(0.3)
 
 
+def test_a_voice_has_the_same_number_in_every_split(tmp_path):
+    for i in range(20):  # the held-out files are the tenth and the last: bob's alone
+        soundfile.write(tmp_path / f"{i:02}_{'bob' if i % 10 == 9 else 'ann'}.wav", noise(), RATE)
+    splits = [AudioFolder(tmp_path, split, speaker=r"_(?P<speaker>[a-z]+)") for split in ("train", "validation")]
+    assert [data.labels["speaker"] for data in splits] == [["ann", "bob"]] * 2
+    assert [data[0][1] for data in splits] == [{"speaker": 0}, {"speaker": 1}]
+
+
 def test_stereo_is_mixed_down_and_said(tmp_path):
     left = noise()
     soundfile.write(tmp_path / "two.wav", np.stack([left, -0.5 * left], 1), RATE, "FLOAT")

@@ -238,7 +238,7 @@ class AudioFolder(_AtRate, Folder):
             warnings.warn(f"{len(notes)} clip(s) are mixed down to mono: {notes[0]}, ...", stacklevel=2)
         self.speakers: dict[Path, str] = {}
         if speaker is not None:
-            self.speakers = {p: _speaker(speaker, p.relative_to(self.folder).as_posix()) for p in self.files}
+            self.speakers = {p: _speaker(speaker, p.relative_to(self.folder).as_posix()) for p in self.readable}
             self.labels["speaker"] = sorted(set(self.speakers.values()))
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
