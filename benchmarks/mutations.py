@@ -60,7 +60,18 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/core",
     ),
     "sample i depends on the chunk": (
-        "zoo/model.py", "seeds.SampleRng(plan.seed, rows)", "seeds.SampleRng(plan.seed, range(len(rows)))", "tests/contract.py",
+        "zoo/model.py", "seeds.SampleRng(plan.seed, rows, sizes)", "seeds.SampleRng(plan.seed, range(len(rows)), sizes)",
+        "tests/contract.py",
+    ),
+    "a mirror image keeps its corners' order": (
+        "zoo/policy/data.py", "T_MIRROR = [1, 0, 3, 2, 5, 4, 7, 6, 8]", "T_MIRROR = [0, 1, 2, 3, 4, 5, 6, 7, 8]",
+        "tests/policy",
+    ),
+    "voices are numbered in a split alone": (
+        "zoo/audio/data.py", "as_posix()) for p in self.readable}", "as_posix()) for p in self.files}", "tests/audio",
+    ),
+    "an image of a held-out episode is trained on": (
+        "zoo/policy/data.py", '== (split != "train")]\n        self.ep', '== (split != "train") or mirror]\n        self.ep', "tests/policy",
     ),
     "extra keys are ignored": (
         "zoo/store.py", 'f"unexpected {k}" for k in tensors.keys() - own.keys()', 'f"" for k in ()', "tests/test_store.py",
