@@ -71,7 +71,10 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/audio/data.py", "as_posix()) for p in self.readable}", "as_posix()) for p in self.files}", "tests/audio",
     ),
     "an image of a held-out episode is trained on": (
-        "zoo/policy/data.py", '== (split != "train")]\n        self.ep', '== (split != "train") or mirror]\n        self.ep', "tests/policy",
+        "zoo/policy/data.py",
+        '== (split != "train")]\n        self.ep',
+        '== (split != "train") or mirror]\n        self.ep',
+        "tests/policy",
     ),
     "extra keys are ignored": (
         "zoo/store.py", 'f"unexpected {k}" for k in tensors.keys() - own.keys()', 'f"" for k in ()', "tests/test_store.py",

@@ -12,6 +12,7 @@ from PIL import Image
 
 import zoo
 from zoo.cli import main
+from zoo.registry import get_domain
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 
@@ -55,6 +56,21 @@ def test_sample_writes_pictures_and_says_where(folder, tmp_path, capsys):
     )
     for path, sample in zip(sorted(out.glob("0*.png")), expected, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), sample.pixels)
+
+
+def test_eval_prints_the_figures_and_writes_what_there_is_of_each_sample(folder, tmp_path, capsys, monkeypatch):
+    asked, whole = [], {"metrics": {"success": {"value": 1.0}}, "per_episode": [{"seed": 1}]}
+
+    def metrics(self, model, n, **options):
+        asked.append(n)
+        return whole
+
+    monkeypatch.setattr(type(get_domain("image")), "metrics", metrics)
+    assert main(["eval", folder]) == 0
+    assert json.loads(capsys.readouterr().out) == {"metrics": whole["metrics"]}
+    assert main(["eval", folder, "--n", "0", "--json", str(tmp_path / "e.json")]) == 0
+    assert json.loads((tmp_path / "e.json").read_text()) == whole
+    assert asked == [1000, 0], "what was asked for reaches the domain, which refuses none"
 
 
 def test_any_condition_of_the_model_is_an_option(tmp_path):

@@ -131,13 +131,13 @@ def evaluate(args: argparse.Namespace) -> None:
         options["video"] = args.video
     settings = {"steps": args.steps, "sampler": args.sampler, "guidance_weight": args.guidance_weight}
     options |= {k: v for k, v in settings.items() if v is not None}
-    result = model.domain.metrics(model, args.n or model.domain.measured, seed=args.seed, split=args.split, **options)
-    text = dump_json(result)
+    n = model.domain.measured if args.n is None else args.n
+    result = model.domain.metrics(model, n, seed=args.seed, split=args.split, **options)
     if args.json:
-        write_atomic(Path(args.json), text)
+        write_atomic(Path(args.json), dump_json(result))
         print(f"written to {args.json}")
-    else:
-        print(text.decode(), end="")
+    else:  # what there is of each sample would hide the rest
+        print(dump_json({k: v for k, v in result.items() if not isinstance(v, list)}).decode(), end="")
 
 
 def verify(args: argparse.Namespace) -> None:
@@ -247,7 +247,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--guidance-weight", type=float)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
-    p.add_argument("--json", help="write the result to this file")
+    p.add_argument("--json", help="write the whole result to this file, with what there is of each sample")
 
     command("verify", verify, "Read a model strictly and recompute its golden output.")
 

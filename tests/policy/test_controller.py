@@ -191,6 +191,8 @@ def test_the_evaluation_says_how_it_was_made(policy, tmp_path):
 
 
 def test_a_model_without_an_environment_is_refused(policy):
+    with pytest.raises(ConfigError, match="at least one episode"):
+        evaluate_policy(policy, 0)
     with pytest.raises(ConfigError, match="no policy"):
         evaluate_policy(zoo.create("image/fashion-ddpm", **SMALL), 1)
 

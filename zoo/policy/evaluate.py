@@ -70,6 +70,8 @@ def evaluate_policy(
     """
     if not isinstance(model, Policy):
         raise ConfigError(f"{model!r} is no policy.")
+    if n < 1:
+        raise ConfigError(f"n={n}: give at least one episode.")
     name = model.recipe.name
     task, seeds = get_task(name), [FIRST_SEED[split] + i for i in range(n)]
     start = time.perf_counter()
