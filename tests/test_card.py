@@ -10,7 +10,8 @@ import yaml
 
 from zoo import card
 from zoo.errors import ConfigError
-from zoo.registry import CHECKPOINTS, get_recipe
+from zoo.model import Model
+from zoo.registry import CHECKPOINTS, get_recipe, list_models
 
 RECIPE = get_recipe("image/fashion-ddpm")
 EVALUATION = {
@@ -119,3 +120,13 @@ def test_bad_metadata_are_one_clear_error(text):
 @pytest.mark.parametrize("folder", sorted(p.parent for p in CHECKPOINTS.glob("*/*/config.json")), ids=lambda p: p.name)
 def test_packaged_cards_are_what_the_program_makes(folder: Path):
     assert (folder / "README.md").read_text(encoding="utf-8") == readme.card(folder), "run: python benchmarks/readme.py"
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if (CHECKPOINTS / name / "model.safetensors").exists()])
+def test_the_code_of_a_packaged_card_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    sample = Model.sample
+    monkeypatch.setattr(Model, "sample", lambda self, n, **asked: sample(self, n, steps=2, **asked))
+    code = re.search(r"```python\n(.*?)```", (CHECKPOINTS / name / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    exec(compile(code, name, "exec"), {})
+    assert len(list((tmp_path / "out").iterdir())) == 4

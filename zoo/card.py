@@ -160,8 +160,13 @@ def renew(old: str, new: str) -> str:
 # ---------------------------------------------------------------- the whole card
 
 
-def _code(name: str) -> str:
-    return f'```python\nimport zoo\n\nsamples = zoo.load("{name}").sample(n=4, seed=0)\nsamples.save("out/")\n```\n'
+def _code(name: str, recipe: Recipe) -> str:
+    """Python that draws four samples. A condition that is an array has the reader's own in place of the zeros."""
+    arrays = "".join(f"{k}=np.zeros({c.shape}), " for k, c in recipe.arrays.items())
+    imports = "import numpy as np\nimport zoo" if arrays else "import zoo"
+    own = f"  # your own {' and '.join(recipe.arrays)} instead of zeros" if arrays else ""
+    sample = f'samples = zoo.load("{name}").sample(n=4, {arrays}seed=0){own}'
+    return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
 
 
 def model_card(
@@ -186,7 +191,7 @@ def model_card(
         command: the command that trained the model, where the evaluation does not say it.
     """
     name = f"{recipe.domain}/{recipe.name}"
-    parts = [f"\n# {name}\n\n{recipe.description}\n" if recipe.description else f"\n# {name}\n", _code(source or name)]
+    parts = [f"\n# {name}\n\n{recipe.description}\n" if recipe.description else f"\n# {name}\n", _code(source or name, recipe)]
     if picture:
         parts.append(f"![samples]({picture})\n")
     if sounds:
