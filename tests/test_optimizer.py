@@ -1,5 +1,9 @@
 """Muon: orthogonal updates of hidden matrices, AdamW for the rest."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -87,3 +91,38 @@ def test_it_solves_a_regression():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
+
+
+PROCESSES = """
+import torch
+import torch.distributed as dist
+from torch import nn
+from zoo.optimizer import Muon
+
+dist.init_process_group("gloo")
+nets = []
+for processes in (1, 2):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 16), nn.Conv1d(4, 6, 3), nn.LayerNorm(4))
+    optimizer = Muon(net, 0.02, dtype=torch.bfloat16, processes=processes)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        for p in net.parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+        optimizer.step()
+    nets.append(net)
+assert all(torch.equal(a, b) for a, b in zip(*[net.parameters() for net in nets])), dist.get_rank()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_work_take_the_step_of_one(tmp_path):
+    (script := tmp_path / "run.py").write_text(PROCESSES)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 #: ends of a net, by the names that all of ours use: their rows and columns are data, not features
@@ -53,18 +54,26 @@ class Muon(torch.optim.AdamW):
             (Liu et al. 2025, "Muon is scalable", Eq. 4: 0.2 sqrt(max(rows, columns))).
         momentum: of the matrices' gradient, with Nesterov's look-ahead.
         dtype: of the Newton-Schulz products; bf16 where the machine multiplies it in hardware.
+        processes: how many train together; each makes a share of the updates orthogonal and gives it to the others.
         betas, weight_decay: AdamW's, of everything else.
     """
 
     def __init__(
-        self, module: nn.Module, lr: float, *, momentum: float = 0.95, dtype: torch.dtype = torch.bfloat16, **adamw: Any
+        self,
+        module: nn.Module,
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.bfloat16,
+        processes: int = 1,
+        **adamw: Any,
     ) -> None:
         matrices = hidden_matrices(module)
         chosen = {id(p) for p in matrices}
         others = [p for p in module.parameters() if id(p) not in chosen]
         groups = [{"params": matrices, "matrices": True}, {"params": others, "matrices": False}]
         super().__init__([g for g in groups if g["params"]], lr=lr, **adamw)
-        self.momentum, self.dtype = momentum, dtype
+        self.momentum, self.dtype, self.processes = momentum, dtype, processes
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -84,6 +93,7 @@ class Muon(torch.optim.AdamW):
         for p in group["params"]:
             if p.grad is not None:
                 alike[len(p), p.numel() // len(p)].append((p, p.grad))
+        stacks = []
         for (rows, columns), pairs in alike.items():
             updates = []
             for p, gradient in pairs:
@@ -93,6 +103,22 @@ class Muon(torch.optim.AdamW):
                 state["momentum"].lerp_(gradient, 1 - self.momentum)
                 updates.append(gradient.lerp(state["momentum"], self.momentum).reshape(rows, columns))
                 p.grad = None  # AdamW's step leaves this one alone
+            stacks.append(torch.stack(updates))
+        for ((rows, columns), pairs), done in zip(alike.items(), self._orthogonal(stacks), strict=True):
             size = 0.2 * max(rows, columns) ** 0.5
-            for (p, _), update in zip(pairs, orthogonal(torch.stack(updates), dtype=self.dtype), strict=True):
+            for (p, _), update in zip(pairs, done, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view(p.shape), alpha=-group["lr"] * size)
+
+    def _orthogonal(self, stacks: list[Tensor]) -> list[Tensor]:
+        """`orthogonal` of each stack. All processes have the same gradients, so each takes its turn at the matrices."""
+        if self.processes == 1:
+            return [orthogonal(stack, dtype=self.dtype) for stack in stacks]
+        flat = stacks[0].new_zeros(sum(stack.numel() for stack in stacks), dtype=self.dtype)
+        parts = [x.view(stack.shape) for x, stack in zip(flat.split([s.numel() for s in stacks]), stacks, strict=True)]
+        turn = dist.get_rank()
+        for part, stack in zip(parts, stacks, strict=True):
+            mine = slice(turn % self.processes, None, self.processes)
+            part[mine] = orthogonal(stack[mine], dtype=self.dtype).to(self.dtype)
+            turn -= len(stack)
+        dist.all_reduce(flat)  # of each matrix all but one process hold zeros
+        return [part.to(stack.dtype) for part, stack in zip(parts, stacks, strict=True)]

@@ -120,7 +120,8 @@ class Trainer:
         options = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
         if self.options.optimizer == "adamw":
             return torch.optim.AdamW(self.model.denoiser.parameters(), **options)
-        return Muon(self.model.denoiser, dtype=torch.bfloat16 if native_bf16() else torch.float32, **options)
+        exact = torch.bfloat16 if native_bf16() else torch.float32
+        return Muon(self.model.denoiser, dtype=exact, processes=self.accelerator.num_processes, **options)
 
     # ------------------------------------------------------------ one step
 
