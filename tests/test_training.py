@@ -1,6 +1,7 @@
 """The trainer: exact resume, signals, guards, averages, several processes."""
 
 import csv
+import json
 import math
 import os
 import signal
@@ -66,6 +67,7 @@ SCRIPT = """
         return result
     training.Trainer.train_step = slow
     import test_training
+    from zoo import training
     test_training.train(test_training.Path({out!r}), steps={steps}, resume={resume})
 """
 
@@ -300,13 +302,39 @@ def test_steps_must_be_a_positive_whole_number(tmp_path, steps):
 
 
 PROCESSES = """
-    import sys
+    import os, signal, sys
     sys.path.insert(0, {here!r})
     import torch
     torch.set_num_threads(1)
     import test_training
-    test_training.train(test_training.Path({out!r}), steps=3, cpu={cpu}, overrides={{"training.batch_size": {size}}})
+    from zoo import training
+
+    whole = training.Trainer.train_step
+
+    def step(self):
+        if self.step == {signalled} and not self.main:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self)
+
+    training.Trainer.train_step = step
+    test_training.train(test_training.Path({out!r}), steps=3, cpu={cpu}, overrides={{"training.batch_size": 2}})
 """
+
+
+def two_processes(tmp_path: Path, cpu: bool = True, signalled: int = -1) -> dict:
+    """The facts of the checkpoint that two processes leave; one of them gets a SIGTERM in step `signalled`."""
+    script = tmp_path / "run.py"
+    words = {"here": str(Path(__file__).parent), "out": str(tmp_path / "two"), "cpu": cpu, "signalled": signalled}
+    script.write_text(textwrap.dedent(PROCESSES.format(**words)))
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    return json.loads(store.load_tensors_metadata(tmp_path / "two" / training.CHECKPOINT)[1]["zoo"])
 
 
 @pytest.mark.slow
@@ -314,22 +342,14 @@ PROCESSES = """
 def test_two_processes_train_the_model_of_one(tmp_path, cpu):
     if not cpu and torch.accelerator.is_available():
         pytest.skip("this machine has an accelerator")
-    script = tmp_path / "run.py"
-    words = {"here": str(Path(__file__).parent), "out": str(tmp_path / "two"), "size": 2, "cpu": cpu}
-    script.write_text(textwrap.dedent(PROCESSES.format(**words)))
-    start = time.monotonic()
-    launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-    )
-    assert launched.returncode == 0, launched.stderr[-3000:]
-    assert time.monotonic() - start < 240
-    _, meta = store.load_tensors_metadata(tmp_path / "two" / training.CHECKPOINT)
-    assert '"processes": 2' in meta["zoo"] and '"step": 3' in meta["zoo"]
+    facts = two_processes(tmp_path, cpu)
+    assert (facts["processes"], facts["step"]) == (2, 3)
     assert zoo.load(tmp_path / "two").verify() == 0.0
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_them_all_with_a_checkpoint(tmp_path):
+    assert two_processes(tmp_path, signalled=1)["step"] == 2
 
 
 def test_processes_that_would_train_apart_are_refused(tmp_path, monkeypatch):

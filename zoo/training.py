@@ -274,7 +274,8 @@ class Trainer:
                     self.stop = f"{max_minutes:g} minutes are over"
                 if world > 1:  # all processes must leave together
                     flag = torch.tensor(float(bool(self.stop)), device=self.device)
-                    self.stop = self.stop or ("another process stops" if self.accelerator.reduce(flag, "max") > 0 else "")
+                    leave = bool(self.accelerator.reduce(flag, "max") > 0)  # asked by all, also by who knows the answer
+                    self.stop = self.stop or ("another process stops" if leave else "")
         if log is not None:
             log.close()
         self.save()
