@@ -83,6 +83,27 @@ def test_a_turn_keeps_heights_and_distances_and_stays_small():
     assert np.ptp(turns) < 1e-3 and 0 < abs(turns[0]) <= 0.2
 
 
+def test_warped_shapes_keep_their_ends_their_order_and_their_symmetry():
+    half = torch.rand(400, 3, generator=seeds.generator(0)) * torch.tensor([1.0, 0.7, 0.4]) - torch.tensor([0.0, 0.3, 0.2])
+    x = torch.cat([half, half * torch.tensor([-1.0, 1.0, 1.0])])  # symmetric in x
+    codec, places = PointCodec(warp=0.7), []
+    for seed in range(20):
+        y = codec.proportioned(x, seeds.generator(seed))
+        torch.testing.assert_close(y.aminmax(dim=0), x.aminmax(dim=0))
+        for axis in range(3):
+            assert (y[x[:, axis].argsort(), axis].diff() >= -1e-6).all(), "no point passes another"
+        torch.testing.assert_close(y[:400] * torch.tensor([-1.0, 1.0, 1.0]), y[400:], atol=1e-5, rtol=0)
+        places.append(y[x[:, 1].argsort()[400], 1])
+    assert torch.stack(places).std() > 0.05, "the middle is elsewhere each time"
+
+
+def test_training_warps_and_nothing_else_does():
+    x = cloud()
+    plain, warped = (PointCodec(warp=w).encode(x, seeds.generator(0)) for w in (0.0, 0.3))
+    assert plain.shape == warped.shape and not torch.allclose(plain, warped, atol=0.01)
+    assert torch.equal(PointCodec(warp=0.3).encode(x), PointCodec().encode(x))
+
+
 def test_stretch_and_mirror_do_what_they_say():
     x, flips = cloud(), set()
     for seed in range(20):
@@ -119,7 +140,7 @@ def test_what_cannot_be_encoded_is_said(item, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"points": 0}, {"points": 2.5}, {"train_points": 3}, {"yaw": -1.0}, {"stretch": 1.0}, {"colour": 1}]
+    "options", [{"points": 0}, {"points": 2.5}, {"train_points": 3}, {"yaw": -1.0}, {"stretch": 1.0}, {"warp": 0.8}, {"colour": 1}]
 )
 def test_a_codec_that_cannot_be_is_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

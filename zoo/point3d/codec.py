@@ -30,7 +30,8 @@ class PointCodec(Codec):
         train_points: how many of a cloud's points training takes, others each time.
         yaw: augmentation: turned about y by up to so many radians,
         stretch: each axis made longer or shorter by up to this share,
-        mirror: and every other time mirrored, across the plane x = 0 or z = 0 to which the cloud is nearer to symmetric.
+        mirror: every other time mirrored, across the plane x = 0 or z = 0 to which the cloud is nearer to symmetric,
+        warp: and parts of it made longer or shorter by up to about this share, see `proportioned`.
 
     Raises:
         ConfigError: numbers that cannot be.
@@ -40,16 +41,25 @@ class PointCodec(Codec):
     scale: Tensor
 
     def __init__(
-        self, points: int = 2048, train_points: int = 2048, yaw: float = 0.0, stretch: float = 0.0, mirror: bool = False
+        self,
+        points: int = 2048,
+        train_points: int = 2048,
+        yaw: float = 0.0,
+        stretch: float = 0.0,
+        mirror: bool = False,
+        warp: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value in {"points": points, "train_points": train_points}.items():
             if isinstance(value, bool) or not isinstance(value, int) or not FEWEST <= value <= MOST:
                 raise ConfigError(f"point codec: {name}={value!r}; give a whole number from {FEWEST} to {MOST:,}.")
-        if not (0 <= yaw <= math.pi and 0 <= stretch < 1):
-            raise ConfigError(f"point codec: yaw={yaw}, stretch={stretch}; give 0 <= yaw <= pi and 0 <= stretch < 1.")
+        if not (0 <= yaw <= math.pi and 0 <= stretch < 1 and 0 <= warp <= 0.7):
+            raise ConfigError(
+                f"point codec: yaw={yaw}, stretch={stretch}, warp={warp}; give 0 <= yaw <= pi, 0 <= stretch < 1 and "
+                "0 <= warp <= 0.7."
+            )
         self.shape = (points, 3)
-        self.train_points, self.yaw, self.stretch, self.mirror = train_points, yaw, stretch, mirror
+        self.train_points, self.yaw, self.stretch, self.mirror, self.warp = train_points, yaw, stretch, mirror, warp
         # standard deviation of the training clouds' coordinates; before `fit` that of the furniture
         self.register_buffer("scale", torch.tensor(0.324))
 
@@ -91,11 +101,26 @@ class PointCodec(Codec):
             rows = torch.cat([rows, torch.randint(len(x), (self.train_points - len(x),), generator=generator)])
         x = x[rows[: self.train_points]]
         turn, flip, *stretch = torch.rand(5, generator=generator).mul(2).sub(1).tolist()
+        if self.warp:
+            x = self.proportioned(x, generator)
         factors = torch.tensor([1 + self.stretch * s for s in stretch])
         if self.mirror and flip > 0:
             factors[axis] *= -1
         c, s = math.cos(self.yaw * turn), math.sin(self.yaw * turn)
         return (x * factors) @ torch.tensor([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
+
+    def proportioned(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A cloud (N, 3) of other proportions: longer legs, a wider middle, and what was straight or flat along an axis stays.
+
+        Along an axis u from -1 to 1, the cloud's ends, becomes u + (a sin(pi u) + b (1 + cos(pi u))) / pi with random a and
+        b up to `warp`: no point passes another, the ends stay. Only along y, where shapes are not symmetric, b is not 0.
+        """
+        low, high = x.aminmax(dim=0)
+        half = ((high - low) / 2).clamp(min=1e-6)
+        u = (x - low) / half - 1
+        a, b = torch.rand(2, 3, generator=generator).mul(2).sub(1) * self.warp
+        b = b * torch.tensor([0.0, 1.0, 0.0])
+        return low + half * (1 + u + (a * (math.pi * u).sin() + b * (1 + (math.pi * u).cos())) / math.pi)
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[PointCloud]:
         return [PointCloud(x) for x in (x0.detach().float() * self.scale.float()).cpu().numpy()]

@@ -16,7 +16,7 @@ _shapes = Recipe(
     "points: 89 for tests, a tenth of the rest of each category held out for choices.",
     paper="EDM (Karras et al. 2022), classifier-free guidance (Ho & Salimans 2022), points through latents "
     "(Jabri et al. 2022; Zhang et al. 2023).",
-    codec={"points": 2048, "train_points": 2048, "yaw": 0.15, "stretch": 0.12, "mirror": True},
+    codec={"points": 2048, "train_points": 2048, "yaw": 0.15, "stretch": 0.12, "mirror": True, "warp": 0.35},
     denoiser="latents",
     net={"dropout": 0.1},
     conditions={"label": Condition(values=SHAPES)},
