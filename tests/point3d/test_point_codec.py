@@ -140,7 +140,8 @@ def test_what_cannot_be_encoded_is_said(item, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"points": 0}, {"points": 2.5}, {"train_points": 3}, {"yaw": -1.0}, {"stretch": 1.0}, {"warp": 0.8}, {"colour": 1}]
+    "options",
+    [{"points": 0}, {"points": 2.5}, {"train_points": 3}, {"yaw": -1.0}, {"stretch": 1.0}, {"warp": 0.8}, {"colour": 1}],
 )
 def test_a_codec_that_cannot_be_is_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
