@@ -27,8 +27,11 @@ LIMIT = 10_000_000  # bytes of model.safetensors
 
 def with_defaults(run: Path, name: str) -> Model:
     """A finished run's model, sampling as the recipe of today does."""
-    trained = Model.from_folder(run)
-    recipe = trained.recipe.model_copy(update={"sampling": get_recipe(name).sampling})
+    trained, today = Model.from_folder(run), get_recipe(name)
+    recipe = trained.recipe.model_copy(update={"sampling": today.sampling})
+    if recipe.schedule.kind == "edm" == today.schedule.kind:  # where its grid begins and ends, training does not see
+        ends = {k: getattr(today.schedule, k) for k in ("sigma_min", "sigma_max", "rho")}
+        recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=ends)})
     model = get_domain(recipe.domain).model(recipe)
     model.load_state_dict(trained.state_dict())
     return model

@@ -20,8 +20,8 @@ _shapes = Recipe(
     denoiser="latents",
     net={"dropout": 0.1},
     conditions={"label": Condition(values=SHAPES)},
-    # with many points a shape is settled at noise far above its own size, and thin parts need noise far below it
-    schedule=EDM(kind="edm", sigma_min=0.005, sigma_max=40.0, P_mean=-0.6, P_std=1.6),
+    # with many points a shape is settled at noise far above its own size, and thin parts need noise far below it: most of training
+    schedule=EDM(kind="edm", sigma_min=0.005, sigma_max=40.0, P_mean=-1.4, P_std=1.6),
     diffusion=DiffusionPart(prediction="x0", weighting="edm", sigma_data=1.0, precondition=True),
     sampling=Sampling(sampler="dpmpp", steps=30, guidance_weight=0.0),
     training=Training(batch_size=64, optimizer="muon", lr=3e-3, ema=0.9993),
