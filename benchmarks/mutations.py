@@ -126,6 +126,13 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/point3d/cloud.py", "return 0 if far[0] <= far[1] else 2", "return 2 if far[0] <= far[1] else 0",
         "tests/point3d/test_point_cloud.py",
     ),
+    "warped clouds lose their symmetry": (
+        "zoo/point3d/codec.py", "torch.tensor([0.0, 1.0, 0.0])", "torch.tensor([1.0, 1.0, 1.0])",
+        "tests/point3d/test_point_codec.py",
+    ),
+    "clouds warped across each other": (
+        "zoo/point3d/codec.py", "(math.pi * u).cos())) / math.pi)", "(math.pi * u).cos())))", "tests/point3d/test_point_codec.py",
+    ),
     "known points are made anew": (
         "zoo/point3d/domain.py", "pad(kept, (0, missing))", "pad(~kept, (0, missing))", "tests/point3d/test_point_codec.py",
     ),

@@ -20,7 +20,7 @@ _shapes = Recipe(
     denoiser="latents",
     net={"dropout": 0.1},
     conditions={"label": Condition(values=SHAPES)},
-    # with many points a shape is settled at noise far above its own size, and thin parts need noise far below it: most of training
+    # with many points a shape is settled at noise far above its own size; thin parts need noise far below it, and most training
     schedule=EDM(kind="edm", sigma_min=0.005, sigma_max=40.0, P_mean=-1.4, P_std=1.6),
     diffusion=DiffusionPart(prediction="x0", weighting="edm", sigma_data=1.0, precondition=True),
     sampling=Sampling(sampler="dpmpp", steps=30, guidance_weight=0.0),
