@@ -131,7 +131,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/point3d/test_point_codec.py",
     ),
     "clouds warped across each other": (
-        "zoo/point3d/codec.py", "(math.pi * u).cos())) / math.pi)", "(math.pi * u).cos())))", "tests/point3d/test_point_codec.py",
+        "zoo/point3d/codec.py", "(math.pi * u).cos())) / math.pi)", "(math.pi * u).cos())))",
+        "tests/point3d/test_point_codec.py",
     ),
     "known points are made anew": (
         "zoo/point3d/domain.py", "pad(kept, (0, missing))", "pad(~kept, (0, missing))", "tests/point3d/test_point_codec.py",
