@@ -164,8 +164,8 @@ def _code(name: str, recipe: Recipe) -> str:
     """Python that draws four samples. A condition that is an array has the reader's own in place of the zeros."""
     arrays = "".join(f"{k}=np.zeros({c.shape}), " for k, c in recipe.arrays.items())
     imports = "import numpy as np\nimport zoo" if arrays else "import zoo"
-    own = f"  # your own {' and '.join(recipe.arrays)} instead of zeros" if arrays else ""
-    sample = f'samples = zoo.load("{name}").sample(n=4, {arrays}seed=0){own}'
+    own = f"# your own {' and '.join(recipe.arrays)} instead of zeros\n" if arrays else ""
+    sample = f'{own}samples = zoo.load("{name}").sample(n=4, {arrays}seed=0)'
     return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
 
 
