@@ -111,7 +111,7 @@ class Muon(torch.optim.AdamW):
 
     def _orthogonal(self, stacks: list[Tensor]) -> list[Tensor]:
         """`orthogonal` of each stack. All processes have the same gradients, so each takes its turn at the matrices."""
-        if self.processes == 1:
+        if self.processes == 1 or not stacks:
             return [orthogonal(stack, dtype=self.dtype) for stack in stacks]
         flat = stacks[0].new_zeros(sum(stack.numel() for stack in stacks), dtype=self.dtype)
         parts = [x.view(stack.shape) for x, stack in zip(flat.split([s.numel() for s in stacks]), stacks, strict=True)]
