@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ZooError(Exception):
@@ -50,3 +51,16 @@ def one_of(what: str, value: object, allowed: Iterable[object], error: type[ZooE
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return error(f"unknown {what} {value!r}.{hint} Allowed: {', '.join(names)}.")
+
+
+@contextmanager
+def memory_for(rows: int) -> Iterator[None]:
+    """Turn an end of memory, in Python or in torch, into a `ResourceError` that names a chunk of `rows` samples."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error).lower() for word in ("memory", "bad_alloc")):
+            raise
+        raise ResourceError(
+            f"no memory for a chunk of {rows} samples. Use a smaller batch_size, e.g. {max(1, rows // 4)}."
+        ) from error

@@ -19,7 +19,7 @@ from zoo.core.guidance import Known, constrain, null_like, predictor
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
-from zoo.errors import CheckpointError, ConfigError, NumericsError, ResourceError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, memory_for
 from zoo.golden import difference, golden_inputs, golden_output
 from zoo.plan import Plan, make_plan
 from zoo.recipe import Recipe
@@ -214,7 +214,8 @@ class Model(nn.Module):
                     raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
-                items += self._decode(step.x, plan, rows)
+                with memory_for(len(rows)):
+                    items += self._decode(step.x, plan, rows)
         return Samples.of(items, domain=self.domain, conditions=plan.names)
 
     def _decode(self, x: Tensor, plan: Plan, rows: range) -> list[Any]:
@@ -240,7 +241,9 @@ class Model(nn.Module):
         """The steps of samples `rows` of a plan."""
         cond = {k: v[rows.start : rows.stop] for k, v in plan.cond.items()}
         sizes = None if plan.sizes is None else plan.sizes[rows.start : rows.stop]
-        return self.run(plan, cond, seeds.SampleRng(plan.seed, rows, sizes), known=known, where=where, start=start)
+        with memory_for(len(rows)):
+            source = seeds.SampleRng(plan.seed, rows, sizes)
+        return self.run(plan, cond, source, known=known, where=where, start=start)
 
     def run(
         self,
@@ -264,33 +267,27 @@ class Model(nn.Module):
         Raises:
             ResourceError: the chunk does not fit into memory.
         """
-        cond = {k: v.to(self.device) for k, v in cond.items()}
         rows, first, shape, mask = len(source.generators), plan.levels[0], self.codec.shape, None
         if source.sizes is not None:
             shape = (max(source.sizes), *shape[1:])
             mask = torch.arange(shape[0], device=self.device) < torch.tensor(source.sizes, device=self.device)[:, None]
-        x = torch.zeros(rows, *shape, device=self.device, dtype=self.dtype)
-        project = self.codec.project if mask is None else functools.partial(self.codec.project, mask=mask)
-        eps = project(source.normal(x))
-        x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
-        how: dict[str, Any] = {"guidance": plan.guidance, "clip": plan.clip, "guess_below": plan.guess_below}
-        predict = predictor(self.diffusion, self.denoiser, cond, mask=mask, project=self.codec.project, **how)
-        if known is not None and where is not None:
-            predict = constrain(predict, known, where)
-        steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=source, **plan.options)
-        try:
+        with memory_for(rows):
+            cond = {k: v.to(self.device) for k, v in cond.items()}
+            x = torch.zeros(rows, *shape, device=self.device, dtype=self.dtype)
+            project = self.codec.project if mask is None else functools.partial(self.codec.project, mask=mask)
+            eps = project(source.normal(x))
+            x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
+            how: dict[str, Any] = {"guidance": plan.guidance, "clip": plan.clip, "guess_below": plan.guess_below}
+            predict = predictor(self.diffusion, self.denoiser, cond, mask=mask, project=self.codec.project, **how)
+            if known is not None and where is not None:
+                predict = constrain(predict, known, where)
+            steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=source, **plan.options)
             while True:
                 with torch.inference_mode():
                     step = next(steps, None)
                 if step is None:
                     return
                 yield step
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
-                raise
-            raise ResourceError(
-                f"no memory for a chunk of {rows} samples. Use a smaller batch_size, e.g. {max(1, rows // 4)}."
-            ) from error
 
     # ---------------------------------------------------------------- training and files
 
