@@ -236,7 +236,7 @@ def test_no_memory_advises_a_smaller_chunk(model, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [30, 160, 300])
 def test_memory_that_really_ends(left):
-    """Under a limit of the address space, in a process of its own: while generators are made (100 MB), in the first noise, or later."""
+    """In a process of its own, short of address space: while generators are made (100 MB), in the first noise, or later."""
     import subprocess
     import sys
 
