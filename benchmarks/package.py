@@ -38,13 +38,15 @@ def with_defaults(run: Path, name: str) -> Model:
 
 
 def training(run: Path) -> str:
-    """How a run was trained, from its checkpoint; one that started from a packaged model tells that one's training too."""
+    """How a run was trained, from its checkpoint; one that started from another run or model tells that one's training too."""
     _, meta = store.load_tensors_metadata(run / CHECKPOINT)
     facts, options = json.loads(meta["zoo"]), Recipe.parse(json.loads(meta["recipe"])).training
     size = options.batch_size * options.accumulate * facts["processes"]
     text = f"{facts['step']} steps of {size} samples in {facts['seconds'] / 60:.0f} minutes"
     if not (init := facts.get("init")):
         return text
+    if (Path(init) / CHECKPOINT).exists():
+        return f"{training(Path(init))}; from there {text}"
     evaluation = info(init).evaluation if init in list_models() else None
     before = evaluation["protocol"]["training"] if evaluation else f"the training of {init}"
     return f"{before}; from there {text}"

@@ -374,6 +374,15 @@ def test_init_starts_from_other_weights(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_a_resumed_run_still_says_where_it_started_from(tmp_path):
+    train(tmp_path / "a", steps=1)
+    train(tmp_path / "b", steps=2, init=tmp_path / "a", max_minutes=0.0)
+    train(tmp_path / "b", steps=2, resume=True)
+    _, meta = store.load_tensors_metadata(tmp_path / "b" / training.CHECKPOINT)
+    facts = json.loads(meta["zoo"])
+    assert facts["step"] == 2 and facts["init"] == str(tmp_path / "a")
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_both_optimizers_resume_exactly(tmp_path, optimizer):
     change = {"overrides": {"training.optimizer": optimizer}}

@@ -230,7 +230,7 @@ class Trainer:
                 k: moments[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq", "momentum") if f"{name}.{k}" in moments
             }
             self._optimizer().state[p] = {k: v if k == "step" else v.to(p.device) for k, v in entries.items()}
-        self.step, self.seconds = facts["step"], facts["seconds"]
+        self.step, self.seconds, self.init = facts["step"], facts["seconds"], facts.get("init", "")
 
     # ------------------------------------------------------------ the loop
 
