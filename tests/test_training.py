@@ -317,6 +317,7 @@ PROCESSES = """
 
     training.Trainer.train_step = step
     test_training.train(test_training.Path({out!r}), steps=3, cpu={cpu}, overrides={{"training.batch_size": 2}})
+    training.leave_group()
 """
 
 

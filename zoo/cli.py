@@ -98,7 +98,7 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def train(args: argparse.Namespace) -> None:
     """zoo train NAME"""
-    from zoo.training import train
+    from zoo.training import leave_group, train
 
     train(
         args.name,
@@ -115,6 +115,7 @@ def train(args: argparse.Namespace) -> None:
         save_every=args.save_every,
         preview_every=args.preview_every,
     )
+    leave_group()
     print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
 
 

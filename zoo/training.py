@@ -330,6 +330,13 @@ class Trainer:
                 signal.signal(caught, handler)
 
 
+def leave_group() -> None:
+    """What a program of several processes does after its last training: left to the interpreter's end, it may abort there."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
+
+
 def train(
     name: str,
     *,
