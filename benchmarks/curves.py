@@ -2,6 +2,7 @@
 
     python benchmarks/curves.py image/fashion-ddpm --data fashion_mnist.npz --n 1000
     python benchmarks/curves.py runs/mine --data fashion_mnist.npz --n 2000 guidance_weight=0 guidance_weight=0.3,steps=50
+    python benchmarks/curves.py runs/chains --data protein_backbones.npz --n 100 tm_samples=0,steps=100 tm_samples=0,steps=200
 
 Without settings it walks the two curves of the model card: over w, and over 5 to 250 steps. `--into` writes them as
 curves.json into a model folder, from where `package.py` takes them into the card. The network runs in bf16 where the
@@ -43,7 +44,7 @@ def main() -> None:
     """Read the command line, print a table row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("settings", nargs="*", help="name=value,name=value (a tuple as 0.1:3)")
+    parser.add_argument("settings", nargs="*", help="name=value,name=value (a tuple as 0.1:3), of `sample` or the evaluation")
     parser.add_argument("--data", required=True)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -53,21 +54,21 @@ def main() -> None:
 
     model = zoo.load(args.model)
     judge = model.domain.evaluator(args.data, "validation", model)
-    shown = [k for k in judge.better if k not in HIDDEN]
     walks = [settings(s) for s in args.settings]
     if not walks:
         walks = [{"guidance_weight": w} for w in WEIGHTS] + [{"steps": k} for k in STEPS]
     bf16 = native_bf16() and not args.fp32
-    rows = []
-    print(" ".join(f"{k:>10}" for k in (*shown, "seconds")), " settings", flush=True)
+    rows: list[dict[str, Any]] = []
     for walk in walks:
         start = time.perf_counter()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             result = model.domain.metrics(model, args.n, judge=judge, seed=args.seed, progress=False, **walk)
         metrics = result["metrics"]
         if not rows:
-            ceiling = {k: metrics[k]["ceiling"] for k in shown}
-            print(" ".join(f"{v:10.4f}" for v in ceiling.values()), f"{'':10}  real pictures", flush=True)
+            ceiling = {k: v["ceiling"] for k, v in metrics.items() if k not in HIDDEN and v["ceiling"] is not None}
+            shown = list(ceiling)
+            print(" ".join(f"{k[:10]:>10}" for k in (*shown, "seconds")), " settings", flush=True)
+            print(" ".join(f"{v:10.4f}" for v in ceiling.values()), f"{'':10}  real ones", flush=True)
         rows.append(walk | {k: metrics[k]["value"] for k in shown})
         values = [rows[-1][k] for k in shown] + [time.perf_counter() - start]
         print(" ".join(f"{v:10.4f}" for v in values), "", walk, flush=True)
