@@ -83,8 +83,11 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "ema forgets": ("zoo/training.py", "1 - min(self.decay, (1 + step) / (10 + step))", "1 - self.decay",
                     "tests/test_training.py"),
     "resume starts the data again": (
-        "zoo/training.py", 'self.step, self.seconds = facts["step"], facts["seconds"]', 'self.seconds = facts["seconds"]',
+        "zoo/training.py", "self.step, self.seconds, self.init = facts[\"step\"], ", "_, self.seconds, self.init = 0, ",
         "tests/test_training.py",
+    ),
+    "a resumed run forgets where it started": (
+        "zoo/training.py", 'facts.get("init", "")', '""', "tests/test_training.py",
     ),
     "execution starts one step late": (
         "zoo/policy/controller.py", "first = self.policy.codec.n_obs - 1", "first = self.policy.codec.n_obs", "tests/policy",
