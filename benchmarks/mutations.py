@@ -86,6 +86,10 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/training.py", "self.step, self.seconds, self.init = facts[\"step\"], ", "_, self.seconds, self.init = 0, ",
         "tests/test_training.py",
     ),
+    "no memory while decoding is torch's own error": (
+        "zoo/model.py", "with memory_for(len(rows)):\n                    items", "if True:\n                    items",
+        "tests/test_model.py",
+    ),
     "a resumed run forgets where it started": (
         "zoo/training.py", 'facts.get("init", "")', '""', "tests/test_training.py",
     ),

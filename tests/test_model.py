@@ -233,6 +233,15 @@ def test_no_memory_advises_a_smaller_chunk(model, monkeypatch):
         model.sample(100, batch_size=40, **QUICK)
 
 
+def test_no_memory_while_samples_are_decoded_is_told_alike(model, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(model.codec, "decode", full)
+    with pytest.raises(ResourceError, match=r"chunk of 8 samples. Use a smaller batch_size, e.g. 2"):
+        model.sample(8, **QUICK)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [30, 160, 300])
 def test_memory_that_really_ends(left):
