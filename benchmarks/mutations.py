@@ -168,6 +168,19 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "backbones: the last guess is never heard": (
         "zoo/core/guidance.py", "        last = x0\n", "", "tests/core/test_guidance.py",
     ),
+    "backbones: the net does not hear the motif": (
+        "zoo/core/guidance.py", "            x0, eps = constrain(x0, eps, x, level, known, where)\n        last = x0\n",
+        "            last = x0\n            x0, eps = constrain(x0, eps, x, level, known, where)\n"
+        "        last = x0 if where is None else last\n",
+        "tests/core/test_guidance.py",
+    ),
+    "backbones: no guess holds a motif in training": (
+        "zoo/core/diffusion.py", "            if hint is not None:", "            if False:", "tests/core/test_diffusion.py",
+    ),
+    "backbones: mixed precision bends a motif": (
+        "zoo/core/rigid.py", "torch.autocast(moving.device.type, enabled=False)", "torch.autocast(moving.device.type)",
+        "tests/core/test_rigid.py",
+    ),
     "backbones: rows of any size in a batch": (
         "zoo/epochs.py", "order[sizes[order].argsort(stable=True)]", "order", "tests/test_training.py",
     ),

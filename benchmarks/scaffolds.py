@@ -1,9 +1,11 @@
 """Motif scaffolding of a protein model: is the motif kept, and are the chains around it plausible?
 
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --motifs 25 --each 8
+    python benchmarks/scaffolds.py runs/mine --data protein_backbones.npz --split validation steps=200,s_churn=80 step_scale=1.2
 
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
-lengths stand beside them. Then every sampler builds around one of the motifs.
+lengths stand beside them. Then every sampler builds around one of the motifs. Settings are those of `sample`; where some
+are given only the chains around motifs are measured, with each of them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from curves import settings
 from tqdm import tqdm
 
 import zoo
@@ -35,39 +38,53 @@ def distance(chain: Any, motif: Any, start: int) -> float:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("model")
+    p.add_argument("settings", nargs="*", help="name=value,name=value of `inpaint`")
     p.add_argument("--data", required=True)
     p.add_argument("--split", default="test")
     p.add_argument("--motifs", type=int, default=25)
     p.add_argument("--each", type=int, default=8, help="chains around each motif")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fp32", action="store_true", help="never bf16, which is used where the machine has it")
-    args = p.parse_args()
+    args = p.parse_intermixed_args()
 
     model, draw = zoo.load(args.model), np.random.default_rng(args.seed)
     judge = model.domain.evaluator(args.data, args.split, model)
     held = [x for x in judge.reference if len(x) in LENGTHS]
     lengths = [len(x) for x in judge.train if len(x) in LENGTHS]
-    built, free, errors, cases = [], [], [], []
+    cases: list[dict[str, Any]] = []
+    for _ in range(args.motifs):
+        chain, length = held[draw.integers(len(held))], int(draw.choice(lengths))
+        first, start = int(draw.integers(len(chain) - SIZE + 1)), int(draw.integers(length - SIZE + 1)) + 1
+        cases.append({"motif": Backbone(chain[first : first + SIZE]), "length": length, "start": start})
+    seeds = range(args.seed, args.seed + args.motifs)
+
+    def report(name: str, chains: list[Any]) -> None:
+        share, count = judge.plausible(chains).mean(), len(chains)
+        low, high = wilson_interval(round(share * count), count)
+        print(f"plausible, {name}: {share:.3f} [{low:.3f}, {high:.3f}] of {count}", flush=True)
+        shown = {k: round(v, 4) for k, v in judge.compare(chains).items()}
+        failed = {k: round(v.mean(), 3) for k, v in judge.outside(chains).items() if v.any()}
+        print(f"  means {shown}\n  outside the usual range {failed}", flush=True)
+
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16() and not args.fp32):
-        for i in tqdm(range(args.motifs), "motifs"):
-            chain, length = held[draw.integers(len(held))], int(draw.choice(lengths))
-            first, start = int(draw.integers(len(chain) - SIZE + 1)), int(draw.integers(length - SIZE + 1)) + 1
-            motif = Backbone(chain[first : first + SIZE])
-            cases.append({"motif": motif, "length": length, "start": start})
-            found = model.inpaint(**cases[-1], n=args.each, seed=args.seed + i, progress=False)
-            built += [s.atoms for s in found]
-            errors += [distance(s.atoms, motif.atoms, start) for s in found]
-            free += [s.atoms for s in model.sample(args.each, length=length, seed=args.seed + i, progress=False)]
-        count = len(built)
-        for name, chains in (("around a motif", built), ("free", free)):
-            share = judge.plausible(chains).mean()
-            low, high = wilson_interval(round(share * count), count)
-            print(f"plausible, {name}: {share:.3f} [{low:.3f}, {high:.3f}] of {count}; {judge.compare(chains)}")
-        print(f"motif after superposition: at most {max(errors):.2g} A RMSD")
+        for how in [settings(s) for s in args.settings] or [{}]:
+            built, errors = [], []
+            for seed, case in zip(tqdm(seeds, "motifs"), cases, strict=True):
+                found = model.inpaint(**case, n=args.each, seed=seed, progress=False, **how)
+                built += [s.atoms for s in found]
+                errors += [distance(s.atoms, case["motif"].atoms, case["start"]) for s in found]
+            report(f"around a motif {how or ''}", built)
+            print(f"  motif after superposition: at most {max(errors):.2g} A RMSD")
+        if args.settings:
+            return
+        free = []
+        for seed, case in zip(tqdm(seeds, "free"), cases, strict=True):
+            free += [s.atoms for s in model.sample(args.each, length=case["length"], seed=seed, progress=False)]
+        report("free", free)
         for sampler in SAMPLERS:
             case = cases[0]
             (one,) = model.inpaint(**case, n=1, seed=0, sampler=sampler, progress=False)
-            print(f"  {sampler}: {distance(one.atoms, case['motif'].atoms, case['start']):.2g} A")
+            print(f"  {sampler}: motif {distance(one.atoms, case['motif'].atoms, case['start']):.2g} A")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from zoo import store
 from zoo.core import rng as seeds
 from zoo.core.diffusion import Diffusion
-from zoo.core.guidance import Known, constrain, null_like, predictor
+from zoo.core.guidance import Known, null_like, predictor
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
 from zoo.domain import Batch, Codec, Domain, Samples
@@ -278,9 +278,8 @@ class Model(nn.Module):
             eps = project(source.normal(x))
             x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
             how: dict[str, Any] = {"guidance": plan.guidance, "clip": plan.clip, "guess_below": plan.guess_below}
+            how |= {"known": known, "where": where}
             predict = predictor(self.diffusion, self.denoiser, cond, mask=mask, project=self.codec.project, **how)
-            if known is not None and where is not None:
-                predict = constrain(predict, known, where)
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=source, **plan.options)
             while True:
                 with torch.inference_mode():
@@ -314,6 +313,7 @@ class Model(nn.Module):
             mask=batch.mask,
             project=self.codec.project,
             auxiliary=self.codec.auxiliary,
+            hint=self.codec.hint,
         )
 
     def verify(self, folder: str | PathLike[str] | None = None) -> float:

@@ -148,6 +148,23 @@ def test_the_first_guess_keeps_its_level_at_the_end_of_the_schedule():
     assert torch.equal(t_first[beyond], t[:3][beyond]) and torch.equal(noisier[beyond], x[:3][beyond])
 
 
+def test_a_hint_takes_the_place_of_the_guesses_that_there_are():
+    diffusion, net, seen = Diffusion(EDMSchedule(), "x0", self_condition=True), Repeater(), []
+    x0, mask = torch.randn(5, 6), torch.ones(5, 6, dtype=torch.bool)
+
+    def hint(guess, true, real, generator):
+        seen.append((guess.clone(), true, real, generator))
+        return torch.where(torch.arange(6) < 2, true, guess)
+
+    draw = torch.Generator().manual_seed(1)
+    diffusion.loss(net, x0, {}, generator=draw, mask=mask, hint=hint)
+    (noisier, *_), (_, _, heard, _) = net.calls
+    ((guess, true, real, generator),) = seen
+    assert torch.equal(guess, noisier) and torch.equal(true, x0[:3]) and torch.equal(real, mask[:3]) and generator is draw
+    assert torch.equal(heard[:3, :2], x0[:3, :2]) and torch.equal(heard[:3, 2:], noisier[:, 2:])
+    assert heard[3:].isnan().all(), "rows without a guess stay without"
+
+
 def test_a_further_loss_hears_guess_target_level_and_mask():
     heard = []
 

@@ -108,7 +108,11 @@ def test_known_parts_come_out_exact(name, schedule):
     levels = SCHEDULES[schedule].levels(6)
     where = torch.tensor([True, False, True, False])
     known = torch.tensor([0.25, 9.0, -0.5, 9.0], dtype=torch.float64)
-    *_, step = get_sampler(name)(constrain(predict, known, where), X, levels, rng=SampleRng(0, range(3)))
+
+    def held(x, level):
+        return constrain(*predict(x, level), x, level, known, where)
+
+    *_, step = get_sampler(name)(held, X, levels, rng=SampleRng(0, range(3)))
     torch.testing.assert_close(step.x[:, where], known[where].expand(3, 2), rtol=0, atol=1e-15)
     assert torch.isfinite(step.x).all()
     assert (step.x[:, ~where] != 9).all()
@@ -117,10 +121,10 @@ def test_known_parts_come_out_exact(name, schedule):
 def test_constrained_eps_belongs_to_the_known_x0():
     level = DiscreteSchedule().level(300)
     where = torch.ones(4, dtype=torch.bool)
-    x0, eps = constrain(predict, torch.zeros(4, dtype=torch.float64), where)(X, level)
+    x0, eps = constrain(*predict(X, level), X, level, torch.zeros(4, dtype=torch.float64), where)
     torch.testing.assert_close(level.alpha * x0 + level.sigma * eps, X)
     with pytest.raises(ShapeError, match="bool"):
-        constrain(predict, x0, where.float())
+        constrain(x0, eps, X, level, x0, where.float())
 
 
 def test_the_net_sees_x_and_gives_any_prediction():
@@ -163,7 +167,24 @@ def test_a_net_that_conditions_itself_hears_its_last_guess_below_a_level():
 
 def test_what_is_known_may_depend_on_the_prediction():
     level, where = DiscreteSchedule().level(300), torch.tensor([True, False, False, True])
-    held = constrain(predict, lambda x0: 2 * x0, where)
-    x0, eps = held(X, level)
+    x0, eps = constrain(*predict(X, level), X, level, lambda x0: 2 * x0, where)
     torch.testing.assert_close(x0, torch.where(where, 2, 1) * predict(X, level)[0])
     torch.testing.assert_close(level.alpha * x0 + level.sigma * eps, X)
+
+
+def test_a_net_that_conditions_itself_hears_what_is_known():
+    """Its guess is what the sampler saw: a net that heard its own idea of a known part would build onto that."""
+    heard, known, where = [], torch.full((4,), 7.0, dtype=torch.float64), torch.tensor([False, True, False, False])
+
+    def net(x, t, cond, drop=None, mask=None):
+        heard.append(cond["x0"].clone())
+        return 0.5 * x
+
+    diffusion, schedule = Diffusion(EDMSchedule(), "x0", self_condition=True), EDMSchedule()
+    project = lambda x, mask: x - x.mean(1, keepdim=True)  # noqa: E731
+    predict = predictor(diffusion, net, {}, known=known, where=where, project=project)
+    x0, eps = predict(X, schedule.level(3.0))
+    assert (x0[:, 1] == 7).all() and (x0[:, ~where] != 7).all()
+    torch.testing.assert_close((x0 + 3.0 * eps)[:, 1], X[:, 1])
+    predict(X, schedule.level(1.0))
+    assert heard[0].isnan().all() and torch.equal(heard[1], x0)

@@ -34,6 +34,20 @@ def test_superposition_undoes_motion_but_no_mirror():
     assert rigid.rmsd(A * torch.tensor([1.0, 1.0, -1.0]), A).min() > 0.1
 
 
+def test_a_part_is_laid_where_the_whole_has_it():
+    out = rigid.lay(A[0, 2:6] + 5.0, B, 2)
+    assert torch.equal(out[:, :2], B[:, :2]) and torch.equal(out[:, 6:], B[:, 6:])
+    torch.testing.assert_close(out[:, 2:6], rigid.superpose(A[:1, 2:6].expand(4, -1, -1), B[:, 2:6]))
+    torch.testing.assert_close(out.mean(1), B.mean(1))
+
+
+def test_mixed_precision_does_not_round_a_shape():
+    a, b = A.float(), B.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rigid.rmsd(rigid.superpose(a, b), a).max() < 1e-5
+        torch.testing.assert_close(rigid.superpose(a, b).double(), rigid.superpose(A, B), atol=1e-5, rtol=0)
+
+
 def test_a_point_is_placed_where_length_angle_and_dihedral_say():
     torsion = torch.tensor([-2.5, -0.3, 1.0, 3.0], dtype=torch.float64)
     a, b, c = A[:, 0], A[:, 1], A[:, 2]

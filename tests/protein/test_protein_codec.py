@@ -10,7 +10,7 @@ from zoo.core.rigid import rmsd
 from zoo.core.schedule import EDMSchedule, Level
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
-from zoo.protein.codec import SCALE, BackboneCodec
+from zoo.protein.codec import MOTIF, SCALE, BackboneCodec
 from zoo.protein.data import Chains
 
 
@@ -76,3 +76,34 @@ def test_the_auxiliary_loss_sees_distances_alone_and_fades_with_noise(coil):
     errors = [loss(x0 + k * noise) for k in (0.05, 0.2, 0.8)]
     assert least < errors[0] < errors[1] < errors[2]
     assert loss(x0 + 0.8 * noise, 20.0) < 0.02 * errors[2]
+
+
+def test_half_of_the_guesses_hold_a_motif_of_the_true_chain(coil):
+    """What in-painting shows the net: true residues as one rigid piece on the guess, in any place, and nothing else changed."""
+    codec, n = BackboneCodec(), 300
+    x0 = codec.encode(coil).expand(n, -1, -1, -1)
+    guess = codec.project(x0 + 0.3 * torch.randn(x0.shape, generator=seeds.generator(0)))
+    sizes = torch.tensor([40, 30, 2 * MOTIF]).repeat(n // 3)
+    mask = torch.arange(40) < sizes[:, None]
+    kept = guess.clone()
+    hinted = codec.hint(guess, x0, mask, seeds.generator(1))
+    assert torch.equal(guess, kept), "the net's own guess is left alone"
+    changed = (hinted != guess).flatten(2).any(2)
+    held = changed.any(1)
+    assert not held[2::3].any(), "too short for a motif"
+    assert 0.4 < held[sizes > 2 * MOTIF].float().mean() < 0.6
+    assert not (changed & ~mask).any()
+    torch.testing.assert_close(hinted.mean((1, 2)), guess.mean((1, 2)), atol=1e-5, rtol=0)
+    firsts, lengths = [], []
+    for row in held.nonzero()[:, 0].tolist():
+        place = changed[row].nonzero()[:, 0]
+        first, length = int(place[0]), len(place)
+        assert int(place[-1]) == first + length - 1, "one piece"
+        part = slice(first, first + length)
+        assert rmsd(hinted[row, part].flatten(0, 1), x0[row, part].flatten(0, 1)) < 1e-5
+        assert torch.equal(hinted[row, ~changed[row]], guess[row, ~changed[row]])
+        firsts.append(first)
+        lengths.append((length, int(sizes[row])))
+    assert min(firsts) == 0 and max(first + n for first, (n, _) in zip(firsts, lengths, strict=True)) == 40
+    assert min(n for n, _ in lengths) == MOTIF and max(n for n, size in lengths if size == 40) == 20
+    assert codec.hint(guess[:9], x0[:9], None, seeds.generator(1)).shape == guess[:9].shape

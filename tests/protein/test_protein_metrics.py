@@ -71,6 +71,10 @@ def test_sets_are_measured_against_the_training_chains(helix):
     own = judge.compare(real[4:])
     assert own["ramachandran"] == pytest.approx(0, abs=1e-9) and own["plausible"] > 0
     assert not judge.plausible([mirrored(x) for x in real]).any()
+    broken = real[4].copy()
+    broken[20:] += 3.0
+    outside = judge.outside([real[4], broken])
+    assert outside["bond_error"].tolist() == [False, True] and set(outside) <= set(BETTER)
     assert judge.compare([mirrored(x) for x in real])["ramachandran"] > 0.5
     folds = judge.folds(real[4:7])
     assert folds["nearest_tm"] == pytest.approx(1.0, abs=1e-3) and folds["copy_rate"] == 1.0

@@ -31,6 +31,28 @@ def test_a_motif_comes_out_as_it_went_in(model, helix, tmp_path, sampler):
     assert rmsd(*(torch.from_numpy(c.atoms[26:]).double().flatten(0, 1) for c in found[:2])) > 0.1, "the rest is each one's own"
 
 
+def test_mixed_precision_keeps_a_motif(model, helix):
+    motif = Backbone(helix.atoms[:12])
+    with torch.autocast("cpu", torch.bfloat16):
+        (chain,) = model.inpaint(motif=motif, length=40, start=5, steps=2, seed=0, progress=False)
+    assert rmsd(*(torch.from_numpy(x).double().flatten(0, 1) for x in (chain.atoms[4:16], motif.atoms))) < 2e-3
+
+
+def test_the_net_hears_the_motif_where_it_lies(model, helix, monkeypatch):
+    heard, forward = [], model.denoiser.forward
+
+    def listen(x, t, cond, **options):
+        heard.append(cond["x0"])
+        return forward(x, t, cond, **options)
+
+    monkeypatch.setattr(model.denoiser, "forward", listen)
+    model.inpaint(motif=Backbone(helix.atoms[:12]), length=40, start=5, n=2, steps=4, seed=0, progress=False)
+    held = model.codec.encode(Backbone(helix.atoms[:12])).flatten(0, 1)
+    assert heard[0].isnan().all()
+    for guess in heard[1:]:
+        assert rmsd(guess[:, 4:16].flatten(1, 2), held.expand(2, -1, -1)).max() < 1e-4
+
+
 def test_where_a_motif_goes(model, helix):
     motif = Backbone(helix.atoms[:12])
     held = torch.from_numpy(motif.atoms).double().flatten(0, 1)

@@ -165,6 +165,7 @@ class Diffusion:
         mask: Tensor | None = None,
         project: Any = None,
         auxiliary: Any = None,
+        hint: Any = None,
     ) -> Tensor:
         """Mean weighted squared error of the prediction over a batch: a scalar.
 
@@ -176,6 +177,8 @@ class Diffusion:
             mask: (B,N) bool, True where S = (N, ...) is real; the mean divides by the number of real elements.
             project: the codec's linear projector, applied to the noise.
             auxiliary: the codec's further loss, a scalar from (guess of x0, x0, level, mask), which is added.
+            hint: what a net that conditions itself hears for its guess: (guess of x0, x0, mask, generator) -> (b,*S), some
+                rows with true parts in it, as in-painting has them.
         """
         B = len(x0)
         if mask is not None and mask.shape != x0.shape[:2]:
@@ -187,7 +190,11 @@ class Diffusion:
             eps = project(eps, mask)
         x_t = self.q_sample(x0, level, eps)
         if self.self_condition:
-            cond = cond | {"x0": self._first_guesses(denoiser, x_t, level, cond, drop, mask, project, generator)}
+            guess = self._first_guesses(denoiser, x_t, level, cond, drop, mask, project, generator)
+            if hint is not None:
+                n = self._guessed(B)
+                guess[:n] = hint(guess[:n], x0[:n], None if mask is None else mask[:n], generator)
+            cond = cond | {"x0": guess}
         out = self.denoise(denoiser, x_t, level, cond, drop=drop, mask=mask)
         further = 0.0
         if auxiliary is not None:
@@ -198,6 +205,11 @@ class Diffusion:
             return error.mean() + further
         keep = mask.reshape(*mask.shape, *[1] * (x0.ndim - 2)).expand_as(error)
         return torch.where(keep, error, error.new_zeros(())).sum() / keep.sum() + further
+
+    @staticmethod
+    def _guessed(rows: int) -> int:
+        """How many rows of a batch, the first ones, have a guess."""
+        return (rows + 1) // 2
 
     @torch.no_grad()
     def _first_guesses(
@@ -216,7 +228,7 @@ class Diffusion:
         It is said of x with up to FURTHER times the noise: in sampling, too, a guess comes from a noisier step. Of x itself
         it would know all that x does, and the net would learn to repeat it.
         """
-        n = (len(x) + 1) // 2
+        n = self._guessed(len(x))
         wanted = level.ratio[:n] * (1 + (FURTHER - 1) * torch.rand(n, generator=generator, dtype=torch.float64))
         found = [self.schedule.at(float(r)) for r in wanted]
         t, alpha, sigma = (torch.tensor([getattr(a, k) for a in found], dtype=torch.float64) for k in ("t", "alpha", "sigma"))

@@ -15,6 +15,7 @@ from zoo.core.schedule import Level
 from zoo.errors import ConfigError, ShapeError
 
 Predict = Callable[[Tensor, Level], tuple[Tensor, Tensor]]
+Known = Tensor | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,19 @@ def predictor(
     drop: Tensor | None = None,
     project: Callable[[Tensor, Tensor | None], Tensor] | None = None,
     guess_below: float = math.inf,
+    known: Known | None = None,
+    where: Tensor | None = None,
 ) -> Predict:
-    """The `predict(x, level) -> (x0, eps)` that samplers see: net -> guide -> (x0, eps) -> clip -> project.
+    """The `predict(x, level) -> (x0, eps)` that samplers see: net -> guide -> (x0, eps) -> clip -> project -> known parts.
 
     Conditional and null rows run as one batch; where guidance is off the null rows are skipped. A net that conditions
-    itself hears the x0 of the call before, guided and clipped.
+    itself hears the x0 of the call before as the sampler saw it, known parts included.
 
     Args:
         cond: {name: (B,...)}; empty for an unconditional sample. What is not given is as `null_like` says.
         drop: (B,) bool, rows without a condition: they are sampled from the null, whatever the guidance.
         guess_below: a net that conditions itself hears its guess where sigma / alpha is at most this.
+        known, where: as for `constrain`; both or none.
     """
     guidance = guidance or Guidance()
     # the copies of the batch that guidance needs: as asked for, without everything, without one condition each
@@ -146,31 +150,25 @@ def predictor(
         x0, eps = diffusion.predict(out, x, level, clip)
         if project is not None:
             x0, eps = project(x0, mask), project(eps, mask)
+        if known is not None and where is not None:
+            x0, eps = constrain(x0, eps, x, level, known, where)
         last = x0
         return x0, eps
 
     return predict
 
 
-Known = Tensor | Callable[[Tensor], Tensor]
-
-
-def constrain(predict: Predict, known: Known, where: Tensor) -> Predict:
-    """A predict that knows part of the sample: x0 is `known` where `where` is True, and eps is re-derived there.
+def constrain(x0: Tensor, eps: Tensor, x: Tensor, level: Level, known: Known, where: Tensor) -> tuple[Tensor, Tensor]:
+    """(x0, eps) of a prediction at x that knows part of the sample: x0 is `known` there, and eps is re-derived.
 
     The last step of every sampler returns x0, so known parts come out exact, for every sampler, schedule and domain.
 
     Args:
         known: clean values, shaped like x (B,*S) or broadcast to it, or what makes them of the predicted x0, such as a motif
             laid onto it.
-        where: bool, shaped like x or broadcast to it.
+        where: bool, shaped like x or broadcast to it: True where the sample is known.
     """
     if where.dtype != torch.bool:
         raise ShapeError(f"`where` must be a bool tensor, got {where.dtype}.")
-
-    def constrained(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        x0, eps = predict(x, level)
-        x0 = torch.where(where, known.to(x0) if isinstance(known, Tensor) else known(x0), x0)
-        return x0, torch.where(where, (x - level.alpha * x0) / level.sigma, eps)
-
-    return constrained
+    x0 = torch.where(where, known.to(x0) if isinstance(known, Tensor) else known(x0), x0)
+    return x0, torch.where(where, (x - level.alpha * x0) / level.sigma, eps)

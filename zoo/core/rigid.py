@@ -22,15 +22,26 @@ def random_rotation(generator: torch.Generator | None = None) -> Tensor:
 def superpose(moving: Tensor, fixed: Tensor) -> Tensor:
     """`moving` (..., P, 3), turned and shifted so that it lies best on `fixed` (..., P, 3) (Kabsch 1976).
 
-    The best shift makes the two means equal.
+    The best shift makes the two means equal. Mixed precision does not round it: shapes come out as they went in.
     """
-    here, there = moving.mean(-2, keepdim=True), fixed.mean(-2, keepdim=True)
-    u, _, vh = torch.linalg.svd((fixed - there).mT @ (moving - here))
-    sign = torch.ones_like(u[..., 0, :])
-    sign[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)
-    turn = (u * sign[..., None, :]) @ vh
-    laid: Tensor = (moving - here) @ turn.mT + there
+    with torch.autocast(moving.device.type, enabled=False):
+        here, there = moving.mean(-2, keepdim=True), fixed.mean(-2, keepdim=True)
+        u, _, vh = torch.linalg.svd((fixed - there).mT @ (moving - here))
+        sign = torch.ones_like(u[..., 0, :])
+        sign[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)
+        turn = (u * sign[..., None, :]) @ vh
+        laid: Tensor = (moving - here) @ turn.mT + there
     return laid
+
+
+def lay(part: Tensor, whole: Tensor, first: int) -> Tensor:
+    """`whole` (..., N, 3) whose points from `first` on are `part` (P, 3), turned and shifted so that it lies best on them.
+
+    The means of the two are then equal, so a centred whole stays centred.
+    """
+    out, place = whole.clone(), slice(first, first + len(part))
+    out[..., place, :] = superpose(part.expand_as(whole[..., place, :]), whole[..., place, :])
+    return out
 
 
 def rmsd(a: Tensor, b: Tensor) -> Tensor:

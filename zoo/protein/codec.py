@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.core.rigid import distance, random_rotation, smooth_lddt
+from zoo.core.rigid import distance, lay, random_rotation, smooth_lddt
 from zoo.domain import Batch, Codec, Dataset
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
@@ -26,6 +26,8 @@ SHORTEST, LONGEST = 8, 256
 AUXILIARY, FADE = 0.3, 2.0
 #: atoms apart along the backbone whose distances are held, and the largest CA distance that counts
 LOCAL, CONTACT = 7, 15.0
+#: share of the guesses that hold a motif in training, and residues of the shortest one; the longest is half a chain
+HINTED, MOTIF = 0.5, 6
 
 
 class BackboneCodec(Codec):
@@ -93,6 +95,17 @@ class BackboneCodec(Codec):
         sizes = torch.tensor([len(row) for row in x])
         padded = pad_sequence(x, batch_first=True)
         return Batch(padded, {}, torch.arange(padded.shape[1]) < sizes[:, None])
+
+    def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """Guesses of which each second one holds a motif: residues of the true chain, laid onto them as in sampling."""
+        true, out = x0.flatten(1, 2), guess.flatten(1, 2).clone()
+        sizes = [x0.shape[1]] * len(x0) if mask is None else mask.sum(1).tolist()
+        for i, (size, draw) in enumerate(zip(sizes, torch.rand(len(x0), 3, generator=generator).tolist(), strict=True)):
+            if draw[0] < HINTED and size > 2 * MOTIF:
+                length = MOTIF + int(draw[1] * (size // 2 - MOTIF + 1))
+                first = int(draw[2] * (size - length + 1))
+                out[i] = lay(true[i, 3 * first : 3 * (first + length)], out[i], 3 * first)
+        return out.view_as(guess)
 
     def auxiliary(self, guess: Tensor, x0: Tensor, level: Level, mask: Tensor | None = None) -> Tensor:
         """Errors of distances along the backbone, with EDM's weight as in the main loss, and 1 - lDDT of CA, at low noise."""

@@ -49,10 +49,14 @@ class Evaluator:
         errors = {k: (0.0, float(np.quantile(v, USUAL))) for k, v in found.items() if MEASURES[k] == "lower"}
         return {k: (float(np.quantile(v, tail)), float(np.quantile(v, 1 - tail))) for k, v in found.items()} | errors
 
+    def outside(self, chains: Sequence[Chain]) -> dict[str, NDArray[np.bool_]]:
+        """{measure: (n,)}, which chains lie outside its range."""
+        found = table(chains)
+        return {k: (found[k] < lo) | (found[k] > hi) for k, (lo, hi) in self.ranges.items()}
+
     def plausible(self, chains: Sequence[Chain]) -> NDArray[np.bool_]:
         """Which chains lie within the ranges of all measures at once."""
-        found = table(chains)
-        return np.logical_and.reduce([(lo <= found[k]) & (found[k] <= hi) for k, (lo, hi) in self.ranges.items()])
+        return ~np.logical_or.reduce(list(self.outside(chains).values()))
 
     def compare(self, chains: Sequence[Chain]) -> dict[str, float]:
         """Means of the measures, share of plausible chains, Ramachandran divergence from the training chains."""

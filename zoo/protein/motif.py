@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.rigid import superpose
+from zoo.core.rigid import lay
 from zoo.domain import Samples
 from zoo.errors import ConfigError
 from zoo.model import Model
@@ -33,8 +33,8 @@ class BackboneModel(Model):
     ) -> Samples:
         """Chains around a motif, whose backbone comes out as it went in, turned and shifted as a whole.
 
-        At each step the motif is superposed on the prediction and takes its place. The means of the two are then equal,
-        so the chain stays centred, and the last step of every sampler returns the prediction.
+        At each step the motif is superposed on the prediction and takes its place; the net hears that, and the last step
+        of every sampler returns it.
 
         Args:
             motif: residues of a file, "1abc.pdb:A20-35", or a `Backbone`; None in-paints `known` as other models do.
@@ -57,14 +57,11 @@ class BackboneModel(Model):
         if not 0 <= first <= length - size:
             raise ConfigError(f"a motif of {size} residues from residue {first + 1} on does not fit into length={length}.")
         plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
-        part, fixed = slice(first, first + size), self.codec.encode(held).to(self.device, self.dtype)
+        fixed = self.codec.encode(held).to(self.device, self.dtype).flatten(0, 1)
         where = torch.zeros(length, 1, 1, dtype=torch.bool, device=self.device)
-        where[part] = True
+        where[first : first + size] = True
 
         def laid(x0: Tensor) -> Tensor:
-            out = x0.clone()
-            atoms = superpose(fixed.flatten(0, 1).expand(len(x0), -1, 3), x0[:, part].flatten(1, 2))
-            out[:, part] = atoms.unflatten(1, (size, 3))
-            return out
+            return lay(fixed, x0.flatten(1, 2), 3 * first).view_as(x0)
 
         return self._collect(plan, **shown, known=laid, where=where)
