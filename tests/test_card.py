@@ -64,9 +64,37 @@ def test_the_text_says_how_to_load_how_it_was_made_and_whose_data():
     assert "* command" not in text
 
 
+def test_the_table_has_the_columns_that_there_are_and_intervals():
+    table = card.metrics_table(EVALUATION).splitlines()
+    assert table[0] == "| metric | model | real data (ceiling) | baseline (floor) | better |"
+    assert table[2] == "| accuracy | 0.9 [0.88, 0.92] | 0.95 | 0.1 | higher |"
+    metrics = {"bond": {"value": 0.5, "idealised": 0.1, "better": "lower"}, "angle": {"value": 2.0, "better": "lower"}}
+    table = card.metrics_table({"metrics": metrics}).splitlines()
+    assert table == [
+        "| metric | model | idealised | better |",
+        "| --- | --- | --- | --- |",
+        "| bond | 0.5 | 0.1 | lower |",
+        "| angle | 2 |  | lower |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("1,067 chains of the PDB (wwPDB), split.", "1,067 chains of the PDB"),
+        ("Faces, aligned; 3", "Faces"),
+        ("Words; 4", "Words"),
+        ("", "own data"),
+    ],
+)
+def test_the_data_set_has_the_name_before_the_first_clause(data, name):
+    found = front(card.model_card(RECIPE.model_copy(update={"data": data}), EVALUATION))
+    assert found["model-index"][0]["results"][0]["dataset"]["name"] == name
+
+
 @pytest.mark.parametrize(("domain", "task", "tags"), [
     ("image", "unconditional-image-generation", []), ("audio", None, ["audio-generation"]),
-    ("point3d", None, ["point-cloud", "3d"]), ("protein", None, ["protein", "biology"]), ("policy", "robotics", []),
+    ("point3d", None, ["point-cloud", "3d"]), ("protein", None, ["biology"]), ("policy", "robotics", []),
     ("weather", None, []),
 ])  # fmt: skip
 def test_task_and_tags_by_domain(domain, task, tags):

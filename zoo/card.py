@@ -22,7 +22,7 @@ TASKS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "image": ("unconditional-image-generation", ()),
     "audio": (None, ("audio-generation",)),
     "point3d": (None, ("point-cloud", "3d")),
-    "protein": (None, ("protein", "biology")),
+    "protein": (None, ("biology",)),
     "policy": ("robotics", ()),
 }
 #: what the Hub accepts as `license` of those that a recipe may start with; others become `other` with their name
@@ -30,6 +30,14 @@ LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unlicense",
 }  # fmt: skip
+#: figures of a metric -> their column in a card's table
+COLUMNS = {
+    "value": "model",
+    "idealised": "idealised",
+    "ceiling": "real data (ceiling)",
+    "raw": "real, without codec",
+    "floor": "baseline (floor)",
+}
 #: keys of the metadata that zoo writes; a card keeps all others
 MANAGED = ("library_name", "pipeline_tag", "model-index")
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -37,11 +45,18 @@ _MARK = re.compile(r"\s*<!-- zoo-card ([0-9a-f]{64}) -->\s*\Z")
 
 
 def metrics_table(evaluation: Mapping[str, Any]) -> str:
-    """The metrics of an evaluation as a Markdown table: value, ceiling (real data), floor (noise)."""
-    lines = ["| metric | model | real data (ceiling) | noise (floor) | better |", "| --- | --- | --- | --- | --- |"]
-    for name, m in evaluation["metrics"].items():
-        cells = [f"{m[k]:.4g}" if m.get(k) is not None else "" for k in ("value", "ceiling", "floor")]
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {m['better']} |")
+    """The metrics of an evaluation as a Markdown table: value with its 95 % interval, ceiling (real data), floor (baseline).
+
+    Columns of `COLUMNS` that no metric has are left out.
+    """
+    metrics = evaluation["metrics"]
+    columns = {k: title for k, title in COLUMNS.items() if any(m.get(k) is not None for m in metrics.values())}
+    lines = [f"| metric | {' | '.join(columns.values())} | better |", "| --- |" + " --- |" * (len(columns) + 1)]
+    for name, m in metrics.items():
+        cells = {k: f"{m[k]:.4g}" if m.get(k) is not None else "" for k in columns}
+        if m.get("interval"):
+            cells["value"] += f" [{', '.join(f'{x:.3g}' for x in m['interval'])}]"
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells.values())} | {m['better']} |")
     return "\n".join(lines)
 
 
@@ -72,7 +87,7 @@ def model_index(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[dict[str,
     """The metrics as the Hub's `model-index`, each with its ceiling and floor, all with their protocol."""
     protocol = dict(evaluation.get("protocol", {}))
     task = TASKS.get(recipe.domain, (None, ()))[0] or f"{recipe.domain}-generation"
-    name = re.split(r" \(|,|;", recipe.data)[0].strip() or "own data"
+    name = re.split(r" \(|[,;](?!\d)", recipe.data)[0].strip() or "own data"
     dataset: dict[str, Any] = {"name": name, "type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")}
     if "split" in protocol:
         dataset["split"] = str(protocol["split"])
@@ -81,7 +96,7 @@ def model_index(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[dict[str,
         dataset["args"] = settings
     metrics = []
     for key, m in evaluation["metrics"].items():
-        args = {k: m[k] for k in ("ceiling", "floor", "better", "interval") if m.get(k) is not None}
+        args = {k: m[k] for k in ("idealised", "ceiling", "raw", "floor", "better", "interval") if m.get(k) is not None}
         # "precision_recall" explains two metrics; "precision" alone is the number format
         about = [k for k in protocol if k not in names and (k == key or key in k.split("_"))]
         if about:

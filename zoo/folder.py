@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Folder(Dataset):
         what: what a file holds, in words ("picture").
         read: reads one file whole, or raises a DataError that names it.
         skip_unreadable: leave unreadable files out (they are listed in `skipped`) instead of raising.
+        names: a regular expression of whole file names that count as well.
 
     Attributes:
         files: of the split, sorted. readable: of all splits. folder, skipped: see above.
@@ -37,11 +39,13 @@ class Folder(Dataset):
         what: str,
         read: Callable[[Path], Any],
         skip_unreadable: bool = False,
+        names: str = "",
     ) -> None:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"no folder {folder}. Give a folder of {', '.join(suffixes)} files.")
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+        counts = [p for p in folder.rglob("*") if p.suffix.lower() in suffixes or (names and re.fullmatch(names, p.name))]
+        files = sorted(p for p in counts if p.is_file())
         if not files:
             raise DataError(f"{folder} holds no {', '.join(suffixes)} files.")
         loose = [p for p in files if p.parent == folder]
@@ -60,14 +64,14 @@ class Folder(Dataset):
             )
         files = [p for p in files if p not in self.skipped]
         self.readable = files
-        names = [] if loose else sorted({p.relative_to(folder).parts[0] for p in files})
+        classes = [] if loose else sorted({p.relative_to(folder).parts[0] for p in files})
         if len(files) >= HELD_OUT or split != "train":
             files = [p for i, p in enumerate(files) if (i % HELD_OUT == HELD_OUT - 1) == (split != "train")]
         if not files:
             raise DataError(f"{folder} leaves no readable {what} for the split {split!r}.")
         self.files, self.folder = files, folder
         self.origin = f"{len(files)} {what}s of the folder {folder.resolve().name!r}"
-        self.labels = {"label": names} if names else {}
+        self.labels = {"label": classes} if classes else {}
 
     def __len__(self) -> int:
         return len(self.files)

@@ -114,6 +114,16 @@ def test_a_folder_is_a_dataset_with_a_report(pdb_lines, helix, tmp_path):
         open_chains(tmp_path / "gone")
 
 
+def test_folders_of_scope_and_cath_are_read(helix, tmp_path):
+    """SCOPe: d1dlwa_.ent in subfolders of two letters; CATH: 12asA00, without a suffix."""
+    for name in ("scope/dl/d1dlwa_.ent", "scope/as/d12asa_.ent", "cath/12asA00", "cath/1oaiA01"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        helix.save(tmp_path / "x.pdb").rename(tmp_path / name)
+    (tmp_path / "cath" / "README").write_text("no structure")
+    for folder in ("scope", "cath"):
+        assert len(open_chains(tmp_path / folder)) == 2
+
+
 def test_motifs(pdb_lines, helix, tmp_path):
     a = atoms_of(pdb_lines, range(1, 41))
     path = put(tmp_path / "m.pdb", [*a, *changed(atoms_of(a, [*range(1, 10), *range(15, 30)]), 21, "B")])

@@ -22,7 +22,7 @@ from zoo.protein.backbone import Backbone, need
 
 SPLITS = ("train", "validation", "test")
 CHAINS_FILE = "protein_backbones.npz"
-SUFFIXES = (".pdb", ".ent", ".cif", ".gz")
+SUFFIXES, CATH = (".pdb", ".ent", ".cif", ".gz"), r"\d\w{4}\d\d"  # CATH's domains have names alone: 12asA00
 #: share of the training clusters (25 % identity) that are held out for choices
 VALIDATION = 0.08
 #: a bond C-N longer than this, in angstrom, is a gap
@@ -169,7 +169,7 @@ def open_chains(
     def read(file: Path) -> None:
         found[file] = read_chains(file, min_length, max_length)
 
-    folder = Folder(path, split, SUFFIXES, "structure", read, skip_unreadable)
+    folder = Folder(path, split, SUFFIXES, "structure", read, skip_unreadable, CATH)
     items = [chain for file in folder.files for chain in found[file][0]]
     rejected = [*folder.skipped.values(), *(line for file in folder.files for line in found[file][1])]
     if rejected:
