@@ -121,6 +121,7 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """zoo eval NAME"""
+    from zoo.evaluation import format_table
     from zoo.registry import load
     from zoo.store import dump_json, write_atomic
 
@@ -136,6 +137,7 @@ def evaluate(args: argparse.Namespace) -> None:
     result = model.domain.metrics(model, n, seed=args.seed, split=args.split, **options)
     if args.json:
         write_atomic(Path(args.json), dump_json(result))
+        print(format_table(result["metrics"]))
         print(f"written to {args.json}")
     else:  # what there is of each sample would hide the rest
         print(dump_json({k: v for k, v in result.items() if not isinstance(v, list)}).decode(), end="")
@@ -238,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cpu", action="store_true", help="stay on the CPU")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe: training.lr=2e-4")
 
-    p = command("eval", evaluate, "Measure a model, beside real data and noise.")
+    p = command("eval", evaluate, "Measure a model, beside real data and a trivial baseline.")
     p.add_argument("--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")
     p.add_argument("--video", metavar="FILE", help="of a policy: a .gif or .mp4 of its first episodes")
     p.add_argument("--data", help="the real data to compare with (default: from $ZOO_DATA)")

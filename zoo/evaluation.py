@@ -324,8 +324,10 @@ def sample_timed(model: Model, n: int, **arguments: Any) -> tuple[Samples, dict[
 
 
 def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The "metrics" of a result as aligned text, one metric a line."""
-    lines = [f"{'metric':16}{'value':>10}{'ceiling':>10}{'floor':>10}  better"]
+    """The "metrics" of a result as aligned text, one metric a line, "-" for what was not measured."""
+    columns = [k for k in ("value", "idealised", "ceiling", "floor") if any(k in m for m in metrics.values())]
+    lines = [f"{'metric':16}" + "".join(f"{k:>10}" for k in columns) + "  better"]
     for name, m in metrics.items():
-        lines.append(f"{name:16}" + "".join(f"{m[k]:10.4f}" for k in ("value", "ceiling", "floor")) + f"  {m['better']}")
+        cells = [f"{m[k]:10.4f}" if m.get(k) is not None else f"{'-':>10}" for k in columns]
+        lines.append(f"{name:16}{''.join(cells)}  {m['better']}")
     return "\n".join(lines)

@@ -241,6 +241,16 @@ def test_a_perfect_model_scores_as_the_ceiling(evaluator):
     assert all(name in format_table(m) for name in m)
 
 
+def test_a_table_has_the_columns_that_there_are():
+    bond = {"value": 0.00451, "idealised": 0.0003, "ceiling": 0.0096, "floor": None, "better": "lower"}
+    assert format_table({"bond": bond}).splitlines() == [
+        f"{'metric':16}     value idealised   ceiling     floor  better",
+        f"{'bond':16}    0.0045    0.0003    0.0096         -  lower",
+    ]
+    plain = {k: v for k, v in bond.items() if k != "idealised"}
+    assert "idealised" not in format_table({"bond": plain})
+
+
 def test_noise_scores_as_the_floor(evaluator):
     noise = torch.rand(120, 1, 28, 28, generator=torch.Generator().manual_seed(9)) * 2 - 1
     m = evaluator.evaluate(noise, torch.arange(120) % 3)["metrics"]
