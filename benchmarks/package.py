@@ -1,6 +1,7 @@
 """Make a finished run the packaged model of its recipe: weights, evaluation on test data, pictures, card.
 
     python benchmarks/package.py RUN image/fashion-ddpm --n 5000 --data fashion_mnist.npz
+    python benchmarks/package.py RUN protein/backbone-ddpm --n 200 --data protein_backbones.npz tm_samples=200
 
 The sampling defaults come from the recipe of today, everything else from the run, with curves.json (see curves.py) where
 it has one. The evaluation is of the rounded weights that are shipped. Nothing in the card is typed: it is made from the
@@ -14,6 +15,7 @@ import json
 from pathlib import Path
 
 import torch
+from curves import settings
 
 from zoo import store
 from zoo.card import model_card
@@ -56,10 +58,11 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("run", type=Path)
     p.add_argument("name")
+    p.add_argument("settings", nargs="*", help="name=value of the evaluation")
     p.add_argument("--n", type=int, default=5000)
     p.add_argument("--data", required=True)
     p.add_argument("--fp32", action="store_true", help="never bf16, which the evaluation uses where the machine has it")
-    args = p.parse_args()
+    args = p.parse_intermixed_args()
 
     model = with_defaults(args.run, args.name)
     recipe, folder, history = model.recipe, CHECKPOINTS / args.name, training(args.run)
@@ -71,11 +74,14 @@ def main() -> None:
     model = Model.from_folder(folder)
     bf16 = native_bf16() and not args.fp32
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        result = model.domain.metrics(model, args.n, data=args.data, split="test")
+        options = {k: v for text in args.settings for k, v in settings(text).items()}
+        result = model.domain.metrics(model, args.n, data=args.data, split="test", **options)
     result["protocol"] |= {
         "precision": "bf16" if bf16 else "fp32",
         "training": history,
-        "command": f"python benchmarks/package.py RUN {args.name} --n {args.n} --data {Path(args.data).name}",
+        "command": " ".join(
+            ["python benchmarks/package.py RUN", args.name, f"--n {args.n} --data {Path(args.data).name}", *args.settings]
+        ),
     }
     store.write_atomic(folder / "evaluation.json", store.dump_json(result))
     model.domain.showcase(model, folder)
