@@ -8,7 +8,8 @@ _backbone = Recipe(
     name="backbone-ddpm",
     domain="protein",
     description="Backbones of small protein domains, 32 to 128 residues: N, CA and C in space; O is placed.",
-    licence="CC0 1.0 (coordinates from the wwPDB) for most of the training data; Apache-2.0 (weights)",
+    licence="Apache-2.0 (weights); the training data are coordinates from the wwPDB (CC0 1.0) and small domains of Tsuboyama "
+    "et al. 2023 (CC BY 4.0).",
     data="1,067 globular chains of 32 to 128 residues from the PDB (wwPDB, CC0 1.0) as collected by Greener & Jones 2021 and "
     "others, split by 25 % sequence identity; 108 more held out for choices.",
     paper="EDM (Karras et al. 2022) with self-conditioning (Chen et al. 2022) and the step scale of AlphaFold 3 (Abramson et "
