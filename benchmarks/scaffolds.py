@@ -63,7 +63,7 @@ def main() -> None:
         low, high = wilson_interval(round(share * count), count)
         print(f"plausible, {name}: {share:.3f} [{low:.3f}, {high:.3f}] of {count}", flush=True)
         shown = {k: round(v, 4) for k, v in judge.compare(chains).items()}
-        failed = {k: round(v.mean(), 3) for k, v in judge.outside(chains).items() if v.any()}
+        failed = {k: round(float(v.mean()), 3) for k, v in judge.outside(chains).items() if v.any()}
         print(f"  means {shown}\n  outside the usual range {failed}", flush=True)
 
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16() and not args.fp32):

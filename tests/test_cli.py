@@ -59,7 +59,7 @@ def test_sample_writes_pictures_and_says_where(folder, tmp_path, capsys):
 
 
 def test_eval_prints_the_figures_and_writes_what_there_is_of_each_sample(folder, tmp_path, capsys, monkeypatch):
-    asked, whole = [], {"metrics": {"success": {"value": 1.0}}, "per_episode": [{"seed": 1}]}
+    asked, whole = [], {"metrics": {"success": {"value": 1.0, "better": "higher"}}, "per_episode": [{"seed": 1}]}
 
     def metrics(self, model, n, **options):
         asked.append(n)
@@ -69,6 +69,7 @@ def test_eval_prints_the_figures_and_writes_what_there_is_of_each_sample(folder,
     assert main(["eval", folder]) == 0
     assert json.loads(capsys.readouterr().out) == {"metrics": whole["metrics"]}
     assert main(["eval", folder, "--n", "0", "--json", str(tmp_path / "e.json")]) == 0
+    assert "success             1.0000  higher" in capsys.readouterr().out
     assert json.loads((tmp_path / "e.json").read_text()) == whole
     assert asked == [1000, 0], "what was asked for reaches the domain, which refuses none"
 
