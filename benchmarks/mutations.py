@@ -206,7 +206,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "backbones: gaps are bridged": ("zoo/protein/data.py", "> GAP", "> 1e9", "tests/protein/test_protein_data.py"),
     "backbones: a motif where the prediction was": (
-        "zoo/protein/motif.py", "where[part] = True", "where[part] = False", "tests/protein/test_protein_motif.py",
+        "zoo/protein/motif.py", "where[first : first + size] = True", "where[first : first + size] = False",
+        "tests/protein/test_protein_motif.py",
     ),
     "backbones: clashes of neighbours count": (
         "zoo/protein/metrics.py", "(between < CA_CLASH) & (apart > 1)", "(between < CA_CLASH)",

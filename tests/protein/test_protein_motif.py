@@ -53,20 +53,6 @@ def test_the_net_hears_the_motif_where_it_lies(model, helix, monkeypatch):
         assert rmsd(guess[:, 4:16].flatten(1, 2), held.expand(2, -1, -1)).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("asked", "steps"), [({}, 200), ({"steps": 7}, 7), ({"sampler": "dpmpp"}, 100), ({"s_churn": 5.0}, 100)]
-)
-def test_around_a_motif_the_default_takes_twice_the_steps_and_churn(model, helix, monkeypatch, asked, steps):
-    plans = []
-    monkeypatch.setattr(model, "_collect", lambda plan, **parts: plans.append(plan))
-    model.inpaint(motif=Backbone(helix.atoms[:12]), length=40, **asked)
-    assert len(plans[0].levels) == steps + 1
-    if not asked:
-        a, raised = plans[0].levels[50], plans[0].options["churned"][50]
-        assert raised.ratio / a.ratio == pytest.approx(1 + 80 / 200)
-    assert model.recipe.sampling.steps == 100, "the recipe is left alone"
-
-
 def test_where_a_motif_goes(model, helix):
     motif = Backbone(helix.atoms[:12])
     held = torch.from_numpy(motif.atoms).double().flatten(0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zoo.core.rigid import lay
 from zoo.domain import Samples
@@ -38,7 +39,7 @@ class BackboneModel(Model):
         Args:
             motif: residues of a file, "1abc.pdb:A20-35", or a `Backbone`; None in-paints `known` as other models do.
             start: number of the motif's first residue in the chain, from 1; default: in the middle.
-            n, **arguments: as for `sample`; length is needed. The default takes twice the model's steps and churn.
+            n, **arguments: as for `sample`; length is needed.
 
         Raises:
             ConfigError: no length, or a motif that does not fit into it. DataError: a motif that cannot be read.
@@ -55,11 +56,12 @@ class BackboneModel(Model):
         first = (length - size) // 2 if start is None else start - 1
         if not 0 <= first <= length - size:
             raise ConfigError(f"a motif of {size} residues from residue {first + 1} on does not fit into length={length}.")
-        if arguments.keys().isdisjoint(("sampler", "steps", "s_churn")):  # a chain that must fit a motif needs more tries
-            usual = {"steps": self.recipe.sampling.steps} | self.recipe.sampling.options
-            arguments |= {k: 2 * usual[k] for k in ("steps", "s_churn") if k in usual}
         plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
         fixed = self.codec.encode(held).to(self.device, self.dtype).flatten(0, 1)
         where = torch.zeros(length, 1, 1, dtype=torch.bool, device=self.device)
         where[first : first + size] = True
-        return self._collect(plan, **shown, known=lambda x0: lay(fixed, x0.flatten(1, 2), 3 * first).view_as(x0), where=where)
+
+        def laid(x0: Tensor) -> Tensor:
+            return lay(fixed, x0.flatten(1, 2), 3 * first).view_as(x0)
+
+        return self._collect(plan, **shown, known=laid, where=where)
