@@ -90,6 +90,7 @@ def awake(model: Model) -> Model:
 
 @pytest.fixture(scope="module", params=zoo.list_models())
 def model(request: pytest.FixtureRequest) -> Model:
+    torch.manual_seed(0)  # the same weights whatever ran before
     model = zoo.create(request.param)
     if model.recipe.domain in FITTED:
         FITTED[model.recipe.domain](model)

@@ -188,3 +188,6 @@ def test_a_net_that_conditions_itself_hears_what_is_known():
     torch.testing.assert_close((x0 + 3.0 * eps)[:, 1], X[:, 1])
     predict(X, schedule.level(1.0))
     assert heard[0].isnan().all() and torch.equal(heard[1], x0)
+    for half in ({"known": known}, {"where": where}):
+        with pytest.raises(ConfigError, match="both, or none"):
+            predictor(diffusion, net, {}, **half)

@@ -124,6 +124,8 @@ def predictor(
         guess_below: a net that conditions itself hears its guess where sigma / alpha is at most this.
         known, where: as for `constrain`; both or none.
     """
+    if (known is None) != (where is None):
+        raise ConfigError("known and where belong together: give both, or none.")
     guidance = guidance or Guidance()
     # the copies of the batch that guidance needs: as asked for, without everything, without one condition each
     copies = [cond] * (2 if guidance.weight else 1) + [cond | {k: null_like(cond[k])} for k in guidance.each]
