@@ -174,6 +174,15 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "        last = x0 if where is None else last\n",
         "tests/core/test_guidance.py",
     ),
+    "backbones: the net is not told what is known": (
+        "zoo/core/guidance.py", "where.expand_as(x)", "torch.zeros_like(x, dtype=torch.bool)", "tests/core/test_guidance.py",
+    ),
+    "backbones: neighbours stay behind a motif": (
+        "zoo/core/rigid.py", "moved = out - whole", "moved = 0 * whole", "tests/core/test_rigid.py",
+    ),
+    "backbones: smoothing counts padding": (
+        "zoo/core/rigid.py", ".clamp(min=-60)) * mask[:, None]", ".clamp(min=-60))", "tests/core/test_rigid.py",
+    ),
     "backbones: no guess holds a motif in training": (
         "zoo/core/diffusion.py", "            if hint is not None:", "            if False:", "tests/core/test_diffusion.py",
     ),

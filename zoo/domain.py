@@ -149,12 +149,13 @@ class Codec(nn.Module):
         """
         return 0.0
 
-    def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """What a net that conditions itself hears for its guess of x0 (B,*S) in training; the default is the guess.
+    def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """What a net that conditions itself hears for its guess of x0 (B,*S) in training, and which parts of it are known.
 
-        A codec whose samples are built around known parts puts true parts of x0 into some rows, as in-painting will.
+        The default is the guess, of which nothing is known. A codec whose samples are built around known parts puts true
+        parts of x0 into some rows, as in-painting will.
         """
-        return guess
+        return guess, torch.zeros_like(guess, dtype=torch.bool)
 
     def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
         """Encode and stack dataset items. Codecs of ragged samples override this and set the mask."""

@@ -117,10 +117,11 @@ class Repeater:
     """Says x0 = its guess where it has one, else x; remembers what it was given."""
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.known = [], []
 
     def __call__(self, x, t, cond, drop=None, mask=None):
         self.calls.append((x, t, cond.get("x0"), drop))
+        self.known.append(cond.get("known"))
         guess = cond.get("x0", torch.full_like(x, torch.nan))
         return torch.where(guess.isnan(), x, guess)
 
@@ -154,7 +155,8 @@ def test_a_hint_takes_the_place_of_the_guesses_that_there_are():
 
     def hint(guess, true, real, generator):
         seen.append((guess.clone(), true, real, generator))
-        return torch.where(torch.arange(6) < 2, true, guess)
+        known = (torch.arange(6) < 2).expand_as(guess)
+        return torch.where(known, true, guess), known
 
     draw = torch.Generator().manual_seed(1)
     diffusion.loss(net, x0, {}, generator=draw, mask=mask, hint=hint)
@@ -163,6 +165,9 @@ def test_a_hint_takes_the_place_of_the_guesses_that_there_are():
     assert torch.equal(guess, noisier) and torch.equal(true, x0[:3]) and torch.equal(real, mask[:3]) and generator is draw
     assert torch.equal(heard[:3, :2], x0[:3, :2]) and torch.equal(heard[:3, 2:], noisier[:, 2:])
     assert heard[3:].isnan().all(), "rows without a guess stay without"
+    assert torch.equal(net.known[-1], (torch.arange(6) < 2) & (torch.arange(5) < 3)[:, None])
+    diffusion.loss(net, x0, {}, generator=draw, mask=mask)
+    assert not net.known[-1].any()
 
 
 def test_a_further_loss_hears_guess_target_level_and_mask():

@@ -167,17 +167,18 @@ def test_a_net_that_conditions_itself_hears_its_last_guess_below_a_level():
 
 def test_what_is_known_may_depend_on_the_prediction():
     level, where = DiscreteSchedule().level(300), torch.tensor([True, False, False, True])
-    x0, eps = constrain(*predict(X, level), X, level, lambda x0: 2 * x0, where)
-    torch.testing.assert_close(x0, torch.where(where, 2, 1) * predict(X, level)[0])
+    x0, eps = constrain(*predict(X, level), X, level, lambda x0: torch.where(where, 2 * x0, 3 * x0), where)
+    torch.testing.assert_close(x0, torch.where(where, 2, 3) * predict(X, level)[0])
     torch.testing.assert_close(level.alpha * x0 + level.sigma * eps, X)
 
 
 def test_a_net_that_conditions_itself_hears_what_is_known():
     """Its guess is what the sampler saw: a net that heard its own idea of a known part would build onto that."""
-    heard, known, where = [], torch.full((4,), 7.0, dtype=torch.float64), torch.tensor([False, True, False, False])
+    heard, marked, known, where = [], [], torch.full((4,), 7.0, dtype=torch.float64), torch.tensor([False, True, False, False])
 
     def net(x, t, cond, drop=None, mask=None):
         heard.append(cond["x0"].clone())
+        marked.append(cond["known"])
         return 0.5 * x
 
     diffusion, schedule = Diffusion(EDMSchedule(), "x0", self_condition=True), EDMSchedule()
@@ -188,6 +189,7 @@ def test_a_net_that_conditions_itself_hears_what_is_known():
     torch.testing.assert_close((x0 + 3.0 * eps)[:, 1], X[:, 1])
     predict(X, schedule.level(1.0))
     assert heard[0].isnan().all() and torch.equal(heard[1], x0)
+    assert not marked[0].any() and torch.equal(marked[1], where.expand_as(X)), "nothing is known of no guess"
     for half in ({"known": known}, {"where": where}):
         with pytest.raises(ConfigError, match="both, or none"):
             predictor(diffusion, net, {}, **half)

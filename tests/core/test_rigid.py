@@ -35,10 +35,31 @@ def test_superposition_undoes_motion_but_no_mirror():
 
 
 def test_a_part_is_laid_where_the_whole_has_it():
-    out = rigid.lay(A[0, 2:6] + 5.0, B, 2)
-    assert torch.equal(out[:, :2], B[:, :2]) and torch.equal(out[:, 6:], B[:, 6:])
-    torch.testing.assert_close(out[:, 2:6], rigid.superpose(A[:1, 2:6].expand(4, -1, -1), B[:, 2:6]))
-    torch.testing.assert_close(out.mean(1), B.mean(1))
+    part = A[0, 2:6] + 5.0
+    out = rigid.lay(part, B, 2, reach=2.0)
+    torch.testing.assert_close(out[:, 2:6], rigid.superpose(part.expand(4, -1, -1), B[:, 2:6]))
+    moved = out - B
+    for end, beside in ((2, (1, 0)), (5, (6, 7, 8))):
+        for k, i in enumerate(beside):
+            torch.testing.assert_close(moved[:, i], moved[:, end] * math.exp(-k / 2.0))
+    for first in (0, 5):
+        laid = rigid.lay(part, B, first, reach=1e-3)
+        rest = torch.tensor([i for i in range(9) if not first - 1 <= i < first + 5])
+        assert torch.equal(laid[:, rest], B[:, rest]), "at a short reach only the next point follows"
+
+
+def test_smoothing_is_the_posterior_mean_of_a_random_walk():
+    """Solved with its precision matrix, far from the ends; the noise of a point is heard by its neighbours alone."""
+    step, sigma, n = 1.2, 2.5, 120
+    x = torch.randn(1, n, 3, generator=G, dtype=torch.float64).cumsum(1)
+    walk = torch.diff(torch.eye(n, dtype=torch.float64), dim=0)
+    wanted = torch.linalg.solve(walk.T @ walk / step + torch.eye(n, dtype=torch.float64) / sigma**2, x[0] / sigma**2)
+    mask = torch.ones(1, n, dtype=torch.bool)
+    found = rigid.smooth(x, torch.tensor([sigma], dtype=torch.float64), mask, step)[0]
+    torch.testing.assert_close(found[45:75], wanted[45:75], atol=1e-6, rtol=0)
+    mask[:, 100:] = False
+    padded = rigid.smooth(torch.where(mask[..., None], x, 1e3), torch.tensor([sigma], dtype=torch.float64), mask, step)[0]
+    torch.testing.assert_close(padded[:60], found[:60], atol=1e-5, rtol=0)
 
 
 def test_mixed_precision_does_not_round_a_shape():

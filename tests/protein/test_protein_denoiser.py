@@ -3,8 +3,9 @@ import torch
 from chains import chain
 
 from zoo.core import rng as seeds
+from zoo.core.rigid import smooth
 from zoo.errors import ConfigError, ShapeError
-from zoo.protein.denoiser import BackboneNet, smooth
+from zoo.protein.denoiser import STEP, BackboneNet
 
 MIRROR = torch.tensor([1.0, 1.0, -1.0])
 
@@ -53,6 +54,19 @@ def test_the_last_guess_is_heard_row_by_row(net, given):
 
 
 @torch.no_grad()
+def test_a_residue_is_known_where_all_of_it_is(net, given):
+    x, t, guess = given
+    plain, known = net(x, t, {"x0": guess}), torch.zeros_like(guess, dtype=torch.bool)
+    torch.testing.assert_close(net(x, t, {"x0": guess, "known": known}), plain, rtol=0, atol=0)
+    known[0, 3:9, :2] = True
+    torch.testing.assert_close(net(x, t, {"x0": guess, "known": known}), plain, rtol=0, atol=0)
+    known[0, 3:9] = True
+    out = net(x, t, {"x0": guess, "known": known})
+    assert (out[0] - plain[0]).abs().max() > 1e-3
+    torch.testing.assert_close(out[1], plain[1], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_mirror_images_are_different_things(net, given):
     x, t, guess = given
     for cond in ({}, {"x0": guess}):
@@ -75,12 +89,12 @@ def test_what_residues_see_does_not_depend_on_orientation(net, given):
 
 
 def test_smoothing_keeps_clean_chains_and_quiets_noisy_ones():
-    clean = torch.from_numpy(chain(60, seed=1)).float()[None]
-    mask = torch.ones(1, 60, dtype=torch.bool)
-    torch.testing.assert_close(smooth(clean, torch.tensor([0.01]), mask), clean, atol=0.01, rtol=0)
+    clean = torch.from_numpy(chain(60, seed=1)).float().view(1, 180, 3)
+    mask = torch.ones(1, 180, dtype=torch.bool)
+    torch.testing.assert_close(smooth(clean, torch.tensor([0.01]), mask, STEP), clean, atol=0.01, rtol=0)
     for sigma in (3.0, 10.0):
         noisy = clean + sigma * torch.randn(clean.shape, generator=seeds.generator(0))
-        error = [(y - clean).square().mean().sqrt() for y in (smooth(noisy, torch.tensor([sigma]), mask), noisy)]
+        error = [(y - clean).square().mean().sqrt() for y in (smooth(noisy, torch.tensor([sigma]), mask, STEP), noisy)]
         assert error[0] < 0.55 * error[1]
 
 

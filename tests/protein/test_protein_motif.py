@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,7 @@ from zoo.core.rigid import rmsd
 from zoo.core.samplers import SAMPLERS
 from zoo.errors import ConfigError, ShapeError
 from zoo.protein.backbone import Backbone
+from zoo.protein.geometry import LENGTHS
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +41,11 @@ def test_mixed_precision_keeps_a_motif(model, helix):
 
 
 def test_the_net_hears_the_motif_where_it_lies(model, helix, monkeypatch):
-    heard, forward = [], model.denoiser.forward
+    heard, marked, forward = [], [], model.denoiser.forward
 
     def listen(x, t, cond, **options):
         heard.append(cond["x0"])
+        marked.append(cond["known"].flatten(2).all(2))
         return forward(x, t, cond, **options)
 
     monkeypatch.setattr(model.denoiser, "forward", listen)
@@ -51,6 +54,18 @@ def test_the_net_hears_the_motif_where_it_lies(model, helix, monkeypatch):
     assert heard[0].isnan().all()
     for guess in heard[1:]:
         assert rmsd(guess[:, 4:16].flatten(1, 2), held.expand(2, -1, -1)).max() < 1e-4
+    place = torch.arange(40)
+    assert not marked[0].any() and all(torch.equal(m[1], (place >= 4) & (place < 16)) for m in marked[1:])
+
+
+def test_a_motif_hangs_in_its_chain(helix):
+    """With the packaged weights: were neighbours left where they are predicted, a third of these bonds would be broken."""
+    found = zoo.load("protein/backbone-ddpm").inpaint(
+        motif=Backbone(helix.atoms[:12]), length=44, start=17, n=6, steps=50, seed=0, progress=False
+    )
+    bonds = np.array([np.linalg.norm(c.atoms[1:, 0] - c.atoms[:-1, 2], axis=1)[[15, 27]] for c in found])
+    assert np.abs(bonds - LENGTHS[2]).max() < 0.3
+    assert np.median(np.abs(bonds - LENGTHS[2])) < 0.05
 
 
 def test_where_a_motif_goes(model, helix):

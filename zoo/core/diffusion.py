@@ -88,7 +88,8 @@ class Diffusion:
         precondition: wrap the net as in EDM (Karras et al. 2022, Eq. 7): it sees c_in x and predicts
             (x0 - c_skip x) / c_out. Then `prediction` must be "x0", which is what the wrapped net gives.
         self_condition: the net also hears its last guess of x0, as cond["x0"] (Chen et al. 2022, "Analog bits", section
-            3): NaN where there is none yet, which is half of the rows in training.
+            3): NaN where there is none yet, which is half of the rows in training; and as cond["known"], bool and shaped
+            like it, which parts of the guess are given, as in in-painting.
 
     Raises:
         ConfigError: eps prediction on a schedule whose noisiest level has alpha = 0: x0 cannot be had from it.
@@ -177,8 +178,8 @@ class Diffusion:
             mask: (B,N) bool, True where S = (N, ...) is real; the mean divides by the number of real elements.
             project: the codec's linear projector, applied to the noise.
             auxiliary: the codec's further loss, a scalar from (guess of x0, x0, level, mask), which is added.
-            hint: what a net that conditions itself hears for its guess: (guess of x0, x0, mask, generator) -> (b,*S), some
-                rows with true parts in it, as in-painting has them.
+            hint: what a net that conditions itself hears for its guess: (guess of x0, x0, mask, generator) -> (guess, known),
+                both (b,*S), some rows with true parts in it where `known` is True, as in-painting has them.
         """
         B = len(x0)
         if mask is not None and mask.shape != x0.shape[:2]:
@@ -191,10 +192,11 @@ class Diffusion:
         x_t = self.q_sample(x0, level, eps)
         if self.self_condition:
             guess = self._first_guesses(denoiser, x_t, level, cond, drop, mask, project, generator)
+            known = torch.zeros_like(guess, dtype=torch.bool)
             if hint is not None:
                 n = self._guessed(B)
-                guess[:n] = hint(guess[:n], x0[:n], None if mask is None else mask[:n], generator)
-            cond = cond | {"x0": guess}
+                guess[:n], known[:n] = hint(guess[:n], x0[:n], None if mask is None else mask[:n], generator)
+            cond = cond | {"x0": guess, "known": known}
         out = self.denoise(denoiser, x_t, level, cond, drop=drop, mask=mask)
         further = 0.0
         if auxiliary is not None:

@@ -138,7 +138,9 @@ def predictor(
         nonlocal last
         own: dict[str, Tensor] = {}
         if diffusion.self_condition:
-            own["x0"] = null_like(x) if last is None or level.ratio > guess_below else last
+            deaf = last is None or level.ratio > guess_below
+            own["x0"] = null_like(x) if last is None or deaf else last
+            own["known"] = torch.zeros_like(x, dtype=torch.bool) if where is None or deaf else where.expand_as(x)
         rows = torch.zeros(len(x), dtype=torch.bool, device=x.device) if drop is None else drop
         if guidance.active(level):
             null = [torch.ones_like(rows)] if guidance.weight else []
@@ -166,11 +168,14 @@ def constrain(x0: Tensor, eps: Tensor, x: Tensor, level: Level, known: Known, wh
     The last step of every sampler returns x0, so known parts come out exact, for every sampler, schedule and domain.
 
     Args:
-        known: clean values, shaped like x (B,*S) or broadcast to it, or what makes them of the predicted x0, such as a motif
-            laid onto it.
+        known: clean values, shaped like x (B,*S) or broadcast to it; or a function that puts them into the predicted x0, such
+            as a motif that is laid onto it, and may move the rest to fit.
         where: bool, shaped like x or broadcast to it: True where the sample is known.
     """
     if where.dtype != torch.bool:
         raise ShapeError(f"`where` must be a bool tensor, got {where.dtype}.")
-    x0 = torch.where(where, known.to(x0) if isinstance(known, Tensor) else known(x0), x0)
+    if not isinstance(known, Tensor):
+        x0 = known(x0)
+        return x0, (x - level.alpha * x0) / level.sigma
+    x0 = torch.where(where, known.to(x0), x0)
     return x0, torch.where(where, (x - level.alpha * x0) / level.sigma, eps)

@@ -34,14 +34,33 @@ def superpose(moving: Tensor, fixed: Tensor) -> Tensor:
     return laid
 
 
-def lay(part: Tensor, whole: Tensor, first: int) -> Tensor:
-    """`whole` (..., N, 3) whose points from `first` on are `part` (P, 3), turned and shifted so that it lies best on them.
+def lay(part: Tensor, whole: Tensor, first: int, reach: float) -> Tensor:
+    """A chain `whole` (..., N, 3) whose points from `first` on are `part` (P, 3), turned and shifted to lie best on them.
 
-    The means of the two are then equal, so a centred whole stays centred.
+    The points beside it move as its ends did, the k-th one by exp(-(k - 1) / reach) of that, so that no bond to it breaks.
     """
-    out, place = whole.clone(), slice(first, first + len(part))
+    out, last = whole.clone(), first + len(part) - 1
+    place = slice(first, last + 1)
     out[..., place, :] = superpose(part.expand_as(whole[..., place, :]), whole[..., place, :])
+    moved = out - whole
+    further = torch.arange(whole.shape[-2], device=whole.device, dtype=whole.dtype)[:, None]
+    out[..., :first, :] += moved[..., first : first + 1, :] * ((further[:first] - first + 1) / reach).exp()
+    out[..., last + 1 :, :] += moved[..., last : last + 1, :] * ((last + 1 - further[last + 1 :]) / reach).exp()
     return out
+
+
+def smooth(x: Tensor, sigma: Tensor, mask: Tensor, step: float) -> Tensor:
+    """Noisy points of a chain (B, N, 3) averaged along it: the best linear guess if a chain were a random walk.
+
+    Its steady-state smoother weighs points by exp(-k |a - b|) with cosh k = 1 + step / (2 sigma^2).
+
+    Args:
+        sigma: (B,) the noise. mask: (B, N) bool, real points. step: mean square step of the walk, in one coordinate.
+    """
+    k = torch.acosh(1 + step / (2 * sigma.square()))
+    place = torch.arange(x.shape[1], device=x.device)
+    weight = torch.exp((-k[:, None, None] * (place[:, None] - place).abs()).clamp(min=-60)) * mask[:, None]
+    return (weight / weight.sum(2, keepdim=True).clamp(min=1e-6)) @ x
 
 
 def rmsd(a: Tensor, b: Tensor) -> Tensor:

@@ -27,7 +27,9 @@ AUXILIARY, FADE = 0.3, 2.0
 #: atoms apart along the backbone whose distances are held, and the largest CA distance that counts
 LOCAL, CONTACT = 7, 15.0
 #: share of the guesses that hold a motif in training, and residues of the shortest one; the longest is half a chain
-HINTED, MOTIF = 0.5, 6
+HINTED, MOTIF = 0.75, 6
+#: atoms beside a motif over which their move, where it is laid onto a guess, falls to 1/e
+FOLLOW = 3.0
 
 
 class BackboneCodec(Codec):
@@ -96,16 +98,18 @@ class BackboneCodec(Codec):
         padded = pad_sequence(x, batch_first=True)
         return Batch(padded, {}, torch.arange(padded.shape[1]) < sizes[:, None])
 
-    def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """Guesses of which each second one holds a motif: residues of the true chain, laid onto them as in sampling."""
+    def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Guesses of which most hold a motif: residues of the true chain, laid onto them as in sampling."""
         true, out = x0.flatten(1, 2), guess.flatten(1, 2).clone()
+        known = torch.zeros_like(guess, dtype=torch.bool)
         sizes = [x0.shape[1]] * len(x0) if mask is None else mask.sum(1).tolist()
         for i, (size, draw) in enumerate(zip(sizes, torch.rand(len(x0), 3, generator=generator).tolist(), strict=True)):
             if draw[0] < HINTED and size > 2 * MOTIF:
                 length = MOTIF + int(draw[1] * (size // 2 - MOTIF + 1))
                 first = int(draw[2] * (size - length + 1))
-                out[i] = lay(true[i, 3 * first : 3 * (first + length)], out[i], 3 * first)
-        return out.view_as(guess)
+                out[i, : 3 * size] = lay(true[i, 3 * first : 3 * (first + length)], out[i, : 3 * size], 3 * first, FOLLOW)
+                known[i, first : first + length] = True
+        return self.project(out.view_as(guess), mask), known
 
     def auxiliary(self, guess: Tensor, x0: Tensor, level: Level, mask: Tensor | None = None) -> Tensor:
         """Errors of distances along the backbone, with EDM's weight as in the main loss, and 1 - lDDT of CA, at low noise."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.core.rigid import smooth
 from zoo.errors import ConfigError, ShapeError
 from zoo.nets.blocks import TimeEmbedding, check_mask, modulate, zero
 from zoo.nets.pairs import PairBias, PairBlock
@@ -28,21 +29,6 @@ NEAR, FAR, RADII = 3.0, 25.0, 20
 COVALENT = ((0, 1, 1.458), (1, 2, 1.525), (2, 3, 1.329), (0, 2, 2.46), (1, 3, 2.43), (2, 4, 2.43), (1, 4, 3.8))
 PAIR_FEATURES = RADII + 1 + 6 + 9
 RESIDUE_FEATURES = 18 + 3 * 9 * (2 * REACH + 1) + len(COVALENT) + 6 + 2
-
-
-def smooth(x: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
-    """Noisy atoms (B,N,3,3) averaged along the chain: the best linear guess if a chain were a random walk.
-
-    Its steady-state smoother weighs atoms by exp(-k |a - b|) with cosh k = 1 + STEP / (2 sigma^2).
-    """
-    B, N = mask.shape
-    k = torch.acosh(1 + STEP / (2 * sigma.square()))
-    place = torch.arange(3 * N, device=x.device)
-    weight = (
-        torch.exp((-k[:, None, None] * (place[:, None] - place).abs()).clamp(min=-60)) * mask.repeat_interleave(3, 1)[:, None]
-    )
-    weight = weight / weight.sum(2, keepdim=True).clamp(min=1e-6)
-    return (weight @ x.reshape(B, 3 * N, 3)).view(B, N, 3, 3)
 
 
 def windows(x: Tensor) -> Tensor:
@@ -148,6 +134,7 @@ class BackboneNet(nn.Module):
         self.time = TimeEmbedding(dim, scale=250.0)
         self.facts = nn.Linear(2, dim)
         self.entry = nn.Linear(RESIDUE_FEATURES, dim)
+        self.known = nn.Parameter(torch.zeros(dim))
         self.pairs = PairBias(PAIR_FEATURES, dim, pair, depth, heads)
         self.shared = nn.Sequential(nn.SiLU(), zero(nn.Linear(dim, 6 * dim)))
         self.blocks = nn.ModuleList([PairBlock(dim, heads, mlp_ratio, 16 * heads, dropout) for _ in range(depth)])
@@ -158,7 +145,10 @@ class BackboneNet(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """As `zoo.domain.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none."""
+        """As `zoo.domain.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none.
+
+        cond["known"] (B,N,3,3) bool marks the atoms of it that are given; a residue is known where all of it is.
+        """
         B, N = x_t.shape[:2]
         if tuple(x_t.shape[2:]) != (3, 3):
             raise ShapeError(f"backbones {tuple(x_t.shape)} must be (batch, residues, 3, 3).")
@@ -172,6 +162,8 @@ class BackboneNet(nn.Module):
             weight = self.entry.weight.dtype
             emb = self.time(t) + self.facts(torch.stack([length, has.float()], 1).to(weight))
             h, pairs = self.entry(views.residues().to(weight)), views.pairs().to(weight)
+        if "known" in cond:
+            h = h + cond["known"].flatten(2).all(2, keepdim=True) * self.known
         shared, points = self.shared(emb), views.points()
         for block, bias in zip(self.blocks, self.pairs(pairs, emb, mask), strict=True):
             h = block(h, shared, bias, points, views.seen)
@@ -186,7 +178,7 @@ class BackboneNet(nn.Module):
         keep = mask[:, :, None, None]
         x = torch.where(keep, x_t * (SCALE * (1 + sigma**2).sqrt())[:, None, None, None], 0.0)
         sigma = SCALE * sigma
-        y = smooth(x, sigma, mask)
+        y = smooth(x.flatten(1, 2), sigma, mask.repeat_interleave(3, 1), STEP).view_as(x)
         if last is None:
             return Views(x, y, sigma, mask), torch.zeros_like(mask[:, 0])
         has = ~last.isnan().flatten(1).any(1)

@@ -13,6 +13,7 @@ from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.plan import make_plan
 from zoo.protein.backbone import Backbone
+from zoo.protein.codec import FOLLOW
 from zoo.protein.data import read_motif
 
 
@@ -62,6 +63,6 @@ class BackboneModel(Model):
         where[first : first + size] = True
 
         def laid(x0: Tensor) -> Tensor:
-            return lay(fixed, x0.flatten(1, 2), 3 * first).view_as(x0)
+            return self.codec.project(lay(fixed, x0.flatten(1, 2), 3 * first, FOLLOW).view_as(x0))
 
         return self._collect(plan, **shown, known=laid, where=where)
