@@ -48,6 +48,17 @@ def test_a_part_is_laid_where_the_whole_has_it():
         assert torch.equal(laid[:, rest], B[:, rest]), "at a short reach only the next point follows"
 
 
+def test_points_between_two_that_are_put_follow_both():
+    points, where = B + torch.randn(4, 9, 3, dtype=torch.float64, generator=G), torch.zeros(9, dtype=torch.bool)
+    torch.testing.assert_close(rigid.put(points, B, where, 2.0), B, rtol=0, atol=0)
+    where[[1, 6]] = True
+    out, moved = rigid.put(points, B, where, 2.0), points - B
+    torch.testing.assert_close(out[:, where], points[:, where], rtol=0, atol=0)
+    torch.testing.assert_close((out - B)[:, 0], moved[:, 1])
+    torch.testing.assert_close((out - B)[:, 3], moved[:, 1] * math.exp(-1 / 2) + moved[:, 6] * math.exp(-2 / 2))
+    torch.testing.assert_close((out - B)[:, 8], moved[:, 6] * math.exp(-1 / 2))
+
+
 def test_smoothing_is_the_posterior_mean_of_a_random_walk():
     """Solved with its precision matrix, far from the ends; the noise of a point is heard by its neighbours alone."""
     step, sigma, n = 1.2, 2.5, 120

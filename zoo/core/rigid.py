@@ -34,19 +34,32 @@ def superpose(moving: Tensor, fixed: Tensor) -> Tensor:
     return laid
 
 
+def put(points: Tensor, whole: Tensor, where: Tensor, reach: float) -> Tensor:
+    """A chain `whole` (..., N, 3) with `points` (..., N, 3) where `where` (N,) is True, and the others moved along.
+
+    A point moves as the last one put before it and the first one after it did, by exp(-(k - 1) / reach) of that if it is the
+    k-th from there, so that no bond breaks.
+    """
+    place, N = torch.arange(len(where), device=where.device), len(where)
+    out = torch.where(where[:, None], points, whole)
+    moved = out - whole
+    before = torch.where(where, place, -1).cummax(0).values
+    after = torch.where(where, place, N).flip(0).cummin(0).values.flip(0)
+    for end, there in ((before, before >= 0), (after, after < N)):
+        share = torch.where(there & ~where, ((1 - (place - end).abs()) / reach).exp(), 0.0).to(whole)
+        out = out + share[:, None] * moved[..., end.clamp(0, N - 1), :]
+    return out
+
+
 def lay(part: Tensor, whole: Tensor, first: int, reach: float) -> Tensor:
     """A chain `whole` (..., N, 3) whose points from `first` on are `part` (P, 3), turned and shifted to lie best on them.
 
-    The points beside it move as its ends did, the k-th one by exp(-(k - 1) / reach) of that, so that no bond to it breaks.
+    The others move along, see `put`.
     """
-    out, last = whole.clone(), first + len(part) - 1
-    place = slice(first, last + 1)
-    out[..., place, :] = superpose(part.expand_as(whole[..., place, :]), whole[..., place, :])
-    moved = out - whole
-    further = torch.arange(whole.shape[-2], device=whole.device, dtype=whole.dtype)[:, None]
-    out[..., :first, :] += moved[..., first : first + 1, :] * ((further[:first] - first + 1) / reach).exp()
-    out[..., last + 1 :, :] += moved[..., last : last + 1, :] * ((last + 1 - further[last + 1 :]) / reach).exp()
-    return out
+    points, where = whole.clone(), torch.zeros(whole.shape[-2], dtype=torch.bool, device=whole.device)
+    where[first : first + len(part)] = True
+    points[..., where, :] = superpose(part.expand_as(points[..., where, :]), points[..., where, :])
+    return put(points, whole, where, reach)
 
 
 def smooth(x: Tensor, sigma: Tensor, mask: Tensor, step: float) -> Tensor:

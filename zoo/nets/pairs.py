@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from zoo.nets.blocks import modulate
 
 
+def windows(x: Tensor, reach: int) -> Tensor:
+    """Points of tokens (B,N,P,3) -> those of the tokens within `reach` of each one (B,N,P (2 reach + 1),3), 0 past the ends."""
+    B, N, P = x.shape[:3]
+    return F.pad(x.reshape(B, N * P, 3), (0, 0, P * reach, P * reach)).unfold(1, P * (2 * reach + 1), P).transpose(2, 3)
+
+
 class PairBias(nn.Module):
     """What tokens of a chain see of each other, and how far apart they are in it, as biases of all blocks' attention.
 

@@ -100,8 +100,7 @@ class BackboneCodec(Codec):
 
     def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Guesses of which most hold a motif: residues of the true chain, laid onto them as in sampling."""
-        true, out = x0.flatten(1, 2), guess.flatten(1, 2).clone()
-        known = torch.zeros_like(guess, dtype=torch.bool)
+        true, out, known = x0.flatten(1, 2), guess.flatten(1, 2).clone(), torch.zeros_like(guess, dtype=torch.bool)
         sizes = [x0.shape[1]] * len(x0) if mask is None else mask.sum(1).tolist()
         for i, (size, draw) in enumerate(zip(sizes, torch.rand(len(x0), 3, generator=generator).tolist(), strict=True)):
             if draw[0] < HINTED and size > 2 * MOTIF:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo.core.rigid import smooth
 from zoo.errors import ConfigError, ShapeError
 from zoo.nets.blocks import TimeEmbedding, check_mask, modulate, zero
-from zoo.nets.pairs import PairBias, PairBlock
+from zoo.nets.pairs import PairBias, PairBlock, windows
 from zoo.protein.codec import SCALE
 from zoo.protein.geometry import frames, torsions
 
@@ -29,12 +29,6 @@ NEAR, FAR, RADII = 3.0, 25.0, 20
 COVALENT = ((0, 1, 1.458), (1, 2, 1.525), (2, 3, 1.329), (0, 2, 2.46), (1, 3, 2.43), (2, 4, 2.43), (1, 4, 3.8))
 PAIR_FEATURES = RADII + 1 + 6 + 9
 RESIDUE_FEATURES = 18 + 3 * 9 * (2 * REACH + 1) + len(COVALENT) + 6 + 2
-
-
-def windows(x: Tensor) -> Tensor:
-    """Atoms (B,N,3,3) -> those of the residues within REACH of each one (B,N,3 (2 REACH + 1),3), zero past the ends."""
-    B, N = x.shape[:2]
-    return F.pad(x.reshape(B, 3 * N, 3), (0, 0, 3 * REACH, 3 * REACH)).unfold(1, 6 * REACH + 3, 3).transpose(2, 3)
 
 
 class Views:
@@ -54,11 +48,11 @@ class Views:
     def residues(self) -> Tensor:
         """(B,N,RESIDUE_FEATURES), each of about unit size at every noise level."""
         B, N = self.mask.shape
-        real = windows(self.mask[..., None, None].expand(B, N, 3, 3).float())
+        real = windows(self.mask[..., None, None].expand(B, N, 3, 3).float(), REACH)
         apart = (torch.arange(real.shape[2], device=real.device) - 3 * REACH - 1).abs().clamp(min=1).view(1, 1, -1, 1)
         size = apart**0.7
-        around = (windows(self.x) - self.x[:, :, 1:2]) * real * torch.rsqrt(size**2 + 2 * self.sigma**2)
-        guess = (windows(self.y) - self.centre[:, :, None]) * real / size
+        around = (windows(self.x, REACH) - self.x[:, :, 1:2]) * real * torch.rsqrt(size**2 + 2 * self.sigma**2)
+        guess = (windows(self.y, REACH) - self.centre[:, :, None]) * real / size
         turned = torch.cat([around, guess], 2) @ self.rotation.mT
         pairs = torch.stack([torch.linalg.vector_norm(self._atom(a) - self._atom(b), dim=-1) - d for a, b, d in COVALENT], -1)
         bonds = (pairs * torch.rsqrt(0.05**2 + 2 * self.sigma[..., 0] ** 2)).clamp(-4, 4)

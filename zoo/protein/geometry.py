@@ -94,8 +94,7 @@ def secondary_structure(x: Tensor, oxygen: Tensor | None = None) -> Tensor:
     Args:
         x: (N, 3, 3) backbone. oxygen: (N, 3), default placed.
     """
-    N = len(x)
-    out = torch.zeros(N, dtype=torch.int64, device=x.device)
+    N, out = len(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
     if N < 6:
         return out
     bond = hydrogen_bonds(x, place_oxygen(x) if oxygen is None else oxygen)
