@@ -180,6 +180,9 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "backbones: neighbours stay behind a motif": (
         "zoo/core/rigid.py", "moved = out - whole", "moved = 0 * whole", "tests/core/test_rigid.py",
     ),
+    "backbones: neighbours of what stays in place stay behind": (
+        "zoo/model.py", "known=self.codec.held(x0, where)", "known=x0", "tests/protein/test_protein_motif.py",
+    ),
     "backbones: smoothing counts padding": (
         "zoo/core/rigid.py", ".clamp(min=-60)) * mask[:, None]", ".clamp(min=-60))", "tests/core/test_rigid.py",
     ),

@@ -84,7 +84,9 @@ def main() -> None:
             report(f"around a motif {how or ''}", built)
             print(f"  motif after superposition: at most {max(errors):.2g} A RMSD")
             half, most = np.quantile(bonds, (0.5, 0.95))
-            print(f"  bonds to the motif: half are off by at most {half:.3f} A, 95 % by {most:.3f} A")
+            print(
+                f"  bonds to the motif: half are off by at most {half:.3f} A, 95 % by {most:.3f} A, all by {max(bonds):.3f} A"
+            )
         if args.settings:
             return
         free = []

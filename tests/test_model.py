@@ -193,8 +193,9 @@ def test_inpainting_keeps_what_is_known(model):
     whole = model.inpaint(known, where, n=3, steps=2, seed=0, progress=False).tensor
     parts = model.inpaint(known, where, n=3, steps=2, seed=0, batch_size=1, progress=False).tensor
     torch.testing.assert_close(whole, parts, atol=0.01, rtol=0)
-    with pytest.raises(ShapeError, match="does not broadcast"):
-        model.inpaint(known, torch.ones(5, dtype=torch.bool))
+    for shape in ((5,), (2, 1, 28, 28)):
+        with pytest.raises(ShapeError, match="does not broadcast"):
+            model.inpaint(known, torch.ones(shape, dtype=torch.bool))
     with pytest.raises(ShapeError, match="bool"):
         model.inpaint(known, torch.ones(28, 28))
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from zoo.core.guidance import Known
     from zoo.core.schedule import Level
     from zoo.evaluation import Evaluator
     from zoo.model import Model
@@ -156,6 +157,13 @@ class Codec(nn.Module):
         parts of x0 into some rows, as in-painting will.
         """
         return guess, torch.zeros_like(guess, dtype=torch.bool)
+
+    def held(self, known: Tensor, where: Tensor) -> Known:
+        """How in-painting puts known values (*S) into a prediction where `where` is True, see `zoo.core.guidance.constrain`.
+
+        The default is the values themselves. A codec whose values hang together gives a function that moves the rest to fit.
+        """
+        return known
 
     def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
         """Encode and stack dataset items. Codecs of ragged samples override this and set the mask."""

@@ -151,11 +151,14 @@ class Model(nn.Module):
         where, x0 = torch.as_tensor(where), self._encoded(known)
         plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, self._sized(x0) | arguments)
         try:
-            torch.broadcast_shapes(where.shape, x0.shape)
+            fits = torch.broadcast_shapes(where.shape, x0.shape) == x0.shape
         except RuntimeError:
-            raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {tuple(x0.shape)}.") from None
+            fits = False
+        if not fits:
+            raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {tuple(x0.shape)}.")
         self._check_size(plan, x0)
-        return self._collect(plan, progress=progress, on_step=on_step, known=x0, where=where.to(self.device))
+        where = where.to(self.device)
+        return self._collect(plan, progress=progress, on_step=on_step, known=self.codec.held(x0, where), where=where)
 
     def vary(
         self,

@@ -88,6 +88,8 @@ def test_what_is_known_in_place_works_as_for_other_models(model, helix):
     (chain,) = model.inpaint(helix, where, steps=3, seed=0, progress=False)
     known = torch.from_numpy(helix.atoms - helix.atoms.mean((0, 1)))
     torch.testing.assert_close(torch.from_numpy(chain.atoms)[5:20], known[5:20], atol=2e-3, rtol=0)
+    (flat,) = model.inpaint(helix, torch.tensor([True, False, False]), steps=3, seed=0, progress=False)
+    torch.testing.assert_close(torch.from_numpy(flat.atoms)[..., 0], known[..., 0], atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,9 @@ def predictor(
         nonlocal last
         own: dict[str, Tensor] = {}
         if diffusion.self_condition:
-            deaf = last is None or level.ratio > guess_below
-            own["x0"] = null_like(x) if last is None or deaf else last
-            own["known"] = torch.zeros_like(x, dtype=torch.bool) if where is None or deaf else where.expand_as(x)
+            heard = None if level.ratio > guess_below else last
+            own["x0"] = null_like(x) if heard is None else heard
+            own["known"] = torch.zeros_like(x, dtype=torch.bool) if heard is None or where is None else where.expand_as(x)
         rows = torch.zeros(len(x), dtype=torch.bool, device=x.device) if drop is None else drop
         if guidance.active(level):
             null = [torch.ones_like(rows)] if guidance.weight else []

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.core.rigid import distance, lay, random_rotation, smooth_lddt
+from zoo.core.rigid import distance, lay, put, random_rotation, smooth_lddt
 from zoo.domain import Batch, Codec, Dataset
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
 
 if TYPE_CHECKING:
+    from zoo.core.guidance import Known
     from zoo.core.schedule import Level
 
 #: angstrom of one unit of encoded coordinates: the usual standard deviation of a small domain's atoms
@@ -109,6 +110,15 @@ class BackboneCodec(Codec):
                 out[i, : 3 * size] = lay(true[i, 3 * first : 3 * (first + length)], out[i, : 3 * size], 3 * first, FOLLOW)
                 known[i, first : first + length] = True
         return self.project(out.view_as(guess), mask), known
+
+    def held(self, known: Tensor, where: Tensor) -> Known:
+        """Residues stay where they are, and the atoms beside them move along, as beside a motif."""
+        atoms = where.expand_as(known).all(-1).flatten()
+
+        def place(x0: Tensor) -> Tensor:
+            return torch.where(where, known, put(known.flatten(0, 1), x0.flatten(1, 2), atoms, FOLLOW).view_as(x0))
+
+        return place
 
     def auxiliary(self, guess: Tensor, x0: Tensor, level: Level, mask: Tensor | None = None) -> Tensor:
         """Errors of distances along the backbone, with EDM's weight as in the main loss, and 1 - lDDT of CA, at low noise."""

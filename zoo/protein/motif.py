@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.core.rigid import lay, put
+from zoo.core.rigid import lay
 from zoo.domain import Samples
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.plan import Plan, make_plan
+from zoo.plan import make_plan
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import FOLLOW
 from zoo.protein.data import read_motif
@@ -67,12 +66,3 @@ class BackboneModel(Model):
             return self.codec.project(lay(fixed, x0.flatten(1, 2), 3 * first, FOLLOW).view_as(x0))
 
         return self._collect(plan, **shown, known=laid, where=where)
-
-    def _collect(self, plan: Plan, **options: Any) -> Samples:
-        """As for other models, but of residues that are known in place the neighbours move along, too."""
-        if isinstance(known := options.get("known"), Tensor):
-            where = options["where"]
-            atoms = where.expand_as(known).all(-1).flatten()
-            beside = partial(put, known.flatten(0, 1), where=atoms, reach=FOLLOW)
-            options["known"] = lambda x0: torch.where(where, known, beside(whole=x0.flatten(1, 2)).view_as(x0))
-        return super()._collect(plan, **options)
