@@ -56,7 +56,8 @@ class BackboneModel(Model):
             raise ConfigError(f"length={length!r}: a chain around a motif needs one length, a whole number.")
         first = (length - size) // 2 if start is None else start - 1
         if not 0 <= first <= length - size:
-            raise ConfigError(f"a motif of {size} residues from residue {first + 1} on does not fit into length={length}.")
+            place = "" if start is None else f" from residue {start} on"
+            raise ConfigError(f"a motif of {size} residues{place} does not fit into length={length}.")
         plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
         fixed = self.codec.encode(held).to(self.device, self.dtype).flatten(0, 1)
         where = torch.zeros(length, 1, 1, dtype=torch.bool, device=self.device)
