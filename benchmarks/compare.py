@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 import zoo
-from zoo import store
-from zoo.core import rng as seeds
-from zoo.domain import Dataset
-from zoo.model import Model
+from zoo import files
+from zoo.contract.domain import Dataset
+from zoo.core import seeds
+from zoo.model.model import Model
 
 PROBE = 30  # steps of the run that measures speed
 SHOWN = ("accuracy", "frechet", "precision", "recall")
@@ -82,7 +82,7 @@ def main() -> None:
         rows.append(row)
         print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
     if args.json:
-        store.write_atomic(args.json, store.dump_json({"minutes": args.minutes, "n": args.n, "rows": rows}))
+        files.write_atomic(args.json, files.dump_json({"minutes": args.minutes, "n": args.n, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 import zoo
-from zoo import store
-from zoo.training import native_bf16
+from zoo import files
+from zoo.training.trainer import native_bf16
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 1.0, 2.0)
 STEPS = (5, 10, 20, 50, 250)
@@ -74,7 +74,7 @@ def main() -> None:
         print(" ".join(f"{v:10.4f}" for v in values), "", walk, flush=True)
     if args.into is not None:
         protocol = {"n": args.n, "split": "validation", "seed": args.seed, "precision": "bf16" if bf16 else "fp32"}
-        store.write_atomic(args.into / "curves.json", store.dump_json({"protocol": protocol, "real": ceiling, "rows": rows}))
+        files.write_atomic(args.into / "curves.json", files.dump_json({"protocol": protocol, "real": ceiling, "rows": rows}))
 
 
 if __name__ == "__main__":

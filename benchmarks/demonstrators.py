@@ -18,10 +18,10 @@ from metaworld.policies import SawyerPushV3Policy
 from tqdm import tqdm
 
 import zoo.policy
-from zoo.core.metrics import wilson_interval
+from zoo.evaluation.distances import wilson_interval
+from zoo.files import dump_json, write_atomic
 from zoo.policy.envs import TASKS, Episode, Task
 from zoo.policy.evaluate import BATCH, FIRST_SEED, summary
-from zoo.store import dump_json, write_atomic
 
 OUT = Path(zoo.policy.__file__).with_name("demonstrators.json")
 

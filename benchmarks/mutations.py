@@ -28,10 +28,10 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/core/guidance.py", "zip(self.each.values(), without", "zip(list(self.each.values())[::-1], without", "tests/core",
     ),
     "a single condition is never dropped": (
-        "zoo/model.py", "< options.single_dropout", "< 0", "tests/test_model.py",
+        "zoo/model/model.py", "< options.single_dropout", "< 0", "tests/test_model.py",
     ),
     "a variation forgets its noise": (
-        "zoo/model.py", "first.alpha * start + first.sigma * eps", "first.alpha * start", "tests/test_model.py",
+        "zoo/model/model.py", "first.alpha * start + first.sigma * eps", "first.alpha * start", "tests/test_model.py",
     ),
     "shift t by one": (
         "zoo/core/diffusion.py", "t = t.to(device=x.device, dtype=x.dtype)", "t = t.to(device=x.device, dtype=x.dtype) + 1",
@@ -60,7 +60,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/core",
     ),
     "sample i depends on the chunk": (
-        "zoo/model.py", "seeds.SampleRng(plan.seed, rows, sizes)", "seeds.SampleRng(plan.seed, range(len(rows)), sizes)",
+        "zoo/model/model.py", "seeds.SampleRng(plan.seed, rows, sizes)", "seeds.SampleRng(plan.seed, range(len(rows)), sizes)",
         "tests/contract.py",
     ),
     "a mirror image keeps its corners' order": (
@@ -77,21 +77,21 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/policy",
     ),
     "extra keys are ignored": (
-        "zoo/store.py", 'f"unexpected {k}" for k in tensors.keys() - own.keys()', 'f"" for k in ()', "tests/test_store.py",
+        "zoo/files.py", 'f"unexpected {k}" for k in tensors.keys() - own.keys()', 'f"" for k in ()', "tests/test_store.py",
     ),
-    "a write is not atomic": ("zoo/store.py", "os.fsync(f.fileno())", "os.replace(name, path)", "tests/test_store.py"),
-    "ema forgets": ("zoo/training.py", "1 - min(self.decay, (1 + step) / (10 + step))", "1 - self.decay",
+    "a write is not atomic": ("zoo/files.py", "os.fsync(f.fileno())", "os.replace(name, path)", "tests/test_store.py"),
+    "ema forgets": ("zoo/training/trainer.py", "1 - min(self.decay, (1 + step) / (10 + step))", "1 - self.decay",
                     "tests/test_training.py"),
     "resume starts the data again": (
-        "zoo/training.py", "self.step, self.seconds, self.init = facts[\"step\"], ", "_, self.seconds, self.init = 0, ",
+        "zoo/training/trainer.py", "self.step, self.seconds, self.init = facts[\"step\"], ", "_, self.seconds, self.init = 0, ",
         "tests/test_training.py",
     ),
     "no memory while decoding is torch's own error": (
-        "zoo/model.py", "with memory_for(len(rows)):\n                    items", "if True:\n                    items",
+        "zoo/model/model.py", "with memory_for(len(rows)):\n                    items", "if True:\n                    items",
         "tests/test_model.py",
     ),
     "a resumed run forgets where it started": (
-        "zoo/training.py", 'facts.get("init", "")', '""', "tests/test_training.py",
+        "zoo/training/trainer.py", 'facts.get("init", "")', '""', "tests/test_training.py",
     ),
     "execution starts one step late": (
         "zoo/policy/controller.py", "first = self.policy.codec.n_obs - 1", "first = self.policy.codec.n_obs", "tests/policy",
@@ -105,7 +105,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "a robot moves on NaN": ("zoo/policy/codec.py", "if not torch.isfinite(array).all():", "if False:", "tests/policy"),
     "padding is heard": (
-        "zoo/core/rng.py", "row if self.sizes is None else row[: self.sizes[i]]", "row", "tests/test_sizes.py",
+        "zoo/core/seeds.py", "row if self.sizes is None else row[: self.sizes[i]]", "row", "tests/test_sizes.py",
     ),
     # audio
     "a clip is rounded down": (
@@ -124,7 +124,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     # point clouds
     "padded points are read": (
-        "zoo/nets/latents.py", "masked_fill(~keep, -torch.inf)", "masked_fill(~keep, 0.0)", "tests/nets/test_latents.py",
+        "zoo/point3d/latents.py", "masked_fill(~keep, -torch.inf)", "masked_fill(~keep, 0.0)", "tests/nets/test_latents.py",
     ),
     "held-out shapes are trained on": (
         "zoo/point3d/data.py", '"train": ~test & ~held', '"train": ~test', "tests/point3d/test_point_data.py",
@@ -160,7 +160,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/core/samplers.py", "if step_scale != 1 and", "if False and", "tests/core/test_samplers.py",
     ),
     "backbones: superposition may mirror": (
-        "zoo/core/rigid.py", "sign[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)", "pass", "tests/core/test_rigid.py",
+        "zoo/protein/rigid.py", "sign[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)", "pass", "tests/core/test_rigid.py",
     ),
     "backbones: a guess from x_t itself": (
         "zoo/core/diffusion.py", "FURTHER = 2.0", "FURTHER = 1.0", "tests/core/test_diffusion.py",
@@ -178,23 +178,23 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/core/guidance.py", "where.expand_as(x)", "torch.zeros_like(x, dtype=torch.bool)", "tests/core/test_guidance.py",
     ),
     "backbones: neighbours stay behind a motif": (
-        "zoo/core/rigid.py", "moved = out - whole", "moved = 0 * whole", "tests/core/test_rigid.py",
+        "zoo/protein/rigid.py", "moved = out - whole", "moved = 0 * whole", "tests/core/test_rigid.py",
     ),
     "backbones: neighbours of what stays in place stay behind": (
-        "zoo/model.py", "known=self.codec.held(x0, where)", "known=x0", "tests/protein/test_protein_motif.py",
+        "zoo/model/model.py", "known=self.codec.held(x0, where)", "known=x0", "tests/protein/test_protein_motif.py",
     ),
     "backbones: smoothing counts padding": (
-        "zoo/core/rigid.py", ".clamp(min=-60)) * mask[:, None]", ".clamp(min=-60))", "tests/core/test_rigid.py",
+        "zoo/protein/rigid.py", ".clamp(min=-60)) * mask[:, None]", ".clamp(min=-60))", "tests/core/test_rigid.py",
     ),
     "backbones: no guess holds a motif in training": (
         "zoo/core/diffusion.py", "            if hint is not None:", "            if False:", "tests/core/test_diffusion.py",
     ),
     "backbones: mixed precision bends a motif": (
-        "zoo/core/rigid.py", "torch.autocast(moving.device.type, enabled=False)", "torch.autocast(moving.device.type)",
+        "zoo/protein/rigid.py", "torch.autocast(moving.device.type, enabled=False)", "torch.autocast(moving.device.type)",
         "tests/core/test_rigid.py",
     ),
     "backbones: rows of any size in a batch": (
-        "zoo/epochs.py", "order[sizes[order].argsort(stable=True)]", "order", "tests/test_training.py",
+        "zoo/training/batches.py", "order[sizes[order].argsort(stable=True)]", "order", "tests/test_training.py",
     ),
     "backbones: training mirrors chains": (
         "zoo/protein/codec.py", "x @ random_rotation(generator)", "-x @ random_rotation(generator)",
@@ -227,19 +227,19 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     # the Hub
     "hashes are not checked": (
-        "zoo/hub_address.py", "return sha.hexdigest() == digest", "return True", "tests/hub/test_hub_pull.py",
+        "zoo/hub/address.py", "return sha.hexdigest() == digest", "return True", "tests/hub/test_hub_pull.py",
     ),
     "files of the branch, not of the commit": (
-        "zoo/hub.py", "revision=snapshot.commit,", "revision=address.revision,", "tests/hub/test_hub_pull.py",
+        "zoo/hub/client.py", "revision=snapshot.commit,", "revision=address.revision,", "tests/hub/test_hub_pull.py",
     ),
     "every kind of file is fetched": (
-        "zoo/hub_address.py", " and name.lower().endswith(SUFFIXES)", "", "tests/hub/test_hub_pull.py",
+        "zoo/hub/address.py", " and name.lower().endswith(SUFFIXES)", "", "tests/hub/test_hub_pull.py",
     ),
-    "errors repeat what the server says": ("zoo/hub.py", "{_clean(text, sent)}", "{text}", "tests/hub/test_hub_pull.py"),
-    "a lost answer fails the push": ("zoo/publish.py", "hub.retried(once)", "once()", "tests/hub/test_hub_push.py"),
-    "an edited card is replaced": ("zoo/card.py", "if not edited(old):", "if True:", "tests/test_card.py"),
+    "errors repeat what the server says": ("zoo/hub/client.py", "{_clean(text, sent)}", "{text}", "tests/hub/test_hub_pull.py"),
+    "a lost answer fails the push": ("zoo/hub/push.py", "hub.retried(once)", "once()", "tests/hub/test_hub_push.py"),
+    "an edited card is replaced": ("zoo/hub/card.py", "if not edited(old):", "if True:", "tests/test_card.py"),
     "held-out rows are trained on": (
-        "zoo/hub_data.py", '== (split != "train")', '!= (split == "x")', "tests/hub/test_hub_data.py",
+        "zoo/data/table.py", '== (split != "train")', '!= (split == "x")', "tests/hub/test_hub_data.py",
     ),
 }  # fmt: skip
 

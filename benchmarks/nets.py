@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.nets.transformer import Transformer
 from zoo.nets.unet import UNet
-from zoo.training import native_bf16
+from zoo.training.trainer import native_bf16
 
 EMB = 256
 #: name -> (kind, size of the picture, options)

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from curves import settings
 
-from zoo import store
-from zoo.card import model_card
-from zoo.model import Model
-from zoo.recipe import Recipe
-from zoo.registry import CHECKPOINTS, get_domain, get_recipe, info, list_models
-from zoo.training import CHECKPOINT, native_bf16
+from zoo import files
+from zoo.contract.recipe import Recipe
+from zoo.contract.registry import CHECKPOINTS, get_domain, get_recipe, info, list_models
+from zoo.hub.card import model_card
+from zoo.model.model import Model
+from zoo.training.trainer import CHECKPOINT, native_bf16
 
 LIMIT = 10_000_000  # bytes of model.safetensors
 
@@ -41,7 +41,7 @@ def with_defaults(run: Path, name: str) -> Model:
 
 def training(run: Path) -> str:
     """How a run was trained, from its checkpoint; one that started from another run or model tells that one's training too."""
-    _, meta = store.load_tensors_metadata(run / CHECKPOINT)
+    _, meta = files.load_tensors_metadata(run / CHECKPOINT)
     facts, options = json.loads(meta["zoo"]), Recipe.parse(json.loads(meta["recipe"])).training
     size = options.batch_size * options.accumulate * facts["processes"]
     text = f"{facts['step']} steps of {size} samples in {facts['seconds'] / 60:.0f} minutes"
@@ -67,9 +67,9 @@ def main() -> None:
     model = with_defaults(args.run, args.name)
     recipe, folder, history = model.recipe, CHECKPOINTS / args.name, training(args.run)
     model.save_pretrained(folder, half=True)
-    size = (folder / store.WEIGHTS).stat().st_size
+    size = (folder / files.WEIGHTS).stat().st_size
     if size > LIMIT:
-        raise SystemExit(f"{folder / store.WEIGHTS} has {size} bytes, the limit is {LIMIT}")
+        raise SystemExit(f"{folder / files.WEIGHTS} has {size} bytes, the limit is {LIMIT}")
 
     model = Model.from_folder(folder)
     bf16 = native_bf16() and not args.fp32
@@ -83,12 +83,12 @@ def main() -> None:
             ["python benchmarks/package.py RUN", args.name, f"--n {args.n} --data {Path(args.data).name}", *args.settings]
         ),
     }
-    store.write_atomic(folder / "evaluation.json", store.dump_json(result))
+    files.write_atomic(folder / "evaluation.json", files.dump_json(result))
     model.domain.showcase(model, folder)
     curves = json.loads((args.run / "curves.json").read_text()) if (args.run / "curves.json").exists() else None
     if curves:
-        store.write_atomic(folder / "curves.json", store.dump_json(curves))
-    store.write_atomic(folder / store.CARD, model_card(recipe, result, "samples.png", curves).encode())
+        files.write_atomic(folder / "curves.json", files.dump_json(curves))
+    files.write_atomic(folder / files.CARD, model_card(recipe, result, "samples.png", curves).encode())
     print(f"{folder}: {size / 1e6:.2f} MB")
 
 

@@ -17,9 +17,9 @@ import torch
 from curves import settings
 from package import with_defaults
 
-from zoo import store
+from zoo import files
 from zoo.policy.evaluate import DEMONSTRATORS
-from zoo.training import CHECKPOINT, native_bf16
+from zoo.training.trainer import CHECKPOINT, native_bf16
 
 
 def main() -> None:
@@ -36,12 +36,12 @@ def main() -> None:
         model = with_defaults(run, args.name)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             found = model.domain.metrics(model, args.n, progress=False, **setting)["metrics"]
-        seed = json.loads(store.load_tensors_metadata(run / CHECKPOINT)[1]["zoo"])["seed"]
+        seed = json.loads(files.load_tensors_metadata(run / CHECKPOINT)[1]["zoo"])["seed"]
         real = DEMONSTRATORS[model.recipe.name]["metrics"]
         rows.append({"training_seed": seed} | setting | {k: found[k]["value"] for k in real})
         print(rows[-1], flush=True)
     protocol = {"n": args.n, "split": "test", "precision": precision}
-    store.write_atomic(runs[0] / "curves.json", store.dump_json({"protocol": protocol, "real": real, "rows": rows}))
+    files.write_atomic(runs[0] / "curves.json", files.dump_json({"protocol": protocol, "real": real, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 import zoo
-from zoo.card import metrics_table, model_card
-from zoo.recipe import Recipe
-from zoo.registry import CHECKPOINTS, read_evaluation
+from zoo.contract.recipe import Recipe
+from zoo.contract.registry import CHECKPOINTS, read_evaluation
+from zoo.hub.card import metrics_table, model_card
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = "image/fashion-ddpm"  # the model whose picture and metrics are shown

@@ -67,7 +67,10 @@ def samples(model: Any) -> dict[str, np.ndarray]:
     """Samples at the default, around known parts, and variations."""
     n, domain = 3, model.recipe.domain
     first = model.sample(n, seed=SEED, progress=False, **asked(model, n))
-    found = {"sample": stacked(first), "one at a time": stacked(model.sample(n, seed=SEED, batch_size=1, progress=False, **asked(model, n)))}
+    found = {
+        "sample": stacked(first),
+        "one at a time": stacked(model.sample(n, seed=SEED, batch_size=1, progress=False, **asked(model, n))),
+    }
     if domain == "protein":
         found["length"] = stacked(model.sample(2, seed=SEED, length=[40, 70], progress=False))
     if domain == "point3d":
@@ -75,13 +78,24 @@ def samples(model: Any) -> dict[str, np.ndarray]:
     known, one = first[0], asked(model, 1)
     shape = tuple(model.codec.encode(known).shape)
     where = torch.zeros(shape, dtype=torch.bool)
-    where[tuple(slice(0, s // 2) if i == (0 if domain in ("protein", "point3d", "policy") else len(shape) - 1) else slice(None) for i, s in enumerate(shape))] = True
-    found["inpaint"] = stacked(model.inpaint(known, where, n=2, seed=SEED, progress=False, **{k: v[:2] for k, v in asked(model, 2).items()}))
-    found["vary"] = stacked(model.vary(known, 0.5, n=2, seed=SEED, progress=False, **{k: v[:2] for k, v in asked(model, 2).items()}))
+    where[
+        tuple(
+            slice(0, s // 2) if i == (0 if domain in ("protein", "point3d", "policy") else len(shape) - 1) else slice(None)
+            for i, s in enumerate(shape)
+        )
+    ] = True
+    found["inpaint"] = stacked(
+        model.inpaint(known, where, n=2, seed=SEED, progress=False, **{k: v[:2] for k, v in asked(model, 2).items()})
+    )
+    found["vary"] = stacked(
+        model.vary(known, 0.5, n=2, seed=SEED, progress=False, **{k: v[:2] for k, v in asked(model, 2).items()})
+    )
     if domain == "protein":
         from zoo.protein.backbone import Backbone
 
-        found["motif"] = stacked(model.inpaint(motif=Backbone(known.atoms[:16]), length=48, start=10, n=2, seed=SEED, progress=False))
+        found["motif"] = stacked(
+            model.inpaint(motif=Backbone(known.atoms[:16]), length=48, start=10, n=2, seed=SEED, progress=False)
+        )
     if domain == "point3d":
         keep = torch.arange(len(known)) < len(known) // 2
         found["keep"] = stacked(model.inpaint(known, keep=keep, n=2, seed=SEED, progress=False))
@@ -92,7 +106,11 @@ def samples(model: Any) -> dict[str, np.ndarray]:
         found["each"] = stacked(model.sample(2, seed=SEED, label=1, guidance_weight={"label": 1.0}, progress=False))
     if domain == "image":
         for sampler in ("ddpm", "ddim", "heun", "euler"):
-            found[sampler] = stacked(model.sample(2, seed=SEED, sampler=sampler, label="bag", guidance_scale=2.0, guidance_rescale=0.5, progress=False))
+            found[sampler] = stacked(
+                model.sample(
+                    2, seed=SEED, sampler=sampler, label="bag", guidance_scale=2.0, guidance_rescale=0.5, progress=False
+                )
+            )
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import zoo
-from zoo.model import Model
+from zoo.model.model import Model
 
 
 def overhead(model: Model, n: int, *, repeats: int = 5, **settings: Any) -> tuple[float, float, int]:

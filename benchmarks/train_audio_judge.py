@@ -27,9 +27,9 @@ from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import Clips, open_audio
 from zoo.audio.judge import Judge, load_judge
 from zoo.audio.recipes import RECIPES
-from zoo.core.metrics import wilson_interval
 from zoo.errors import ConfigError, DataError
-from zoo.judge import WEIGHTS, save_judge
+from zoo.evaluation.distances import wilson_interval
+from zoo.evaluation.judge import WEIGHTS, save_judge
 
 SPLITS = ("train", "validation", "test")
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from zoo.core.metrics import wilson_interval
 from zoo.errors import ConfigError, DataError
+from zoo.evaluation.distances import wilson_interval
+from zoo.evaluation.judge import WEIGHTS, save_judge
 from zoo.image.judge import SHAPE, Judge, load_judge
-from zoo.judge import WEIGHTS, save_judge
 
 #: rows at the end of the training set that neither the judge nor a diffusion model trains on
 VALIDATION_ROWS = 5000

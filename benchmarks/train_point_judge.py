@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
-from zoo.core.metrics import wilson_interval
 from zoo.errors import ConfigError
-from zoo.judge import WEIGHTS, save_judge
+from zoo.evaluation.distances import wilson_interval
+from zoo.evaluation.judge import WEIGHTS, save_judge
 from zoo.point3d.codec import PointCodec
 from zoo.point3d.data import Clouds, open_clouds
 from zoo.point3d.judge import Judge, load_judge

@@ -1,4 +1,4 @@
-"""The plug-in contract (zoo/domain.py), for every registered recipe of every domain.
+"""The plug-in contract (zoo/contract/domain.py), for every registered recipe of every domain.
 
 A new domain adds a reader of its files to READERS; everything else it gets from here.
 """
@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import zoo
-from zoo.core import rng as seeds
+from zoo.contract.domain import Batch, Codec, Denoiser, Domain, Sample
+from zoo.contract.registry import domain_names, get_domain, get_recipe
+from zoo.core import seeds
 from zoo.core.guidance import null_like
-from zoo.domain import Batch, Codec, Denoiser, Domain, Sample
 from zoo.errors import ConfigError
-from zoo.model import Model
-from zoo.registry import domain_names, get_domain, get_recipe
+from zoo.model.model import Model
 
 
 def read_png(path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import zoo
 from zoo.cli import main
-from zoo.registry import get_domain
+from zoo.contract.registry import get_domain
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 

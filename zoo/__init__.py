@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 
 #: public name -> where it lives. Imported on first use, so that `import zoo` loads no torch.
 _PUBLIC = {
-    "list_models": "zoo.registry",
-    "info": "zoo.registry",
-    "create": "zoo.registry",
-    "load": "zoo.registry",
-    "train": "zoo.training",
-    "Model": "zoo.model",
-    "Recipe": "zoo.recipe",
+    "list_models": "zoo.contract.registry",
+    "info": "zoo.contract.registry",
+    "create": "zoo.contract.registry",
+    "load": "zoo.contract.registry",
+    "train": "zoo.training.trainer",
+    "Model": "zoo.model.model",
+    "Recipe": "zoo.contract.recipe",
     "ZooError": "zoo.errors",
 }
 

@@ -47,7 +47,7 @@ def conditions(rest: Sequence[str]) -> dict[str, str]:
 
 def list_(args: argparse.Namespace) -> None:
     """zoo list"""
-    from zoo.registry import info, list_models
+    from zoo.contract.registry import info, list_models
 
     for name in list_models(args.pattern, args.domain):
         card = info(name)
@@ -56,14 +56,14 @@ def list_(args: argparse.Namespace) -> None:
 
 def info(args: argparse.Namespace) -> None:
     """zoo info NAME"""
-    from zoo.registry import info
+    from zoo.contract.registry import info
 
     print(info(args.name))
 
 
 def sample(args: argparse.Namespace) -> None:
     """zoo sample NAME"""
-    from zoo.registry import load
+    from zoo.contract.registry import load
 
     model = load(args.name)
     options: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
@@ -98,7 +98,7 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def train(args: argparse.Namespace) -> None:
     """zoo train NAME"""
-    from zoo.training import leave_group, train
+    from zoo.training.trainer import leave_group, train
 
     train(
         args.name,
@@ -121,9 +121,9 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """zoo eval NAME"""
-    from zoo.evaluation import format_table
-    from zoo.registry import load
-    from zoo.store import dump_json, write_atomic
+    from zoo.contract.registry import load
+    from zoo.evaluation.judged import format_table
+    from zoo.files import dump_json, write_atomic
 
     model = load(args.name)
     options = {k: number(v) for k, v in pairs(args.option).items()}
@@ -145,7 +145,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """zoo verify NAME"""
-    from zoo.registry import load
+    from zoo.contract.registry import load
 
     error = load(args.name).verify()
     print(f"{args.name}: weights read strictly, golden output reproduced within {error:.1e}")
@@ -153,9 +153,9 @@ def verify(args: argparse.Namespace) -> None:
 
 def pull(args: argparse.Namespace) -> None:
     """zoo pull NAME"""
-    from zoo import hub
-    from zoo.hub_address import PREFIX
-    from zoo.registry import get_recipe
+    from zoo.contract.registry import get_recipe
+    from zoo.hub import client as hub
+    from zoo.hub.address import PREFIX
 
     if not args.name.startswith(PREFIX):
         get_recipe(args.name)  # an unknown name is answered with the nearest, before anything is asked
@@ -167,15 +167,15 @@ def pull(args: argparse.Namespace) -> None:
 
 def push(args: argparse.Namespace) -> None:
     """zoo push MODEL OWNER/NAME"""
-    from zoo.publish import push
-    from zoo.registry import locate
+    from zoo.contract.registry import locate
+    from zoo.hub.push import push
 
     print(push(locate(args.name), args.repo, private=args.private, tag=args.tag, samples=not args.no_samples))
 
 
 def publish(args: argparse.Namespace) -> None:
     """zoo publish"""
-    from zoo.publish import publish
+    from zoo.hub.push import publish
 
     for name, pushed in publish(
         args.namespace, private=args.private, pattern=args.pattern, **({"tag": args.tag} if args.tag else {})

@@ -20,8 +20,8 @@ from zoo.audio.data import AudioFolder, download_fsdd, fsdd_hash, open_audio, re
 from zoo.audio.recipes import DIGITS, SPEAKERS, WORDS
 from zoo.audio.waveform import Waveform
 from zoo.cli import main
+from zoo.contract.registry import get_domain, get_recipe
 from zoo.errors import ConfigError, DataError
-from zoo.registry import get_domain, get_recipe
 
 RATE = 8000
 rng = np.random.default_rng(0)

@@ -8,13 +8,13 @@ import torch
 import train_audio_judge
 
 import zoo
-from zoo import judge as judges
 from zoo.audio import evaluate
 from zoo.audio.data import SPLITS, open_audio
 from zoo.audio.judge import CHECKPOINTS, Judge, load_judge
 from zoo.audio.metrics import Evaluator, quantise
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.evaluation import judge as judges
 
 RATE, L = 8000, 4096
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}

@@ -6,7 +6,7 @@ It keeps schedules in float32, so figures agree to about 1e-4, not to 1e-10 as w
 import pytest
 import torch
 
-from zoo.core import rng as seeds
+from zoo.core import seeds
 from zoo.core.diffusion import Diffusion
 from zoo.core.guidance import predictor
 from zoo.core.samplers import get_sampler

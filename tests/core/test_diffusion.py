@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from zoo.core.diffusion import PREDICTIONS, Diffusion, from_x0_eps, to_x0_eps, x0_gain
-from zoo.core.rng import generator
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Level
+from zoo.core.seeds import generator
 from zoo.errors import ConfigError, ShapeError
 
 

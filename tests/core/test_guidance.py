@@ -6,9 +6,9 @@ from oracle import SCHEDULES, predict
 
 from zoo.core.diffusion import Diffusion, from_x0_eps, to_x0_eps
 from zoo.core.guidance import Guidance, constrain, predictor
-from zoo.core.rng import SampleRng
 from zoo.core.samplers import SAMPLERS, get_sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule
+from zoo.core.seeds import SampleRng
 from zoo.errors import ConfigError, ShapeError
 
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

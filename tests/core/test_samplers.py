@@ -6,9 +6,9 @@ import torch
 from oracle import SCHEDULES, M, V, moments, predict
 
 from zoo.core.diffusion import Diffusion
-from zoo.core.rng import SampleRng
 from zoo.core.samplers import SAMPLERS, churn, get_sampler, sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, Level
+from zoo.core.seeds import SampleRng
 from zoo.errors import ConfigError
 
 GRIDS = [

@@ -14,9 +14,9 @@ from hubserver import OWNER
 from PIL import Image
 
 import zoo
-from zoo import hub_data
+from zoo.data import table as hub_data
+from zoo.data.table import Part, is_table, open_rows
 from zoo.errors import ConfigError, DataError, HubError
-from zoo.hub_data import Part, is_table, open_rows
 from zoo.image.data import TableImages, open_images
 
 datasets = pytest.importorskip("datasets")
@@ -163,7 +163,7 @@ def test_pictures_without_labels(tmp_path):
 def test_sounds_with_labels(tmp_path):
     from zoo.audio.data import open_audio
     from zoo.audio.waveform import Waveform
-    from zoo.registry import get_domain, get_recipe
+    from zoo.contract.registry import get_domain, get_recipe
 
     sounds = [Waveform(0.2 * np.sin(np.arange(900) / (3 + i)).astype(np.float32), 4000) for i in range(20)]
     paths = [sound.save(tmp_path / f"{i}.wav") for i, sound in enumerate(sounds)]

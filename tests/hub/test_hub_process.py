@@ -120,7 +120,7 @@ def test_push_pull_and_use(hub, folder, tmp_path, capsys, own_token):
 
 def test_publish(hub, folder, tmp_path, capsys, own_token, monkeypatch):
     shutil.copytree(folder, tmp_path / "image" / "fashion-ddpm")
-    monkeypatch.setattr("zoo.registry.CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("zoo.contract.registry.CHECKPOINTS", tmp_path)
     assert main(["publish", "--namespace", "me"]) == 0
     assert "image/fashion-ddpm -> hub:me/image-fashion-ddpm: 5 files changed" in capsys.readouterr().out
     assert main(["publish", "--namespace", "me", "--pattern", "image/*"]) == 0

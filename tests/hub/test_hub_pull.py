@@ -11,9 +11,9 @@ import torch
 from hubserver import OTHER, OWNER, READER, equal
 
 import zoo
-from zoo import hub as client
 from zoo.errors import CheckpointError, HubError, UnknownModelError
-from zoo.hub_address import NAMESPACE, Address, allowed
+from zoo.hub import client
+from zoo.hub.address import NAMESPACE, Address, allowed
 
 SECRET = "hf_stale0000secret"
 
@@ -105,7 +105,7 @@ def test_the_user_agent_names_zoo(repo, hub):
 
 
 def test_registry_names_are_looked_for_in_the_namespace(repo, hub, model, files, monkeypatch, tmp_path):
-    monkeypatch.setattr("zoo.registry.CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("zoo.contract.registry.CHECKPOINTS", tmp_path)
     assert Address.of("image/fashion-ddpm").repo == f"{NAMESPACE}/image-fashion-ddpm"
     with pytest.raises(HubError, match=f"no packaged weights.*{NAMESPACE}/image-fashion-ddpm.*zoo train image/fashion-ddpm"):
         zoo.load("image/fashion-ddpm")

@@ -10,9 +10,10 @@ import torch
 from hubserver import OTHER, OWNER, READER, equal
 
 import zoo
-from zoo import card, store
+from zoo import files
 from zoo.errors import CheckpointError, ConfigError, HubError
-from zoo.publish import model_files, publish, push, training_command
+from zoo.hub import card
+from zoo.hub.push import model_files, publish, push, training_command
 
 EVALUATION = {
     "metrics": {
@@ -179,9 +180,9 @@ def test_a_broken_folder_never_leaves_this_machine(hub, mine):
 
 
 def test_a_golden_that_does_not_fit_is_not_pushed(hub, mine):
-    golden = store.load_tensors(mine / "golden.safetensors")
+    golden = files.load_tensors(mine / "golden.safetensors")
     golden["out"] += 1
-    store.save_tensors(mine / "golden.safetensors", golden)
+    files.save_tensors(mine / "golden.safetensors", golden)
     with pytest.raises(CheckpointError, match="golden"):
         push(mine, "me/new", token=OWNER)
     assert hub.log == []
@@ -331,7 +332,7 @@ def packaged(mine, tmp_path, monkeypatch):
     root = tmp_path / "checkpoints"
     for name in ("fashion-ddpm", "fashion-dit"):
         shutil.copytree(mine, root / "image" / name)
-    monkeypatch.setattr("zoo.registry.CHECKPOINTS", root)
+    monkeypatch.setattr("zoo.contract.registry.CHECKPOINTS", root)
     return root
 
 

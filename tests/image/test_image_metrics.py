@@ -11,10 +11,10 @@ import torch
 from train_judge import Split, main, read_fashion, shift, train_judge
 
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
-from zoo.evaluation import format_table
+from zoo.evaluation.judge import CARD, WEIGHTS, save_judge
+from zoo.evaluation.judged import format_table
 from zoo.image.judge import PACKAGED, Judge, load_judge
 from zoo.image.metrics import Evaluator, quantise
-from zoo.judge import CARD, WEIGHTS, save_judge
 
 NAMES = ("left", "right", "top")
 

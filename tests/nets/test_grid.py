@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.core import rng as seeds
+from zoo.core import seeds
 from zoo.errors import ShapeError
 from zoo.nets.grid import GridTransformer, GridUNet
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
-from zoo.core import rng as seeds
+from zoo.core import seeds
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.point3d.cloud import PointCloud
 from zoo.point3d.codec import FEWEST, MOST, PointCodec

@@ -5,11 +5,11 @@ import pytest
 import trimesh
 
 import zoo
+from zoo.contract.registry import get_domain, get_recipe
 from zoo.errors import ConfigError, DataError
 from zoo.point3d import data
 from zoo.point3d.data import balanced, folder_clouds, open_clouds, read_shape
 from zoo.point3d.recipes import SHAPES
-from zoo.registry import get_domain, get_recipe
 
 BOX = trimesh.creation.box((2.0, 1.0, 0.5))
 

@@ -16,7 +16,7 @@ from zoo.point3d.evaluate import Evaluator, plain
 from zoo.point3d.judge import PACKAGED, Judge, load_judge
 from zoo.point3d.metrics import chamfer, compare_sets, distances, earth_mover, interval, spacing, thickness, trees
 from zoo.point3d.recipes import SHAPES
-from zoo.training import native_bf16
+from zoo.training.trainer import native_bf16
 
 rng = np.random.default_rng(0)
 
@@ -137,7 +137,7 @@ def test_the_judge_knows_its_shapes_in_any_order_of_points(judge, shapes_file, t
     assert train_point_judge.accuracy(judge, open_clouds(shapes_file, "test"))["value"] > 0.9
     x, _ = train_point_judge.stacked(open_clouds(shapes_file, "test"))
     torch.testing.assert_close(judge.features(x)[1], judge.features(x[:, torch.randperm(256)])[1])
-    zoo.judge.save_judge(judge, tmp_path, {"a": 1})
+    zoo.evaluation.judge.save_judge(judge, tmp_path, {"a": 1})
     again = load_judge(tmp_path)
     assert again.card == {"a": 1} and torch.equal(again.features(x)[1], judge.features(x)[1])
     with pytest.raises(ShapeError, match="points, 3"):

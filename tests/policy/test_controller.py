@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.core import rng as seeds
+from zoo.core import seeds
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.policy.data import PUSHT, Episodes
 from zoo.policy.envs import TASKS, Episode, _picture, rollout, save_video

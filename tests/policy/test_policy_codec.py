@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import zoo
-import zoo.registry
+import zoo.contract.registry
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.policy.actions import Actions
 from zoo.policy.codec import PolicyCodec
@@ -108,9 +108,9 @@ def test_a_recipe_adapts_to_other_robots():
     rng = np.random.default_rng(0)
     robot = Robot(("p", "q", "r"), ("x",), "volt", 50.0)
     data = Episodes(rng.normal(size=(60, 3)), rng.normal(size=(60, 1)), np.array([30, 60]), robot)
-    recipe = zoo.registry.get_recipe("policy/pusht-keypoints")
-    adapted = zoo.registry.get_domain("policy").adapt(recipe, data)
+    recipe = zoo.contract.registry.get_recipe("policy/pusht-keypoints")
+    adapted = zoo.contract.registry.get_domain("policy").adapt(recipe, data)
     assert adapted.codec["unit"] == "volt" and adapted.codec["keys"] == [] and adapted.arrays["observation"].shape == (2, 3)
-    model = zoo.registry.get_domain("policy").model(adapted)
+    model = zoo.contract.registry.get_domain("policy").model(adapted)
     model.codec.fit(data)
     assert model.sample(2, observation=data[0][1]["observation"], steps=2, progress=False).tensor.shape == (2, 16, 1)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from chains import chain, mirrored
 
-from zoo.core import rng as seeds
-from zoo.core.rigid import rmsd
+from zoo.core import seeds
 from zoo.core.schedule import EDMSchedule, Level
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import MOTIF, SCALE, BackboneCodec
 from zoo.protein.data import Chains
+from zoo.protein.rigid import rmsd
 
 
 def test_lengths_are_drawn_as_the_data_have_them(helix):

@@ -2,10 +2,10 @@ import pytest
 import torch
 from chains import chain
 
-from zoo.core import rng as seeds
-from zoo.core.rigid import smooth
+from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
 from zoo.protein.denoiser import STEP, BackboneNet
+from zoo.protein.rigid import smooth
 
 MIRROR = torch.tensor([1.0, 1.0, -1.0])
 

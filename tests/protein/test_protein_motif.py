@@ -3,12 +3,12 @@ import pytest
 import torch
 
 import zoo
-from zoo.core import rng as seeds
-from zoo.core.rigid import rmsd
+from zoo.core import seeds
 from zoo.core.samplers import SAMPLERS
 from zoo.errors import ConfigError, ShapeError
 from zoo.protein.backbone import Backbone
 from zoo.protein.geometry import LENGTHS
+from zoo.protein.rigid import rmsd
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from zoo.audio.waveform import Waveform
-from zoo.core import rng as seeds
-from zoo.domain import Codec, Dataset
+from zoo.contract.domain import Codec, Dataset
+from zoo.core import seeds
 from zoo.errors import ConfigError, DataError, ShapeError
 
 PEAK = 0.9  # of every encoded clip

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.audio.waveform import Waveform, need
-from zoo.domain import Dataset
+from zoo.contract.domain import Dataset
+from zoo.data.folder import Folder
+from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import ConfigError, DataError, one_of
-from zoo.folder import Folder
-from zoo.hub_data import Part, Table, open_rows, table_options
-from zoo.store import write_atomic
+from zoo.files import write_atomic
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SPLITS = ("train", "validation", "test")
@@ -222,7 +222,7 @@ class _AtRate:
 
 
 class AudioFolder(_AtRate, Folder):
-    """All recordings (WAV, FLAC, OGG, MP3) below a folder, see `zoo.folder.Folder`.
+    """All recordings (WAV, FLAC, OGG, MP3) below a folder, see `zoo.data.folder.Folder`.
 
     Args:
         speaker: regular expression with a group `speaker`, searched in each file's path below the folder, e.g.
@@ -249,7 +249,7 @@ class AudioFolder(_AtRate, Folder):
 
 
 class TableClips(_AtRate, Table):
-    """Recordings of a Hub dataset or of Parquet files, see `zoo.hub_data.open_rows`; labels where it has a column of them."""
+    """Recordings of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them."""
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
         data, name, cond = self.item(i, "audio")
@@ -284,7 +284,7 @@ def open_audio(
         source: a path; "hub:owner/name[@revision]"; or "fsdd", where nothing of that name exists: the public data,
             fetched once into $ZOO_CACHE (~/.cache/zoo).
         speaker, skip_unreadable: of a folder, see `AudioFolder`.
-        audio_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.hub_data.open_rows`.
+        audio_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.data.table.open_rows`.
     """
     if split not in SPLITS:
         raise one_of("split", split, SPLITS)

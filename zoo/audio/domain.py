@@ -10,11 +10,11 @@ from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
-from zoo.domain import Dataset, Domain, Samples
-from zoo.evaluation import Evaluator
-from zoo.model import Model
+from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.recipe import Condition, Recipe
+from zoo.evaluation.judged import Evaluator
+from zoo.model.model import Model
 from zoo.nets.grid import GridTransformer, GridUNet
-from zoo.recipe import Condition, Recipe
 
 #: clips on one picture; more would be too small to see
 SHOWN = 48

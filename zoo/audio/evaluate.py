@@ -15,8 +15,8 @@ from zoo.audio.judge import load_judge
 from zoo.audio.metrics import Evaluator
 from zoo.audio.recipes import DIGITS, RECIPES, WORDS
 from zoo.errors import ConfigError, DataError
-from zoo.evaluation import real_data, sample_timed
-from zoo.model import Model
+from zoo.evaluation.judged import real_data, sample_timed
+from zoo.model.model import Model
 
 #: class names -> (judge of labels, judge of voices or none, file of real data, what to type)
 KNOWN: dict[tuple[str, ...], tuple[str, str | None, str, str]] = {

@@ -1,4 +1,4 @@
-"""The judges of clips: small classifiers of digits, words and speakers (see `zoo.judge`)."""
+"""The judges of clips: small classifiers of digits, words and speakers (see `zoo.evaluation.judge`)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo import judge as judges
 from zoo.audio.codec import transforms
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.evaluation import judge as judges
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints" / "audio"
 #: what a front end's log-mel levels are about: mean and spread of ln(power / the clip's maximum + FLOOR)
@@ -85,6 +85,6 @@ class Judge(judges.Judge):
 
 
 def load_judge(name: str | Path, device: str | torch.device | None = None) -> Judge:
-    """A packaged judge ("digits-judge", "speaker-judge", "words-judge") or a folder; errors as `zoo.judge.load_judge`."""
+    """A packaged judge ("digits-judge", "speaker-judge", "words-judge") or a folder; errors as `zoo.evaluation.judge.load_judge`."""
     folder = CHECKPOINTS / name if isinstance(name, str) else name
     return judges.load_judge(Judge, folder, device)

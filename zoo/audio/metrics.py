@@ -1,4 +1,4 @@
-"""How good generated clips are (see `zoo.evaluation`).
+"""How good generated clips are (see `zoo.evaluation.judged`).
 
 Everything is measured on what a saved 16-bit file holds, and every real clip goes through the codec first, as samples
 do: what the codec costs shows beside the accuracy, in the one of raw clips.
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import evaluation
 from zoo.audio.codec import PEAK, transforms
 from zoo.audio.judge import Judge
 from zoo.errors import DataError
+from zoo.evaluation import judged
 
 #: a voice counts as present from this share of the clips on
 PRESENT = 0.02
@@ -38,14 +38,14 @@ def quantise(clips: Tensor) -> Tensor:
     return (clips.detach().float() * 32768).round().clamp(-32768, 32767) / 32768
 
 
-class Evaluator(evaluation.Evaluator):
+class Evaluator(judged.Evaluator):
     """Clips (n, L) in [-1, 1]; copies are looked for among coarse spectrograms around the middle of the sound.
 
     Its own metrics: `diversity`, the mean distance of two clips in the judge's features, relative to the reference's;
     with a speaker judge `voices`, how many of its voices it hears in at least 2 % of the clips.
 
     Args:
-        judge, reference, train, split, seed: as for `zoo.evaluation.Evaluator`; the real clips went through the codec.
+        judge, reference, train, split, seed: as for `zoo.evaluation.judged.Evaluator`; the real clips went through the codec.
         raw: the reference's clips (N, L) without the codec.
         speakers: a judge of voices, where the data has few.
     """
@@ -64,7 +64,7 @@ class Evaluator(evaluation.Evaluator):
         seed: int = 0,
     ) -> None:
         self.speakers = speakers
-        self.better = evaluation.Evaluator.better | {"diversity": "near 1"}
+        self.better = judged.Evaluator.better | {"diversity": "near 1"}
         if speakers is not None:
             self.better["voices"] = "higher"
         step = judge.sample_rate * STEP_MS // 1000  # powers come every quarter of one, for `points`
@@ -108,7 +108,7 @@ class Evaluator(evaluation.Evaluator):
         return self.speakers.features(x)[1].argmax(1).bincount(minlength=len(self.speakers.class_names))
 
     def evaluate(self, samples: Tensor, labels: Tensor) -> dict[str, Any]:
-        """As `zoo.evaluation.Evaluator.evaluate`.
+        """As `zoo.evaluation.judged.Evaluator.evaluate`.
 
         Further keys: "confusion" with the counts {asked: {heard: n}}; with a speaker judge "voices" with {voice: {"heard",
         "ceiling"}}, the shares of clips and of reference clips; metrics["accuracy"] has "raw", of real clips without codec.

@@ -20,7 +20,7 @@ FURTHER = 2.0
 
 
 class Denoiser(Protocol):
-    """Any net: x_t (B,*S), t (B,), cond {name: (B,...)} -> a prediction shaped like x_t. See `zoo.domain.Denoiser`."""
+    """Any net: x_t (B,*S), t (B,), cond {name: (B,...)} -> a prediction shaped like x_t. See `zoo.contract.domain.Denoiser`."""
 
     def __call__(
         self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None

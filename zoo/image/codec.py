@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from zoo.domain import Codec
+from zoo.contract.domain import Codec
 from zoo.errors import ConfigError, DataError, ShapeError
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from zoo.domain import Dataset
+from zoo.contract.domain import Dataset
+from zoo.data.folder import Folder
+from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
-from zoo.folder import Folder
-from zoo.hub_data import Part, Table, open_rows, table_options
 from zoo.image.recipes import FASHION
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -91,7 +91,7 @@ FASHION_FILES = {
 
 def download_fashion_mnist(folder: str | Path, home: str | None = None) -> Path:
     """Fetch the four files into `folder`, each checked by hash before it gets its name. Whole ones are not fetched again."""
-    from zoo.store import write_atomic
+    from zoo.files import write_atomic
 
     folder, home = Path(folder), home or FASHION_HOME
     for name, digest in FASHION_FILES.items():
@@ -121,7 +121,7 @@ def read_picture(source: Path | io.BytesIO, name: str) -> Image.Image:
 
 
 class TableImages(Table):
-    """Pictures of a Hub dataset or of Parquet files, see `zoo.hub_data.open_rows`; labels where it has a column of them."""
+    """Pictures of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them."""
 
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
         data, name, cond = self.item(i, "image")
@@ -129,7 +129,7 @@ class TableImages(Table):
 
 
 class ImageFolder(Folder):
-    """All pictures below a folder, see `zoo.folder.Folder`."""
+    """All pictures below a folder, see `zoo.data.folder.Folder`."""
 
     def __init__(self, folder: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> None:
         super().__init__(folder, split, SUFFIXES, "picture", self.open, skip_unreadable)
@@ -158,7 +158,7 @@ def open_images(
         source: a path; "hub:owner/name[@revision]"; or "fashion-mnist", where nothing of that name exists: the public
             data, fetched once into $ZOO_CACHE (~/.cache/zoo).
         skip_unreadable: of a folder: leave unreadable files out.
-        image_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.hub_data.open_rows`.
+        image_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.data.table.open_rows`.
     """
     if split not in ("train", "validation", "test"):
         raise one_of("split", split, ("train", "validation", "test"))

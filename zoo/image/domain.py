@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from zoo.domain import Dataset, Domain, Samples
+from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.recipe import Recipe
 from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
 from zoo.image.recipes import RECIPES
-from zoo.model import Model
+from zoo.model.model import Model
 from zoo.nets.grid import GridTransformer, GridUNet
-from zoo.recipe import Recipe
 
 
 class ImageDomain(Domain):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from zoo.errors import ConfigError, DataError
-from zoo.evaluation import real_data, sample_timed
+from zoo.evaluation.judged import real_data, sample_timed
 from zoo.image.data import ArrayImages, open_images
 from zoo.image.judge import load_judge
 from zoo.image.metrics import Evaluator
-from zoo.model import Model
+from zoo.model.model import Model
 
 
 def pictures_and_labels(source: str | Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:

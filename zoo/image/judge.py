@@ -1,4 +1,4 @@
-"""The judge of pictures: a small Fashion-MNIST classifier (see `zoo.judge`)."""
+"""The judge of pictures: a small Fashion-MNIST classifier (see `zoo.evaluation.judge`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zoo import judge as judges
 from zoo.errors import DataError, ShapeError
+from zoo.evaluation import judge as judges
 
 #: shape of one picture: channels, height, width
 SHAPE = (1, 28, 28)
@@ -65,5 +65,5 @@ class Judge(judges.Judge):
 
 
 def load_judge(folder: str | Path = PACKAGED, device: str | torch.device | None = None) -> Judge:
-    """The packaged judge, or one written by `zoo.judge.save_judge` into `folder`; errors as `zoo.judge.load_judge`."""
+    """The packaged judge, or one written by `zoo.evaluation.judge.save_judge` into `folder`; errors as `zoo.evaluation.judge.load_judge`."""
     return judges.load_judge(Judge, folder, device)

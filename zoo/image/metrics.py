@@ -1,4 +1,4 @@
-"""How good generated Fashion-MNIST pictures are (see `zoo.evaluation`).
+"""How good generated Fashion-MNIST pictures are (see `zoo.evaluation.judged`).
 
 Everything is measured on the pictures that a PNG would hold: samples are clamped to [-1, 1] and rounded to
 256 levels first.
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import evaluation
 from zoo.errors import DataError
+from zoo.evaluation import judged
 
 
 def quantise(pictures: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def quantise(pictures: Tensor) -> Tensor:
     return ((pictures.detach().float() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
 
 
-class Evaluator(evaluation.Evaluator):
+class Evaluator(judged.Evaluator):
     """Pictures (n, 1, 28, 28) in [-1, 1]; copies are looked for among the pixels.
 
     Its own metric is pixel_deviation: the standard deviation over pictures, averaged over pixels, divided by the
@@ -42,7 +42,7 @@ class Evaluator(evaluation.Evaluator):
     """
 
     noun = "pictures"
-    better = evaluation.Evaluator.better | {"pixel_deviation": "near 1"}
+    better = judged.Evaluator.better | {"pixel_deviation": "near 1"}
 
     def prepare(self, x: Tensor) -> Tensor:
         return quantise(x)

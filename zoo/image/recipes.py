@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.recipe import Condition, DiffusionPart, Discrete, Recipe, Sampling, Training
+from zoo.contract.recipe import Condition, DiffusionPart, Discrete, Recipe, Sampling, Training
 
 FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",

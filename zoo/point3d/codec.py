@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.domain import Batch, Codec, Dataset
+from zoo.contract.domain import Batch, Codec, Dataset
 from zoo.errors import ConfigError, DataError
 from zoo.point3d.cloud import PointCloud
 

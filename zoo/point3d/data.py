@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zoo.domain import Dataset
+from zoo.contract.domain import Dataset
+from zoo.data.folder import HELD_OUT, Folder
 from zoo.errors import DataError, ZooError, one_of
-from zoo.folder import HELD_OUT, Folder
 from zoo.point3d.cloud import PointCloud, need
 
 SPLITS = ("train", "validation", "test")
@@ -141,7 +141,7 @@ def _geometry(path: Path, points: int) -> NDArray[Any]:
 
 
 class ShapeFolder(Folder):
-    """All meshes and clouds below a folder, see `zoo.folder.Folder`; kept in `clouds` by path once they are read."""
+    """All meshes and clouds below a folder, see `zoo.data.folder.Folder`; kept in `clouds` by path once they are read."""
 
     def __init__(self, folder: str | Path, split: str, skip_unreadable: bool) -> None:
         self.clouds: dict[Path, PointCloud] = {}

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, ShapeError
 from zoo.nets.blocks import zero
 from zoo.nets.grid import Conditioning
-from zoo.nets.latents import LatentNet
+from zoo.point3d.latents import LatentNet
 
 
 class PointLatents(nn.Module):
     """x_t (B,N,3) with labels -> (B,N,3), for any N.
 
     Args:
-        shape, classes: see `zoo.domain.Domain.denoiser`.
+        shape, classes: see `zoo.contract.domain.Domain.denoiser`.
         dim: channels of a point.
         octaves: each coordinate comes with the sines and cosines of so many wavelengths, 8 and every half of it
             (Mildenhall et al. 2020, Eq. 4).
-        **options: those of `zoo.nets.latents.LatentNet`.
+        **options: those of `zoo.point3d.latents.LatentNet`.
     """
 
     frequencies: Tensor

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from zoo.domain import Dataset, Domain, Samples
+from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.recipe import Recipe
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.model import Model
+from zoo.model.model import Model
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
 from zoo.point3d.data import open_clouds
 from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
-from zoo.recipe import Recipe
 
 #: who made the packaged models' training shapes (benchmarks/point_attribution.py)
 ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
@@ -34,7 +34,7 @@ class PointModel(Model):
 
         Args:
             known: a PointCloud in the model's frame (a unit sphere, y up), or encoded points (N, 3).
-            where: as for `zoo.model.Model.inpaint`; `keep` says the same in one word a point.
+            where: as for `zoo.model.model.Model.inpaint`; `keep` says the same in one word a point.
             keep: (N,) bool, True for points to keep; default: all of them, so that only further ones are made.
             n_points: points of each sample, at least N; default: N, or with nothing to remake the usual number.
             n, **arguments: as for `sample`.

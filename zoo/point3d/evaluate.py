@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo.core.metrics import wilson_interval
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.evaluation import real_data, sample_timed
-from zoo.model import Model
+from zoo.evaluation.distances import wilson_interval
+from zoo.evaluation.judged import real_data, sample_timed
+from zoo.model.model import Model
 from zoo.point3d.data import FURNITURE, Clouds, open_clouds
 from zoo.point3d.judge import Judge, load_judge
 from zoo.point3d.metrics import chamfer, compare_sets, distances, earth_mover, interval, spacing, thickness, trees

@@ -1,4 +1,4 @@
-"""The judge of clouds: a small PointNet (see `zoo.judge`)."""
+"""The judge of clouds: a small PointNet (see `zoo.evaluation.judge`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zoo import judge as judges
 from zoo.errors import DataError, ShapeError
+from zoo.evaluation import judge as judges
 
 #: the judge that comes with zoo
 PACKAGED = Path(__file__).parent.parent / "checkpoints" / "point3d" / "shapes-judge"
@@ -58,5 +58,5 @@ class Judge(judges.Judge):
 
 
 def load_judge(folder: str | Path = PACKAGED, device: str | torch.device | None = None) -> Judge:
-    """The packaged judge or one in a folder; errors as `zoo.judge.load_judge`."""
+    """The packaged judge or one in a folder; errors as `zoo.evaluation.judge.load_judge`."""
     return judges.load_judge(Judge, folder, device)

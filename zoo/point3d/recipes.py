@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.recipe import EDM, Condition, DiffusionPart, Recipe, Sampling, Training
+from zoo.contract.recipe import EDM, Condition, DiffusionPart, Recipe, Sampling, Training
 
 SHAPES = ("bed", "cabinet", "car", "chair", "fish", "lamp", "ship", "sofa", "spacecraft", "table", "tree", "vase")
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.domain import Batch, Codec, Dataset
+from zoo.contract.domain import Batch, Codec, Dataset
 from zoo.errors import CheckpointError, ConfigError, ShapeError
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.core import rng as seeds
+from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
-from zoo.model import Model
-from zoo.plan import make_plan
+from zoo.model.model import Model
+from zoo.model.plan import make_plan
 from zoo.policy.codec import PolicyCodec
 
 

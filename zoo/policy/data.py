@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.domain import Dataset
+from zoo.contract.domain import Dataset
 from zoo.errors import DataError, one_of
 from zoo.extras import need
 

@@ -7,17 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.domain import Dataset, Domain, Samples
+from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.recipe import ArrayCondition, Recipe
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, open_episodes
 from zoo.policy.denoiser import PolicyUNet
 from zoo.policy.recipes import RECIPES
-from zoo.recipe import ArrayCondition, Recipe
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.model.model import Model
 
 
 class PolicyDomain(Domain):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.core.metrics import wilson_interval
 from zoo.errors import ConfigError
+from zoo.evaluation.distances import wilson_interval
 from zoo.policy.controller import Controller, Policy
 from zoo.policy.envs import Episode, Task, get_task, rollout, save_video
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.recipe import ArrayCondition, DiffusionPart, Discrete, Recipe, Sampling, Training
+from zoo.contract.recipe import ArrayCondition, DiffusionPart, Discrete, Recipe, Sampling, Training
 
 _corners = tuple(f"corner_{i}_{axis}" for i in range(8) for axis in "xy")
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.core.rigid import distance, lay, put, random_rotation, smooth_lddt
-from zoo.domain import Batch, Codec, Dataset
+from zoo.contract.domain import Batch, Codec, Dataset
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
+from zoo.protein.rigid import distance, lay, put, random_rotation, smooth_lddt
 
 if TYPE_CHECKING:
     from zoo.core.guidance import Known

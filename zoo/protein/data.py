@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.domain import Dataset
+from zoo.contract.domain import Dataset
+from zoo.data.folder import Folder
 from zoo.errors import ConfigError, DataError, one_of
-from zoo.folder import Folder
 from zoo.protein.backbone import Backbone, need
 
 SPLITS = ("train", "validation", "test")

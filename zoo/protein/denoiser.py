@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.core.rigid import smooth
 from zoo.errors import ConfigError, ShapeError
 from zoo.nets.blocks import TimeEmbedding, check_mask, modulate, zero
-from zoo.nets.pairs import PairBias, PairBlock, windows
 from zoo.protein.codec import SCALE
 from zoo.protein.geometry import frames, torsions
+from zoo.protein.pairs import PairBias, PairBlock, windows
+from zoo.protein.rigid import smooth
 
 #: residues on each side whose atoms a token sees, and the 3 (2 REACH + 1) atoms' typical distance in one coordinate
 REACH = 2
@@ -139,7 +139,7 @@ class BackboneNet(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """As `zoo.domain.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none.
+        """As `zoo.contract.domain.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none.
 
         cond["known"] (B,N,3,3) bool marks the atoms of it that are given; a residue is known where all of it is.
         """

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.domain import Dataset, Domain, Samples
+from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.recipe import Recipe
 from zoo.figure import grid, to_picture
-from zoo.model import Model
+from zoo.model.model import Model
 from zoo.protein.codec import BackboneCodec
 from zoo.protein.data import open_chains
 from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluate_model, evaluator
 from zoo.protein.motif import BackboneModel
 from zoo.protein.recipes import RECIPES
-from zoo.recipe import Recipe
 
 #: chains on one picture
 SHOWN = 40

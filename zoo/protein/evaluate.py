@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from zoo.core.metrics import jensen_shannon, wilson_interval
-from zoo.core.rigid import rmsd
-from zoo.evaluation import real_data, sample_timed
-from zoo.model import Model
+from zoo.evaluation.distances import jensen_shannon, wilson_interval
+from zoo.evaluation.judged import real_data, sample_timed
+from zoo.model.model import Model
 from zoo.protein.data import CHAINS_FILE, open_chains
 from zoo.protein.metrics import FRAGMENT, MEASURES, glued, ramachandran, table, tm_score
+from zoo.protein.rigid import rmsd
 
 Chain = NDArray[Any]
 #: metric -> which way is good

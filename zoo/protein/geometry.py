@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.core.rigid import dihedral, extend, hold, unit
+from zoo.protein.rigid import dihedral, extend, hold, unit
 
 #: C=O and the angle CA-C-O (Engh & Huber 1991)
 C_O, CA_C_O = 1.231, math.radians(120.4)
@@ -127,7 +127,7 @@ IDEAL = {
 
 
 def idealise(x: Tensor, rounds: int = 500) -> Tensor:
-    """x (N, 3, 3) with ideal bond lengths and angles, by small moves, see `zoo.core.rigid.hold`.
+    """x (N, 3, 3) with ideal bond lengths and angles, by small moves, see `zoo.protein.rigid.hold`.
 
     Errors above about 0.2 angstrom are not to be mended so: what comes out may have lost its strands.
     """

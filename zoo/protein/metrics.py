@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.core.rigid import dihedral
 from zoo.errors import DataError
 from zoo.extras import need
 from zoo.protein.geometry import ANGLES, LENGTHS, build, secondary_structure, torsions
+from zoo.protein.rigid import dihedral
 
 #: measure of one chain -> which way is good in the mean
 MEASURES = {

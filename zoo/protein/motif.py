@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.rigid import lay
-from zoo.domain import Samples
+from zoo.contract.domain import Samples
 from zoo.errors import ConfigError
-from zoo.model import Model
-from zoo.plan import make_plan
+from zoo.model.model import Model
+from zoo.model.plan import make_plan
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import FOLLOW
 from zoo.protein.data import read_motif
+from zoo.protein.rigid import lay
 
 
 class BackboneModel(Model):

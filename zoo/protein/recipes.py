@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.recipe import EDM, DiffusionPart, Recipe, Sampling, Training
+from zoo.contract.recipe import EDM, DiffusionPart, Recipe, Sampling, Training
 
 _backbone = Recipe(
     name="backbone-ddpm",

@@ -1,0 +1,1 @@
+"""What a plug-in sees: domain, codec, dataset, samples, conditions, recipe, and the registry of names."""

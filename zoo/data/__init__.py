@@ -1,0 +1,1 @@
+"""Where training data comes from: folders of files, tables of rows, archives of arrays, the cache."""

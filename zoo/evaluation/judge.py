@@ -1,0 +1,131 @@
+"""Judges: small classifiers whose labels and features measure generated samples, one or more a domain.
+
+A judge plays the part that Inception-v3 plays in Heusel et al. 2017 (arXiv:1706.08500): its label tells whether a sample
+shows what was asked for, and its penultimate features are the space of the Frechet distance, KID, precision and recall.
+Numbers measured in the features of two different judges cannot be compared, so the weights are shipped with zoo.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import CheckpointError, ConfigError
+from zoo.files import dump_json, load_strict, load_tensors, save_tensors, write_atomic
+
+WEIGHTS, CARD = "judge.safetensors", "judge.json"
+FORMAT_VERSION = 1
+
+J = TypeVar("J", bound="Judge")
+
+
+class Judge(nn.Module):
+    """A classifier of encoded samples. A domain's judge sets the layers, `classifier`, `check` and `embed`.
+
+    Attributes:
+        widths: channels of its three stages, the last of which gives the features.
+        class_names: names of the classes, in the order of the labels.
+        dropout: on the features, in training only.
+        card: JSON-ready numbers of its training; filled by `load_judge`.
+
+    Raises:
+        ConfigError: not three widths, fewer than two classes, or a dropout outside [0, 1).
+    """
+
+    classifier: nn.Module
+
+    def __init__(self, widths: tuple[int, ...], class_names: tuple[str, ...], dropout: float = 0.2) -> None:
+        super().__init__()
+        if len(widths) != 3 or min(widths) < 1:
+            raise ConfigError(f"a judge has three positive widths, got {tuple(widths)}")
+        if len(class_names) < 2 or not 0 <= dropout < 1:
+            raise ConfigError(f"a judge needs two classes or more and dropout in [0, 1), got {len(class_names)}, {dropout}")
+        self.widths, self.class_names, self.dropout = tuple(widths), tuple(class_names), dropout
+        self.card: dict[str, Any] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this net: `type(judge)(**judge.config)`; more where a judge takes more."""
+        return {"widths": list(self.widths), "class_names": list(self.class_names), "dropout": self.dropout}
+
+    @property
+    def width(self) -> int:
+        """How many features there are."""
+        return self.widths[-1]
+
+    def check(self, x: Tensor) -> None:
+        """Refuse what is no batch of samples: ShapeError for the shape, DataError for the dtype."""
+        raise NotImplementedError
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Penultimate features (B, width) of samples (B, ...), with gradients, in the current mode; errors as `check`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of samples (B, ...). Errors as in `check`."""
+        logits: Tensor = self.classifier(nn.functional.dropout(self.embed(x), self.dropout, self.training))
+        return logits
+
+    @torch.no_grad()
+    def features(self, x: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+        """Features (N, width) and logits (N, classes) on the CPU, in evaluation mode and in chunks of `batch_size`.
+
+        Args:
+            x: samples (N, ...), any number of them.
+
+        Raises:
+            ShapeError, DataError: as in `check`.
+        """
+        from tqdm import tqdm
+
+        self.check(x)
+        device, was_training, feats, logits = next(self.parameters()).device, self.training, [], []
+        self.eval()
+        try:
+            for chunk in tqdm(torch.split(x, batch_size), "judge", delay=2, leave=False):
+                h = self.embed(chunk.float().to(device))
+                feats.append(h.cpu())
+                logits.append(self.classifier(h).cpu())
+        finally:
+            self.train(was_training)
+        return torch.cat(feats), torch.cat(logits)
+
+
+def save_judge(judge: Judge, folder: str | Path, card: dict[str, Any]) -> None:
+    """Write `judge.safetensors` and `judge.json` into a folder (made if missing); `card` is kept beside the weights."""
+    folder = Path(folder)
+    save_tensors(folder / WEIGHTS, judge.state_dict())
+    meta = {"format_version": FORMAT_VERSION, "config": judge.config, "card": card}
+    write_atomic(folder / CARD, dump_json(meta))
+
+
+def load_judge(kind: type[J], folder: str | Path, device: str | torch.device | None = None) -> J:
+    """A judge in evaluation mode with frozen weights; its measured numbers are in `.card`.
+
+    Args:
+        kind: the domain's judge class.
+        folder: a folder written by `save_judge`.
+        device: where the weights go; default the CPU.
+
+    Raises:
+        CheckpointError: a missing, damaged, foreign or newer folder. The message names file and key.
+    """
+    folder = Path(folder)
+    try:
+        meta = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        version, config, card = meta["format_version"], meta["config"], meta["card"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise CheckpointError(f"no readable judge in {folder}: {type(e).__name__}: {e}") from e
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{folder / CARD} has format {version}, this zoo reads {FORMAT_VERSION}; update zoo")
+    try:
+        judge = kind(**config)
+    except (ConfigError, TypeError) as e:
+        raise CheckpointError(f"{folder / CARD} does not describe a judge: {e}") from e
+    load_strict(judge, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    judge.card = card
+    return judge.eval().requires_grad_(False).to(device or "cpu")

@@ -1,0 +1,333 @@
+"""How good generated samples are, for every domain with a judge: each number beside the same one for real data
+(ceiling) and for a trivial baseline (floor).
+
+A domain's own evaluator subclasses `Evaluator` with what only it knows: how a saved file rounds a sample, where copies
+are looked for, further metrics.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.core.guidance import Guidance
+from zoo.errors import DataError, ShapeError
+from zoo.evaluation.distances import (
+    NEIGHBOURS,
+    frechet_distance,
+    kernel_distance,
+    nearest_distances,
+    neighbour_radii,
+    precision_recall,
+    wilson_interval,
+)
+from zoo.evaluation.judge import Judge
+
+if TYPE_CHECKING:
+    from zoo.contract.domain import Samples
+    from zoo.model.model import Model
+
+#: a sample nearer to a training sample than this share of real held-out samples counts as a copy
+COPY_SHARE = 0.01
+#: held-out samples that set the copy distance
+COPY_ROWS = 5000
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
+#: real training subsets that the ceiling of the Frechet distance averages over: one alone can be off by half
+CEILING_SUBSETS = 5
+
+
+class Evaluator:
+    """Measures sets of samples against one reference; what depends on real data alone is computed once and kept.
+
+    Args:
+        judge: gives labels and features.
+        reference: real held-out samples (N, *S) and labels (N,) int64.
+        train: the samples (M, *S) that the generator was trained on.
+        split: what the reference is, for the protocol: "test" for a report, "validation" for every choice.
+        seed: of the random subsets and of the noise.
+
+    Raises:
+        ShapeError: samples or labels of the wrong shape.
+        DataError: samples that are not finite floats, or labels that the judge does not know.
+    """
+
+    #: the domain's word for samples, for the protocol
+    noun = "samples"
+    #: metric -> which way is good
+    better: dict[str, str] = {
+        "accuracy": "higher",
+        "frechet": "lower",
+        "kid": "lower",
+        "precision": "higher",
+        "recall": "higher",
+        "copy_rate": "lower",
+        "nearest_copy": "higher",
+    }
+
+    def __init__(
+        self, judge: Judge, reference: tuple[Tensor, Tensor], train: Tensor, *, split: str = "test", seed: int = 0
+    ) -> None:
+        self.judge, self.split, self.seed = judge, split, seed
+        self.reference, self.labels = self._checked(*reference)
+        judge.check(train)
+        self.train = self.prepare(train)
+        # kept per size; a cache on the method itself would keep the evaluator alive for ever
+        self.ceiling, self.floor = cache(self._ceiling), cache(self._floor)
+
+    # ---------------------------------------------------------------- what a domain knows
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Samples as a saved file holds them, float32 (n, *S); a DataError for what is not finite."""
+        return x
+
+    def points(self, x: Tensor) -> Tensor:
+        """Samples (n, *S) as vectors (n, D) whose Euclidean distance tells a copy."""
+        return x.flatten(1)
+
+    def noise(self, n: int, generator: torch.Generator) -> Tensor:
+        """The trivial baseline: n prepared samples (n, *S)."""
+        raise NotImplementedError
+
+    def extra(self, x: Tensor, features: Tensor) -> dict[str, float]:
+        """Further metrics of samples (n, *S), named as in `better`; the same call makes their ceiling and floor."""
+        return {}
+
+    def protocol(self, n: int) -> dict[str, Any]:
+        """Further lines of the protocol."""
+        return {}
+
+    # ---------------------------------------------------------------- measuring
+
+    def evaluate(self, samples: Tensor, labels: Tensor) -> dict[str, Any]:
+        """All metrics of generated samples with ceiling, floor, protocol and the accuracy of each class.
+
+        Args:
+            samples: (n, *S) float.
+            labels: (n,) int64, what each sample was asked to be.
+
+        Returns:
+            JSON-ready {"metrics": {name: {"value", "ceiling", "floor", "better"}}, "per_class": {class: {"n",
+            "accuracy", "interval", "ceiling"}}, "protocol": {...}}. Accuracy and copy_rate also have an
+            "interval" (95 %), kid a "std" over its subsets, frechet a "ceiling_range".
+
+        Raises:
+            ShapeError: samples or labels of the wrong shape, or too few samples (more than 3 are needed).
+            DataError: samples that are not finite floats, or labels that the judge does not know.
+            ZooError: torchmetrics is not installed.
+        """
+        start = time.perf_counter()
+        samples, labels = self._checked(samples, labels)
+        n, features, right = len(labels), *self._judged(samples, labels)
+        own = self.compare(samples, features) | self._copies(samples)
+        own["accuracy"] = right.double().mean().item()
+        ceiling, floor = self.ceiling(n), self.floor(n)
+        metrics: dict[str, dict[str, Any]] = {
+            name: {"value": own[name], "ceiling": ceiling[name], "floor": floor[name], "better": better}
+            for name, better in self.better.items()
+        }
+        metrics["accuracy"]["interval"] = list(wilson_interval(int(right.sum()), n))
+        metrics["copy_rate"]["interval"] = list(wilson_interval(round(own["copy_rate"] * n), n))
+        metrics["kid"]["std"] = own["kid_std"]
+        metrics["frechet"]["ceiling_range"] = [ceiling["frechet_low"], ceiling["frechet_high"]]
+        protocol = self._protocol(n) | {"seconds": round(time.perf_counter() - start, 1)}
+        return {"metrics": metrics, "per_class": self._per_class(labels, right), "protocol": protocol}
+
+    def compare(self, samples: Tensor, features: Tensor | None = None) -> dict[str, float]:
+        """Distances between any set of samples and the reference; needs no labels.
+
+        Args:
+            samples: (n, *S) float.
+            features: those of the prepared samples, where they are known already.
+
+        Returns:
+            frechet, kid, kid_std, precision, recall and the domain's `extra` metrics.
+
+        Raises:
+            As `evaluate`.
+        """
+        samples = self.prepare(samples)
+        features = self.judge.features(samples)[0] if features is None else features
+        real, radii = self._reference_features, self._reference_radii
+        shares = precision_recall(features, real, real_radii=radii)
+        size = min(KID_SUBSET_SIZE, len(features), len(real))
+        kid = kernel_distance(features, real, subsets=KID_SUBSETS, subset_size=size, seed=self.seed)
+        return {
+            "frechet": frechet_distance(features, real),
+            "kid": kid.mean,
+            "kid_std": kid.std,
+            "precision": shares.precision,
+            "recall": shares.recall,
+        } | self.extra(samples, features)
+
+    def _ceiling(self, n: int) -> dict[str, float]:
+        """The best to ask for: real training samples; for accuracy and copying, held-out ones."""
+        subsets = torch.split(self.train[self._draw(len(self.train), n * self._ceiling_subsets(n))], n)
+        features = [self.judge.features(subset)[0] for subset in subsets]
+        frechet = [frechet_distance(f, self._reference_features) for f in features]
+        distance = self._held_out_distances
+        return self.compare(subsets[0], features[0]) | {
+            "frechet": sum(frechet) / len(frechet),
+            "frechet_low": min(frechet),
+            "frechet_high": max(frechet),
+            "accuracy": self._reference_right.double().mean().item(),
+            "copy_rate": (distance < self.copy_distance).double().mean().item(),
+            "nearest_copy": distance.min().item(),
+        }
+
+    def _ceiling_subsets(self, n: int) -> int:
+        """How many different subsets of n training samples there are, up to CEILING_SUBSETS."""
+        return max(1, min(CEILING_SUBSETS, len(self.train) // n))
+
+    def _floor(self, n: int) -> dict[str, float]:
+        """Trivial baselines: noise with the classes in turn; for copying, training samples."""
+        noise = self.noise(n, torch.Generator().manual_seed(self.seed))
+        features, right = self._judged(noise, torch.arange(n) % len(self.judge.class_names))
+        copies = self._copies(self.train[self._draw(len(self.train), min(n, 100))])
+        return self.compare(noise, features) | copies | {"accuracy": right.double().mean().item()}
+
+    def _copies(self, samples: Tensor) -> dict[str, float]:
+        """Share of samples that are copies of training samples, and the smallest distance."""
+        distance = nearest_distances(self.points(samples), self._train_points)[0]
+        return {
+            "copy_rate": (distance < self.copy_distance).double().mean().item(),
+            "nearest_copy": distance.min().item(),
+        }
+
+    @property
+    def copy_distance(self) -> float:
+        """Euclidean distance of `points` below which a sample counts as a copy."""
+        return self._held_out_distances.quantile(COPY_SHARE).item()
+
+    @cached_property
+    def _train_points(self) -> Tensor:
+        return self.points(self.train)
+
+    @cached_property
+    def _held_out_distances(self) -> Tensor:
+        rows = self._draw(len(self.reference), COPY_ROWS)
+        return nearest_distances(self.points(self.reference[rows]), self._train_points)[0]
+
+    @cached_property
+    def _reference_judged(self) -> tuple[Tensor, Tensor]:
+        return self._judged(self.reference, self.labels)
+
+    @property
+    def _reference_features(self) -> Tensor:
+        return self._reference_judged[0]
+
+    @property
+    def _reference_right(self) -> Tensor:
+        return self._reference_judged[1]
+
+    @cached_property
+    def _reference_radii(self) -> Tensor:
+        return neighbour_radii(self._reference_features)
+
+    def _judged(self, samples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, D) and whether the judge sees the label (n,) bool."""
+        features, logits = self.judge.features(samples)
+        return features, logits.argmax(1) == labels
+
+    def _checked(self, samples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared samples and labels on the CPU."""
+        self.judge.check(samples)
+        if labels.shape != (len(samples),):
+            raise ShapeError(f"{len(samples)} {self.noun} need labels ({len(samples)},), got {tuple(labels.shape)}")
+        if len(labels) <= NEIGHBOURS:
+            raise ShapeError(f"{len(labels)} {self.noun} are too few to measure: give more than {NEIGHBOURS}")
+        classes = len(self.judge.class_names)
+        if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
+            came = f"{labels.dtype} {labels.min()}..{labels.max()}"
+            raise DataError(f"labels must be whole numbers 0..{classes - 1}, got {came}")
+        return self.prepare(samples.cpu()), labels.cpu().long()
+
+    def _draw(self, total: int, n: int) -> Tensor:
+        """n different rows of `total` (all of them where there are fewer)."""
+        return torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))[:n]
+
+    def _per_class(self, labels: Tensor, right: Tensor) -> dict[str, dict[str, Any]]:
+        """Accuracy of each class that was asked for."""
+        out = {}
+        for c, name in enumerate(self.judge.class_names):
+            hits, real = right[labels == c], self._reference_right[self.labels == c]
+            if len(hits):
+                out[name] = {
+                    "n": len(hits),
+                    "accuracy": hits.double().mean().item(),
+                    "interval": list(wilson_interval(int(hits.sum()), len(hits))),
+                    "ceiling": real.double().mean().item() if len(real) else None,
+                }
+        return out
+
+    def _protocol(self, n: int) -> dict[str, Any]:
+        """How the numbers were made, in words."""
+        kid_rows = min(KID_SUBSET_SIZE, n, len(self.reference))
+        return {
+            "samples": n,
+            "reference": f"{len(self.reference)} real {self.split} {self.noun}",
+            "features": f"{self.judge.width} penultimate features of this domain's judge: "
+            "the numbers compare only with others of this judge at this number of samples",
+            "judge_test_accuracy": self.judge.card.get("accuracy", {}).get("test", {}).get("value"),
+            "accuracy": "share that the judge gives the label that was asked for; interval 95 % (Wilson)",
+            "frechet": "squared Frechet distance of Gaussian fits (arXiv:1706.08500)",
+            "kid": f"unbiased cubic-kernel MMD (arXiv:1801.01401), {KID_SUBSETS} subsets of {kid_rows}",
+            "precision_recall": f"nearest-neighbour manifolds, k = {NEIGHBOURS} (arXiv:1904.06991)",
+            "copy_rate": f"share nearer than {self.copy_distance:.4f} (Euclidean) to one "
+            f"of {len(self.train)} training {self.noun}, as {COPY_SHARE:.0%} of real held-out ones are",
+            "nearest_copy": f"smallest such distance; ceiling over {len(self._held_out_distances)} {self.noun}",
+            "ceiling": f"{min(n, len(self.train))} random real training {self.noun} in place of samples; for "
+            f"accuracy and copying the real {self.split} {self.noun}; for the Frechet distance the mean of "
+            f"{self._ceiling_subsets(n)} such subsets, with their range",
+            "seed": self.seed,
+        } | self.protocol(n)
+
+
+def real_data(data: str | Path | None, file: str, hint: str) -> str | Path:
+    """Where a domain's real data is: the argument, else `file` below $ZOO_DATA, else an error with the domain's hint."""
+    if data is not None:
+        return data
+    if root := os.environ.get("ZOO_DATA"):
+        return Path(root) / file
+    raise DataError(f"evaluation compares with real data: give {hint}, or set ZOO_DATA.")
+
+
+def sample_timed(model: Model, n: int, **arguments: Any) -> tuple[Samples, dict[str, Any]]:
+    """`model.sample` and how it was done: every setting that was used, time and hardware, for the protocol.
+
+    Args:
+        **arguments: of `model.sample`; what is left out is the model's default, and is recorded as well.
+    """
+    start = time.perf_counter()
+    samples = model.sample(n, **arguments)
+    seconds = time.perf_counter() - start
+    settings = {k: v for k, v in arguments.items() if k not in model.recipe.conditions}
+    used = model.recipe.sampling.model_dump() | settings  # the model's defaults, where nothing else was asked for
+    used |= used.pop("options") if used["sampler"] == model.recipe.sampling.sampler else {}
+    if "guidance_scale" in used:
+        joint, each = Guidance.from_public(None, used.pop("guidance_scale"))
+        used["guidance_weight"] = each or joint
+    how = {k: used.pop(k) for k in ("sampler", "steps", "guidance_weight")}
+    return samples, how | {
+        "other_settings": {k: v for k, v in used.items() if v is not None and k not in ("options", "progress", "seed")},
+        "sampling_seconds": round(seconds, 1),
+        "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "weights": "EMA",
+    }
+
+
+def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The "metrics" of a result as aligned text, one metric a line, "-" for what was not measured."""
+    columns = [k for k in ("value", "idealised", "ceiling", "floor") if any(k in m for m in metrics.values())]
+    lines = [f"{'metric':16}" + "".join(f"{k:>10}" for k in columns) + "  better"]
+    for name, m in metrics.items():
+        cells = [f"{m[k]:10.4f}" if m.get(k) is not None else f"{'-':>10}" for k in columns]
+        lines.append(f"{name:16}{''.join(cells)}  {m['better']}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: addresses, the client, pushes, model cards."""

@@ -1,0 +1,233 @@
+"""Model cards: README.md of a model folder, made from the recipe and the evaluation's JSON, never typed.
+
+A card is YAML metadata (what the Hub searches and shows) and Markdown text. The text ends with its own hash: so a text
+that somebody edited is known, and only the metadata above it is renewed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from zoo.contract.recipe import Recipe
+from zoo.errors import ConfigError
+
+#: domain -> the Hub's task (None where it has none for what we do) and the tags by which people search. Another
+#: domain has no task and its own name as a tag.
+TASKS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "image": ("unconditional-image-generation", ()),
+    "audio": (None, ("audio-generation",)),
+    "point3d": (None, ("point-cloud", "3d")),
+    "protein": (None, ("biology",)),
+    "policy": ("robotics", ()),
+}
+#: what the Hub accepts as `license` of those that a recipe may start with; others become `other` with their name
+LICENCES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unlicense",
+}  # fmt: skip
+#: figures of a metric -> their column in a card's table
+COLUMNS = {
+    "value": "model",
+    "idealised": "idealised",
+    "ceiling": "real data (ceiling)",
+    "raw": "real, without codec",
+    "floor": "baseline (floor)",
+}
+#: keys of the metadata that zoo writes; a card keeps all others
+MANAGED = ("library_name", "pipeline_tag", "model-index")
+_FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+_MARK = re.compile(r"\s*<!-- zoo-card ([0-9a-f]{64}) -->\s*\Z")
+
+
+def metrics_table(evaluation: Mapping[str, Any]) -> str:
+    """The metrics of an evaluation as a Markdown table: value with its 95 % interval, ceiling (real data), floor (baseline).
+
+    Columns of `COLUMNS` that no metric has are left out.
+    """
+    metrics = evaluation["metrics"]
+    columns = {k: title for k, title in COLUMNS.items() if any(m.get(k) is not None for m in metrics.values())}
+    lines = [f"| metric | {' | '.join(columns.values())} | better |", "| --- |" + " --- |" * (len(columns) + 1)]
+    for name, m in metrics.items():
+        cells = {k: f"{m[k]:.4g}" if m.get(k) is not None else "" for k in columns}
+        if m.get("interval"):
+            cells["value"] += f" [{', '.join(f'{x:.3g}' for x in m['interval'])}]"
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells.values())} | {m['better']} |")
+    return "\n".join(lines)
+
+
+def curves_table(curves: Mapping[str, Any]) -> str:
+    """Quality over settings (benchmarks/curves.py) as a Markdown table, the real pictures' own figures first."""
+    names = list(curves["real"])
+    lines = [f"| setting | {' | '.join(n.replace('_', ' ') for n in names)} |", "| --- |" + " --- |" * len(names)]
+    for row in [{"real data": None} | curves["real"], *curves["rows"]]:
+        setting = ", ".join(f"{k}={v}" if v is not None else k for k, v in row.items() if k not in names)
+        lines.append(f"| {setting} | {' | '.join(f'{row[n]:.3f}' for n in names)} |")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- metadata
+
+
+def _licence(text: str) -> dict[str, str]:
+    """A licence at the start of a text, spelt "CC BY-SA 4.0" or "cc-by-sa-4.0", as the Hub's keys."""
+    spelt = text.lower().replace(" ", "-")
+    known = [name for name in LICENCES if re.match(re.escape(name) + r"(?![.-]?\w)", spelt)]
+    if known:
+        return {"license": max(known, key=len)}
+    word = re.match(r"[A-Za-z0-9][\w.+-]*", text)
+    return {} if word is None else {"license": "other", "license_name": word[0].rstrip(".").lower()}
+
+
+def model_index(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metrics as the Hub's `model-index`, each with its ceiling and floor, all with their protocol."""
+    protocol = dict(evaluation.get("protocol", {}))
+    task = TASKS.get(recipe.domain, (None, ()))[0] or f"{recipe.domain}-generation"
+    name = re.split(r" \(|[,;](?!\d)", recipe.data)[0].strip() or "own data"
+    dataset: dict[str, Any] = {"name": name, "type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")}
+    if "split" in protocol:
+        dataset["split"] = str(protocol["split"])
+    names = ("samples", "sampler", "steps", "guidance_weight", "seed", "reference", "features", "weights", "precision")
+    if settings := {k: protocol[k] for k in names if protocol.get(k) is not None}:
+        dataset["args"] = settings
+    metrics = []
+    for key, m in evaluation["metrics"].items():
+        args = {k: m[k] for k in ("idealised", "ceiling", "raw", "floor", "better", "interval") if m.get(k) is not None}
+        # "precision_recall" explains two metrics; "precision" alone is the number format
+        about = [k for k in protocol if k not in names and (k == key or key in k.split("_"))]
+        if about:
+            args["protocol"] = protocol[min(about, key=len)]
+        metrics.append({"type": key, "name": key.replace("_", " "), "value": m["value"], "args": args})
+    return [
+        {
+            "name": f"{recipe.domain}/{recipe.name}",
+            "results": [{"task": {"type": task}, "dataset": dataset, "metrics": metrics}],
+        }
+    ]
+
+
+def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The card's metadata as plain data."""
+    task, tags = TASKS.get(recipe.domain, (None, ()))
+    data: dict[str, Any] = {"library_name": "zoo"}
+    data |= _licence(recipe.licence)
+    if task:
+        data["pipeline_tag"] = task
+    data["tags"] = ["diffusion", recipe.domain, *tags]
+    if origin := re.match(r"hub:([\w.-]+/[\w.-]+)", recipe.data):
+        data["datasets"] = [origin[1]]
+    if evaluation:
+        data["model-index"] = model_index(recipe, evaluation)
+    return data
+
+
+def _front(data: Mapping[str, Any]) -> str:
+    return f"---\n{yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=10_000)}---\n"
+
+
+def split(card: str) -> tuple[dict[str, Any], str]:
+    """A card's metadata and text; metadata that are no mapping are a ConfigError."""
+    found = _FRONT.match(card)
+    if found is None:
+        return {}, card
+    try:
+        data = yaml.safe_load(found[1]) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"README.md: its metadata (between the lines ---) are no YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError("README.md: its metadata (between the lines ---) must be `key: value` lines.")
+    return data, card[found.end() :]
+
+
+# ---------------------------------------------------------------- edited by hand, or not
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(re.sub(r"\s+", " ", text).strip().encode()).hexdigest()
+
+
+def edited(card: str) -> bool:
+    """Whether somebody wrote the text of a card: it has no hash of zoo, or another."""
+    text = split(card)[1]
+    mark = _MARK.search(text)
+    return bool(text.strip()) and (mark is None or mark[1] != _digest(text[: mark.start()]))
+
+
+def renew(old: str, new: str) -> str:
+    """`old` with the metadata of `new`: its text stays byte for byte, and so do metadata that zoo does not write.
+
+    A text that nobody edited is replaced as a whole.
+    """
+    if not edited(old):
+        return new
+    (before, text), (fresh, _) = split(old), split(new)
+    kept = {k: v for k, v in before.items() if k not in fresh and k not in MANAGED}
+    tags = before.get("tags")
+    if isinstance(tags, list):
+        fresh["tags"] = list(dict.fromkeys([*fresh["tags"], *map(str, tags)]))
+    return _front(fresh | kept) + text
+
+
+# ---------------------------------------------------------------- the whole card
+
+
+def _code(name: str, recipe: Recipe) -> str:
+    """Python that draws four samples. A condition that is an array has the reader's own in place of the zeros."""
+    arrays = "".join(f"{k}=np.zeros({c.shape}), " for k, c in recipe.arrays.items())
+    imports = "import numpy as np\nimport zoo" if arrays else "import zoo"
+    own = f"# your own {' and '.join(recipe.arrays)} instead of zeros\n" if arrays else ""
+    sample = f'{own}samples = zoo.load("{name}").sample(n=4, {arrays}seed=0)'
+    return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
+
+
+def model_card(
+    recipe: Recipe,
+    evaluation: Mapping[str, Any] | None = None,
+    picture: str | None = None,
+    curves: Mapping[str, Any] | None = None,
+    *,
+    source: str | None = None,
+    sounds: Sequence[str] = (),
+    base: str = "",
+    command: str | None = None,
+) -> str:
+    """The card as Markdown with YAML metadata.
+
+    Args:
+        evaluation: what `zoo eval` measured; its protocol may hold `training` and the `command` that made the model.
+        picture: name of the sample picture in the folder.
+        source: what `zoo.load` takes; default the registry name.
+        sounds: names of sound samples in the folder.
+        base: where the folder is on the web, ending in "/": a player in Markdown needs the whole address.
+        command: the command that trained the model, where the evaluation does not say it.
+    """
+    name = f"{recipe.domain}/{recipe.name}"
+    parts = [f"\n# {name}\n\n{recipe.description}\n" if recipe.description else f"\n# {name}\n", _code(source or name, recipe)]
+    if picture:
+        parts.append(f"![samples]({picture})\n")
+    if sounds:
+        parts.append("\n".join(f'<audio controls src="{base}{s}"></audio>' for s in sounds) + "\n")
+    made = {"command": command} if command else {}
+    if evaluation:
+        protocol = dict(evaluation["protocol"])
+        made |= {k: protocol.pop(k) for k in ("command", "training") if k in protocol}
+        lines = "\n".join(f"* {k.replace('_', ' ')}: {v}" for k, v in protocol.items())
+        parts.append(f"## Quality\n\n{metrics_table(evaluation)}\n\nProtocol:\n\n{lines}\n")
+    if curves:
+        p = curves["protocol"]
+        how = f"{p['n']} samples each against the {p['split']} set, the network in {p['precision']}; the rest at the defaults."
+        parts.append(f"## Other settings\n\n{how}\n\n{curves_table(curves)}\n")
+    setting = ", ".join(f"{k} = {v}" for k, v in recipe.sampling.model_dump().items() if v)
+    parts.append(f"## Default setting\n\n{setting}\n")
+    if made:
+        lines = "".join(f"    {line}\n" for line in made.get("command", "").splitlines())
+        text = "\n\n".join(t for t in (made.get("training", ""), lines) if t)
+        parts.append(f"## How it was made\n\n{text.rstrip()}\n")
+    facts = [("Data", recipe.data), ("Licence", recipe.licence), ("Method", recipe.paper)]
+    parts += [f"## {title}\n\n{text}\n" for title, text in facts if text]
+    text = "\n".join(parts)
+    return f"{_front(metadata(recipe, evaluation))}{text}\n<!-- zoo-card {_digest(text)} -->\n"

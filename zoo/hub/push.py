@@ -1,0 +1,305 @@
+"""Push a model folder to the Hub: all of it or nothing for a reader, and safe to repeat after any interruption.
+
+The order makes it so: the folder is checked, the large files go to the storage, one commit makes them all visible, and
+the tag comes last. Each step first looks at what is there, so a second run does what is left to do and no more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import __version__
+from zoo.errors import CheckpointError, HubError
+from zoo.hub import client as hub
+from zoo.hub.address import PREFIX, Address, allowed, git_blob_id, has_hash
+from zoo.hub.address import namespace as default_namespace
+from zoo.hub.card import edited, model_card, renew
+
+if TYPE_CHECKING:
+    from zoo.contract.recipe import Recipe
+    from zoo.model.model import Model
+
+CARD, CURVES, PICTURE = "README.md", "curves.json", "samples.png"
+MEDIA = (".wav", ".gif", ".mp4")  # samples that a card plays
+#: of a training run, not of a model: it is large, and needs none of it to be sampled
+CHECKPOINT = "checkpoint.safetensors"
+#: what zoo itself once pushed and may remove again when the folder has it no more; other people's files stay
+OURS = re.compile(r"evaluation\.json|curves\.json|samples\.png|samples/[^/]+")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        commit: the commit that holds the model now.
+        changed: the files that this push changed; none if all of it was there.
+        tag: the tag that names the commit, if one was asked for.
+    """
+
+    repo: str
+    commit: str
+    changed: tuple[str, ...]
+    tag: str | None = None
+
+    def __str__(self) -> str:
+        what = f"{len(self.changed)} files changed" if self.changed else "all of it was there"
+        tag = f", tag {self.tag}" if self.tag else ""
+        return f"{PREFIX}{self.repo}: {what}, commit {self.commit[:12]}{tag}. {hub.endpoint()}/{self.repo}"
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """What of a folder is pushed: files of allowed kinds at its top and in samples/, not the training checkpoint."""
+    found = {p.relative_to(folder).as_posix(): p for p in sorted([*folder.glob("*"), *folder.glob("samples/*")]) if p.is_file()}
+    return {name: path for name, path in found.items() if allowed(name) and name != CHECKPOINT}
+
+
+def training_command(recipe: Recipe, run: Path) -> str | None:
+    """The `zoo train` command of a run folder, from its checkpoint and what its recipe changed of the registered one."""
+    from zoo.contract.registry import get_recipe, list_models
+
+    name = f"{recipe.domain}/{recipe.name}"
+    try:
+        with (run / CHECKPOINT).open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        facts = json.loads(header["__metadata__"]["zoo"])
+    except (OSError, ValueError, KeyError):
+        return None
+    if name not in list_models():
+        return None
+
+    def flat(data: Any, path: str = "") -> dict[str, Any]:
+        if isinstance(data, dict) and data:
+            return {k: v for key, value in data.items() for k, v in flat(value, f"{path}.{key}" if path else key).items()}
+        return {path: data}
+
+    before, after = (flat(r.model_dump(mode="json")) for r in (get_recipe(name), recipe))
+    ignored = ("conditions", "data", "licence", "description", "sampling", "paper")  # of the data, or of no effect on it
+    sets = [
+        f"--set {k}={json.dumps(v)}" for k, v in after.items() if before.get(k, ...) != v and k.split(".")[0] not in ignored
+    ]
+    if facts.get("init"):
+        sets.insert(0, f"--init {facts['init']}")
+    data = recipe.data.split(",")[0] if recipe.data.startswith(PREFIX) else "DATA"
+    return " ".join([f"zoo train {name} --data {data} --out RUN --steps {facts['steps']} --seed {facts['seed']}", *sets])
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+
+
+@contextmanager
+def prepared(source: Model | Path, repo: str, *, samples: bool) -> Iterator[tuple[dict[str, Path], Recipe, str]]:
+    """(files, recipe, new card) of a model that loads strictly and reproduces its golden output.
+
+    A model in memory that is no longer what its folder holds is written anew, without the folder's old measurements.
+    Where there are no samples to show, some are drawn.
+    """
+    from zoo.contract.registry import read_evaluation
+    from zoo.model.model import Model
+
+    with tempfile.TemporaryDirectory(prefix="zoo-push-") as name:
+        temporary = Path(name)
+        if isinstance(source, Model):
+            folder = source.folder if source.folder and _unchanged(source) else source.save_pretrained(temporary / "model")
+        else:
+            folder = source
+        model = Model.from_folder(folder)
+        model.verify(folder)
+        files = model_files(folder)
+        if samples and PICTURE not in files:
+            labels: dict[str, Any] = {k: [i % len(c.values) for i in range(16)] for k, c in model.recipe.labels.items()}
+            drawn = model.sample(16, seed=0, progress=False, **labels)
+            drawn.plot(temporary / PICTURE)
+            files[PICTURE] = temporary / PICTURE
+            if model.domain.suffix in MEDIA and not any(n.startswith("samples/") for n in files):
+                files |= {f"samples/{p.name}": p for p in drawn.save(temporary / "samples")[:4]}
+        card = model_card(
+            model.recipe,
+            read_evaluation(folder),
+            PICTURE if PICTURE in files else None,
+            _read_json(folder / CURVES),
+            source=f"{PREFIX}{repo}",
+            sounds=[n for n in files if n.endswith(MEDIA)],
+            base=f"{hub.endpoint()}/{repo}/resolve/main/",
+            command=training_command(model.recipe, folder),
+        )
+        yield files, model.recipe, card
+
+
+def _unchanged(model: Model) -> bool:
+    import torch
+
+    from zoo.model.model import Model
+
+    if model.folder is None:
+        return False
+    stored = Model.from_folder(model.folder, device=model.device, dtype=model.dtype)
+    if stored.recipe != model.recipe:
+        return False
+    return all(torch.equal(a, b) for a, b in zip(stored.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+def check_card(text: str) -> None:
+    """The client's own reading of a card; what it refuses is a HubError."""
+    try:
+        hub.client().ModelCard(text, ignore_metadata_errors=False)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HubError(
+            f"README.md: its metadata are not valid for the Hub: {error}. Mend the part between the lines ---."
+        ) from None
+
+
+def push(
+    source: Model | str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    token: str | bool | None = None,
+    tag: str | None = None,
+    samples: bool = True,
+) -> Pushed:
+    """Push a model to the Hub, in one commit.
+
+    Args:
+        source: a model, or a model folder, e.g. a finished run.
+        repo: "owner/name"; made when it is not there.
+        private: make the repository private. One that is there keeps what it is; a public one is then an error.
+        token: an access token with the right to write; None: the user's own ($HF_TOKEN, `hf auth login`).
+        tag: a name for this state, e.g. "v1.0"; it is set last and never moved.
+        samples: draw a sample picture where the folder has none.
+
+    A README.md whose text somebody edited, here or on the Hub, keeps its text; only its metadata are renewed.
+
+    Raises:
+        CheckpointError: the folder is no whole model. ConfigError: its card has no readable metadata.
+        HubError: the Hub refuses, cannot be reached, or the tag names another state. Repeating the push is always safe.
+    """
+    address = Address.parse(repo)
+    if address.revision is not None:
+        raise HubError(f"{repo!r}: push goes to the main branch. Give owner/name, and name the state with tag=.")
+    if tag is not None:
+        Address.parse(f"{address.repo}@{tag}")
+    if hub.offline():
+        raise HubError(f"cannot push to {address.repo}: HF_HUB_OFFLINE is set. Unset it.")
+    if hub.token_sent(token) is None:
+        raise HubError(
+            f"cannot push to {address.repo} without a token. Make one with write access, then `hf auth login`, or set "
+            "HF_TOKEN, or give token=..."
+        )
+    if isinstance(source, (str, Path)):
+        source = Path(source).expanduser()
+    with prepared(source, address.repo, samples=samples) as (files, recipe, fresh):
+        _create(address, private, token)
+        return _publish(address, files, recipe, fresh, private=private, token=token, tag=tag)
+
+
+def _create(address: Address, private: bool, token: str | bool | None) -> None:
+    api = hub.api(token)
+    with hub.explained(address, "push to", token):
+        hub.retried(lambda: api.repo_exists(address.repo) or api.create_repo(address.repo, private=private, exist_ok=True))
+
+
+def _publish(
+    address: Address,
+    files: Mapping[str, Path],
+    recipe: Recipe,
+    fresh: str,
+    *,
+    private: bool,
+    token: str | bool | None,
+    tag: str | None,
+) -> Pushed:
+    changed: dict[str, None] = {}  # in all rounds
+
+    def once() -> str:
+        # from the start each time: where only the answer of a commit was lost, this finds the work done
+        there = hub.ask(address, token)
+        if private and not there.private:
+            raise HubError(f"{address.repo} is public, and private was asked for. Nothing was pushed. Change it on its page.")
+        card = _card(files.get(CARD), fresh, there, token).encode()
+        new = [n for n, p in files.items() if n != CARD and not (n in there.files and has_hash(p, there.files[n]))]
+        if there.files.get(CARD) != git_blob_id(card):
+            new.append(CARD)
+        gone = [n for n in there.files if OURS.fullmatch(n) and n not in files]
+        if not new and not gone:
+            return there.commit
+        if tag and (at := _tagged(address, tag, token)):
+            raise HubError(_other_state(address, tag, at))
+        changed.update(dict.fromkeys([*new, *gone]))
+        client = hub.client()
+        operations = [client.CommitOperationAdd(n, card if n == CARD else str(files[n])) for n in new]
+        operations += [client.CommitOperationDelete(n, is_folder=False) for n in gone]
+        message = f"{recipe.domain}/{recipe.name}, zoo {__version__}"
+        made = hub.api(token).create_commit(address.repo, operations, commit_message=message, parent_commit=there.commit)
+        return str(made.oid)
+
+    with hub.explained(address, "push to", token):
+        commit = hub.retried(once)
+        if tag and not (at := _tagged(address, tag, token)):
+            hub.retried(lambda: hub.api(token).create_tag(address.repo, tag=tag, revision=commit, exist_ok=True))
+            at = _tagged(address, tag, token)
+            if at != commit:  # somebody else was quicker
+                raise HubError(_other_state(address, tag, at))
+    return Pushed(address.repo, commit, tuple(sorted(changed)), tag)
+
+
+def _other_state(address: Address, tag: str, commit: str | None) -> str:
+    return (
+        f"{address.repo} has the tag {tag!r} already, of another state (commit {str(commit)[:12]}). Tags are not moved: give "
+        "another one, or remove it on the Hub."
+    )
+
+
+def _tagged(address: Address, tag: str, token: str | bool | None) -> str | None:
+    refs = hub.retried(lambda: hub.api(token).list_repo_refs(address.repo))
+    return next((str(t.target_commit) for t in refs.tags if t.name == tag), None)
+
+
+def _card(local: Path | None, fresh: str, there: hub.Snapshot, token: str | bool | None) -> str:
+    """What README.md becomes: a text that somebody wrote is kept, the folder's before the repository's."""
+    paths = [local] if local else []
+    if CARD in there.files:
+        paths.append(hub.fetch(there, CARD, token))
+    for path in paths:
+        old = path.read_bytes().decode("utf-8", "replace")  # bytes: line ends stay as they are
+        if edited(old):
+            fresh = renew(old, fresh)
+            break
+    check_card(fresh)
+    return fresh
+
+
+def publish(
+    namespace: str | None = None,
+    *,
+    private: bool = False,
+    token: str | bool | None = None,
+    tag: str | None = f"v{__version__}",
+    pattern: str = "*",
+) -> Iterator[tuple[str, Pushed]]:
+    """Push every packaged model to "namespace/domain-model"; yields (registry name, what was done) after each.
+
+    A second call changes nothing. A call that was interrupted is simply made again.
+
+    Args:
+        namespace: default `zoo.hub.address.namespace()`, where `zoo.load` looks.
+        tag: of every repository; default the version of zoo. A tag that is there stays where it is.
+        pattern: only these names, e.g. "image/*".
+    """
+    from zoo.contract.registry import list_models, packaged_folder
+
+    for name in list_models(pattern):
+        if folder := packaged_folder(name):
+            repo = f"{namespace or default_namespace()}/{name.replace('/', '-')}"
+            yield name, push(folder, repo, private=private, token=token, tag=tag)

@@ -1,0 +1,1 @@
+"""A recipe with weights: plans, sampling, golden outputs, model folders in and out."""

@@ -1,0 +1,1 @@
+"""The one trainer: objectives, batches, averages, optimizers, logs."""
