@@ -33,18 +33,18 @@ def folder(model, tmp_path):
     return model.save_pretrained(tmp_path / "m")
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_the_folder_holds_four_readable_files(folder):
-    assert sorted(files(folder)) == ["README.md", "config.json", "golden.safetensors", "model.safetensors"]
+    assert sorted(contents(folder)) == ["README.md", "config.json", "golden.safetensors", "model.safetensors"]
     assert stat.S_IMODE((folder / "model.safetensors").stat().st_mode) == 0o644
     assert json.loads((folder / "config.json").read_text())["format_version"] == files.FORMAT_VERSION
 
 
 def test_saving_is_reproducible(model, folder, tmp_path):
-    assert files(model.save_pretrained(tmp_path / "again")) == files(folder)
+    assert contents(model.save_pretrained(tmp_path / "again")) == contents(folder)
 
 
 def test_half_precision_halves_the_file_and_this_model_is_rounded_the_same(model, folder, tmp_path):
@@ -147,7 +147,7 @@ def test_no_pickle_runs(folder, tmp_path):
 @pytest.mark.parametrize("failing", range(4))
 @pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "no room on the disk"), (errno.EACCES, "cannot write")])
 def test_a_disk_that_fills_up_while_saving_leaves_the_old_model(model, folder, monkeypatch, failing, number, message):
-    before = files(folder)
+    before = contents(folder)
     with torch.no_grad():
         next(model.denoiser.parameters()).add_(1.0)
     real, calls = os.fsync, []
@@ -161,10 +161,10 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_old_model(model, folder, m
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(zoo.ZooError, match=message):
         model.save_pretrained(folder)
-    assert files(folder) == before
+    assert contents(folder) == before
     monkeypatch.undo()
     model.save_pretrained(folder)
-    assert files(folder) != before
+    assert contents(folder) != before
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_a_really_full_disk(tmp_path):
     try:
         with pytest.raises(ResourceError, match="no room on the disk"):
             zoo.create("image/fashion-ddpm").save_pretrained(small / "m")
-        assert files(small) == {}
+        assert contents(small) == {}
     finally:
         subprocess.run(["umount", small], check=True)
 

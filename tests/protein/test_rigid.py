@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from zoo.core import rigid
+from zoo.protein import rigid
 
 G = torch.Generator().manual_seed(0)
 A, B = (torch.randn(4, 9, 3, dtype=torch.float64, generator=G) for _ in range(2))
