@@ -13,19 +13,26 @@ __version__ = "0.1.0"
 #: public name -> where it lives. Imported on first use, so that `import zoo` loads no torch.
 _PUBLIC = {
     "list_models": "zoo.contract.registry",
-    "info": "zoo.contract.registry",
-    "create": "zoo.contract.registry",
-    "load": "zoo.contract.registry",
+    "register": "zoo.contract.registry",
+    "info": "zoo.model.loading",
+    "create": "zoo.model.loading",
+    "load": "zoo.model.loading",
     "train": "zoo.training.trainer",
+    "fit": "zoo.training.trainer",
+    "evaluate": "zoo.evaluation.evaluate",
     "Model": "zoo.model.model",
     "Recipe": "zoo.contract.recipe",
     "ZooError": "zoo.errors",
 }
+#: public name -> the module that it is
+_MODULES = {"steer": "zoo.core.steer"}
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _PUBLIC:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}. It has: {', '.join(__all__)}.")
     value = getattr(import_module(_PUBLIC[name]), name)

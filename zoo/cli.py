@@ -47,7 +47,8 @@ def conditions(rest: Sequence[str]) -> dict[str, str]:
 
 def list_(args: argparse.Namespace) -> None:
     """zoo list"""
-    from zoo.contract.registry import info, list_models
+    from zoo.contract.registry import list_models
+    from zoo.model.loading import info
 
     for name in list_models(args.pattern, args.domain):
         card = info(name)
@@ -56,24 +57,28 @@ def list_(args: argparse.Namespace) -> None:
 
 def info(args: argparse.Namespace) -> None:
     """zoo info NAME"""
-    from zoo.contract.registry import info
+    from zoo.model.loading import info
 
     print(info(args.name))
 
 
 def sample(args: argparse.Namespace) -> None:
     """zoo sample NAME"""
-    from zoo.contract.registry import load
+    from zoo.model.loading import load
 
     model = load(args.name)
     options: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
-    for name, value in given.items():
-        known = [*model.recipe.conditions, *([model.codec.size_name] if model.codec.size_name else [])]
-        if name not in known:
+    size = model.codec.size_name
+    for name, text in given.items():
+        if name in model.recipe.conditions:
+            options[name] = model.recipe.conditions[name].parse(text)
+        elif name == size:
+            sizes = [number(v) for v in text.split(",")]
+            options[name] = sizes if len(sizes) > 1 else sizes[0]
+        else:
+            known = [*model.recipe.conditions, *([size] if size else [])]
             raise one_of(f"option or condition of {args.name}", name, known)
-        values = [number(v) for v in value.split(",")]
-        options[name] = values if len(values) > 1 else values[0]
     samples = model.sample(
         args.n,
         sampler=args.sampler,
@@ -121,20 +126,16 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """zoo eval NAME"""
-    from zoo.contract.registry import load
-    from zoo.evaluation.judged import format_table
+    from zoo.evaluation.evaluate import evaluate as measure
+    from zoo.evaluation.table import format_table
     from zoo.files import dump_json, write_atomic
+    from zoo.model.loading import load
 
     model = load(args.name)
-    options = {k: number(v) for k, v in pairs(args.option).items()}
-    if args.data:
-        options["data"] = args.data
-    if args.video:
-        options["video"] = args.video
-    settings = {"steps": args.steps, "sampler": args.sampler, "guidance_weight": args.guidance_weight}
-    options |= {k: v for k, v in settings.items() if v is not None}
-    n = model.domain.measured if args.n is None else args.n
-    result = model.domain.metrics(model, n, seed=args.seed, split=args.split, **options)
+    settings: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
+    given = {"steps": args.steps, "sampler": args.sampler, "guidance_weight": args.guidance_weight, "video": args.video}
+    settings |= {k: v for k, v in given.items() if v is not None}
+    result = measure(model, args.n, data=args.data, seed=args.seed, split=args.split, **settings)
     if args.json:
         write_atomic(Path(args.json), dump_json(result))
         print(format_table(result["metrics"]))
@@ -145,7 +146,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """zoo verify NAME"""
-    from zoo.contract.registry import load
+    from zoo.model.loading import load
 
     error = load(args.name).verify()
     print(f"{args.name}: weights read strictly, golden output reproduced within {error:.1e}")
@@ -167,15 +168,15 @@ def pull(args: argparse.Namespace) -> None:
 
 def push(args: argparse.Namespace) -> None:
     """zoo push MODEL OWNER/NAME"""
-    from zoo.contract.registry import locate
-    from zoo.hub.push import push
+    from zoo.model.loading import locate
+    from zoo.model.publish import push
 
     print(push(locate(args.name), args.repo, private=args.private, tag=args.tag, samples=not args.no_samples))
 
 
 def publish(args: argparse.Namespace) -> None:
     """zoo publish"""
-    from zoo.hub.push import publish
+    from zoo.model.publish import publish
 
     for name, pushed in publish(
         args.namespace, private=args.private, pattern=args.pattern, **({"tag": args.tag} if args.tag else {})

@@ -1,4 +1,4 @@
-"""The model folder: config.json, model.safetensors, golden.safetensors, README.md. Strict to read, atomic to write.
+"""Files, in and out: atomic writes, JSON, safetensors. Strict to read; knows no model, only the names of its files.
 
 JSON and safetensors only: nothing here can run code from a file.
 """
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from zoo.errors import CheckpointError, ResourceError
 
-FORMAT_VERSION = 1
 CONFIG, WEIGHTS, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
 
 
@@ -91,28 +90,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return tensors, json.loads(data[8 : 8 + size]).get("__metadata__", {})
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or is no safetensors file ({error}). Get it again.") from error
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder, its format version checked."""
-    if not folder.is_dir():
-        raise CheckpointError(f"no model folder at {folder}. A folder has {CONFIG} and {WEIGHTS}.")
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no model folder: it has no {CONFIG}.") from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    version = config.get("format_version") if isinstance(config, dict) else None
-    if not isinstance(version, int) or "recipe" not in config:
-        raise CheckpointError(f"{path} is not a zoo config: it needs format_version and recipe.")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}; this zoo reads up to {FORMAT_VERSION}. "
-            "Upgrade: pip install -U diffusion-zoo."
-        )
-    return config
 
 
 def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from zoo.audio.waveform import Waveform
-from zoo.contract.domain import Codec, Dataset
+from zoo.contract.codec import Codec
+from zoo.contract.dataset import Dataset
 from zoo.core import seeds
 from zoo.errors import ConfigError, DataError, ShapeError
 
@@ -143,8 +144,8 @@ class SpectrogramCodec(Codec):
         self.high = self._log_mel(torch.stack([self.place(dataset[i][0]) for i in rows])).amax()
         self.low = self.high - self._range
 
-    def place(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
-        """A clip in the window: (L,) float32 of peak 0.9, L = (frames - 1) hop; `generator` feeds the augmentation.
+    def place(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
+        """A clip in the window: (L,) float32 of peak 0.9, L = (frames - 1) hop; `rng` feeds the augmentation.
 
         Raises:
             DataError: no Waveform, one of another rate, or a silent one.
@@ -163,23 +164,23 @@ class SpectrogramCodec(Codec):
         if not peak > 0:
             raise DataError(f"a clip of {item.duration:.3f} s is silent: there is nothing to encode.")
         x, lead = x * (PEAK / peak), self.lead
-        if generator is not None:
-            rates = 2 * torch.rand(2, generator=generator) - 1
+        if rng is not None:
+            rates = 2 * torch.rand(2, generator=rng) - 1
             x = _resampled(x, 1 + self.speed * float(rates[0])) if self.speed else x
             lead += self.jitter * float(rates[1])
         room = self.samples - len(x)
         if room < 0:
-            start = 0 if generator is None else int(torch.randint(1 - room, (), generator=generator))
+            start = 0 if rng is None else int(torch.randint(1 - room, (), generator=rng))
             return x[start : start + self.samples]
         before = min(round(lead * self.sample_rate), room)
         return torch.nn.functional.pad(x, (before, room - before))
 
-    def encode(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
         """A Waveform at the codec's rate -> x0 (1, F, frames). A decoded one gives what it was decoded from, exactly."""
         known = getattr(item, "encoded", None)
-        if generator is None and known is not None and tuple(known.shape) == self.shape:
+        if rng is None and known is not None and tuple(known.shape) == self.shape:
             return known.clone()
-        return self.spectrograms(self.place(item, generator)[None])[0]
+        return self.spectrograms(self.place(item, rng)[None])[0]
 
     def spectrograms(self, x: Tensor) -> Tensor:
         """Clips in the window (B, L) -> (B, 1, F, frames) in -1..1."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.audio.waveform import Waveform, need
-from zoo.contract.domain import Dataset
+from zoo.contract.dataset import Dataset
 from zoo.data.folder import Folder
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import ConfigError, DataError, one_of

@@ -10,10 +10,12 @@ from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
-from zoo.contract.domain import Dataset, Domain, Samples
-from zoo.contract.recipe import Condition, Recipe
+from zoo.contract.conditions import Label
+from zoo.contract.dataset import Dataset
+from zoo.contract.domain import Domain, Generator
+from zoo.contract.recipe import Recipe
+from zoo.contract.samples import Samples
 from zoo.evaluation.judged import Evaluator
-from zoo.model.model import Model
 from zoo.nets.grid import GridTransformer, GridUNet
 
 #: clips on one picture; more would be too small to see
@@ -25,6 +27,7 @@ class AudioDomain(Domain):
 
     name = "audio"
     suffix = ".wav"
+    hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
 
@@ -39,23 +42,16 @@ class AudioDomain(Domain):
         if isinstance(dataset, (Clips, AudioFolder, TableClips)):
             rate: Any = self.codec(recipe.codec).sample_rate
             dataset.at(rate)
-        found = {k: tuple(v) for k, v in dataset.labels.items()}
-        if found == {k: c.values for k, c in recipe.labels.items()}:
-            return recipe
-        conditions = {k: Condition(values=v, free="draw" if k == "speaker" else "drop") for k, v in found.items()}
-        return recipe.model_copy(update={"conditions": conditions})
+        found = {k: Label(values=tuple(v), free="draw" if k == "speaker" else "drop") for k, v in dataset.labels.items()}
+        same = {k: c.classes for k, c in found.items()} == {k: c.classes for k, c in recipe.conditions.items()}
+        return recipe if same else recipe.model_copy(update={"conditions": found})
 
     def plot(self, samples: Samples) -> Any:
         """Waveforms over spectrograms with their conditions; the first 48 of more."""
         shown = samples[:SHOWN]
         return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
 
-    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
-        from zoo.audio.evaluate import evaluate_model
-
-        return evaluate_model(model, n, **options)
-
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Evaluator:
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
         from zoo.audio.evaluate import evaluator
 
         return evaluator(data, split, model)

@@ -1,9 +1,8 @@
-"""`zoo eval` of audio models: sample, measure, and write down how."""
+"""The evaluators of audio models, with the packaged judges and real clips."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +13,9 @@ from zoo.audio.data import FSDD_FILE, WORDS_FILE, Clips, open_audio
 from zoo.audio.judge import load_judge
 from zoo.audio.metrics import Evaluator
 from zoo.audio.recipes import DIGITS, RECIPES, WORDS
+from zoo.contract.domain import Generator
 from zoo.errors import ConfigError, DataError
-from zoo.evaluation.judged import real_data, sample_timed
-from zoo.model.model import Model
+from zoo.evaluation.evaluate import real_data
 
 #: class names -> (judge of labels, judge of voices or none, file of real data, what to type)
 KNOWN: dict[tuple[str, ...], tuple[str, str | None, str, str]] = {
@@ -31,14 +30,14 @@ def through(codec: SpectrogramCodec, clips: Tensor) -> Tensor:
     return torch.cat([codec.sound(codec.spectrograms(chunk)) for chunk in bar])
 
 
-def evaluator(data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Evaluator:
+def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
     """The `Evaluator` of the packaged judges on real clips; keep it to measure many settings.
 
     Args:
         model: gives its codec and its classes; default: the digits' recipe, its codec fitted to the data.
     """
     recipe = RECIPES["spec-ddpm"] if model is None else model.recipe
-    classes = recipe.labels["label"].values if "label" in recipe.labels else ()
+    classes = recipe.classes("label")
     if classes not in KNOWN:
         raise ConfigError(f"{model!r}: the judges know models with the labels {DIGITS} or {WORDS} only.")
     name, voices, file, hint = KNOWN[classes]
@@ -55,32 +54,3 @@ def evaluator(data: str | Path | None = None, split: str = "test", model: Model 
     reference = through(codec, raw), torch.from_numpy(held.targets["label"])
     speakers = load_judge(voices) if voices else None
     return Evaluator(judge, reference, through(codec, train), raw=raw, speakers=speakers, split=split)
-
-
-def evaluate_model(
-    model: Model,
-    n: int = 1000,
-    *,
-    data: str | Path | None = None,
-    split: str = "test",
-    seed: int = 0,
-    judge: Evaluator | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """All figures of a model of digits or words from n samples: the classes in turn, voices left free.
-
-    Args:
-        judge: an `evaluator(...)` to use again; default a fresh one.
-        **settings: arguments of `model.sample`; what is left out is the model's default.
-    """
-    judge = judge or evaluator(data, split, model)
-    labels = torch.arange(n) % len(judge.judge.class_names)
-    samples, how = sample_timed(model, n, label=labels.tolist(), seed=seed, **settings)
-    result = judge.evaluate(samples.tensor, labels)
-    asked = samples.conditions.get("speaker", [None])
-    if judge.speakers is not None and None not in asked:
-        voices = torch.tensor([judge.speakers.class_names.index(v) for v in asked])
-        heard = judge.speakers.features(judge.prepare(samples.tensor))[1].argmax(1)
-        result["protocol"]["voice_accuracy"] = (heard == voices).double().mean().item()
-    result["protocol"] |= how
-    return result

@@ -85,6 +85,6 @@ class Judge(judges.Judge):
 
 
 def load_judge(name: str | Path, device: str | torch.device | None = None) -> Judge:
-    """A packaged judge ("digits-judge", "speaker-judge", "words-judge") or a folder; errors as `zoo.evaluation.judge.load_judge`."""
+    """A packaged judge ("digits-judge", "speaker-judge", "words-judge") or a folder; see `zoo.evaluation.judge`."""
     folder = CHECKPOINTS / name if isinstance(name, str) else name
     return judges.load_judge(Judge, folder, device)

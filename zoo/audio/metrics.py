@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.audio.codec import PEAK, transforms
 from zoo.audio.judge import Judge
+from zoo.contract.samples import Samples
 from zoo.errors import DataError
 from zoo.evaluation import judged
 
@@ -38,14 +39,14 @@ def quantise(clips: Tensor) -> Tensor:
     return (clips.detach().float() * 32768).round().clamp(-32768, 32767) / 32768
 
 
-class Evaluator(judged.Evaluator):
+class Evaluator(judged.JudgedEvaluator):
     """Clips (n, L) in [-1, 1]; copies are looked for among coarse spectrograms around the middle of the sound.
 
     Its own metrics: `diversity`, the mean distance of two clips in the judge's features, relative to the reference's;
     with a speaker judge `voices`, how many of its voices it hears in at least 2 % of the clips.
 
     Args:
-        judge, reference, train, split, seed: as for `zoo.evaluation.judged.Evaluator`; the real clips went through the codec.
+        judge, reference, train, split, seed: as for `JudgedEvaluator`; the real clips went through the codec.
         raw: the reference's clips (N, L) without the codec.
         speakers: a judge of voices, where the data has few.
     """
@@ -64,7 +65,7 @@ class Evaluator(judged.Evaluator):
         seed: int = 0,
     ) -> None:
         self.speakers = speakers
-        self.better = judged.Evaluator.better | {"diversity": "near 1"}
+        self.better = judged.JudgedEvaluator.better | {"diversity": "near 1"}
         if speakers is not None:
             self.better["voices"] = "higher"
         step = judge.sample_rate * STEP_MS // 1000  # powers come every quarter of one, for `points`
@@ -107,8 +108,18 @@ class Evaluator(judged.Evaluator):
             raise DataError("there is no judge of voices for these clips")
         return self.speakers.features(x)[1].argmax(1).bincount(minlength=len(self.speakers.class_names))
 
+    def measure(self, made: Samples, **options: Any) -> dict[str, Any]:
+        """As `JudgedEvaluator.measure`; where voices were asked for, the protocol says how often they are heard."""
+        result = super().measure(made, **options)
+        asked = made.conditions.get("speaker", [None])
+        if self.speakers is not None and None not in asked:
+            voices = torch.tensor([self.speakers.class_names.index(v) for v in asked])
+            heard = self.speakers.features(self.prepare(made.tensor))[1].argmax(1)
+            result["protocol"]["voice_accuracy"] = (heard == voices).double().mean().item()
+        return result
+
     def evaluate(self, samples: Tensor, labels: Tensor) -> dict[str, Any]:
-        """As `zoo.evaluation.judged.Evaluator.evaluate`.
+        """As `zoo.evaluation.judged.JudgedEvaluator.evaluate`.
 
         Further keys: "confusion" with the counts {asked: {heard: n}}; with a speaker judge "voices" with {voice: {"heard",
         "ceiling"}}, the shares of clips and of reference clips; metrics["accuracy"] has "raw", of real clips without codec.

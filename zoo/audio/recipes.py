@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.contract.recipe import Condition, DiffusionPart, Discrete, Recipe, Sampling, Training
+from zoo.contract.conditions import Label
+from zoo.contract.recipe import DiffusionPart, Discrete, Recipe, Sampling, Training
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
@@ -19,7 +20,7 @@ _digits = Recipe(
     codec={"sample_rate": 8000, "frames": 128, "mels": 64, "n_fft": 256, "hop": 64, "jitter": 0.048, "speed": 0.06},
     denoiser="unet",
     net={"channels": 32, "multipliers": [3, 5], "blocks": 1, "attention": [False, True], "patch": 4, "dropout": 0.1},
-    conditions={"label": Condition(values=DIGITS), "speaker": Condition(values=SPEAKERS, free="draw")},
+    conditions={"label": Label(values=DIGITS), "speaker": Label(values=SPEAKERS, free="draw")},
     schedule=Discrete(curve="cosine"),
     diffusion=DiffusionPart(prediction="v"),
     sampling=Sampling(sampler="dpmpp", steps=25, spacing="karras", guidance_weight=0.5, clip=1.0),
@@ -34,7 +35,7 @@ _words = _digits.model_copy(
         "data": "Four words of Speech Commands (Warden, arXiv:1804.03209), its official test archive split here by speakers: "
         "1,269 clips; 162 of 25 speakers held out for choices.",
         "codec": {"sample_rate": 16000, "frames": 128, "mels": 64, "n_fft": 512, "hop": 128, "lead": 0.0, "speed": 0.06},
-        "conditions": {"label": Condition(values=WORDS)},
+        "conditions": {"label": Label(values=WORDS)},
     }
 )
 

@@ -10,15 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, SerializeAsAny, Tag, ValidationError
 
+from zoo.contract.conditions import Condition, parse_condition
+from zoo.contract.part import Part
 from zoo.errors import ConfigError, one_of
-
-
-class Part(BaseModel):
-    """Base of all parts of a recipe: immutable, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from zoo.values import plain_data
 
 
 class Discrete(Part):
@@ -62,42 +59,28 @@ class DiffusionPart(Part):
     self_condition: bool = False
 
 
-class Condition(Part):
-    """A public condition: one of a list of labels.
+class OtherSchedule(Part):
+    """A schedule of another package, or one that a program registered: its kind, and options that it checks itself."""
 
-    `free` says what a caller gets who leaves it out: "drop", the net's learned null, or "draw", a label that each sample
-    draws for itself (for what every sample has but few care to name, such as a speaker).
-    """
+    model_config = ConfigDict(extra="allow")
 
-    kind: Literal["label"] = "label"
-    values: tuple[str, ...] = Field(min_length=1)
-    free: Literal["drop", "draw"] = "drop"
-
-    def index(self, name: str, value: Any) -> int:
-        """The class number of a label given by name or number; anything else raises with the list."""
-        if isinstance(value, str) and value in self.values:
-            return self.values.index(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.values):
-            return value
-        raise one_of(name, value, self.values)
+    kind: str
 
 
-class ArrayCondition(Part):
-    """A public condition that is an array of numbers, such as what a robot observes; left out, it is the learned null.
-
-    `shape` is that of one sample's value after the codec's `condition`, which takes the domain's own units.
-    """
-
-    kind: Literal["array"] = "array"
-    shape: tuple[PositiveInt, ...] = Field(min_length=1)
+def _schedule_kind(value: Any) -> str:
+    """Which of the classes describes a schedule, or its JSON, where the discrete one need not be named."""
+    kind = value.get("kind", "discrete") if isinstance(value, Mapping) else getattr(value, "kind", "other")
+    return kind if kind in ("discrete", "edm", "flow") else "other"
 
 
-def _kind(condition: Any) -> str:
-    """The kind of a condition, or of its JSON, where labels need not say it."""
-    return str(condition.get("kind", "label") if isinstance(condition, Mapping) else condition.kind)
-
-
-AnyCondition = Annotated[Annotated[Condition, Tag("label")] | Annotated[ArrayCondition, Tag("array")], Discriminator(_kind)]
+AnySchedule = Annotated[
+    Annotated[Discrete, Tag("discrete")]
+    | Annotated[EDM, Tag("edm")]
+    | Annotated[Flow, Tag("flow")]
+    | Annotated[OtherSchedule, Tag("other")],
+    Discriminator(_schedule_kind),
+]
+AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(parse_condition)]
 
 
 class Sampling(Part):
@@ -110,7 +93,7 @@ class Sampling(Part):
     guidance_interval: tuple[float, float] | None = None
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     clip: float | None = Field(None, gt=0)
-    guess_below: float | None = Field(None, ge=0)  # sigma / alpha below which a net that conditions itself hears its guess
+    guess_below: float | None = Field(None, ge=0)  # sigma / alpha below which a net is told its last guess
     options: dict[str, Any] = {}
 
 
@@ -130,6 +113,7 @@ class Training(Part):
     condition_dropout: float = Field(0.1, ge=0, le=1)  # of all conditions of a sample together
     single_dropout: float = Field(0.1, ge=0, le=1)  # of each one alone, where there are several
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    objective: str = "denoise"  # see `zoo.training.objective`
 
 
 class Recipe(Part):
@@ -145,20 +129,19 @@ class Recipe(Part):
     denoiser: str
     net: dict[str, Any] = {}
     conditions: dict[str, AnyCondition] = {}
-    schedule: Annotated[Discrete | EDM | Flow, Field(discriminator="kind")] = Discrete()
+    schedule: AnySchedule = Discrete()
     diffusion: DiffusionPart = DiffusionPart()
     sampling: Sampling = Sampling()
     training: Training = Training()
 
-    @property
-    def labels(self) -> dict[str, Condition]:
-        """The conditions that are labels."""
-        return {k: c for k, c in self.conditions.items() if isinstance(c, Condition)}
+    def classes(self, name: str) -> tuple[str, ...]:
+        """The names of the values of a condition; none where the model has no such condition, or it has no list."""
+        return self.conditions[name].classes if name in self.conditions else ()
 
-    @property
-    def arrays(self) -> dict[str, ArrayCondition]:
-        """The conditions that are arrays."""
-        return {k: c for k, c in self.conditions.items() if isinstance(c, ArrayCondition)}
+    def showcase(self, n: int) -> dict[str, list[Any]]:
+        """Conditions for n samples that show what the model can do; those that only real data have are left out."""
+        found = {k: c.showcase(n) for k, c in self.conditions.items()}
+        return {k: v for k, v in found.items() if v is not None}
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Recipe:
@@ -185,7 +168,7 @@ class Recipe(Part):
 
 def _read(value: Any) -> Any:
     if not isinstance(value, str):
-        return value
+        return plain_data(value)
     try:
         return json.loads(value)
     except json.JSONDecodeError:

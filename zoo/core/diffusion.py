@@ -1,30 +1,35 @@
-"""Diffusion = schedule + prediction type + loss weighting (+ preconditioning): `q_sample`, `loss`, `predict`."""
+"""Diffusion = schedule + prediction type + loss weighting (+ preconditioning): how a net and a process belong together."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.core.schedule import Level, Schedule
-from zoo.errors import ConfigError, ShapeError, one_of
+from zoo.core.schedule import Level, NetLevel, Schedule
+from zoo.errors import ConfigError, one_of
 
 Prediction = Literal["eps", "x0", "v", "flow"]
 Weighting = Literal["simple", "min_snr", "edm"]
 PREDICTIONS = ("eps", "x0", "v", "flow")
 WEIGHTINGS = ("simple", "min_snr", "edm")
-#: how many times noisier than x_t, at most, is what a net guesses x0 from in training, where it hears its guess
-FURTHER = 2.0
 
 
 class Denoiser(Protocol):
-    """Any net: x_t (B,*S), t (B,), cond {name: (B,...)} -> a prediction shaped like x_t. See `zoo.contract.domain.Denoiser`."""
+    """Any net, usually an `nn.Module` with this forward: x_t (B,*S) -> a prediction shaped like x_t.
 
-    def __call__(
-        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor: ...
+    t (B,) is the schedule's noise coordinate (step index, or ln sigma / 4, or a flow's time), float32 or wider; cond
+    {name: (B,...)} holds the conditions, where a row that is not given holds `null_like`: -1 in whole numbers, NaN in
+    others; mask (B,N) bool, where samples have sizes of their own, is True for real elements.
+
+    A net with a true attribute `needs_level` receives `level`, too: a `NetLevel` of tensors (B,), which says what x_t
+    holds: gain * x_t = alpha x0 + sigma eps.
+    """
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor: ...
 
 
 def like(value: Any, x: Tensor) -> Any:
@@ -71,8 +76,22 @@ def from_x0_eps(x0: Tensor, eps: Tensor, level: Level, prediction: str) -> Tenso
 def x0_gain(level: Level, prediction: str) -> Any:
     """|d x0 / d out|: how an error of the prediction shows in x0. Turns a weight on x0 into one on the prediction."""
     a, s = level.alpha, level.sigma
-    gains = {"eps": s / a if prediction == "eps" else 1, "x0": 1.0, "v": s / (a * a + s * s), "flow": s / (a + s)}
-    return gains[prediction]
+    if prediction == "eps":
+        return s / a
+    if prediction == "x0":
+        return 1.0
+    if prediction == "v":
+        return s / (a * a + s * s)
+    if prediction == "flow":
+        return s / (a + s)
+    raise one_of("prediction", prediction, PREDICTIONS)
+
+
+def dtype_of(net: Any) -> torch.dtype | None:
+    """The dtype of a net's weights; None for a function without any."""
+    if not isinstance(net, nn.Module):
+        return None
+    return next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
 
 
 @dataclass(frozen=True)
@@ -87,12 +106,12 @@ class Diffusion:
         sigma_data: standard deviation of the data; used by preconditioning and "edm" weighting.
         precondition: wrap the net as in EDM (Karras et al. 2022, Eq. 7): it sees c_in x and predicts
             (x0 - c_skip x) / c_out. Then `prediction` must be "x0", which is what the wrapped net gives.
-        self_condition: the net also hears its last guess of x0, as cond["x0"] (Chen et al. 2022, "Analog bits", section
-            3): NaN where there is none yet, which is half of the rows in training; and as cond["known"], bool and shaped
-            like it, which parts of the guess are given, as in in-painting.
+        self_condition: the net also receives its last guess of x0, as cond["x0"] (Chen et al. 2022, "Analog bits",
+            section 3): NaN where there is none yet, which is half of the rows in training; and as cond["known"], bool and
+            shaped like it, which parts of the guess are given, as in in-painting.
 
     Raises:
-        ConfigError: eps prediction on a schedule whose noisiest level has alpha = 0: x0 cannot be had from it.
+        ConfigError: eps prediction on a schedule whose noisiest level has alpha = 0: it does not determine x0.
     """
 
     schedule: Schedule
@@ -123,134 +142,45 @@ class Diffusion:
         return x_t
 
     def denoise(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        level: Level,
-        cond: dict[str, Tensor],
-        *,
-        drop: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, net: Denoiser, x: Tensor, level: Level, cond: Mapping[str, Tensor], *, mask: Tensor | None = None
     ) -> Tensor:
-        """One call of the net with its preconditioning: the prediction, shaped like x (B,*S)."""
+        """One call of the net with its preconditioning: the prediction, shaped and typed like x (B,*S)."""
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         t = level.t if isinstance(level.t, Tensor) else torch.full((len(x),), float(level.t))
-        t = t.to(device=x.device, dtype=x.dtype)
+        t = t.to(device=x.device, dtype=wide)
         if not self.precondition:
-            return denoiser(x, t, cond, drop=drop, mask=mask)
+            return self.ask(net, x, t, cond, mask=mask)
         # in float64: at sigma 80 and alpha 1 the sum of squares loses half of float32's digits
         a, s, d = level.alpha, level.sigma, self.sigma_data
         n = a * a * d * d + s * s
-        c_in, c_skip, c_out = n**-0.5, a * d * d / n, s * d * n**-0.5
-        out = denoiser(like(c_in, x) * x, t, cond, drop=drop, mask=mask)
+        c_in = n**-0.5
+        c_skip = a * d * d / n
+        c_out = s * d * n**-0.5
+        out = self.ask(net, like(c_in, x) * x, t, cond, mask=mask)
         denoised: Tensor = like(c_skip, x) * x + like(c_out, x) * out
         return denoised
+
+    def ask(self, net: Denoiser, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
+        """What the net says of its own input, typed like x_t. Weights of another dtype receive x_t and cond in theirs."""
+        dtype = dtype_of(net) or x_t.dtype
+        given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in cond.items()}
+        further = {"level": self.seen(t)} if getattr(net, "needs_level", False) else {}
+        return net(x_t.to(dtype), t, given, mask=mask, **further).to(x_t.dtype)
+
+    def seen(self, t: Tensor) -> NetLevel:
+        """The levels of what a net receives at the coordinates t (B,)."""
+        level, d = self.schedule.of(t), self.sigma_data
+        gain: Any = 1.0
+        if self.precondition:
+            gain = (level.alpha * level.alpha * d * d + level.sigma**2).sqrt()
+        return NetLevel(level.t, level.alpha, level.sigma, gain)
 
     def weight(self, level: Level) -> Any:
         """Weight of a level's squared error of the prediction: 1, or a weight on x0's error times the gain squared."""
         if self.weighting == "simple":
-            return level.alpha * 0 + 1.0
-        gain = x0_gain(level, self.prediction)
-        snr = level.snr
+            return torch.ones_like(level.alpha) if isinstance(level.alpha, Tensor) else 1.0
+        gain, snr = x0_gain(level, self.prediction), level.snr
         if self.weighting == "min_snr":
-            return (snr.clamp(max=5.0) if isinstance(snr, Tensor) else min(snr, 5.0)) * gain * gain
+            capped = snr.clamp(max=5.0) if isinstance(snr, Tensor) else min(snr, 5.0)
+            return capped * gain * gain
         return (1 / self.sigma_data**2 + snr) * gain * gain
-
-    def loss(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        cond: dict[str, Tensor],
-        *,
-        generator: torch.Generator | None = None,
-        drop_rate: float = 0.0,
-        mask: Tensor | None = None,
-        project: Any = None,
-        auxiliary: Any = None,
-        hint: Any = None,
-    ) -> Tensor:
-        """Mean weighted squared error of the prediction over a batch: a scalar.
-
-        Args:
-            x0: clean samples (B,*S).
-            cond: conditions {name: (B,...)}.
-            generator: CPU generator of levels, noise and dropped conditions; the same state gives the same loss.
-            drop_rate: probability of replacing a sample's conditions by the null (Ho & Salimans 2022, Algorithm 1).
-            mask: (B,N) bool, True where S = (N, ...) is real; the mean divides by the number of real elements.
-            project: the codec's linear projector, applied to the noise.
-            auxiliary: the codec's further loss, a scalar from (guess of x0, x0, level, mask), which is added.
-            hint: what a net that conditions itself hears for its guess: (guess of x0, x0, mask, generator) -> (guess, known),
-                both (b,*S), some rows with true parts in it where `known` is True, as in-painting has them.
-        """
-        B = len(x0)
-        if mask is not None and mask.shape != x0.shape[:2]:
-            raise ShapeError(f"mask {tuple(mask.shape)} must be the first two axes of x0 {tuple(x0.shape)}.")
-        level = self.schedule.draw(B, generator)
-        eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-        drop = (torch.rand(B, generator=generator) < drop_rate).to(x0.device)
-        if project is not None:
-            eps = project(eps, mask)
-        x_t = self.q_sample(x0, level, eps)
-        if self.self_condition:
-            guess = self._first_guesses(denoiser, x_t, level, cond, drop, mask, project, generator)
-            known = torch.zeros_like(guess, dtype=torch.bool)
-            if hint is not None:
-                n = self._guessed(B)
-                guess[:n], known[:n] = hint(guess[:n], x0[:n], None if mask is None else mask[:n], generator)
-            cond = cond | {"x0": guess, "known": known}
-        out = self.denoise(denoiser, x_t, level, cond, drop=drop, mask=mask)
-        further = 0.0
-        if auxiliary is not None:
-            further = auxiliary(to_x0_eps(out.to(x0), x_t, level, self.prediction)[0], x0, level, mask)
-        error: Tensor = (out.to(x0.dtype) - from_x0_eps(x0, eps, level, self.prediction)) ** 2
-        error = like(self.weight(level), x0) * error
-        if mask is None:
-            return error.mean() + further
-        keep = mask.reshape(*mask.shape, *[1] * (x0.ndim - 2)).expand_as(error)
-        return torch.where(keep, error, error.new_zeros(())).sum() / keep.sum() + further
-
-    @staticmethod
-    def _guessed(rows: int) -> int:
-        """How many rows of a batch, the first ones, have a guess."""
-        return (rows + 1) // 2
-
-    @torch.no_grad()
-    def _first_guesses(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        level: Level,
-        cond: dict[str, Tensor],
-        drop: Tensor,
-        mask: Tensor | None,
-        project: Any,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        """What the net says of x0 without a guess, for the first half of the rows; NaN for the others (B,*S).
-
-        It is said of x with up to FURTHER times the noise: in sampling, too, a guess comes from a noisier step. Of x itself
-        it would know all that x does, and the net would learn to repeat it.
-        """
-        n = self._guessed(len(x))
-        wanted = level.ratio[:n] * (1 + (FURTHER - 1) * torch.rand(n, generator=generator, dtype=torch.float64))
-        found = [self.schedule.at(float(r)) for r in wanted]
-        t, alpha, sigma = (torch.tensor([getattr(a, k) for a in found], dtype=torch.float64) for k in ("t", "alpha", "sigma"))
-        fits = sigma / alpha > level.ratio[:n]  # past the schedule's end a row keeps its own level
-        part = Level(*(torch.where(fits, a, b[:n]) for a, b in ((t, level.t), (alpha, level.alpha), (sigma, level.sigma))))
-        up = part.alpha / level.alpha[:n]
-        noise = torch.randn(x[:n].shape, generator=generator, dtype=x.dtype).to(x.device)
-        noise = noise if project is None else project(noise, None if mask is None else mask[:n])
-        more = (part.sigma**2 - (up * level.sigma[:n]) ** 2).clamp(min=0).sqrt()
-        noisier = like(up, x) * x[:n] + like(more, x) * noise
-        own = {k: v[:n] for k, v in cond.items()}
-        out = self.denoise(denoiser, noisier, part, own, drop=drop[:n], mask=None if mask is None else mask[:n])
-        guesses = torch.full_like(x, torch.nan)
-        guesses[:n] = to_x0_eps(out.to(x), noisier, part, self.prediction)[0]
-        return guesses
-
-    def predict(self, out: Tensor, x: Tensor, level: Level, clip: float | None = None) -> tuple[Tensor, Tensor]:
-        """(x0, eps) from a (guided) prediction at x. With `clip`, x0 is clamped to [-clip, clip] and eps re-derived."""
-        x0, eps = to_x0_eps(out, x, level, self.prediction)
-        if clip is not None:
-            x0 = x0.clamp(-clip, clip)
-            eps = (x - level.alpha * x0) / level.sigma
-        return x0, eps

@@ -4,7 +4,7 @@ A sampler sees `predict(x, level) -> (x0, eps)` and levels [noisiest, ..., clean
 levels[i + 1]. It knows nothing of conditions, guidance, prediction types or kinds of schedule, so each one runs on
 every Gaussian process. A new one is a decorated generator:
 
-    @sampler("euler", stochastic=False)
+    @sampler("euler")
     def euler(predict, x, levels, *, rng):
         for a, b in pairwise(levels):
             x0, eps = predict(x, a)
@@ -23,9 +23,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from zoo.core.guidance import Predict
-from zoo.core.schedule import Level
+from zoo.core.predict import Predict
+from zoo.core.schedule import Level, Schedule
 from zoo.errors import ConfigError, one_of
+from zoo.extras import Registry
 
 
 class Rng(Protocol):
@@ -48,7 +49,6 @@ class Sampler:
     """A registered sampler and its options."""
 
     name: str
-    stochastic: bool
     run: Callable[..., Iterator[Step]]
     options: tuple[str, ...]
 
@@ -59,24 +59,21 @@ class Sampler:
         return self.run(predict, x, levels, rng=rng, **options)
 
 
-SAMPLERS: dict[str, Sampler] = {}
+SAMPLERS: Registry[Sampler] = Registry("sampler", "zoo.samplers")
 
 
-def sampler(name: str, *, stochastic: bool) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
+def sampler(name: str) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
     """Register a generator as the sampler `name`. Keyword arguments after `rng` are its public options."""
 
     def register(run: Callable[..., Iterator[Step]]) -> Sampler:
         options = tuple(p for p in inspect.signature(run).parameters if p not in ("predict", "x", "levels", "rng"))
-        SAMPLERS[name] = Sampler(name, stochastic, run, options)
-        return SAMPLERS[name]
+        return SAMPLERS.register(name, Sampler(name, run, options))
 
     return register
 
 
 def get_sampler(name: str) -> Sampler:
-    """The sampler of this name; an unknown one raises with the list."""
-    if name not in SAMPLERS:
-        raise one_of("sampler", name, SAMPLERS)
+    """The sampler of this name, ours or another package's; an unknown one raises with the list."""
     return SAMPLERS[name]
 
 
@@ -86,7 +83,7 @@ def _posterior(a: Level, b: Level) -> tuple[float, float]:
     return beta, b.sigma**2 / a.sigma**2 * beta
 
 
-@sampler("ddpm", stochastic=True)
+@sampler("ddpm")
 def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance: str = "small") -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), between any two levels.
 
@@ -105,7 +102,7 @@ def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance
         yield Step(b, x, x0)
 
 
-@sampler("ddim", stochastic=False)
+@sampler("ddim")
 def ddim(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, eta: float = 0.0) -> Iterator[Step]:
     """DDIM (Song et al. 2020, Eq. 12).
 
@@ -123,7 +120,7 @@ def ddim(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, eta: flo
         yield Step(b, x, x0)
 
 
-@sampler("dpmpp", stochastic=False)
+@sampler("dpmpp")
 def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_order_final: bool = True) -> Iterator[Step]:
     """DPM-Solver++ 2M, the multistep solver of second order (Lu et al. 2022b, Algorithm 2; midpoint form).
 
@@ -146,7 +143,7 @@ def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_o
         yield Step(b, x, x0)
 
 
-@sampler("heun", stochastic=True)
+@sampler("heun")
 def heun(
     predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, churned: list[Level] | None = None, s_noise: float = 1.0
 ) -> Iterator[Step]:
@@ -172,7 +169,7 @@ def heun(
         yield Step(b, x, x0_b)
 
 
-@sampler("euler", stochastic=True)
+@sampler("euler")
 def euler(
     predict: Predict,
     x: Tensor,
@@ -220,7 +217,7 @@ def _raise(x: Tensor, a: Level, c: Level, rng: Rng, s_noise: float) -> Tensor:
     return raised
 
 
-def churn(schedule: Any, levels: list[Level], s_churn: float, s_min: float = 0.0, s_max: float = math.inf) -> list[Level]:
+def churn(schedule: Schedule, levels: list[Level], s_churn: float, s_min: float = 0.0, s_max: float = math.inf) -> list[Level]:
     """The raised levels of EDM's churn (Karras et al. 2022, Algorithm 2): sigma (1 + gamma) inside [s_min, s_max].
 
     gamma = min(s_churn / steps, sqrt(2) - 1); noise levels are sigma / alpha, clipped to the schedule's range.

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, one_of
+from zoo.extras import Registry
+from zoo.values import whole
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Level:
     """A noise level: x_t = alpha x0 + sigma eps.
 
     Sampling uses plain floats; training uses float64 tensors (B,), one entry a sample. `t` is the coordinate
-    that the denoiser sees: the step index of a discrete schedule, ln(sigma) / 4 for EDM, the time of a flow.
+    that the denoiser receives: the step index of a discrete schedule, ln(sigma) / 4 for EDM, the time of a flow.
     """
 
     t: Any
@@ -49,14 +52,33 @@ class Level:
         return math.log(self.alpha / self.sigma) if self.alpha else -math.inf
 
 
+@dataclass(frozen=True)
+class NetLevel(Level):
+    """The level of what a net is given: gain * x_t = alpha x0 + sigma eps.
+
+    A preconditioned net sees x_t divided by `gain`, its standard deviation; others see x_t as it is, at a gain of 1.
+    """
+
+    gain: Any = 1.0
+
+
 class Schedule(ABC):
     """A Gaussian process between data and noise."""
 
+    #: the name in a recipe, see `schedule`
+    kind: str = ""
     #: the spacings that `levels` takes, the default one first
     spacings: tuple[str, ...] = ()
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that build this schedule again: those of a dataclass; other schedules override this."""
+        if not is_dataclass(self):
+            return {}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
     @abstractmethod
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
+    def draw(self, n: int, rng: torch.Generator | None = None) -> Level:
         """Levels for a training batch: a `Level` of float64 tensors (n,).
 
         The draws are stratified (one in each n-th of the distribution, in random order), which leaves the expected
@@ -71,6 +93,14 @@ class Schedule(ABC):
     def at(self, ratio: float) -> Level:
         """The level with this sigma / alpha, clipped to the range of the schedule."""
 
+    def of(self, t: Tensor) -> Level:
+        """The levels of the coordinates t (B,), tensors (B,) of t's dtype: what a net that asks for its level is told.
+
+        Raises:
+            ConfigError: the schedule does not say it.
+        """
+        raise ConfigError(f"{type(self).__name__} has no method `of`, which a net that asks for its level needs.")
+
     @property
     @abstractmethod
     def clean(self) -> Level:
@@ -81,9 +111,7 @@ class Schedule(ABC):
         spacing = spacing or self.spacings[0]
         if spacing not in self.spacings:
             raise one_of(f"spacing for a {type(self).__name__}", spacing, self.spacings)
-        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= self.max_steps:
-            raise ConfigError(f"steps={steps!r}: give a whole number from 1 to {self.max_steps}.")
-        return [*self.points(steps, spacing), self.clean]
+        return [*self.points(whole(steps, "steps", 1, self.max_steps), spacing), self.clean]
 
     @property
     def max_steps(self) -> int:
@@ -94,11 +122,40 @@ class Schedule(ABC):
         """Standard deviation of x_T when sampling starts from pure noise at `level`."""
         return float(level.sigma)
 
-    def _strata(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _strata(self, n: int, rng: torch.Generator | None) -> Tensor:
         """n stratified uniform numbers in [0, 1), in random order, float64."""
-        u = torch.rand(n, generator=generator, dtype=torch.float64)
-        order = torch.randperm(n, generator=generator)
+        u = torch.rand(n, generator=rng, dtype=torch.float64)
+        order = torch.randperm(n, generator=rng)
         return ((order + u) / n).clamp(max=1 - 2**-53)
+
+
+#: the schedules by the kind that a recipe names
+SCHEDULES: Registry[type[Schedule]] = Registry("kind of schedule", "zoo.schedules")
+
+S = TypeVar("S", bound=type[Schedule])
+
+
+def schedule(kind: str) -> Callable[[S], S]:
+    """Register a class as the schedule `kind` of recipes."""
+
+    def register(found: S) -> S:
+        found.kind = kind
+        SCHEDULES.register(kind, found)
+        return found
+
+    return register
+
+
+def make_schedule(kind: str, options: Mapping[str, Any]) -> Schedule:
+    """The schedule of a kind with its options.
+
+    Raises:
+        ConfigError: an unknown kind, or options that it does not take.
+    """
+    try:
+        return SCHEDULES[kind](**options)
+    except TypeError as error:
+        raise ConfigError(f"schedule {kind!r}: {error}.") from error
 
 
 def _alpha_bar(curve: str, T: int, beta_start: float, beta_end: float) -> Tensor:
@@ -116,6 +173,7 @@ def _alpha_bar(curve: str, T: int, beta_start: float, beta_end: float) -> Tensor
     return torch.cumprod(1 - (1 - f[1:] / f[:-1]).clamp(max=0.999), 0)
 
 
+@schedule("discrete")
 @dataclass(frozen=True)
 class DiscreteSchedule(Schedule):
     """The variance-preserving process of DDPM (Ho et al. 2020, Eq. 4): alpha = sqrt(alpha_bar), T steps.
@@ -165,8 +223,8 @@ class DiscreteSchedule(Schedule):
             raise ConfigError(f"t={t}: this schedule has steps 0 to {self.T - 1}.")
         return Level(t, math.sqrt(self.alpha_bar[t].item()), math.sqrt(1 - self.alpha_bar[t].item()))
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
-        t = (self._strata(n, generator) * self.T).long()
+    def draw(self, n: int, rng: torch.Generator | None = None) -> Level:
+        t = (self._strata(n, rng) * self.T).long()
         return Level(t.double(), self.alpha_bar[t].sqrt(), (1 - self.alpha_bar[t]).sqrt())
 
     def points(self, steps: int, spacing: str) -> list[Level]:
@@ -199,6 +257,19 @@ class DiscreteSchedule(Schedule):
         r = math.exp(lo + w * (up - lo)) if w else math.exp(lo)
         return Level(t, 1 / math.hypot(1, r), r / math.hypot(1, r))
 
+    def of(self, t: Tensor) -> Level:
+        place = t.double().clamp(0, self.T - 1)
+        below = place.long()
+        above = (below + 1).clamp(max=self.T - 1)
+        share = place - below
+        table = self._log_ratio.to(t.device)
+        between = torch.where(share > 0, torch.lerp(table[below], table[above], share), table[below])
+        variance = torch.sigmoid(2 * between)
+        clean = t < 0
+        alpha = torch.where(clean, 1.0, (1 - variance).sqrt())
+        sigma = torch.where(clean, 0.0, variance.sqrt())
+        return Level(t, alpha.to(t), sigma.to(t))
+
 
 def karras(steps: int, low: float, high: float, rho: float) -> list[float]:
     """`steps` noise levels from high to low, even in sigma^(1/rho) (Karras et al. 2022, Eq. 5)."""
@@ -206,6 +277,7 @@ def karras(steps: int, low: float, high: float, rho: float) -> list[float]:
     return [(a + i / max(steps - 1, 1) * (b - a)) ** rho for i in range(steps)]
 
 
+@schedule("edm")
 @dataclass(frozen=True)
 class EDMSchedule(Schedule):
     """The continuous-sigma process of EDM (Karras et al. 2022): alpha = 1, t = ln(sigma) / 4.
@@ -238,8 +310,11 @@ class EDMSchedule(Schedule):
     def at(self, ratio: float) -> Level:
         return self.level(min(ratio, self.sigma_max)) if ratio > 0 else self.clean
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
-        u = self._strata(n, generator).clamp(min=1e-9)
+    def of(self, t: Tensor) -> Level:
+        return Level(t, 1.0, (4 * t).exp())
+
+    def draw(self, n: int, rng: torch.Generator | None = None) -> Level:
+        u = self._strata(n, rng).clamp(min=1e-9)
         log_sigma = self.P_mean + self.P_std * torch.special.ndtri(u)
         return Level(log_sigma / 4, torch.ones_like(log_sigma), log_sigma.exp())
 
@@ -252,6 +327,7 @@ class EDMSchedule(Schedule):
         return [self.level(s) for s in sigmas]
 
 
+@schedule("flow")
 @dataclass(frozen=True)
 class FlowSchedule(Schedule):
     """Rectified flow (Liu et al. 2022; Lipman et al. 2022): alpha = 1 - t, sigma = t, t in (0, 1].
@@ -282,11 +358,15 @@ class FlowSchedule(Schedule):
     def at(self, ratio: float) -> Level:
         return self.level(1.0 if math.isinf(ratio) else ratio / (1 + ratio)) if ratio > 0 else self.clean
 
+    def of(self, t: Tensor) -> Level:
+        return Level(t, 1 - t, t)
+
     def _moved(self, t: Any) -> Any:
+        """A time, shifted."""
         return self.shift * t / (1 + (self.shift - 1) * t)
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Level:
-        u = self._strata(n, generator).clamp(min=1e-9)
+    def draw(self, n: int, rng: torch.Generator | None = None) -> Level:
+        u = self._strata(n, rng).clamp(min=1e-9)
         t = torch.sigmoid(self.logit_mean + self.logit_std * torch.special.ndtri(u)) if self.logit_std else u
         t = self._moved(t)
         return Level(t, 1 - t, t)

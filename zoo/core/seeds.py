@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
+from zoo.values import whole
 
 _MASK = (1 << 64) - 1
 
@@ -36,38 +37,32 @@ def generator(*parts: int) -> torch.Generator:
 
 def check_seed(seed: int | None) -> int:
     """The seed itself, or a fresh random one for None."""
-    if seed is None:
-        return secrets.randbits(32)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ConfigError(f"seed={seed!r}: give a whole number, or nothing for a random one.")
-    return seed
+    return secrets.randbits(32) if seed is None else whole(seed, "seed")
 
 
 class SampleRng:
     """The random numbers of samples `indices` of one seed, drawn on the CPU, one generator each.
 
     Args:
-        sizes: how many elements (points, residues) each sample really has, where they differ: the noise of sample i is
-            then the same whatever it is padded to, and 0 in the padding.
+        sizes: how many elements (points, residues, frames) each sample really has, where they differ: the noise of
+            sample i is then the same whatever it is padded to, and 0 in the padding.
+        axis: the axis of a sample (*S) that has these sizes.
     """
 
-    def __init__(self, seed: int, indices: Sequence[int], sizes: Sequence[int] | None = None) -> None:
+    def __init__(self, seed: int, indices: Sequence[int], sizes: Sequence[int] | None = None, axis: int = 0) -> None:
         if sizes is not None and len(sizes) != len(indices):
             raise ConfigError(f"{len(indices)} samples but {len(sizes)} sizes.")
-        self.generators, self.sizes = [generator(seed, i) for i in indices], sizes
+        self.generators, self.sizes, self.axis = [generator(seed, i) for i in indices], sizes, axis
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal noise of the shape, dtype and device of `like` (B,*S), or (B,N,...) padded to N elements."""
+        """Standard normal noise of the shape, dtype and device of `like` (B,*S), which may be padded.
+
+        It is drawn in float32 and cast, so that a sample sees the same noise in every dtype.
+        """
         if len(like) != len(self.generators):
             raise ConfigError(f"{len(like)} samples but {len(self.generators)} generators.")
-        # drawn in float32 unless float64 is asked for, so that bf16 and fp32 sampling see the same noise
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        out = torch.zeros(like.shape, dtype=dtype)
-        for i, (row, g) in enumerate(zip(out, self.generators, strict=True)):
-            real = row if self.sizes is None else row[: self.sizes[i]]
-            torch.randn(real.shape, generator=g, dtype=dtype, out=real)
+        out = torch.zeros(like.shape, dtype=torch.float32)
+        for i, (row, rng) in enumerate(zip(out, self.generators, strict=True)):
+            real = row if self.sizes is None else row.narrow(self.axis, 0, self.sizes[i])
+            real.copy_(torch.randn(real.shape, generator=rng))
         return out.to(device=like.device, dtype=like.dtype)
-
-    def integers(self, high: int) -> Tensor:
-        """(B,) whole numbers in [0, high), one of each generator."""
-        return torch.stack([torch.randint(high, (), generator=g) for g in self.generators])

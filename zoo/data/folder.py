@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.contract.domain import Dataset
+from zoo.contract.dataset import Dataset
 from zoo.errors import DataError
 
 HELD_OUT = 10  # every so many files one is not for training

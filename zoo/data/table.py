@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.contract.domain import Dataset
+from zoo.contract.dataset import Dataset
 from zoo.errors import ConfigError, DataError, HubError, one_of
 from zoo.hub import client as hub
 from zoo.hub.address import PREFIX, Address

@@ -1,24 +1,20 @@
-"""How good generated samples are, for every domain with a judge: each number beside the same one for real data
-(ceiling) and for a trivial baseline (floor).
+"""The evaluator with a judge: each number beside the same one for real data (ceiling) and for a trivial baseline (floor).
 
-A domain's own evaluator subclasses `Evaluator` with what only it knows: how a saved file rounds a sample, where copies
+A domain's own evaluator subclasses `JudgedEvaluator` with what only it knows: how a saved file rounds a sample, where copies
 are looked for, further metrics.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Mapping
 from functools import cache, cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.core.guidance import Guidance
+from zoo.contract.domain import Generator
+from zoo.contract.samples import Samples
 from zoo.errors import DataError, ShapeError
 from zoo.evaluation.distances import (
     NEIGHBOURS,
@@ -29,11 +25,8 @@ from zoo.evaluation.distances import (
     precision_recall,
     wilson_interval,
 )
+from zoo.evaluation.evaluate import Evaluator
 from zoo.evaluation.judge import Judge
-
-if TYPE_CHECKING:
-    from zoo.contract.domain import Samples
-    from zoo.model.model import Model
 
 #: a sample nearer to a training sample than this share of real held-out samples counts as a copy
 COPY_SHARE = 0.01
@@ -44,7 +37,7 @@ KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 CEILING_SUBSETS = 5
 
 
-class Evaluator:
+class JudgedEvaluator(Evaluator):
     """Measures sets of samples against one reference; what depends on real data alone is computed once and kept.
 
     Args:
@@ -105,6 +98,17 @@ class Evaluator:
         return {}
 
     # ---------------------------------------------------------------- measuring
+
+    def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
+        """The classes in turn."""
+        return {"label": [self.judge.class_names[i % len(self.judge.class_names)] for i in range(n)]}
+
+    def measure(self, made: Samples, **options: Any) -> dict[str, Any]:
+        return self.evaluate(made.tensor, self.labels_of(made))
+
+    def labels_of(self, samples: Samples) -> Tensor:
+        """What each sample was asked to be, as class numbers of the judge (n,)."""
+        return torch.tensor([self.judge.class_names.index(name) for name in samples.conditions["label"]])
 
     def evaluate(self, samples: Tensor, labels: Tensor) -> dict[str, Any]:
         """All metrics of generated samples with ceiling, floor, protocol and the accuracy of each class.
@@ -288,46 +292,3 @@ class Evaluator:
             f"{self._ceiling_subsets(n)} such subsets, with their range",
             "seed": self.seed,
         } | self.protocol(n)
-
-
-def real_data(data: str | Path | None, file: str, hint: str) -> str | Path:
-    """Where a domain's real data is: the argument, else `file` below $ZOO_DATA, else an error with the domain's hint."""
-    if data is not None:
-        return data
-    if root := os.environ.get("ZOO_DATA"):
-        return Path(root) / file
-    raise DataError(f"evaluation compares with real data: give {hint}, or set ZOO_DATA.")
-
-
-def sample_timed(model: Model, n: int, **arguments: Any) -> tuple[Samples, dict[str, Any]]:
-    """`model.sample` and how it was done: every setting that was used, time and hardware, for the protocol.
-
-    Args:
-        **arguments: of `model.sample`; what is left out is the model's default, and is recorded as well.
-    """
-    start = time.perf_counter()
-    samples = model.sample(n, **arguments)
-    seconds = time.perf_counter() - start
-    settings = {k: v for k, v in arguments.items() if k not in model.recipe.conditions}
-    used = model.recipe.sampling.model_dump() | settings  # the model's defaults, where nothing else was asked for
-    used |= used.pop("options") if used["sampler"] == model.recipe.sampling.sampler else {}
-    if "guidance_scale" in used:
-        joint, each = Guidance.from_public(None, used.pop("guidance_scale"))
-        used["guidance_weight"] = each or joint
-    how = {k: used.pop(k) for k in ("sampler", "steps", "guidance_weight")}
-    return samples, how | {
-        "other_settings": {k: v for k, v in used.items() if v is not None and k not in ("options", "progress", "seed")},
-        "sampling_seconds": round(seconds, 1),
-        "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "weights": "EMA",
-    }
-
-
-def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The "metrics" of a result as aligned text, one metric a line, "-" for what was not measured."""
-    columns = [k for k in ("value", "idealised", "ceiling", "floor") if any(k in m for m in metrics.values())]
-    lines = [f"{'metric':16}" + "".join(f"{k:>10}" for k in columns) + "  better"]
-    for name, m in metrics.items():
-        cells = [f"{m[k]:10.4f}" if m.get(k) is not None else f"{'-':>10}" for k in columns]
-        lines.append(f"{name:16}{''.join(cells)}  {m['better']}")
-    return "\n".join(lines)

@@ -9,22 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from zoo.contract.recipe import Recipe
+from zoo.contract.registry import get_domain
 from zoo.errors import ConfigError
 
-#: domain -> the Hub's task (None where it has none for what we do) and the tags by which people search. Another
-#: domain has no task and its own name as a tag.
-TASKS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "image": ("unconditional-image-generation", ()),
-    "audio": (None, ("audio-generation",)),
-    "point3d": (None, ("point-cloud", "3d")),
-    "protein": (None, ("biology",)),
-    "policy": ("robotics", ()),
-}
 #: what the Hub accepts as `license` of those that a recipe may start with; others become `other` with their name
 LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
@@ -83,10 +75,10 @@ def _licence(text: str) -> dict[str, str]:
     return {} if word is None else {"license": "other", "license_name": word[0].rstrip(".").lower()}
 
 
-def model_index(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+def model_index(recipe: Recipe, evaluation: Mapping[str, Any], task: str | None = None) -> list[dict[str, Any]]:
     """The metrics as the Hub's `model-index`, each with its ceiling and floor, all with their protocol."""
     protocol = dict(evaluation.get("protocol", {}))
-    task = TASKS.get(recipe.domain, (None, ()))[0] or f"{recipe.domain}-generation"
+    task = task or f"{recipe.domain}-generation"
     name = re.split(r" \(|[,;](?!\d)", recipe.data)[0].strip() or "own data"
     dataset: dict[str, Any] = {"name": name, "type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")}
     if "split" in protocol:
@@ -110,9 +102,17 @@ def model_index(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[dict[str,
     ]
 
 
-def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The card's metadata as plain data."""
-    task, tags = TASKS.get(recipe.domain, (None, ()))
+class Searched(Protocol):
+    """What a card needs of a domain: the Hub's task, if it has one for it, and tags by which people search."""
+
+    hub_task: str | None
+    hub_tags: tuple[str, ...]
+
+
+def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, domain: Searched | None = None) -> dict[str, Any]:
+    """The card's metadata as plain data; `domain` is the recipe's."""
+    found = get_domain(recipe.domain) if domain is None else domain
+    task, tags = found.hub_task, found.hub_tags
     data: dict[str, Any] = {"library_name": "zoo"}
     data |= _licence(recipe.licence)
     if task:
@@ -121,7 +121,7 @@ def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None) -> dic
     if origin := re.match(r"hub:([\w.-]+/[\w.-]+)", recipe.data):
         data["datasets"] = [origin[1]]
     if evaluation:
-        data["model-index"] = model_index(recipe, evaluation)
+        data["model-index"] = model_index(recipe, evaluation, task)
     return data
 
 
@@ -176,11 +176,12 @@ def renew(old: str, new: str) -> str:
 
 
 def _code(name: str, recipe: Recipe) -> str:
-    """Python that draws four samples. A condition that is an array has the reader's own in place of the zeros."""
-    arrays = "".join(f"{k}=np.zeros({c.shape}), " for k, c in recipe.arrays.items())
-    imports = "import numpy as np\nimport zoo" if arrays else "import zoo"
-    own = f"# your own {' and '.join(recipe.arrays)} instead of zeros\n" if arrays else ""
-    sample = f'{own}samples = zoo.load("{name}").sample(n=4, {arrays}seed=0)'
+    """Python that draws four samples; a condition that no example can leave out has a placeholder in it."""
+    needed = {k: text for k, c in recipe.conditions.items() if (text := c.placeholder()) is not None}
+    arguments = "".join(f"{k}={text}, " for k, text in needed.items())
+    imports = "import numpy as np\nimport zoo" if needed else "import zoo"
+    own = f"# your own {' and '.join(needed)} instead of zeros\n" if needed else ""
+    sample = f'{own}samples = zoo.load("{name}").sample(n=4, {arguments}seed=0)'
     return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
 
 
@@ -190,6 +191,7 @@ def model_card(
     picture: str | None = None,
     curves: Mapping[str, Any] | None = None,
     *,
+    domain: Searched | None = None,
     source: str | None = None,
     sounds: Sequence[str] = (),
     base: str = "",
@@ -200,6 +202,7 @@ def model_card(
     Args:
         evaluation: what `zoo eval` measured; its protocol may hold `training` and the `command` that made the model.
         picture: name of the sample picture in the folder.
+        domain: the recipe's; default: the one of its name.
         source: what `zoo.load` takes; default the registry name.
         sounds: names of sound samples in the folder.
         base: where the folder is on the web, ending in "/": a player in Markdown needs the whole address.
@@ -230,4 +233,4 @@ def model_card(
     facts = [("Data", recipe.data), ("Licence", recipe.licence), ("Method", recipe.paper)]
     parts += [f"## {title}\n\n{text}\n" for title, text in facts if text]
     text = "\n".join(parts)
-    return f"{_front(metadata(recipe, evaluation))}{text}\n<!-- zoo-card {_digest(text)} -->\n"
+    return f"{_front(metadata(recipe, evaluation, domain))}{text}\n<!-- zoo-card {_digest(text)} -->\n"

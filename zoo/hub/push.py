@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo import __version__
-from zoo.errors import CheckpointError, HubError
+from zoo.contract.recipe import Recipe
+from zoo.contract.registry import get_recipe, list_models
+from zoo.errors import HubError
 from zoo.hub import client as hub
 from zoo.hub.address import PREFIX, Address, allowed, git_blob_id, has_hash
-from zoo.hub.address import namespace as default_namespace
-from zoo.hub.card import edited, model_card, renew
-
-if TYPE_CHECKING:
-    from zoo.contract.recipe import Recipe
-    from zoo.model.model import Model
+from zoo.hub.card import edited, renew
 
 CARD, CURVES, PICTURE = "README.md", "curves.json", "samples.png"
 MEDIA = (".wav", ".gif", ".mp4")  # samples that a card plays
@@ -63,8 +58,6 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 def training_command(recipe: Recipe, run: Path) -> str | None:
     """The `zoo train` command of a run folder, from its checkpoint and what its recipe changed of the registered one."""
-    from zoo.contract.registry import get_recipe, list_models
-
     name = f"{recipe.domain}/{recipe.name}"
     try:
         with (run / CHECKPOINT).open("rb") as file:
@@ -91,65 +84,6 @@ def training_command(recipe: Recipe, run: Path) -> str | None:
     return " ".join([f"zoo train {name} --data {data} --out RUN --steps {facts['steps']} --seed {facts['seed']}", *sets])
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
-
-
-@contextmanager
-def prepared(source: Model | Path, repo: str, *, samples: bool) -> Iterator[tuple[dict[str, Path], Recipe, str]]:
-    """(files, recipe, new card) of a model that loads strictly and reproduces its golden output.
-
-    A model in memory that is no longer what its folder holds is written anew, without the folder's old measurements.
-    Where there are no samples to show, some are drawn.
-    """
-    from zoo.contract.registry import read_evaluation
-    from zoo.model.model import Model
-
-    with tempfile.TemporaryDirectory(prefix="zoo-push-") as name:
-        temporary = Path(name)
-        if isinstance(source, Model):
-            folder = source.folder if source.folder and _unchanged(source) else source.save_pretrained(temporary / "model")
-        else:
-            folder = source
-        model = Model.from_folder(folder)
-        model.verify(folder)
-        files = model_files(folder)
-        if samples and PICTURE not in files:
-            labels: dict[str, Any] = {k: [i % len(c.values) for i in range(16)] for k, c in model.recipe.labels.items()}
-            drawn = model.sample(16, seed=0, progress=False, **labels)
-            drawn.plot(temporary / PICTURE)
-            files[PICTURE] = temporary / PICTURE
-            if model.domain.suffix in MEDIA and not any(n.startswith("samples/") for n in files):
-                files |= {f"samples/{p.name}": p for p in drawn.save(temporary / "samples")[:4]}
-        card = model_card(
-            model.recipe,
-            read_evaluation(folder),
-            PICTURE if PICTURE in files else None,
-            _read_json(folder / CURVES),
-            source=f"{PREFIX}{repo}",
-            sounds=[n for n in files if n.endswith(MEDIA)],
-            base=f"{hub.endpoint()}/{repo}/resolve/main/",
-            command=training_command(model.recipe, folder),
-        )
-        yield files, model.recipe, card
-
-
-def _unchanged(model: Model) -> bool:
-    import torch
-
-    from zoo.model.model import Model
-
-    if model.folder is None:
-        return False
-    stored = Model.from_folder(model.folder, device=model.device, dtype=model.dtype)
-    if stored.recipe != model.recipe:
-        return False
-    return all(torch.equal(a, b) for a, b in zip(stored.state_dict().values(), model.state_dict().values(), strict=True))
-
-
 def check_card(text: str) -> None:
     """The client's own reading of a card; what it refuses is a HubError."""
     try:
@@ -160,30 +94,11 @@ def check_card(text: str) -> None:
         ) from None
 
 
-def push(
-    source: Model | str | Path,
-    repo: str,
-    *,
-    private: bool = False,
-    token: str | bool | None = None,
-    tag: str | None = None,
-    samples: bool = True,
-) -> Pushed:
-    """Push a model to the Hub, in one commit.
-
-    Args:
-        source: a model, or a model folder, e.g. a finished run.
-        repo: "owner/name"; made when it is not there.
-        private: make the repository private. One that is there keeps what it is; a public one is then an error.
-        token: an access token with the right to write; None: the user's own ($HF_TOKEN, `hf auth login`).
-        tag: a name for this state, e.g. "v1.0"; it is set last and never moved.
-        samples: draw a sample picture where the folder has none.
-
-    A README.md whose text somebody edited, here or on the Hub, keeps its text; only its metadata are renewed.
+def writable(repo: str, tag: str | None, token: str | bool | None) -> Address:
+    """The address of a repository that can be pushed to, checked before anything is done.
 
     Raises:
-        CheckpointError: the folder is no whole model. ConfigError: its card has no readable metadata.
-        HubError: the Hub refuses, cannot be reached, or the tag names another state. Repeating the push is always safe.
+        HubError: a repository or a tag with an invalid name, a revision, no network allowed, or no token.
     """
     address = Address.parse(repo)
     if address.revision is not None:
@@ -197,11 +112,34 @@ def push(
             f"cannot push to {address.repo} without a token. Make one with write access, then `hf auth login`, or set "
             "HF_TOKEN, or give token=..."
         )
-    if isinstance(source, (str, Path)):
-        source = Path(source).expanduser()
-    with prepared(source, address.repo, samples=samples) as (files, recipe, fresh):
-        _create(address, private, token)
-        return _publish(address, files, recipe, fresh, private=private, token=token, tag=tag)
+    return address
+
+
+def push(
+    address: Address,
+    files: Mapping[str, Path],
+    recipe: Recipe,
+    card: str,
+    *,
+    private: bool = False,
+    token: str | bool | None = None,
+    tag: str | None = None,
+) -> Pushed:
+    """Push the files of a verified model folder, in one commit.
+
+    Args:
+        address: as `writable` gives it; the repository is made when it is not there.
+        files: {name in the repository: file}.
+        card: the new README.md; a text that somebody edited, in `files` or on the Hub, stays below its new metadata.
+        private: make the repository private. One that is there keeps what it is; a public one is then an error.
+        tag: a name for this state, e.g. "v1.0"; it is set last and never moved.
+
+    Raises:
+        ConfigError: a card without readable metadata.
+        HubError: the Hub refuses, cannot be reached, or the tag names another state. Repeating the push is always safe.
+    """
+    _create(address, private, token)
+    return _publish(address, files, recipe, card, private=private, token=token, tag=tag)
 
 
 def _create(address: Address, private: bool, token: str | bool | None) -> None:
@@ -278,28 +216,3 @@ def _card(local: Path | None, fresh: str, there: hub.Snapshot, token: str | bool
             break
     check_card(fresh)
     return fresh
-
-
-def publish(
-    namespace: str | None = None,
-    *,
-    private: bool = False,
-    token: str | bool | None = None,
-    tag: str | None = f"v{__version__}",
-    pattern: str = "*",
-) -> Iterator[tuple[str, Pushed]]:
-    """Push every packaged model to "namespace/domain-model"; yields (registry name, what was done) after each.
-
-    A second call changes nothing. A call that was interrupted is simply made again.
-
-    Args:
-        namespace: default `zoo.hub.address.namespace()`, where `zoo.load` looks.
-        tag: of every repository; default the version of zoo. A tag that is there stays where it is.
-        pattern: only these names, e.g. "image/*".
-    """
-    from zoo.contract.registry import list_models, packaged_folder
-
-    for name in list_models(pattern):
-        if folder := packaged_folder(name):
-            repo = f"{namespace or default_namespace()}/{name.replace('/', '-')}"
-            yield name, push(folder, repo, private=private, token=token, tag=tag)

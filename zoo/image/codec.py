@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from zoo.contract.domain import Codec
+from zoo.contract.codec import Codec
 from zoo.errors import ConfigError, DataError, ShapeError
 
 
@@ -62,9 +62,11 @@ class ImageCodec(Codec):
             raise ConfigError(f"image codec: size={size!r}; give a whole number of pixels.")
         self.size, self.channels, self.shape = size, channels, (channels, size, size)
 
-    def encode(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
         """A PIL image, an ImageSample or uint8 pixels (H, W[, 3]) -> (C, H, W); other sizes are resized and cropped."""
         pixels = item.pixels if isinstance(item, ImageSample) else item
+        if isinstance(pixels, Tensor):
+            pixels = pixels.cpu().numpy()
         if isinstance(pixels, np.ndarray):
             if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
                 raise ShapeError(f"a picture must be uint8 (H, W) or (H, W, 3); got {pixels.dtype} {pixels.shape}.")

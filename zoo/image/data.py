@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from zoo.contract.domain import Dataset
+from zoo.contract.dataset import Dataset
 from zoo.data.folder import Folder
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import DataError, one_of

@@ -9,12 +9,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.dataset import Dataset
+from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
+from zoo.contract.samples import Samples
 from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
 from zoo.image.recipes import RECIPES
-from zoo.model.model import Model
 from zoo.nets.grid import GridTransformer, GridUNet
 
 
@@ -23,6 +24,7 @@ class ImageDomain(Domain):
 
     name = "image"
     suffix = ".png"
+    hub_task = "unconditional-image-generation"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = ImageCodec
 
@@ -50,15 +52,10 @@ class ImageDomain(Domain):
                 draw.text((x, y + h * zoom + 1), str(labels[i]), fill="black")
         return page
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Any:
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
         from zoo.image.evaluate import evaluator
 
         return evaluator(data, split)
-
-    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
-        from zoo.image.evaluate import evaluate_model
-
-        return evaluate_model(model, n, **options)
 
 
 DOMAIN = ImageDomain()

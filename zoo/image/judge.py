@@ -65,5 +65,5 @@ class Judge(judges.Judge):
 
 
 def load_judge(folder: str | Path = PACKAGED, device: str | torch.device | None = None) -> Judge:
-    """The packaged judge, or one written by `zoo.evaluation.judge.save_judge` into `folder`; errors as `zoo.evaluation.judge.load_judge`."""
+    """The packaged judge, or one that `zoo.evaluation.judge.save_judge` wrote into `folder`; errors as there."""
     return judges.load_judge(Judge, folder, device)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import DataError
+from zoo.contract.domain import Generator
+from zoo.errors import ConfigError, DataError
 from zoo.evaluation import judged
 
 
@@ -34,7 +35,7 @@ def quantise(pictures: Tensor) -> Tensor:
     return ((pictures.detach().float() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
 
 
-class Evaluator(judged.Evaluator):
+class Evaluator(judged.JudgedEvaluator):
     """Pictures (n, 1, 28, 28) in [-1, 1]; copies are looked for among the pixels.
 
     Its own metric is pixel_deviation: the standard deviation over pictures, averaged over pixels, divided by the
@@ -42,7 +43,11 @@ class Evaluator(judged.Evaluator):
     """
 
     noun = "pictures"
-    better = judged.Evaluator.better | {"pixel_deviation": "near 1"}
+    better = judged.JudgedEvaluator.better | {"pixel_deviation": "near 1"}
+
+    def check(self, model: Generator) -> None:
+        if model.codec.shape != self.reference.shape[1:] or model.recipe.classes("label") != self.judge.class_names:
+            raise ConfigError(f"{model!r}: the judge knows labelled 28 x 28 grey pictures of clothes only.")
 
     def prepare(self, x: Tensor) -> Tensor:
         return quantise(x)

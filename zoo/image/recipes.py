@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.contract.recipe import Condition, DiffusionPart, Discrete, Recipe, Sampling, Training
+from zoo.contract.conditions import Label
+from zoo.contract.recipe import DiffusionPart, Discrete, Recipe, Sampling, Training
 
 FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
@@ -18,7 +19,7 @@ _fashion = Recipe(
     codec={"size": 28, "channels": 1},
     denoiser="unet",
     net={"channels": 32, "multipliers": [3, 4], "blocks": 1, "attention": [False, True], "patch": 2},
-    conditions={"label": Condition(values=FASHION)},
+    conditions={"label": Label(values=FASHION)},
     schedule=Discrete(curve="cosine"),
     diffusion=DiffusionPart(prediction="v"),
     # chosen on the validation split

@@ -5,55 +5,61 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo import files
 from zoo.core import seeds
+from zoo.core.guidance import drop
 from zoo.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from zoo.model.model import Model
+#: before the name of a condition
+COND = "cond."
 
 
-def golden_inputs(model: Model) -> dict[str, Tensor]:
-    """Two rows of noise, the second without its conditions and, where samples have sizes, with padding."""
-    g = seeds.generator(0)
-    x = torch.randn(2, *model.codec.shape, generator=g)
-    inputs = {"x_t": x, "t": model.diffusion.schedule.draw(2, g).t.float(), "drop": torch.tensor([False, True])}
-    if model.codec.size_name is not None:
-        N = model.codec.shape[0]
-        inputs["mask"] = torch.arange(N) < torch.tensor([[N], [max(1, 3 * N // 4)]])
-    inputs |= {f"cond.{k}": torch.arange(2) % len(c.values) for k, c in model.recipe.labels.items()}
-    return inputs | {f"cond.{k}": torch.randn(2, *c.shape, generator=g) for k, c in model.recipe.arrays.items()}
+def golden_inputs(model: Any) -> dict[str, Tensor]:
+    """Two rows of noise, the second without its conditions and, where samples have sizes, with padding.
+
+    Files hold the conditions of both rows, and `drop` says which row does without them.
+    """
+    rng, codec = seeds.generator(0), model.codec
+    x = torch.randn(2, *codec.shape, generator=rng)
+    t = model.diffusion.schedule.draw(2, rng).t.float()
+    inputs = {"x_t": x, "t": t, "drop": torch.tensor([False, True])}
+    if codec.size_name is not None:
+        size = codec.shape[codec.size_axis]
+        inputs["mask"] = torch.arange(size) < torch.tensor([[size], [max(1, 3 * size // 4)]])
+    return inputs | {f"{COND}{k}": c.example(2, rng) for k, c in model.recipe.conditions.items()}
 
 
 @torch.no_grad()
-def golden_output(model: Model, inputs: Mapping[str, Tensor]) -> Tensor:
+def golden_output(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """What the net says to the inputs, float32 on the CPU, 0 in the padding."""
-    moved = {k: v.to(model.device, model.dtype) if v.is_floating_point() else v.to(model.device) for k, v in inputs.items()}
-    cond, mask = {k[5:]: v for k, v in moved.items() if k.startswith("cond.")}, moved.get("mask")
-    out = model.denoiser(moved["x_t"], moved["t"], cond, drop=moved["drop"], mask=mask)
+    moved = {k: v.to(model.device) for k, v in inputs.items()}
+    cond = {k.removeprefix(COND): v for k, v in moved.items() if k.startswith(COND)}
+    mask = moved.get("mask")
+    x_t = moved["x_t"].to(model.wide)
+    out = model.diffusion.ask(model.denoiser, x_t, moved["t"], drop(cond, moved["drop"]), mask=mask)
     if mask is not None:  # what a net says of padding means nothing
-        out = out.masked_fill(~mask.view(*mask.shape, *[1] * (out.ndim - 2)), 0.0)
+        out = out.masked_fill(~model.codec.spread(mask, out.ndim), 0.0)
     return out.float().cpu()
 
 
-def difference(model: Model, folder: str | PathLike[str]) -> float:
+def difference(model: Any, folder: str | PathLike[str]) -> float:
     """The largest difference of the net's output from the folder's golden one, relative to that one's size.
 
     Raises:
         CheckpointError: the difference is above 1e-3 (0.05 in half precision), or there is no whole golden file.
     """
     path = Path(folder) / files.GOLDEN
-    golden = files.load_tensors(path)
-    missing = {*golden_inputs(model), "out"} - golden.keys()
+    stored = files.load_tensors(path)
+    missing = {*golden_inputs(model), "out"} - stored.keys()
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}.")
-    expected = golden.pop("out")
-    error = float((golden_output(model, golden) - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+    expected = stored.pop("out")
+    error = float((golden_output(model, stored) - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
     limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05
     if not error <= limit:
         raise CheckpointError(f"{folder}: the net differs from its golden output by {error:.1e} (allowed {limit:g}).")

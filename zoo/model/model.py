@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,67 +11,143 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from zoo import files
-from zoo.contract.domain import Batch, Codec, Domain, Samples
-from zoo.contract.recipe import Recipe
-from zoo.core import seeds
-from zoo.core.diffusion import Diffusion
-from zoo.core.guidance import Known, null_like, predictor
+from zoo.contract.codec import Codec
+from zoo.contract.conditions import Condition
+from zoo.contract.dataset import Batch
+from zoo.contract.domain import Domain
+from zoo.contract.recipe import Recipe, Sampling, Training
+from zoo.contract.registry import get_domain
+from zoo.contract.samples import Samples
+from zoo.core.diffusion import Diffusion, dtype_of
+from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
-from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
+from zoo.core.schedule import make_schedule
+from zoo.core.steer import hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, memory_for
-from zoo.model.golden import difference, golden_inputs, golden_output
-from zoo.model.plan import Plan, make_plan
+from zoo.model import checkpoint, golden
+from zoo.model.own import OWN, own_domain, own_recipe
+from zoo.model.plan import Chunk, Plan, make_plan
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from zoo.hub.push import Pushed
 
-SCHEDULES: dict[str, type[Schedule]] = {"discrete": DiscreteSchedule, "edm": EDMSchedule, "flow": FlowSchedule}
+#: how in-painting holds what is known
+METHODS = ("replace",)
 
 
 def make_diffusion(recipe: Recipe) -> Diffusion:
     """The diffusion that a recipe describes."""
     options = recipe.schedule.model_dump()
-    schedule = SCHEDULES[options.pop("kind")](**options)
-    return Diffusion(schedule, **recipe.diffusion.model_dump())
+    return Diffusion(make_schedule(options.pop("kind"), options), **recipe.diffusion.model_dump())
 
 
 class Model(nn.Module):
     """A diffusion model of any domain.
 
-    Attributes:
+    Args:
         recipe: the validated description.
+        domain: the plug-in that the recipe belongs to.
+        denoiser, codec, diffusion: parts that replace those of the recipe, see `Model.of`.
+
+    Attributes:
+        recipe, domain: see above.
         diffusion: schedule, prediction and weighting.
         denoiser: the net.
         codec: between encoded samples and domain objects.
+        folder: where the model was loaded from; None for a new one.
     """
 
-    def __init__(self, recipe: Recipe, domain: Domain) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        domain: Domain,
+        *,
+        denoiser: nn.Module | None = None,
+        codec: Codec | None = None,
+        diffusion: Diffusion | None = None,
+    ) -> None:
         super().__init__()
         self.recipe, self.domain = recipe, domain
         self.folder: Path | None = None
-        self.diffusion = make_diffusion(recipe)
-        self.codec: Codec = domain.codec(recipe.codec)
-        self.denoiser = domain.denoiser(recipe, self.codec.shape)
+        self.diffusion = make_diffusion(recipe) if diffusion is None else diffusion
+        self.codec: Codec = domain.codec(recipe.codec) if codec is None else codec
+        self.denoiser = domain.denoiser(recipe, self.codec.shape) if denoiser is None else denoiser
+        own = {"net": denoiser, "codec": codec, "diffusion": diffusion}
+        #: the parts that no recipe describes, which a folder cannot give back
+        self.own_parts = {k: v for k, v in own.items() if v is not None} or None
         self.eval()
+
+    @classmethod
+    def of(
+        cls,
+        diffusion: Diffusion,
+        net: nn.Module,
+        codec: Codec,
+        *,
+        name: str = "mine",
+        conditions: Mapping[str, Condition] | None = None,
+        domain: Domain | None = None,
+        sampling: Sampling | None = None,
+        training: Training | None = None,
+    ) -> Model:
+        """A model of your own parts.
+
+        Args:
+            diffusion: schedule, prediction and weighting.
+            net: any module with the forward of `zoo.core.diffusion.Denoiser`.
+            codec: between your objects and encoded samples; one of a domain's, or your own.
+            name: of the model.
+            conditions: what a sample can be asked to be; none for an unconditional model.
+            domain: whose samples these are; default: the domain that has such a codec, else one without files of its own.
+            sampling, training: defaults of `sample` and of the trainer.
+
+        Saved, it is read again by `zoo.load(folder, net=..., codec=...)`: a folder never names code.
+        """
+        recipe, domain = own_recipe(diffusion, net, codec, name, conditions, domain, sampling, training)
+        return cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where the weights are; the CPU for a net without any."""
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights, and of sampling."""
-        return next(self.parameters()).dtype
+        """The dtype of the weights; float32 for a net without any."""
+        return dtype_of(self.denoiser) or torch.float32
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The dtype of a sampler's state: float32, or float64 where the weights have it, never less."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.denoiser.parameters()) / 1e6
         return f"Model({self.recipe.domain}/{self.recipe.name}, {self.recipe.denoiser}, {millions:.2f} M parameters)"
 
+    def __getattr__(self, name: str) -> Any:
+        """The methods that the domain declares, beside the module's own attributes."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            domain = self.__dict__.get("domain")
+            methods = {} if domain is None else domain.methods
+            if name not in methods:
+                further = f" Its domain adds: {', '.join(methods)}." if methods else ""
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}.{further}") from None
+        return functools.partial(methods[name], self)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.domain.methods})
+
     # ---------------------------------------------------------------- sampling
+
+    def plan(self, n: int = 1, **arguments: Any) -> Plan:
+        """What `sample` would do: every argument checked, every default filled in. Arguments as for `sample`."""
+        return make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
 
     def sample(
         self,
@@ -84,6 +159,7 @@ class Model(nn.Module):
         guidance_scale: float | Mapping[str, float] | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
+        steer: Sequence[Steering] = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
         **conditions: Any,
@@ -97,46 +173,59 @@ class Model(nn.Module):
                 conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.
             seed: sample i of a seed is the same whatever n, batch size or device. None draws a fresh seed.
+            steer: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
                 options: spacing, eta, variance, s_churn, step_scale, guess_below, guidance_interval, guidance_rescale, clip.
 
         Raises:
-            ConfigError: any argument that cannot be.
+            ConfigError: an argument that is unknown or invalid.
             NumericsError: the net gave values that are not finite.
             ResourceError: a chunk does not fit into memory.
         """
-        given = {
-            "sampler": sampler,
-            "steps": steps,
-            "guidance_weight": guidance_weight,
-            "guidance_scale": guidance_scale,
-            "seed": seed,
-            "batch_size": batch_size,
+        plan = self.plan(
+            n,
+            sampler=sampler,
+            steps=steps,
+            guidance_weight=guidance_weight,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            batch_size=batch_size,
             **conditions,
-        }
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, given)
-        return self._collect(plan, progress=progress, on_step=on_step)
+        )
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steer)
 
     def sample_iter(
-        self, n: int = 1, *, known: Known | None = None, where: Tensor | None = None, **arguments: Any
+        self,
+        n: int = 1,
+        *,
+        known: Tensor | Callable[[Tensor], Tensor] | None = None,
+        where: Tensor | None = None,
+        steer: Sequence[Steering] = (),
+        **arguments: Any,
     ) -> Iterator[Step]:
         """The steps of one chunk of n samples in encoded units: each `Step` has level, x and x0 (n,*S).
 
         Args:
             known, where: encoded values and the bool mask of what is held fixed, broadcast to (n,*S) (in-painting).
-            **arguments: as for `sample`.
+            steer, **arguments: as for `sample`.
         """
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
-        return self._run(plan, range(n), known=known, where=where)
+        if (known is None) != (where is None):
+            raise ConfigError("known and where belong together: give both, or none.")
+        plan = self.plan(n, **arguments)
+        if known is not None and where is not None:
+            steer = [hold(known, torch.as_tensor(where).to(self.device)), *steer]
+        return self.run(plan, self._chunk(plan, range(plan.n)), steer=steer)
 
     def inpaint(
         self,
-        known: Any,
-        where: Any,
+        known: Any = None,
+        where: Any = None,
         n: int = 1,
         *,
+        method: str = "replace",
+        steer: Sequence[Steering] = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
         **arguments: Any,
@@ -146,19 +235,22 @@ class Model(nn.Module):
         Args:
             known: a domain object that the codec encodes, or an encoded tensor (*S).
             where: bool, broadcast to the encoded shape (*S).
-            n, **arguments: as for `sample`.
+            method: how: "replace" puts the known parts into each prediction.
+            steer: further steers, around that of the known parts.
+            n, **arguments: as for `sample`; and those that the domain adds, see `Domain.hold` of the domain: a protein's
+                `motif` and `start`, a point cloud's `keep`.
+
+        Raises:
+            ConfigError, ShapeError: nothing known, or a mask that does not fit; and as `sample`.
         """
-        where, x0 = torch.as_tensor(where), self._encoded(known)
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, self._sized(x0) | arguments)
-        try:
-            fits = torch.broadcast_shapes(where.shape, x0.shape) == x0.shape
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ShapeError(f"where {tuple(where.shape)} does not broadcast to {tuple(x0.shape)}.")
-        self._check_size(plan, x0)
-        where = where.to(self.device)
-        return self._collect(plan, progress=progress, on_step=on_step, known=self.codec.held(x0, where), where=where)
+        if method not in METHODS:
+            raise ConfigError(f"method={method!r}: allowed are {', '.join(METHODS)}.")
+        own = {k: arguments.pop(k) for k in self.domain.inpaint_options if k in arguments}
+        held = self.domain.hold(self, known, where, arguments, **own)
+        plan = self.plan(n, **self._size_argument(held.size) | arguments)
+        if held.size is not None:
+            self._check_size(plan, held.size)
+        return self._collect(plan, progress=progress, on_step=on_step, steer=[held.steer, *steer])
 
     def vary(
         self,
@@ -166,6 +258,7 @@ class Model(nn.Module):
         strength: float = 0.5,
         n: int = 1,
         *,
+        steer: Sequence[Steering] = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
         **arguments: Any,
@@ -175,41 +268,60 @@ class Model(nn.Module):
         Args:
             item: a domain object that the codec encodes, or an encoded tensor (*S).
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
-            n, **arguments: as for `sample`.
+            n, steer, **arguments: as for `sample`.
         """
-        x0 = self._encoded(item)
-        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, self._sized(x0) | arguments).after(strength)
-        self._check_size(plan, x0)
-        return self._collect(plan, progress=progress, on_step=on_step, start=x0)
+        x0 = self.encoded(item)
+        size = None if self.codec.size_name is None else self.codec.size_of(x0)
+        plan = self.plan(n, **self._size_argument(size) | arguments).after(strength)
+        if size is not None:
+            self._check_size(plan, size)
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
 
-    def _encoded(self, item: Any) -> Tensor:
+    def encoded(self, item: Any) -> Tensor:
         """A domain object, or an encoded tensor (*S), as an encoded tensor on this device."""
-        free = 0 if self.codec.size_name is None else 1
-        known = isinstance(item, Tensor) and item.ndim == len(self.codec.shape) and item.shape[free:] == self.codec.shape[free:]
-        x0: Tensor = item if known else self.codec.encode(item)
-        return x0.to(self.device, self.dtype)
+        x0: Tensor = item if self._is_encoded(item) else self.codec.encode(item)
+        return x0.to(self.device, self.wide)
 
-    def _sized(self, x0: Tensor) -> dict[str, Any]:
-        """The argument that asks for samples of the size of an object, where there is one."""
-        return {} if self.codec.size_name is None else {self.codec.size_name: len(x0)}
+    def _is_encoded(self, item: Any) -> bool:
+        """Whether this is a tensor of the codec's shape, apart from a size of its own."""
+        if not isinstance(item, Tensor) or item.ndim != len(self.codec.shape) or not item.is_floating_point():
+            return False
+        free = None if self.codec.size_name is None else self.codec.size_axis
+        return all(a == b or i == free for i, (a, b) in enumerate(zip(item.shape, self.codec.shape, strict=True)))
 
-    def _check_size(self, plan: Plan, x0: Tensor) -> None:
+    def _size_argument(self, size: int | None) -> dict[str, Any]:
+        """The argument that asks for samples of a size, where there is one."""
+        return {} if size is None or self.codec.size_name is None else {self.codec.size_name: size}
+
+    def _check_size(self, plan: Plan, size: int) -> None:
         """Refuse samples of another size than the object that they start from."""
-        if plan.sizes is not None and set(plan.sizes) != {len(x0)}:
+        if plan.sizes is not None and set(plan.sizes) != {size}:
             name, found = self.codec.size_name, sorted(set(plan.sizes))
-            raise ShapeError(f"the object has {len(x0)} elements, the samples {found}: give {name}={len(x0)}.")
+            raise ShapeError(f"the object has {size} elements, the samples {found}: give {name}={size}.")
 
-    def _collect(self, plan: Plan, *, progress: bool | None, on_step: Callable[[Step], None] | None, **parts: Any) -> Samples:
-        """Run a plan chunk by chunk and decode; `parts` go to `_run`."""
+    def _chunk(self, plan: Plan, rows: range) -> Chunk:
+        """Samples `rows` of a plan; an end of memory is told as one of the chunk."""
+        with memory_for(len(rows)):
+            return plan.chunk(rows)
+
+    def _collect(
+        self,
+        plan: Plan,
+        *,
+        progress: bool | None,
+        on_step: Callable[[Step], None] | None,
+        steer: Sequence[Steering] = (),
+        start: Tensor | None = None,
+    ) -> Samples:
+        """Run a plan chunk by chunk and decode."""
         items: list[Any] = []
-        total = -(-plan.n // plan.batch_size) * (len(plan.levels) - 1)
-        with tqdm(
-            total=total, desc="sampling", unit="step", disable=progress is False, leave=False, delay=0 if progress else 2
-        ) as bar:
-            for begin in range(0, plan.n, plan.batch_size):
-                rows = range(begin, min(begin + plan.batch_size, plan.n))
-                step = None
-                for step in self._run(plan, rows, **parts):
+        chunks = list(plan.rows())
+        total = len(chunks) * plan.steps
+        hidden = progress is False
+        with tqdm(total=total, desc="sampling", unit="step", disable=hidden, leave=False, delay=0 if progress else 2) as bar:
+            for rows in chunks:
+                chunk, step = self._chunk(plan, rows), None
+                for step in self.run(plan, chunk, steer=steer, start=start):
                     bar.update()
                     if on_step is not None:
                         on_step(step)
@@ -218,106 +330,84 @@ class Model(nn.Module):
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
                 with memory_for(len(rows)):
-                    items += self._decode(step.x, plan, rows)
-        return Samples.of(items, domain=self.domain, conditions=plan.names)
+                    items += self._decode(step.x, chunk)
+        return Samples.of(items, domain=self.domain, conditions=plan.names, plan=plan)
 
-    def _decode(self, x: Tensor, plan: Plan, rows: range) -> list[Any]:
-        """Samples `rows` of a plan from their encoded values (B,*S), padding taken off."""
-        cond = {k: v[rows.start : rows.stop] for k, v in plan.cond.items()}
-        if plan.sizes is None:
-            return self.codec.decode(x, cond)
-        sizes = plan.sizes[rows.start : rows.stop]
-        return [
-            self.codec.decode(x[i : i + 1, :size], {k: v[i : i + 1] for k, v in cond.items()})[0]
-            for i, size in enumerate(sizes)
-        ]
+    def _decode(self, x: Tensor, chunk: Chunk) -> list[Any]:
+        """The samples of a chunk from their encoded values (B,*S), padding taken off."""
+        if chunk.sizes is None:
+            return self.codec.decode(x, chunk.cond)
+        items = []
+        for i, size in enumerate(chunk.sizes):
+            own = x[i : i + 1].narrow(1 + self.codec.size_axis, 0, size)
+            items += self.codec.decode(own, {k: v[i : i + 1] for k, v in chunk.cond.items()})
+        return items
 
-    def _run(
-        self,
-        plan: Plan,
-        rows: range,
-        *,
-        known: Known | None = None,
-        where: Tensor | None = None,
-        start: Tensor | None = None,
-    ) -> Iterator[Step]:
-        """The steps of samples `rows` of a plan."""
-        cond = {k: v[rows.start : rows.stop] for k, v in plan.cond.items()}
-        sizes = None if plan.sizes is None else plan.sizes[rows.start : rows.stop]
-        with memory_for(len(rows)):
-            source = seeds.SampleRng(plan.seed, rows, sizes)
-        return self.run(plan, cond, source, known=known, where=where, start=start)
-
-    def run(
-        self,
-        plan: Plan,
-        cond: Mapping[str, Tensor],
-        source: seeds.SampleRng,
-        *,
-        known: Known | None = None,
-        where: Tensor | None = None,
-        start: Tensor | None = None,
-    ) -> Iterator[Step]:
+    def run(self, plan: Plan, chunk: Chunk, *, steer: Sequence[Steering] = (), start: Tensor | None = None) -> Iterator[Step]:
         """The sampling steps of one chunk, in encoded units: what `sample`, `inpaint` and `vary` are made of.
 
         Args:
             plan: sampler, levels, guidance and options; its own n, conditions and sizes are not looked at.
-            cond: {name: (B,...)} what the net is told.
-            source: one generator, and where samples have sizes of their own the size, for each of the B samples.
-            known, where: as for `sample_iter`.
+            chunk: conditions, noise and sizes of the B samples.
+            steer: as for `sample`.
             start: encoded (*S) or (B,*S) that is noised to the plan's first level; None starts from pure noise.
 
         Raises:
             ResourceError: the chunk does not fit into memory.
         """
-        rows, first, shape, mask = len(source.generators), plan.levels[0], self.codec.shape, None
-        if source.sizes is not None:
-            shape = (max(source.sizes), *shape[1:])
-            mask = torch.arange(shape[0], device=self.device) < torch.tensor(source.sizes, device=self.device)[:, None]
-        with memory_for(rows):
-            cond = {k: v.to(self.device) for k, v in cond.items()}
-            x = torch.zeros(rows, *shape, device=self.device, dtype=self.dtype)
-            project = self.codec.project if mask is None else functools.partial(self.codec.project, mask=mask)
-            eps = project(source.normal(x))
-            x = eps * self.diffusion.schedule.prior_std(first) if start is None else first.alpha * start + first.sigma * eps
-            how: dict[str, Any] = {"guidance": plan.guidance, "clip": plan.clip, "guess_below": plan.guess_below}
-            how |= {"known": known, "where": where}
-            predict = predictor(self.diffusion, self.denoiser, cond, mask=mask, project=self.codec.project, **how)
-            steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=source, **plan.options)
+        with memory_for(len(chunk)):
+            mask = self._mask(chunk)
+            project = functools.partial(self.codec.project, mask=mask)
+            predict = self.predictor(plan, chunk.cond, mask=mask, steer=steer)
+            first = plan.levels[0]
+            eps = project(chunk.rng.normal(self._empty(chunk)))
+            x = eps * self.diffusion.schedule.prior_std(first)
+            if start is not None:
+                x = first.alpha * start + first.sigma * eps
+            steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
             while True:
-                with torch.inference_mode():
+                # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
+                with torch.no_grad():
                     step = next(steps, None)
                 if step is None:
                     return
                 yield step
 
+    def predictor(
+        self, plan: Plan, cond: Mapping[str, Tensor], *, mask: Tensor | None = None, steer: Sequence[Steering] = ()
+    ) -> Predict:
+        """The prediction that the plan's sampler sees: the net with its conditions, guidance, clip, projector and steers.
+
+        Args:
+            cond: {name: (B,...)}.
+            mask: (B,N) bool, True for real elements; None for all.
+        """
+        conditions = {k: v.to(self.device) for k, v in cond.items()}
+        real = None if mask is None else self.codec.spread(mask, 1 + len(self.codec.shape))
+        memory = Memory(below=plan.guess_below) if self.diffusion.self_condition else None
+        network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory)
+        project = functools.partial(self.codec.project, mask=mask)
+        return assemble(network, guidance=plan.guidance, clip=plan.clip, project=project, steers=steer)
+
+    def _empty(self, chunk: Chunk) -> Tensor:
+        """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""
+        shape = list(self.codec.shape)
+        if chunk.sizes is not None:
+            shape[self.codec.size_axis] = max(chunk.sizes)
+        return torch.zeros(len(chunk), *shape, device=self.device, dtype=self.wide)
+
+    def _mask(self, chunk: Chunk) -> Tensor | None:
+        """(B,N) bool, which elements are real; None where all samples have the codec's shape."""
+        if chunk.sizes is None:
+            return None
+        sizes = torch.tensor(chunk.sizes, device=self.device)
+        return torch.arange(max(chunk.sizes), device=self.device) < sizes[:, None]
+
     # ---------------------------------------------------------------- training and files
 
-    def loss(self, batch: Batch, *, generator: torch.Generator | None = None, denoiser: Any = None) -> Tensor:
-        """The training loss of a batch, a scalar. `denoiser` replaces the net, e.g. by its distributed wrapper.
-
-        Conditions are dropped together at the rate `training.condition_dropout`; where there are several, each one also
-        alone at `training.single_dropout`, so that every part of them may be left out in sampling.
-        """
-        options, cond = self.recipe.training, batch.cond
-        rate = options.condition_dropout if self.recipe.conditions else 0.0
-        if len(cond) > 1:
-            alone = torch.rand(len(cond), len(batch.x0), generator=generator) < options.single_dropout
-            cond = {
-                k: torch.where(row.to(v.device).view(-1, *[1] * (v.ndim - 1)), null_like(v), v)
-                for (k, v), row in zip(cond.items(), alone, strict=True)
-            }
-        return self.diffusion.loss(
-            denoiser or self.denoiser,
-            batch.x0,
-            cond,
-            generator=generator,
-            drop_rate=rate,
-            mask=batch.mask,
-            project=self.codec.project,
-            auxiliary=self.codec.auxiliary,
-            hint=self.codec.hint,
-        )
+    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], rng: torch.Generator | None = None) -> Batch:
+        """Dataset items (object, conditions) as a batch for training; `rng` feeds augmentation."""
+        return self.codec.batch(items, rng, self.recipe.conditions)
 
     def verify(self, folder: str | PathLike[str] | None = None) -> float:
         """Recompute the stored output of the net; returns the largest difference, relative to the output's own size.
@@ -328,41 +418,18 @@ class Model(nn.Module):
         folder = folder or self.folder
         if folder is None:
             raise CheckpointError("this model was not loaded from a folder: there is no golden file to verify against.")
-        return difference(self, folder)
+        return golden.difference(self, folder)
 
     def save_pretrained(self, folder: str | PathLike[str], *, half: bool = False, card: str | None = None) -> Path:
         """Write the model folder. The old files stay until the new ones are whole.
 
         Args:
-            half: store the denoiser's weights as float16: half the size, and this model is rounded the same way.
+            half: store the denoiser's weights as float16, in half the size. This model stays as it is; the golden output
+                is that of the rounded weights.
             card: text of README.md; the default is made from the recipe, below a text that was edited by hand only its
                 metadata.
         """
-        from zoo.hub.card import model_card, renew
-
-        folder = Path(folder)
-        old = folder / files.CARD
-        if card is None:  # a text that somebody wrote stays
-            card = renew(old.read_bytes().decode() if old.is_file() else "", model_card(self.recipe))
-        if half:
-            for p in self.denoiser.parameters():
-                p.data = p.data.half().to(p.dtype)
-        weights = {
-            f"denoiser.{k}": v.half() if half and v.is_floating_point() else v for k, v in self.denoiser.state_dict().items()
-        }
-        weights |= {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
-        inputs = golden_inputs(self)
-        config = {
-            "format_version": files.FORMAT_VERSION,
-            "recipe": self.recipe.model_dump(mode="json"),
-            "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
-        }
-        with files.new_folder(folder) as new:
-            files.save_tensors(new / files.WEIGHTS, weights)
-            files.save_tensors(new / files.GOLDEN, {**inputs, "out": golden_output(self, inputs)})
-            files.write_atomic(new / files.CARD, card.encode())
-            files.write_atomic(new / files.CONFIG, files.dump_json(config))
-        return folder
+        return checkpoint.save(self, Path(folder), half=half, card=card)
 
     def push_to_hub(
         self,
@@ -373,24 +440,34 @@ class Model(nn.Module):
         tag: str | None = None,
         samples: bool = True,
     ) -> Pushed:
-        """Push to the Hub repository "owner/name" in one commit, with card and sample pictures; see `zoo.hub.push.push`."""
-        from zoo.hub.push import push
+        """Push to the Hub repository "owner/name" in one commit, with card and sample pictures; see `zoo.model.publish`."""
+        from zoo.model.prepare import push_model
 
-        return push(self, repo, private=private, token=token, tag=tag, samples=samples)
+        return push_model(self, repo, private=private, token=token, tag=tag, samples=samples)
 
     @classmethod
-    def from_folder(cls, folder: str | PathLike[str], *, device: Any = None, dtype: torch.dtype | None = None) -> Model:
-        """Read a model folder strictly: a missing or extra key, a wrong shape, a newer format are errors."""
-        from zoo.contract.registry import get_domain
+    def from_folder(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        net: nn.Module | None = None,
+        codec: Codec | None = None,
+        diffusion: Diffusion | None = None,
+    ) -> Model:
+        """Read a model folder strictly: a missing or extra key, a wrong shape, a newer format are errors.
 
+        Args:
+            device, dtype: where and in which dtype to put the weights.
+            net, codec, diffusion: of a model that was made of its author's own parts, see `Model.of`.
+        """
         folder = Path(folder)
-        recipe = Recipe.parse(files.read_config(folder)["recipe"])
-        model = get_domain(recipe.domain).model(recipe)
-        tensors = files.load_tensors(folder / files.WEIGHTS)
-        for prefix, part in (("denoiser.", model.denoiser), ("codec.", model.codec)):
-            own = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
-            files.load_strict(part, own, folder / files.WEIGHTS)
-        if tensors:
-            raise CheckpointError(f"{folder / files.WEIGHTS} has foreign keys: {', '.join(sorted(tensors)[:5])}.")
+        recipe = checkpoint.read_recipe(folder)
+        if recipe.denoiser == OWN and net is None:
+            raise ConfigError(f"{folder} holds a net of its author's own, and a folder never names code: give net=YourNet().")
+        domain = own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
+        model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
+        checkpoint.fill(model, folder)
         model.folder = folder
         return model.to(device=device, dtype=dtype)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from zoo.contract.codec import Codec
+from zoo.contract.conditions import Given
+from zoo.contract.recipe import Recipe
 from zoo.core import seeds
 from zoo.core.guidance import Guidance, is_null
-from zoo.core.samplers import churn, get_sampler
-from zoo.core.schedule import Level
-from zoo.errors import ConfigError, ShapeError, one_of
-
-if TYPE_CHECKING:
-    from zoo.contract.domain import Codec
-    from zoo.contract.recipe import Recipe
-    from zoo.core.schedule import Schedule
+from zoo.core.samplers import Sampler, churn, get_sampler
+from zoo.core.schedule import Level, Schedule
+from zoo.errors import ConfigError, one_of
+from zoo.values import for_each, plain, several, whole
 
 #: streams of random numbers that free conditions and sizes are drawn from, never that of a sample's noise
 DRAWN, SIZE = 1, 2
+#: samples made at a time, where nobody asks
+CHUNK = 64
 #: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
 COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip", "guess_below")
 #: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
@@ -30,13 +31,36 @@ CHURN = ("s_churn", "s_min", "s_max")
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """The samples that are made at a time.
+
+    Attributes:
+        cond: {name: (B,...)} what the net is told; `null_like` where nothing is.
+        rng: the noise of each sample.
+        sizes: how many elements (points, residues, frames) each sample has; None where all have the codec's shape.
+    """
+
+    cond: Mapping[str, Tensor]
+    rng: seeds.SampleRng
+    sizes: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rng.generators)
+
+
+@dataclass(frozen=True)
 class Plan:
     """One call of `sample`.
 
     Attributes:
-        cond: {name: (n,) int64 or (n, *shape) float32} what the net is told; `null_like` where nothing is.
-        names: {name: n labels} the labels in the user's words, None for nothing.
-        sizes: how many elements (points, residues) each sample has; None where all have the codec's shape.
+        n, seed: how many samples, and whose.
+        batch_size: how many are made at a time.
+        sampler, levels, options: the sampler, its grid and its options, as it takes them.
+        guidance, clip, guess_below: of the prediction.
+        cond: {name: (n, ...)} what the net is told; `null_like` where nothing is.
+        names: {name: n labels} what was asked for in the user's words, None for nothing.
+        sizes: how many elements each sample has; None where all have the codec's shape.
+        public: the sampler's options as the user gives them.
     """
 
     n: int
@@ -50,16 +74,71 @@ class Plan:
     cond: dict[str, Tensor]
     names: dict[str, list[Any]]
     sizes: list[int] | None = None
+    size_axis: int = 0
     guess_below: float = math.inf
+    spacing: str | None = None
+    public: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """How many steps the sampler makes."""
+        return len(self.levels) - 1
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting that was used, by the name that `model.sample` takes it by; what is at "none" is left out."""
+        interval = None if self.guidance.interval == (0.0, math.inf) else self.guidance.interval
+        found = {
+            "sampler": self.sampler,
+            "steps": self.steps,
+            "guidance_weight": dict(self.guidance.each) or self.guidance.weight,
+            "spacing": self.spacing,
+            "guidance_interval": interval,
+            "guidance_rescale": self.guidance.rescale,
+            "clip": self.clip,
+            "guess_below": None if math.isinf(self.guess_below) else self.guess_below,
+            **self.public,
+        }
+        return {k: v for k, v in found.items() if v is not None}
 
     def after(self, strength: float) -> Plan:
         """The last share `strength` of the steps."""
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength <= 1:
-            raise ConfigError(f"strength={strength!r}: give a share of the steps, above 0 (no change) up to 1 (all new).")
-        steps = len(self.levels) - 1
-        start = steps - max(1, round(strength * steps))
+        share = plain(strength)
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise ConfigError(f"strength={share!r}: give a share of the steps, above 0 (no change) up to 1 (all new).")
+        start = self.steps - max(1, round(share * self.steps))
         options = {k: v[start:] if k == "churned" else v for k, v in self.options.items()}
         return replace(self, levels=self.levels[start:], options=options)
+
+    def chunk(self, rows: range) -> Chunk:
+        """Samples `rows`."""
+        sizes = None if self.sizes is None else self.sizes[rows.start : rows.stop]
+        cond = {k: v[rows.start : rows.stop] for k, v in self.cond.items()}
+        return Chunk(cond, seeds.SampleRng(self.seed, rows, sizes, self.size_axis), sizes)
+
+    def rows(self) -> Iterator[range]:
+        """The rows of each chunk, one after the other."""
+        for begin in range(0, self.n, self.batch_size):
+            yield range(begin, min(begin + self.batch_size, self.n))
+
+
+class Arguments:
+    """The arguments of a call, taken one by one, so that what nobody took can be named in the end.
+
+    None stands for an argument that was not given, except for `clip`, where it means "no clipping".
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.left = {k: plain(v) for k, v in given.items() if v is not None or k == "clip"}
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """The argument, or the default."""
+        return self.left.pop(name, default)
+
+    def numbers(self, name: str, default: Any = None) -> Any:
+        """The argument as a tuple of plain numbers, or the default."""
+        value = self.take(name, default)
+        found = several(value)
+        return value if found is None else tuple(found)
 
 
 def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, arguments: Mapping[str, Any]) -> Plan:
@@ -69,50 +148,65 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         arguments: those of `Model.sample` that say what to sample and how; None stands for one that was not given.
 
     Raises:
-        ConfigError: any argument that cannot be.
+        ConfigError: an argument that is unknown or invalid.
     """
-    default, given = recipe.sampling, {k: v for k, v in arguments.items() if v is not None or k == "clip"}
-    batch_size = given.pop("batch_size", 1)
-    for what, value in (("n", n), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{what}={value!r}: give a whole number of at least 1.")
-    batch_size = batch_size if "batch_size" in arguments and arguments["batch_size"] is not None else min(n, 64)
-    seed = seeds.check_seed(given.pop("seed", None))
-    name = given.pop("sampler", default.sampler)
-    chosen = get_sampler(name)
-    names = {k: _labels(recipe, k, given.pop(k, None), n, seed) for k in recipe.labels}
-    arrays = {k: _array(recipe, codec, k, given.pop(k, None), n) for k in recipe.arrays}
-    sizes = None if codec.size_name is None else _sizes(codec, given.pop(codec.size_name, None), n, seed)
+    n, default = whole(n, "n", 1), recipe.sampling
+    given = Arguments(arguments)
+    batch_size = whole(given.take("batch_size", min(n, CHUNK)), "batch_size", 1)
+    seed = seeds.check_seed(given.take("seed"))
+    name = given.take("sampler", default.sampler)
+    sampler = get_sampler(name)
+    read = _conditions(recipe, codec, given, n, seed)
+    sizes = None if codec.size_name is None else _sizes(codec, given.take(codec.size_name), n, seed)
     guidance = _guidance(recipe, given)
-    levels = schedule.levels(given.pop("steps", default.steps), given.pop("spacing", default.spacing))
-    clip = given.pop("clip", default.clip)
+    spacing = given.take("spacing", default.spacing)
+    levels = schedule.levels(given.take("steps", default.steps), spacing)
+    clip = given.take("clip", default.clip)
     if clip is not None and not clip > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
-    below = given.pop("guess_below", default.guess_below)
+    below = given.take("guess_below", default.guess_below)
     if below is not None and not below >= 0:
         raise ConfigError(f"guess_below={below!r}: give a noise level sigma / alpha of at least 0.")
-    options = dict(default.options) if name == default.sampler else {}
-    strength = {k: given.pop(k, options.pop(k, None)) for k in CHURN} if "churned" in chosen.options else {}
-    for key in given:
-        if key not in chosen.options:
-            known = [*COMMON, *chosen.options, *recipe.conditions, *([codec.size_name] if codec.size_name else [])]
-            raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
-    options |= given
-    if strength.get("s_churn"):
-        options["churned"] = churn(schedule, levels, **{k: v for k, v in strength.items() if v is not None})
-    cond = arrays | {
-        k: torch.tensor([-1 if v is None else recipe.labels[k].index(k, v) for v in values]) for k, values in names.items()
-    }
-    if all(is_null(c).all() for c in cond.values()):
+    public = (dict(default.options) if name == default.sampler else {}) | given.left
+    options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
+    cond = {k: v.values for k, v in read.items()}
+    if all(bool(is_null(c).all()) for c in cond.values()):
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
-    below = math.inf if below is None else below
-    return Plan(n, seed, batch_size, name, levels, guidance, clip, options, cond, names, sizes, below)
+    return Plan(
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        sampler=name,
+        levels=levels,
+        guidance=guidance,
+        clip=clip,
+        options=options,
+        cond=cond,
+        names={k: v.shown for k, v in read.items() if v.shown is not None},
+        sizes=sizes,
+        size_axis=codec.size_axis,
+        guess_below=math.inf if below is None else below,
+        spacing=spacing,
+        public=public,
+    )
 
 
-def _guidance(recipe: Recipe, given: dict[str, Any]) -> Guidance:
-    """The guidance asked for, or the recipe's; takes its arguments out of `given`."""
+def _conditions(recipe: Recipe, codec: Codec, given: Arguments, n: int, seed: int) -> dict[str, Given]:
+    """Every condition of the recipe, read from its argument."""
+    found = {}
+    for place, (name, condition) in enumerate(recipe.conditions.items()):
+
+        def rng(i: int, place: int = place) -> torch.Generator:
+            return seeds.generator(seed, i, DRAWN, place)
+
+        found[name] = condition.read(given.take(name), n, codec.reading(name, rng))
+    return found
+
+
+def _guidance(recipe: Recipe, given: Arguments) -> Guidance:
+    """The guidance asked for, or the recipe's."""
     default = recipe.sampling
-    weight, scale = given.pop("guidance_weight", None), given.pop("guidance_scale", None)
+    weight, scale = given.take("guidance_weight"), given.take("guidance_scale")
     asked = [k for k, v in (("guidance_weight", weight), ("guidance_scale", scale)) if v is not None]
     if asked and not recipe.conditions:
         raise ConfigError(f"{' and '.join(asked)}: this model is unconditional, there is nothing to guide. Leave it out.")
@@ -120,48 +214,35 @@ def _guidance(recipe: Recipe, given: dict[str, Any]) -> Guidance:
     for key in each:
         if key not in recipe.conditions:
             raise one_of("condition to guide", key, recipe.conditions)
-    interval = given.pop("guidance_interval", default.guidance_interval) or (0.0, float("inf"))
-    return Guidance(joint, tuple(interval), given.pop("guidance_rescale", default.guidance_rescale), each)
+    interval = given.numbers("guidance_interval", default.guidance_interval) or (0.0, math.inf)
+    return Guidance(joint, tuple(interval), given.take("guidance_rescale", default.guidance_rescale), each)
 
 
-def _labels(recipe: Recipe, name: str, value: Any, n: int, seed: int) -> list[Any]:
-    """A condition as n label names: one for all, a list of n, or None for a free choice.
-
-    A free one is None, the learned null, or where the recipe says so a label that sample i draws for itself: the same
-    whatever n and batch size.
-    """
-    spec, place = recipe.labels[name], list(recipe.labels).index(name)
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * n
-    if len(values) != n:
-        raise ConfigError(f"{name}: {len(values)} values for n={n} samples; give one, or a list of {n}.")
-
-    def drawn(i: int) -> str | None:
-        if spec.free == "drop":
-            return None
-        return spec.values[int(torch.randint(len(spec.values), (), generator=seeds.generator(seed, i, DRAWN, place)))]
-
-    return [drawn(i) if v is None else spec.values[spec.index(name, v)] for i, v in enumerate(values)]
-
-
-def _array(recipe: Recipe, codec: Codec, name: str, value: Any, n: int) -> Tensor:
-    """An array condition in encoded units (n, *shape): one value for all samples, or n of them; NaN where it is left out."""
-    shape = recipe.arrays[name].shape
-    if value is None:
-        return torch.full((n, *shape), torch.nan)
-    array = codec.condition(name, value)
-    if not torch.isfinite(array).all():
-        raise ConfigError(f"{name}: holds NaN or infinity; every number of it must be finite.")
-    if tuple(array.shape) not in (shape, (n, *shape)):
-        raise ShapeError(f"{name}: shape {tuple(array.shape)}; give {shape}, or {(n, *shape)} for n={n} samples.")
-    return array.expand(n, *shape)
+def _sampler_options(
+    recipe: Recipe,
+    schedule: Schedule,
+    codec: Codec,
+    sampler: Sampler,
+    levels: list[Level],
+    public: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The sampler's options as it takes them: a public strength of churn becomes raised levels."""
+    churns = "churned" in sampler.options
+    for key in given:
+        if key not in sampler.options and not (churns and key in CHURN):
+            size = [codec.size_name] if codec.size_name else []
+            known = [*COMMON, *sampler.options, *(CHURN if churns else ()), *recipe.conditions, *size]
+            raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
+    options = {k: v for k, v in public.items() if not (churns and k in CHURN)}
+    if churns and public.get("s_churn"):
+        strength = {k: public[k] for k in CHURN if public.get(k) is not None}
+        options["churned"] = churn(schedule, levels, **strength)
+    return options
 
 
 def _sizes(codec: Codec, value: Any, n: int, seed: int) -> list[int]:
     """The size of each sample: one for all, a list of n, or None for a free one, which sample i draws for itself."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * n
-    if len(values) != n:
-        raise ConfigError(f"{codec.size_name}: {len(values)} values for n={n} samples; give one, or a list of {n}.")
-    for v in values:
-        if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < 1):
-            raise ConfigError(f"{codec.size_name}={v!r}: give a whole number of at least 1.")
-    return [codec.sample_size(v, seeds.generator(seed, i, SIZE)) for i, v in enumerate(values)]
+    name = codec.size_name or "size"
+    checked = [None if v is None else whole(v, name, 1) for v in for_each(value, n, name)]
+    return [codec.sample_size(v, seeds.generator(seed, i, SIZE)) for i, v in enumerate(checked)]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
@@ -48,10 +51,10 @@ class TimeEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """Labels (B,) int64 -> (B, dim), with a learned null for rows that are dropped, -1 or not given at all.
+    """Labels (B,) int64 -> (B, dim), with a learned null for rows that are -1, or where no labels are given at all.
 
     Raises:
-        ShapeError: labels or drop that are not (batch,).
+        ShapeError: labels that are not (batch,).
         ConfigError: a label outside -1..classes-1 (looked at on the CPU only: elsewhere it would stall the device).
     """
 
@@ -63,22 +66,22 @@ class LabelEmbedding(nn.Module):
         self.table = nn.Embedding(classes + 1, dim)  # the last row is the null
         nn.init.normal_(self.table.weight, std=0.02)
 
-    def forward(self, label: Tensor | None, drop: Tensor | None, batch: int) -> Tensor:
-        """label (batch,) int64 or None, drop (batch,) bool or None -> (batch, dim)."""
+    def forward(self, label: Tensor | None, batch: int) -> Tensor:
+        """label (batch,) int64 or None -> (batch, dim)."""
         if label is None:
             label = torch.full((batch,), -1, device=self.table.weight.device)
-        rows(label, batch, "labels")
+        if label.shape != (batch,):
+            raise ShapeError(f"labels of shape {tuple(label.shape)} must be ({batch},), one a sample.")
         if label.device.type == "cpu" and batch and not -1 <= int(label.min()) <= int(label.max()) < self.classes:
             raise ConfigError(f"label in {label.tolist()}: allowed are 0..{self.classes - 1}, and -1 for none.")
-        null = label < 0 if drop is None else (label < 0) | rows(drop, batch, "drop")
-        return self.table(torch.where(null, self.classes, label))
+        return self.table(torch.where(label < 0, self.classes, label))
 
 
 class VectorEmbedding(nn.Module):
-    """Vectors (B, in_dim) -> (B, dim), with a learned null for rows that are dropped, NaN or not given at all.
+    """Arrays (B, ...) of `in_dim` numbers -> (B, dim), with a learned null for rows with NaN, or where none are given at all.
 
     Raises:
-        ShapeError: vectors that are not (batch, in_dim), drop that is not (batch,).
+        ShapeError: arrays of another number of numbers, or of another batch.
     """
 
     def __init__(self, in_dim: int, dim: int) -> None:
@@ -87,16 +90,46 @@ class VectorEmbedding(nn.Module):
         self.net = nn.Sequential(nn.Linear(in_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.null = nn.Parameter(0.02 * torch.randn(dim))
 
-    def forward(self, vector: Tensor | None, drop: Tensor | None, batch: int) -> Tensor:
-        """vector (batch, in_dim) float or None, drop (batch,) bool or None -> (batch, dim)."""
+    def forward(self, array: Tensor | None, batch: int) -> Tensor:
+        """array (batch, ...) float or None -> (batch, dim)."""
         null = self.null.expand(batch, -1)
-        if vector is None:
+        if array is None:
             return null
+        vector = array.flatten(1) if array.ndim > 2 else array
         if vector.shape != (batch, self.in_dim):
             raise ShapeError(f"vectors {tuple(vector.shape)} must be (batch, size) = {(batch, self.in_dim)}.")
-        none = vector.isnan().any(1) if drop is None else vector.isnan().any(1) | rows(drop, batch, "drop")
+        none = vector.isnan().any(1)
         out = self.net(torch.where(none[:, None], 0.0, vector))  # a NaN would come back in the gradient
         return torch.where(none[:, None], null.to(out.dtype), out)
+
+
+class Embeddable(Protocol):
+    """A condition, as nets see it: it makes the module that embeds its values."""
+
+    def embedding(self, dim: int) -> nn.Module:
+        """A module (values (B,...) or None, B) -> (B, dim)."""
+        ...
+
+
+def embeddings(conditions: Mapping[str, Embeddable] | None, dim: int) -> nn.ModuleDict:
+    """The embedding of each condition by its name."""
+    return nn.ModuleDict({name: condition.embedding(dim) for name, condition in (conditions or {}).items()})
+
+
+class Conditioning(nn.Module):
+    """Time t (B,) and conditions {name: (B,...)} as one vector (B, dim): the sum of their embeddings."""
+
+    def __init__(self, conditions: Mapping[str, Embeddable] | None, dim: int, time_scale: float) -> None:
+        super().__init__()
+        self.time = TimeEmbedding(dim, time_scale)
+        # stored weights call all of them labels, which they once were
+        self.labels = embeddings(conditions, dim)
+
+    def forward(self, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        emb = self.time(t)
+        for name, embed in self.labels.items():
+            emb = emb + embed(cond.get(name), len(t))
+        return emb
 
 
 class Attention(nn.Module):
@@ -124,10 +157,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """x (B,N,D); mask (B,N) bool, True for real tokens: nobody attends to the others; bias (B or 1, heads, N, N)."""
-        B, N, D = x.shape
+        B, N, _ = x.shape
         if bias is not None and bias.shape not in ((B, self.heads, N, N), (1, self.heads, N, N)):
             raise ShapeError(f"bias {tuple(bias.shape)} must be (batch or 1, heads, tokens, tokens) = {(B, self.heads, N, N)}.")
-        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if self.q_norm is not None and self.k_norm is not None:
             exact = self.q_norm.weight.dtype  # autocast leaves the norm alone: give it the weight's dtype, not bf16
             q, k = self.q_norm(q.to(exact)).to(v.dtype), self.k_norm(k.to(exact)).to(v.dtype)
@@ -138,7 +171,7 @@ class Attention(nn.Module):
             far = far.masked_fill(~mask.any(1, keepdim=True), 0.0)[:, None, None]
             bias = far if bias is None else bias + far
         y = attend(q, k, v, bias)
-        return self.out(y.transpose(1, 2).reshape(B, N, D))
+        return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -162,11 +195,18 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
-def rows(x: Tensor, batch: int, what: str) -> Tensor:
-    """x itself, or a ShapeError unless it is (batch,)."""
-    if x.shape != (batch,):
-        raise ShapeError(f"{what} of shape {tuple(x.shape)} must be ({batch},), one a sample.")
-    return x
+def end(module: nn.Module) -> nn.Module:
+    """Mark a layer as an end of a net: its rows or columns are data, not features. `Muon` leaves ends alone.
+
+    Nets call it where they make their first and last layers; layers inside a marked module are ends, too.
+    """
+    module.is_end = True  # type: ignore[assignment]  # a plain attribute, not a parameter
+    return module
+
+
+def is_end(module: nn.Module) -> bool:
+    """Whether a layer was marked by `end`."""
+    return bool(getattr(module, "is_end", False))
 
 
 def check_mask(mask: Tensor, batch: int, tokens: int) -> Tensor:

@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.nets.blocks import LabelEmbedding, TimeEmbedding, zero
+from zoo.nets.blocks import Conditioning, Embeddable, end, zero
 from zoo.nets.transformer import Transformer, sincos_positions
 from zoo.nets.unet import UNet
-
-
-class Conditioning(nn.Module):
-    """Time t (B,) and labels {name: (B,)} as one vector (B, dim): the sum of their embeddings."""
-
-    def __init__(self, classes: dict[str, int], dim: int, time_scale: float) -> None:
-        super().__init__()
-        self.time = TimeEmbedding(dim, time_scale)
-        self.labels = nn.ModuleDict({name: LabelEmbedding(n, dim) for name, n in classes.items()})
-
-    def forward(self, t: Tensor, cond: dict[str, Tensor], drop: Tensor | None) -> Tensor:
-        emb = self.time(t)
-        for name, table in self.labels.items():
-            emb = emb + table(cond.get(name), drop, len(t))
-        return emb
 
 
 class GridUNet(nn.Module):
     """U-Net on x_t (B, C, H, W). Options: those of `zoo.nets.unet.UNet` and `time_scale`."""
 
     def __init__(
-        self, shape: tuple[int, ...], classes: dict[str, int], *, emb_dim: int = 256, time_scale: float = 1.0, **options: Any
+        self,
+        shape: tuple[int, ...],
+        conditions: Mapping[str, Embeddable] | None = None,
+        *,
+        emb_dim: int = 256,
+        time_scale: float = 1.0,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.embed = Conditioning(classes, emb_dim, time_scale)
+        self.embed = Conditioning(conditions, emb_dim, time_scale)
         self.net = UNet(2, shape[0], shape[0], emb_dim=emb_dim, **options)
         self.net.check(shape[1:])
         self.to(memory_format=torch.channels_last)
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        return self.net(x_t, self.embed(t, cond, drop))
+    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
+        return self.net(x_t, self.embed(t, cond))
 
 
 class GridTransformer(nn.Module):
@@ -52,7 +43,7 @@ class GridTransformer(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
-        classes: dict[str, int],
+        conditions: Mapping[str, Embeddable] | None = None,
         *,
         patch: int = 4,
         dim: int = 192,
@@ -65,16 +56,15 @@ class GridTransformer(nn.Module):
         if H % patch or W % patch:
             raise ShapeError(f"samples of {H} x {W} do not divide into patches of {patch} x {patch}.")
         self.patch, self.grid = patch, (H // patch, W // patch)
-        self.embed = Conditioning(classes, emb_dim, time_scale)
-        self.entry = nn.Linear(C * patch * patch, dim)
+        self.embed = Conditioning(conditions, emb_dim, time_scale)
+        self.entry = end(nn.Linear(C * patch * patch, dim))
         self.register_buffer("positions", sincos_positions(self.grid, dim), persistent=False)
         self.net = Transformer(dim, emb_dim=emb_dim, **options)
-        self.exit = zero(nn.Linear(dim, C * patch * patch))
+        self.exit = end(zero(nn.Linear(dim, C * patch * patch)))
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        p = self.patch
-        tokens = nn.functional.unfold(x_t, p, stride=p).transpose(1, 2)
-        tokens = self.net(self.entry(tokens) + self.positions, self.embed(t, cond, drop))
-        return nn.functional.fold(self.exit(tokens).transpose(1, 2), x_t.shape[2:], p, stride=p)
+    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
+        height, width = self.grid
+        size = {"h": height, "w": width, "p": self.patch, "q": self.patch}
+        tokens = rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", **size)
+        tokens = self.net(self.entry(tokens) + self.positions, self.embed(t, cond))
+        return rearrange(self.exit(tokens), "b (h w) (c p q) -> b c (h p) (w q)", **size)

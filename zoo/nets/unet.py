@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
-from zoo.nets.blocks import Attention, zero
+from zoo.nets.blocks import Attention, end, zero
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 
@@ -58,8 +59,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B,C,*spatial); emb goes unused -> the same shape."""
         # channels last: tokens, and what comes back, are views
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
-        return x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
+        tokens = rearrange(self.norm(x), "b c ... -> b (...) c")
+        return x + rearrange(self.attention(tokens), "b n c -> b c n").reshape(x.shape)
 
 
 class Down(nn.Module):
@@ -164,7 +165,7 @@ class UNet(nn.Module):
         def attend(level: int) -> nn.Module | None:
             return AttentionBlock(widths[level], heads) if attention[level] else None
 
-        self.entry = conv(in_channels * fold, widths[0], kernel, padding=kernel // 2)
+        self.entry = end(conv(in_channels * fold, widths[0], kernel, padding=kernel // 2))
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, width = [widths[0]], widths[0]
         for i, w in enumerate(widths):
@@ -183,7 +184,7 @@ class UNet(nn.Module):
             if i:
                 self.up.append(Stage(Up(conv(w, w, 3, padding=1))))
         self.norm = norm(width)
-        self.exit = zero(conv(width, out_channels * fold, kernel, padding=kernel // 2))
+        self.exit = end(zero(conv(width, out_channels * fold, kernel, padding=kernel // 2)))
 
     def check(self, spatial: Sequence[int]) -> None:
         """Raise a ShapeError unless the net can halve signals or pictures of this size as often as it must."""
@@ -198,18 +199,18 @@ class UNet(nn.Module):
         p = self.patch
         if p == 1:
             return x
-        if self.dims == 2:
-            return F.pixel_unshuffle(x, p)
-        return x.unflatten(2, (-1, p)).transpose(2, 3).flatten(1, 2)
+        if self.dims == 1:
+            return rearrange(x, "b c (l p) -> b (c p) l", p=p)
+        return rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=p, q=p)
 
     def unfold(self, x: Tensor) -> Tensor:
         """The inverse of `fold`."""
         p = self.patch
         if p == 1:
             return x
-        if self.dims == 2:
-            return F.pixel_shuffle(x, p)
-        return x.unflatten(1, (-1, p)).transpose(2, 3).flatten(2)
+        if self.dims == 1:
+            return rearrange(x, "b (c p) l -> b c (l p)", p=p)
+        return rearrange(x, "b (c p q) h w -> b c (h p) (w q)", p=p, q=p)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, in_channels, *spatial), emb (B, emb_dim) -> (B, out_channels, *spatial)."""

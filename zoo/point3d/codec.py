@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from zoo.contract.domain import Batch, Codec, Dataset
+from zoo.contract.codec import Codec
+from zoo.contract.dataset import Dataset
 from zoo.errors import ConfigError, DataError
 from zoo.point3d.cloud import PointCloud
 
@@ -37,6 +37,7 @@ class PointCodec(Codec):
         ConfigError: numbers that cannot be.
     """
 
+    axes = ("point", "coordinate")
     size_name = "n_points"
     scale: Tensor
 
@@ -63,7 +64,7 @@ class PointCodec(Codec):
         # standard deviation of the training clouds' coordinates; before `fit` that of the furniture
         self.register_buffer("scale", torch.tensor(0.324))
 
-    def sample_size(self, value: int | None, generator: torch.Generator) -> int:
+    def sample_size(self, value: int | None, rng: torch.Generator) -> int:
         if value is None:
             return self.shape[0]
         if not FEWEST <= value <= MOST:
@@ -76,7 +77,7 @@ class PointCodec(Codec):
         squares = [float((dataset[i][0].points.astype("float64") ** 2).mean()) for i in rows]
         self.scale = torch.tensor(math.sqrt(sum(squares) / len(squares)))
 
-    def encode(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
         """A normalised PointCloud -> x0 (N, 3) float32; for training (train_points, 3), augmented.
 
         Raises:
@@ -92,24 +93,24 @@ class PointCodec(Codec):
                 "PointCloud.normalised(points)."
             )
         x = torch.from_numpy(item.points)
-        return (x if generator is None else self.augment(x, item.mirror_axis, generator)) / self.scale.cpu()
+        return (x if rng is None else self.augment(x, item.mirror_axis, rng)) / self.scale.cpu()
 
-    def augment(self, x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
+    def augment(self, x: Tensor, axis: int, rng: torch.Generator) -> Tensor:
         """Other points of the same cloud, (train_points, 3): turned, stretched, mirrored along `axis`."""
-        rows = torch.randperm(len(x), generator=generator)
+        rows = torch.randperm(len(x), generator=rng)
         if len(x) < self.train_points:  # a small cloud's points come more than once
-            rows = torch.cat([rows, torch.randint(len(x), (self.train_points - len(x),), generator=generator)])
+            rows = torch.cat([rows, torch.randint(len(x), (self.train_points - len(x),), generator=rng)])
         x = x[rows[: self.train_points]]
-        turn, flip, *stretch = torch.rand(5, generator=generator).mul(2).sub(1).tolist()
+        turn, flip, *stretch = torch.rand(5, generator=rng).mul(2).sub(1).tolist()
         if self.warp:
-            x = self.proportioned(x, generator)
+            x = self.proportioned(x, rng)
         factors = torch.tensor([1 + self.stretch * s for s in stretch])
         if self.mirror and flip > 0:
             factors[axis] *= -1
         c, s = math.cos(self.yaw * turn), math.sin(self.yaw * turn)
         return (x * factors) @ torch.tensor([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
 
-    def proportioned(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def proportioned(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """A cloud (N, 3) of other proportions: longer legs, a wider middle, and what was straight or flat along an axis stays.
 
         Along an axis u from -1 to 1, the cloud's ends, becomes u + (a sin(pi u) + b (1 + cos(pi u))) / pi with random a and
@@ -118,16 +119,9 @@ class PointCodec(Codec):
         low, high = x.aminmax(dim=0)
         half = ((high - low) / 2).clamp(min=1e-6)
         u = (x - low) / half - 1
-        a, b = torch.rand(2, 3, generator=generator).mul(2).sub(1) * self.warp
+        a, b = torch.rand(2, 3, generator=rng).mul(2).sub(1) * self.warp
         b = b * torch.tensor([0.0, 1.0, 0.0])
         return low + half * (1 + u + (a * (math.pi * u).sin() + b * (1 + (math.pi * u).cos())) / math.pi)
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[PointCloud]:
         return [PointCloud(x) for x in (x0.detach().float() * self.scale.float()).cpu().numpy()]
-
-    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
-        clouds, names = [self.encode(item, generator) for item, _ in items], items[0][1]
-        cond = {k: torch.stack([self.condition(k, cond[k]) for _, cond in items]) for k in names}
-        sizes = torch.tensor([len(x) for x in clouds])
-        x0, same = pad_sequence(clouds, batch_first=True), bool((sizes == sizes[0]).all())
-        return Batch(x0, cond, None if same else torch.arange(x0.shape[1]) < sizes[:, None])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zoo.contract.domain import Dataset
+from zoo.contract.dataset import Dataset
 from zoo.data.folder import HELD_OUT, Folder
 from zoo.errors import DataError, ZooError, one_of
 from zoo.point3d.cloud import PointCloud, need

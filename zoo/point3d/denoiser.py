@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
-from zoo.nets.blocks import zero
-from zoo.nets.grid import Conditioning
+from zoo.nets.blocks import Conditioning, Embeddable, end, zero
 from zoo.point3d.latents import LatentNet
 
 
@@ -18,7 +18,7 @@ class PointLatents(nn.Module):
     """x_t (B,N,3) with labels -> (B,N,3), for any N.
 
     Args:
-        shape, classes: see `zoo.contract.domain.Domain.denoiser`.
+        shape, conditions: see `zoo.contract.domain.Domain.denoiser`.
         dim: channels of a point.
         octaves: each coordinate comes with the sines and cosines of so many wavelengths, 8 and every half of it
             (Mildenhall et al. 2020, Eq. 4).
@@ -30,7 +30,7 @@ class PointLatents(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
-        classes: dict[str, int],
+        conditions: Mapping[str, Embeddable] | None = None,
         *,
         dim: int = 128,
         octaves: int = 7,
@@ -42,18 +42,16 @@ class PointLatents(nn.Module):
         if octaves < 1:
             raise ConfigError(f"PointLatents octaves={octaves}: give at least 1.")
         self.axes = shape[1]
-        self.embed = Conditioning(classes, emb_dim, time_scale)
+        self.embed = Conditioning(conditions, emb_dim, time_scale)
         self.register_buffer("frequencies", 2 * math.pi / 8 * 2.0 ** torch.arange(octaves), persistent=False)
-        self.entry = nn.Linear(self.axes * (1 + 2 * octaves), dim)
+        self.entry = end(nn.Linear(self.axes * (1 + 2 * octaves), dim))
         self.net = LatentNet(dim, emb_dim=emb_dim, **options)
-        self.exit = zero(nn.Linear(dim, self.axes))
+        self.exit = end(zero(nn.Linear(dim, self.axes)))
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         if x_t.ndim != 3 or x_t.shape[2] != self.axes:
             raise ShapeError(f"points {tuple(x_t.shape)} must be (batch, points, {self.axes}).")
-        return self.exit(self.net(self.entry(self.features(x_t)), self.embed(t, cond, drop), mask))
+        return self.exit(self.net(self.entry(self.features(x_t)), self.embed(t, cond), mask))
 
     def features(self, x: Tensor) -> Tensor:
         """Points (B,N,3) -> (B,N,3 (1 + 2 octaves)): coordinates, sines, cosines."""

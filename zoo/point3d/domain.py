@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.dataset import Dataset
+from zoo.contract.domain import Domain, Generator, Held
 from zoo.contract.recipe import Recipe
+from zoo.contract.samples import Samples
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.model.model import Model
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
 from zoo.point3d.data import open_clouds
 from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
+from zoo.values import whole
 
 #: who made the packaged models' training shapes (benchmarks/point_attribution.py)
 ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
@@ -24,49 +26,13 @@ ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
 SHOWN = 60
 
 
-class PointModel(Model):
-    """A model of point clouds, which also completes partial ones."""
-
-    def inpaint(
-        self, known: Any, where: Any = None, n: int = 1, *, keep: Any = None, n_points: int | None = None, **arguments: Any
-    ) -> Samples:
-        """Completions of a cloud: the points that are kept come first to last as they are, the others are made anew.
-
-        Args:
-            known: a PointCloud in the model's frame (a unit sphere, y up), or encoded points (N, 3).
-            where: as for `zoo.model.model.Model.inpaint`; `keep` says the same in one word a point.
-            keep: (N,) bool, True for points to keep; default: all of them, so that only further ones are made.
-            n_points: points of each sample, at least N; default: N, or with nothing to remake the usual number.
-            n, **arguments: as for `sample`.
-
-        Raises:
-            ShapeError: a mask that does not fit.
-            ConfigError: both masks, or nothing left to make.
-            DataError: fewer points are kept than a model needs to see a shape (64).
-        """
-        x0 = self._encoded(known)
-        if where is not None:
-            if keep is not None:
-                raise ConfigError("where and keep are two forms of one mask: give one of them.")
-            return super().inpaint(x0, where, n, **arguments)
-        kept = torch.ones(len(x0), dtype=torch.bool) if keep is None else torch.as_tensor(keep)
-        if kept.shape != (len(x0),) or kept.dtype != torch.bool:
-            raise ShapeError(f"keep {tuple(kept.shape)} {kept.dtype} must be ({len(x0)},) bool, one for each point.")
-        if kept.sum() < FEWEST:
-            raise DataError(f"{int(kept.sum())} points are kept; at least {FEWEST} tell a shape.")
-        total = n_points or (max(len(x0), self.codec.shape[0]) if keep is None else len(x0))
-        if total < len(x0) or kept.sum() == total:
-            raise ConfigError(f"n_points={total} for a cloud of {len(x0)} with {int(kept.sum())} kept leaves nothing to make.")
-        missing = total - len(x0)
-        x0 = torch.nn.functional.pad(x0, (0, 0, 0, missing))
-        return super().inpaint(x0, torch.nn.functional.pad(kept, (0, missing))[:, None], n, **arguments)
-
-
 class Point3dDomain(Domain):
     """Point clouds."""
 
     name = "point3d"
     suffix = ".ply"
+    hub_tags = ("point-cloud", "3d")
+    inpaint_options = ("keep",)
     measured = 300
     denoisers = {"latents": PointLatents}
     codecs = PointCodec
@@ -74,8 +40,43 @@ class Point3dDomain(Domain):
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
 
-    def model(self, recipe: Recipe) -> PointModel:
-        return PointModel(recipe, self)
+    def hold(  # type: ignore[override]  # the options are those of `inpaint_options`
+        self, model: Generator, known: Any, where: Any, arguments: Mapping[str, Any], *, keep: Any = None
+    ) -> Held:
+        """What completions of a cloud hold: points that are kept come first to last as they are, others are made anew.
+
+        Args:
+            known: a PointCloud in the model's frame (a unit sphere, y up), or encoded points (N, 3).
+            where: as for other domains; `keep` says the same in one word a point.
+            arguments: `n_points` of them says how many points each sample has, at least N; default: N, or with nothing to
+                remake the usual number.
+            keep: (N,) bool, True for points to keep; default: all of them, so that only further ones are made.
+
+        Raises:
+            ShapeError: a mask that does not fit.
+            ConfigError: both masks, or nothing left to make.
+            DataError: fewer points are kept than a model needs to see a shape (64).
+        """
+        if known is None:
+            raise ConfigError("inpaint: give `known`, a cloud, and `keep`, True for each point that stays.")
+        x0 = model.encoded(known)
+        if where is not None:
+            if keep is not None:
+                raise ConfigError("where and keep are two forms of one mask: give one of them.")
+            return super().hold(model, x0, where, arguments)
+        kept = torch.ones(len(x0), dtype=torch.bool) if keep is None else torch.as_tensor(keep)
+        if kept.shape != (len(x0),) or kept.dtype != torch.bool:
+            raise ShapeError(f"keep {tuple(kept.shape)} {kept.dtype} must be ({len(x0)},) bool, one for each point.")
+        if kept.sum() < FEWEST:
+            raise DataError(f"{int(kept.sum())} points are kept; at least {FEWEST} tell a shape.")
+        usual = max(len(x0), model.codec.shape[0]) if keep is None else len(x0)
+        asked = arguments.get("n_points")
+        total = usual if asked is None else whole(asked, "n_points", 1)
+        if total < len(x0) or kept.sum() == total:
+            raise ConfigError(f"n_points={total} for a cloud of {len(x0)} with {int(kept.sum())} kept leaves nothing to make.")
+        missing = total - len(x0)
+        padded = torch.nn.functional.pad(x0, (0, 0, 0, missing))
+        return super().hold(model, padded, torch.nn.functional.pad(kept, (0, missing))[:, None], arguments)
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_clouds(source, split, **options)
@@ -85,18 +86,13 @@ class Point3dDomain(Domain):
         shown = samples[:SHOWN]
         return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
 
-    def showcase(self, model: Model, folder: Path) -> None:
+    def showcase(self, model: Generator, folder: Path) -> None:
         """Five of each category, and who made the shapes that the model was trained on, which their licences ask for."""
-        label = [v for v in model.recipe.labels["label"].values for _ in range(5)]
+        label = [v for v in model.recipe.classes("label") for _ in range(5)]
         model.sample(len(label), seed=0, label=label).plot(folder / "samples.png")
         (folder / ATTRIBUTION.name).write_bytes(ATTRIBUTION.read_bytes())
 
-    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
-        from zoo.point3d.evaluate import evaluate_model
-
-        return evaluate_model(model, n, **options)
-
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Any:
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
         from zoo.point3d.evaluate import evaluator
 
         return evaluator(data, split, model)

@@ -1,4 +1,4 @@
-"""`zoo eval` of point cloud models: sample, measure against held-out shapes, and write down how."""
+"""The evaluator of point cloud models: sets of samples against held-out shapes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zoo.contract.domain import Generator
+from zoo.contract.samples import Samples
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.evaluation import evaluate
 from zoo.evaluation.distances import wilson_interval
-from zoo.evaluation.judged import real_data, sample_timed
-from zoo.model.model import Model
+from zoo.evaluation.evaluate import real_data
 from zoo.point3d.data import FURNITURE, Clouds, open_clouds
 from zoo.point3d.judge import Judge, load_judge
 from zoo.point3d.metrics import chamfer, compare_sets, distances, earth_mover, interval, spacing, thickness, trees
@@ -35,7 +37,7 @@ Cloud = NDArray[np.float32]
 Numbers = NDArray[Any]
 
 
-class Evaluator:
+class Evaluator(evaluate.Evaluator):
     """Measures sets of clouds against one reference; what depends on real data alone is computed once and kept.
 
     Args:
@@ -117,6 +119,17 @@ class Evaluator:
         return {"copy_rate": float((relative < self.copy_distance).mean()), "nearest_copy": float(relative.min())}
 
     # ---------------------------------------------------------------- measuring
+
+    def check(self, model: Generator) -> None:
+        check(model, self.judge)
+
+    def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
+        """The measured categories in turn."""
+        return {"label": [list(self.counts)[i % len(self.counts)] for i in range(n)]}
+
+    def measure(self, made: Samples, **options: Any) -> dict[str, Any]:
+        labels = [self.judge.class_names.index(name) for name in made.conditions["label"]]
+        return self.evaluate([s.points for s in made], labels)
 
     def evaluate(self, samples: Sequence[Cloud], labels: Sequence[int]) -> dict[str, Any]:
         """All metrics of clouds (N, 3) of the categories `labels`, with ceiling, floor, protocol and each category's own.
@@ -238,34 +251,15 @@ def plain(x: Cloud) -> Cloud:
     return centred / centred.std(0).clip(1e-6)
 
 
-def evaluator(data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Evaluator:
+def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
     """The `Evaluator` of the packaged judge on real shapes; keep it to measure many settings."""
     source, judge = real_data(data, f"point3d/{FURNITURE}", f"--data {FURNITURE}"), load_judge()
-    label = None if model is None else model.recipe.labels.get("label")
-    if model is not None and (label is None or label.values != judge.class_names):
-        raise ConfigError(f"{model!r}: the judge knows models with the labels {judge.class_names} only.")
+    if model is not None:
+        check(model, judge)
     return Evaluator(judge, open_clouds(source, split), open_clouds(source, "train"), split=split)
 
 
-def evaluate_model(
-    model: Model,
-    n: int = 300,
-    *,
-    data: str | Path | None = None,
-    split: str = "test",
-    seed: int = 0,
-    judge: Evaluator | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """All figures of a model from n samples, the measured categories in turn.
-
-    Args:
-        judge: an `evaluator(...)` to use again; default a fresh one.
-        **settings: arguments of `model.sample`; what is left out is the model's default.
-    """
-    judge = judge or evaluator(data, split, model)
-    labels = [list(judge.counts)[i % len(judge.counts)] for i in range(n)]
-    samples, how = sample_timed(model, n, label=labels, seed=seed, **settings)
-    result = judge.evaluate([s.points for s in samples], labels)
-    result["protocol"] |= how
-    return result
+def check(model: Generator, judge: Judge) -> None:
+    """Refuse a model of other categories than the judge's."""
+    if model.recipe.classes("label") != judge.class_names:
+        raise ConfigError(f"{model!r}: the judge knows models with the labels {judge.class_names} only.")

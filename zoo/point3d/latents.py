@@ -8,6 +8,7 @@ depends on the order of the tokens or on how many there are.
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
@@ -29,10 +30,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, others: Tensor, bias: Tensor | None = None) -> Tensor:
         """`bias` broadcasts to (B, heads, N, M)."""
-        q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        k, v = self.kv(others).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.kv(others), "b m (two h d) -> two b h m d", two=2, h=self.heads)
         y = attend(self.q_norm(q), self.k_norm(k), v, None if bias is None else bias.to(v.dtype))
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
 class Round(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.contract.recipe import EDM, Condition, DiffusionPart, Recipe, Sampling, Training
+from zoo.contract.conditions import Label
+from zoo.contract.recipe import EDM, DiffusionPart, Recipe, Sampling, Training
 
 SHAPES = ("bed", "cabinet", "car", "chair", "fish", "lamp", "ship", "sofa", "spacecraft", "table", "tree", "vase")
 
@@ -19,7 +20,7 @@ _shapes = Recipe(
     codec={"points": 2048, "train_points": 2048, "yaw": 0.15, "stretch": 0.12, "mirror": True, "warp": 0.35},
     denoiser="latents",
     net={"dropout": 0.1},
-    conditions={"label": Condition(values=SHAPES)},
+    conditions={"label": Label(values=SHAPES)},
     # with many points a shape is settled at noise far above its own size; thin parts need noise far below it, and most training
     # where sampling ends (0.12) and guides was chosen on validation shapes: thin surfaces in 26 calls of the net
     schedule=EDM(kind="edm", sigma_min=0.12, sigma_max=25.0, P_mean=-1.4, P_std=1.6),

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.contract.domain import Batch, Codec, Dataset
+from zoo.contract.codec import Codec
+from zoo.contract.dataset import Dataset
 from zoo.errors import CheckpointError, ConfigError, ShapeError
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes
@@ -29,6 +30,7 @@ class PolicyCodec(Codec):
         ConfigError: sizes that do not fit together.
     """
 
+    axes = ("step", "action")
     action_low: Tensor
     action_high: Tensor
     observation_low: Tensor
@@ -81,7 +83,7 @@ class PolicyCodec(Codec):
         half = (high - low) / 2
         return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
 
-    def encode(self, item: Any, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
         """`Actions`, or an array (horizon, Da) or (n, horizon, Da) in the robot's units -> the same shape in [-1, 1]."""
         array = torch.as_tensor(np.asarray(item.values if isinstance(item, Actions) else item), dtype=torch.float32)
         if tuple(array.shape[-2:]) != self.shape or array.ndim > 3:
@@ -89,11 +91,9 @@ class PolicyCodec(Codec):
         middle, half = (r.to(array.device) for r in self._range("action"))
         return (array - middle) / half
 
-    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
+    def stack(self, items: Sequence[Any], rng: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
         """Windows of episodes, all in one go: one after the other would be a tenth of a training step."""
-        x0 = self.encode(np.stack([getattr(actions, "values", actions) for actions, _ in items]))
-        seen = {k: np.stack([cond[k] for _, cond in items]) for k in items[0][1]}
-        return Batch(x0, {k: self.condition(k, v) for k, v in seen.items()})
+        return self.encode(np.stack([getattr(actions, "values", actions) for actions in items])), None
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Actions]:
         """(B, horizon, Da) -> actions in the robot's units; what lies outside the data's range is clipped and counted."""

@@ -15,23 +15,9 @@ from torch import Tensor
 from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
 from zoo.model.model import Model
-from zoo.model.plan import make_plan
+from zoo.model.plan import Chunk
 from zoo.policy.codec import PolicyCodec
-
-
-class Policy(Model):
-    """A model of action chunks that can also act, see `controller`."""
-
-    codec: PolicyCodec
-
-    def controller(self, n: int | None = None, **settings: Any) -> Controller:
-        """What turns observations into actions, one at a time.
-
-        Args:
-            n: how many environments are driven together; None drives one, without a batch axis.
-            **settings: of `Controller`, and of `sample`: sampler, steps, eta and so on.
-        """
-        return Controller(self, n, **settings)
+from zoo.values import plain, several, whole
 
 
 @dataclass
@@ -72,7 +58,7 @@ class Controller:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Model,
         n: int | None = None,
         *,
         sampler: str = "ddim",
@@ -85,21 +71,22 @@ class Controller:
         streams: Sequence[int] | None = None,
         **settings: Any,
     ) -> None:
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-            raise ConfigError(f"n={n!r}: give the number of environments, or None for one without a batch axis.")
         codec = policy.codec
-        self.executed = codec.executed if executed is None else executed
-        if not 1 <= self.executed <= codec.horizon - codec.n_obs + 1:
-            raise ConfigError(f"executed={executed!r}: give 1 to {codec.horizon - codec.n_obs + 1} actions.")
-        if ensemble is not None and not ensemble >= 0:
+        if not isinstance(codec, PolicyCodec):
+            raise ConfigError(f"{policy!r} is not a policy: its codec is a {type(codec).__name__}.")
+        self.policy, self.codec, self.seed = policy, codec, seeds.check_seed(seed)
+        self.n = None if n is None else whole(n, "n", 1)
+        most = codec.horizon - codec.n_obs + 1
+        self.executed = codec.executed if executed is None else whole(executed, "executed", 1, most)
+        self.ensemble, self.deadline = plain(ensemble), plain(deadline)
+        if self.ensemble is not None and not self.ensemble >= 0:
             raise ConfigError(f"ensemble={ensemble!r}: give a number >= 0, or None.")
-        if deadline is not None and not deadline > 0:
+        if self.deadline is not None and not self.deadline > 0:
             raise ConfigError(f"deadline={deadline!r}: give seconds above 0, or None.")
-        self.policy, self.n, self.seed, self.ensemble, self.deadline = policy, n, seeds.check_seed(seed), ensemble, deadline
-        asked = {"sampler": sampler, "steps": steps, **settings}
-        self.plan = make_plan(policy.recipe, policy.diffusion.schedule, codec, 1, asked)
+        self.plan = policy.plan(1, sampler=sampler, steps=steps, **settings)
         self.warm = None if warm_start is None else self.plan.after(warm_start)
-        self.robots = [_Robot(stream=s) for s in streams or range(n or 1)]
+        numbers = range(self.n or 1) if streams is None else (several(streams) or [])
+        self.robots = [_Robot(stream=whole(s, "streams")) for s in numbers]
         self.seconds: list[float] = []
         self.late = self.cut = self.clipped = 0
         self._step_seconds = 0.0  # the slowest sampling step so far: what the next one may take
@@ -125,13 +112,13 @@ class Controller:
             ShapeError, ConfigError: an observation of another shape, with NaN, in other units or at another rate.
         """
         begin = time.perf_counter()
-        flat = self.policy.codec.flat(observation)
+        flat = self.codec.flat(observation)
         rows = flat[None] if self.n is None else flat
         robots = self.robots if which is None else [self.robots[i] for i in which]
         if rows.ndim != 2 or len(rows) != len(robots):
             raise ShapeError(f"observation {tuple(flat.shape)}: give one of {len(robots)} environments each.")
         windows = torch.stack([self._window(robot, row) for robot, row in zip(robots, rows, strict=True)])
-        encoded = self.policy.codec.condition("observation", windows)  # refused before anything is remembered
+        encoded = self.codec.condition("observation", windows)  # refused before anything is remembered
         for robot, window in zip(robots, windows, strict=True):
             self._check_rate(robot, time_s)
             robot.history = list(window)
@@ -144,11 +131,11 @@ class Controller:
 
     def _window(self, robot: _Robot, row: Tensor) -> Tensor:
         """The last n_obs observations (n_obs, Do); at the start of an episode the first one repeats."""
-        history = [*robot.history, row] if robot.history else [row] * self.policy.codec.n_obs
-        return torch.stack(history[-self.policy.codec.n_obs :])
+        history = [*robot.history, row] if robot.history else [row] * self.codec.n_obs
+        return torch.stack(history[-self.codec.n_obs :])
 
     def _check_rate(self, robot: _Robot, now: float | None) -> None:
-        rate = self.policy.codec.rate
+        rate = self.codec.rate
         if now is not None and robot.time is not None and rate is not None and not 0.5 < (now - robot.time) * rate < 2:
             raise ConfigError(
                 f"observations come {now - robot.time:g} s apart; this policy was trained at {rate:g} Hz, {1 / rate:g} s apart."
@@ -160,12 +147,12 @@ class Controller:
         if self.deadline is not None and time.perf_counter() - begin + self._step_seconds > self.deadline:
             self.late += 1
             return
-        source = seeds.SampleRng(self.seed, [seeds.derive_seed(robot.stream, robot.chunks) for robot in robots])
+        rng = seeds.SampleRng(self.seed, [seeds.derive_seed(robot.stream, robot.chunks) for robot in robots])
         plan, start = self.plan, None
         if self.warm is not None and all(robot.chunk is not None for robot in robots):
             plan, start = self.warm, torch.stack([self._moved_on(robot.chunk) for robot in robots if robot.chunk is not None])
         x, mark = None, time.perf_counter()
-        for step in self.policy.run(plan, {"observation": observations}, source, start=start):
+        for step in self.policy.run(plan, Chunk({"observation": observations}, rng), start=start):
             now = time.perf_counter()
             self._step_seconds, mark = max(self._step_seconds, now - mark), now
             x = step.x
@@ -174,8 +161,8 @@ class Controller:
                 break
         if x is None:
             raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
-        first = self.policy.codec.n_obs - 1
-        for robot, encoded, actions in zip(robots, x, self.policy.codec.decode(x, {}), strict=True):
+        first = self.codec.n_obs - 1
+        for robot, encoded, actions in zip(robots, x, self.codec.decode(x, {}), strict=True):
             robot.chunk, robot.chunks = encoded, robot.chunks + 1
             self.clipped += actions.clipped
             coming = list(actions.values[first:])

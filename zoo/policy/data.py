@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.contract.domain import Dataset
+from zoo.contract.conditions import Array, Condition
+from zoo.contract.dataset import Dataset
 from zoo.errors import DataError, one_of
 from zoo.extras import need
 
@@ -91,6 +92,9 @@ class Episodes(Dataset):
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    def conditions(self) -> dict[str, Condition]:
+        return {"observation": Array(shape=(self.n_obs, len(self.robot.observation_names)))}
 
     def __getitem__(self, i: int) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
         episode, first = self.windows[i]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.nets.blocks import TimeEmbedding, VectorEmbedding
+from zoo.nets.blocks import Embeddable, TimeEmbedding, embeddings
 from zoo.nets.unet import UNet
 
 
@@ -20,8 +20,7 @@ class PolicyUNet(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
-        classes: dict[str, int],
-        arrays: dict[str, tuple[int, ...]] | None = None,
+        conditions: Mapping[str, Embeddable] | None = None,
         *,
         emb_dim: int = 256,
         time_scale: float = 10.0,
@@ -30,15 +29,12 @@ class PolicyUNet(nn.Module):
         super().__init__()
         horizon, size = shape
         self.time = TimeEmbedding(emb_dim, time_scale)
-        self.arrays = nn.ModuleDict({k: VectorEmbedding(math.prod(s), emb_dim) for k, s in (arrays or {}).items()})
+        self.arrays = embeddings(conditions, emb_dim)
         self.net = UNet(1, size, size, emb_dim=emb_dim, **options)
         self.net.check((horizon,))
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         emb = self.time(t)
         for name, embed in self.arrays.items():
-            value = cond.get(name)
-            emb = emb + embed(None if value is None else value.flatten(1), drop, len(t))
+            emb = emb + embed(cond.get(name), len(t))
         return self.net(x_t.transpose(1, 2), emb).transpose(1, 2)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo.contract.domain import Dataset, Domain, Samples
-from zoo.contract.recipe import ArrayCondition, Recipe
+from zoo.contract.dataset import Dataset
+from zoo.contract.domain import Domain, Generator
+from zoo.contract.recipe import Recipe
+from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.policy.codec import PolicyCodec
@@ -16,8 +18,17 @@ from zoo.policy.data import Episodes, open_episodes
 from zoo.policy.denoiser import PolicyUNet
 from zoo.policy.recipes import RECIPES
 
-if TYPE_CHECKING:
-    from zoo.model.model import Model
+
+def controller(model: Any, n: int | None = None, **settings: Any) -> Any:
+    """What turns observations into actions, one at a time: `model.controller(...)` of every policy.
+
+    Args:
+        n: how many environments are driven together; None drives one, without a batch axis.
+        **settings: of `zoo.policy.controller.Controller`, and of `sample`: sampler, steps, eta and so on.
+    """
+    from zoo.policy.controller import Controller
+
+    return Controller(model, n, **settings)
 
 
 class PolicyDomain(Domain):
@@ -25,6 +36,8 @@ class PolicyDomain(Domain):
 
     name = "policy"
     suffix = ".npz"
+    hub_task = "robotics"
+    methods = {"controller": controller}
     measured = 200
     denoisers = {"unet": PolicyUNet}
     codecs = PolicyCodec
@@ -45,13 +58,7 @@ class PolicyDomain(Domain):
         if robot.observation_names != tuple(codec["observation_names"]):
             codec["keys"] = []  # another robot: its observations come as arrays
         codec |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(robot).items()}
-        conditions = {"observation": ArrayCondition(shape=(dataset.n_obs, len(robot.observation_names)))}
-        return recipe.model_copy(update={"codec": codec, "conditions": conditions})
-
-    def model(self, recipe: Recipe) -> Model:
-        from zoo.policy.controller import Policy
-
-        return Policy(recipe, self)
+        return recipe.model_copy(update={"codec": codec, "conditions": dataset.conditions()})
 
     def plot(self, samples: Samples) -> Any:
         """Paths of two dimensions in one frame; curves each in a frame of its own."""
@@ -61,15 +68,15 @@ class PolicyDomain(Domain):
             actions.plot(axes[i % n])
         return to_picture(figure)
 
-    def showcase(self, model: Model, folder: Path) -> None:
+    def showcase(self, model: Generator, folder: Path) -> None:
         from zoo.policy.evaluate import film
 
         film(model, folder)
 
-    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
-        from zoo.policy.evaluate import evaluate_policy
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
+        from zoo.policy.evaluate import evaluator
 
-        return evaluate_policy(model, n, **options)
+        return evaluator(data, split, model)
 
 
 DOMAIN = PolicyDomain()

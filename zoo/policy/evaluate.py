@@ -1,21 +1,23 @@
-"""`zoo eval` of policies: episodes in closed loop, beside the demonstrators and a policy that does nothing."""
+"""The evaluator of policies: episodes in closed loop, beside the demonstrators and a policy that does nothing."""
 
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
+from zoo.contract.domain import Generator
 from zoo.errors import ConfigError
+from zoo.evaluation import evaluate
 from zoo.evaluation.distances import wilson_interval
-from zoo.policy.controller import Controller, Policy
+from zoo.policy.codec import PolicyCodec
+from zoo.policy.controller import Controller
 from zoo.policy.envs import Episode, Task, get_task, rollout, save_video
 
 #: first seed of the environments' starts: those of "test" are for reports, those of "validation" for every choice
@@ -26,8 +28,16 @@ BATCH = 50  # episodes in step with each other
 DEMONSTRATORS = json.loads(Path(__file__).with_name("demonstrators.json").read_text(encoding="utf-8"))
 
 
+@dataclass(frozen=True)
+class Rollouts:
+    """What is measured: finished episodes, and where their film goes."""
+
+    episodes: Sequence[Episode]
+    video: str | Path | None = None
+
+
 def run(
-    policy: Policy, task: Task, seeds: Sequence[int], *, record: int = 0, **settings: Any
+    policy: Any, task: Task, seeds: Sequence[int], *, record: int = 0, **settings: Any
 ) -> tuple[list[Episode], list[Controller]]:
     """Episodes of these seeds, BATCH at a time, and the controllers that drove them."""
     episodes, controllers = [], []
@@ -45,77 +55,112 @@ def summary(task: Task, episodes: Sequence[Episode]) -> dict[str, float]:
     return {"best_reward": float(np.mean([e.reward for e in episodes]))} | shares
 
 
-def evaluate_policy(
-    model: Any,
-    n: int = 200,
-    *,
-    split: str = "test",
-    seed: int = 0,
-    data: Any = None,
-    judge: Any = None,
-    video: str | Path | None = None,
-    progress: bool | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Success of a policy over n episodes.
+class Evaluator(evaluate.Evaluator):
+    """Success of a policy in its environment, beside its demonstrators and a policy that stays where it is.
 
     Args:
+        task: the environment.
+        name: of the recipe that its demonstrators are known for.
         split: "test" starts the environments from seeds 100000 on, "validation" from 200000 on.
-        seed: of the policy's own noise.
-        video: a GIF or MP4 of the first four episodes is written to this path.
-        **settings: of the controller: sampler, steps, executed, ensemble, warm_start; default DDIM with 10 steps.
-
-    Raises:
-        ConfigError: a model without an environment, or an environment that is not installed.
+        rate: frames a second of a film.
     """
-    if not isinstance(model, Policy):
-        raise ConfigError(f"{model!r} is no policy.")
-    if n < 1:
-        raise ConfigError(f"n={n}: give at least one episode.")
-    name = model.recipe.name
-    task, seeds = get_task(name), [FIRST_SEED[split] + i for i in range(n)]
-    start = time.perf_counter()
-    episodes, controllers = run(model, task, seeds, record=4 if video else 0, seed=seed, **settings)
-    seconds, first = time.perf_counter() - start, controllers[0]
-    if video:
-        save_video(episodes, video, model.codec.rate or 10.0)
-    still = rollout(task, task.still, seeds[:BATCH])
-    own, floor, best = summary(task, episodes), summary(task, still), DEMONSTRATORS[name]
-    metrics: dict[str, dict[str, Any]] = {
-        k: {"value": v, "ceiling": best["metrics"][k], "floor": floor[k], "better": "higher"} for k, v in own.items()
-    }
-    for k in task.successes:
-        metrics[k]["interval"] = list(wilson_interval(round(own[k] * n), n))
-    deviation = float(np.std([e.reward for e in episodes], ddof=1)) if n > 1 else 0.0
-    metrics["best_reward"]["interval"] = [own["best_reward"] + s * 1.96 * deviation / n**0.5 for s in (-1, 1)]
-    times = [e.success for e in episodes if e.success is not None]
-    if times:
-        metrics["steps_to_success"] = {"value": float(np.median(times)), "ceiling": None, "floor": None, "better": "lower"}
-    return {
-        "metrics": metrics,
-        "per_episode": [{"seed": e.seed, "reward": e.reward, "score": e.score, "success": e.success} for e in episodes],
-        "protocol": {
-            "samples": n,
-            "reference": f"{n} {split} episodes of at most {task.limit} steps, environment seeds {seeds[0]} to {seeds[-1]}",
+
+    def __init__(self, task: Task, name: str, split: str = "test", rate: float = 10.0) -> None:
+        self.task, self.name, self.split, self.rate = task, name, split, rate
+
+    def check(self, model: Generator) -> None:
+        if not isinstance(model.codec, PolicyCodec) or model.recipe.name != self.name:
+            raise ConfigError(f"{model!r} is not a policy of {self.name}.")
+
+    def generate(
+        self,
+        model: Any,
+        n: int,
+        *,
+        seed: int,
+        video: str | Path | None = None,
+        progress: bool | None = None,
+        **settings: Any,
+    ) -> tuple[Rollouts, dict[str, Any]]:
+        """n episodes in closed loop.
+
+        Args:
+            seed: of the policy's own noise.
+            video: whether the first episodes are recorded, see `measure`.
+            **settings: of the controller: sampler, steps, executed, ensemble, warm_start; default DDIM with 10 steps.
+        """
+        seeds = [FIRST_SEED[self.split] + i for i in range(n)]
+        start = time.perf_counter()
+        episodes, controllers = run(model, self.task, seeds, record=4 if video else 0, seed=seed, **settings)
+        seconds, first = time.perf_counter() - start, controllers[0]
+        how = {
             "sampler": first.plan.sampler,
-            "steps": len(first.plan.levels) - 1,
+            "steps": first.plan.steps,
             "guidance_weight": first.plan.guidance.weight,
             "controller": {
-                "executed": first.executed, "ensemble": first.ensemble, "warm_start": settings.get("warm_start"),
-                "seed": seed, **first.plan.options,
+                "executed": first.executed,
+                "ensemble": first.ensemble,
+                "warm_start": settings.get("warm_start"),
+                "seed": seed,
+                **first.plan.options,
             },
+            "clipped": f"{sum(c.clipped for c in controllers)} numbers of actions outside the training data's range",
+            "latency_ms_batch": {"environments": min(n, BATCH), **first.latency()},
+            "seconds": round(seconds, 1),
+            "hardware": evaluate.hardware(),
+            "weights": "EMA",
+        }
+        return Rollouts(episodes, video), how
+
+    def measure(self, made: Rollouts, **options: Any) -> dict[str, Any]:
+        """The shares of success and the mean of the best reward, with intervals; a film where one was asked for."""
+        episodes, task, n = made.episodes, self.task, len(made.episodes)
+        seeds = [e.seed for e in episodes]
+        if made.video is not None:
+            save_video(episodes, made.video, self.rate)
+        still = rollout(task, task.still, seeds[:BATCH])
+        own, floor, best = summary(task, episodes), summary(task, still), DEMONSTRATORS[self.name]
+        metrics: dict[str, dict[str, Any]] = {
+            k: {"value": v, "ceiling": best["metrics"][k], "floor": floor[k], "better": "higher"} for k, v in own.items()
+        }
+        for k in task.successes:
+            metrics[k]["interval"] = list(wilson_interval(round(own[k] * n), n))
+        deviation = float(np.std([e.reward for e in episodes], ddof=1)) if n > 1 else 0.0
+        half = 1.96 * deviation / n**0.5
+        metrics["best_reward"]["interval"] = [own["best_reward"] - half, own["best_reward"] + half]
+        times = [e.success for e in episodes if e.success is not None]
+        if times:
+            metrics["steps_to_success"] = {
+                "value": float(np.median(times)),
+                "ceiling": None,
+                "floor": None,
+                "better": "lower",
+            }
+        per_episode = [{"seed": e.seed, "reward": e.reward, "score": e.score, "success": e.success} for e in episodes]
+        protocol = {
+            "samples": n,
+            "reference": f"{n} {self.split} episodes of at most {task.limit} steps, "
+            f"environment seeds {seeds[0]} to {seeds[-1]}",
             "best_reward": "mean over episodes of the best reward; interval 95 % (normal)",
             "success": f"share of episodes whose best score passes the threshold; intervals 95 % (Wilson); score: {task.unit}",
             "steps_to_success": "median over those that succeed",
             "ceiling": best["who"],
             "floor": f"a policy that stays where it is, {len(still)} episodes",
-            "clipped": f"{sum(c.clipped for c in controllers)} numbers of actions outside the training data's range",
-            "latency_ms_batch": {"environments": min(n, BATCH), **first.latency()},
-            "seconds": round(seconds, 1),
-            "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-            "weights": "EMA",
-        },
-    }  # fmt: skip
+        }
+        return {"metrics": metrics, "per_episode": per_episode, "protocol": protocol}
+
+
+def evaluator(data: Any = None, split: str = "test", model: Generator | None = None) -> Evaluator:
+    """The `Evaluator` of a policy, which says the environment by the name of its recipe.
+
+    Raises:
+        ConfigError: data, which a policy is not measured by; no model, or one without an environment.
+    """
+    if data is not None:
+        raise ConfigError(f"data={str(data)!r}: a policy is measured in its environment, not by data. Leave it out.")
+    if model is None or not isinstance(model.codec, PolicyCodec):
+        raise ConfigError(f"{model!r} is not a policy: give the model that is to act.")
+    return Evaluator(get_task(model.recipe.name), model.recipe.name, split, model.codec.rate or 10.0)
 
 
 def film(policy: Any, folder: Path, n: int = 4) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.contract.recipe import ArrayCondition, DiffusionPart, Discrete, Recipe, Sampling, Training
+from zoo.contract.conditions import Array
+from zoo.contract.recipe import DiffusionPart, Discrete, Recipe, Sampling, Training
 
 _corners = tuple(f"corner_{i}_{axis}" for i in range(8) for axis in "xy")
 
@@ -27,7 +28,7 @@ _pusht = Recipe(
     },
     denoiser="unet",
     net={"channels": 96, "multipliers": [1, 2], "blocks": 1, "attention": [False, False], "kernel": 5},
-    conditions={"observation": ArrayCondition(shape=(2, 18))},
+    conditions={"observation": Array(shape=(2, 18))},
     schedule=Discrete(curve="cosine", T=100),
     diffusion=DiffusionPart(prediction="eps"),
     sampling=Sampling(sampler="ddim", steps=10, clip=1.0, options={"eta": 1.0}),
@@ -51,7 +52,7 @@ _metaworld = _pusht.model_copy(
             "keys": [],
         },
         "net": _pusht.net | {"channels": 64},
-        "conditions": {"observation": ArrayCondition(shape=(2, len(_seen)))},
+        "conditions": {"observation": Array(shape=(2, len(_seen)))},
     }
 )
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from zoo.contract.domain import Batch, Codec, Dataset
+from zoo.contract.codec import Codec
+from zoo.contract.dataset import Dataset
+from zoo.core.schedule import Level
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
 from zoo.protein.rigid import distance, lay, put, random_rotation, smooth_lddt
-
-if TYPE_CHECKING:
-    from zoo.core.guidance import Known
-    from zoo.core.schedule import Level
 
 #: angstrom of one unit of encoded coordinates: the usual standard deviation of a small domain's atoms
 SCALE = 6.5
@@ -43,6 +40,7 @@ class BackboneCodec(Codec):
         lengths: (257,) int64, how many training chains have each length.
     """
 
+    axes = ("residue", "atom", "coordinate")
     size_name = "length"
     lengths: Tensor
 
@@ -56,12 +54,12 @@ class BackboneCodec(Codec):
         self.shape = (min(max(64, min_length), max_length), 3, 3)
         self.register_buffer("lengths", torch.zeros(LONGEST + 1, dtype=torch.int64))
 
-    def sample_size(self, value: int | None, generator: torch.Generator) -> int:
+    def sample_size(self, value: int | None, rng: torch.Generator) -> int:
         """The length asked for, or one drawn as those of the training chains are; the usual one before `fit`."""
         if value is None:
             if not self.lengths.any():
                 return self.shape[0]
-            return int(torch.multinomial(self.lengths.cpu().double(), 1, generator=generator))
+            return int(torch.multinomial(self.lengths.cpu().double(), 1, generator=rng))
         if not SHORTEST <= value <= LONGEST:
             raise ConfigError(f"length={value}: chains of {SHORTEST} to {LONGEST} residues can be sampled.")
         if not self.min_length <= value <= self.max_length:
@@ -76,11 +74,11 @@ class BackboneCodec(Codec):
         sizes = torch.tensor([len(dataset[i][0]) for i in range(len(dataset))])
         self.lengths.copy_(torch.bincount(sizes, minlength=LONGEST + 1))
 
-    def encode(self, item: Backbone, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, item: Backbone, rng: torch.Generator | None = None) -> Tensor:
         """A backbone -> (N,3,3); with a generator in a random orientation, never mirrored."""
         x = torch.from_numpy(item.atoms).float()
-        if generator is not None:
-            x = x @ random_rotation(generator)
+        if rng is not None:
+            x = x @ random_rotation(rng)
         return self.project(x[None])[0] / SCALE
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Backbone]:
@@ -93,17 +91,11 @@ class BackboneCodec(Codec):
         x = torch.where(keep, x, 0)
         return torch.where(keep, x - x.sum((1, 2), keepdim=True) / (3 * keep.sum(1, keepdim=True)).clamp(min=1), 0)
 
-    def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], generator: torch.Generator | None = None) -> Batch:
-        x = [self.encode(item, generator) for item, _ in items]
-        sizes = torch.tensor([len(row) for row in x])
-        padded = pad_sequence(x, batch_first=True)
-        return Batch(padded, {}, torch.arange(padded.shape[1]) < sizes[:, None])
-
-    def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Guesses of which most hold a motif: residues of the true chain, laid onto them as in sampling."""
         true, out, known = x0.flatten(1, 2), guess.flatten(1, 2).clone(), torch.zeros_like(guess, dtype=torch.bool)
         sizes = [x0.shape[1]] * len(x0) if mask is None else mask.sum(1).tolist()
-        for i, (size, draw) in enumerate(zip(sizes, torch.rand(len(x0), 3, generator=generator).tolist(), strict=True)):
+        for i, (size, draw) in enumerate(zip(sizes, torch.rand(len(x0), 3, generator=rng).tolist(), strict=True)):
             if draw[0] < HINTED and size > 2 * MOTIF:
                 length = MOTIF + int(draw[1] * (size // 2 - MOTIF + 1))
                 first = int(draw[2] * (size - length + 1))
@@ -111,7 +103,7 @@ class BackboneCodec(Codec):
                 known[i, first : first + length] = True
         return self.project(out.view_as(guess), mask), known
 
-    def held(self, known: Tensor, where: Tensor) -> Known:
+    def held(self, known: Tensor, where: Tensor) -> Callable[[Tensor], Tensor]:
         """Residues stay where they are, and the atoms beside them move along, as beside a motif."""
         atoms = where.expand_as(known).all(-1).flatten()
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.contract.domain import Dataset
+from zoo.contract.dataset import Dataset
 from zoo.data.folder import Folder
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.protein.backbone import Backbone, need

@@ -8,12 +8,16 @@ Frames come from cross products, so a chain and its mirror image are different t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.core.schedule import NetLevel
 from zoo.errors import ConfigError, ShapeError
-from zoo.nets.blocks import TimeEmbedding, check_mask, modulate, zero
+from zoo.nets.blocks import TimeEmbedding, check_mask, end, modulate, zero
 from zoo.protein.codec import SCALE
 from zoo.protein.geometry import frames, torsions
 from zoo.protein.pairs import PairBias, PairBlock, windows
@@ -91,11 +95,11 @@ class Views:
 
 
 class BackboneNet(nn.Module):
-    """Denoiser of encoded backbones (B,N,3,3) on the noise levels of EDM, t = ln(sigma) / 4.
+    """Denoiser of encoded backbones (B,N,3,3), on any schedule: it asks for its level (see `zoo.core.diffusion.Denoiser`).
 
     Args:
         shape: (N, 3, 3), of which N is only the usual length.
-        classes: label conditions: none.
+        conditions: none.
         dim, depth, heads: width, blocks, attention heads.
         mlp_ratio: hidden width of the two-layer nets over dim.
         pair: hidden width of the pairs' net.
@@ -106,10 +110,12 @@ class BackboneNet(nn.Module):
         ShapeError: x_t, the last guess or mask of the wrong shape.
     """
 
+    needs_level = True
+
     def __init__(
         self,
         shape: tuple[int, ...],
-        classes: dict[str, int],
+        conditions: Mapping[str, Any] | None = None,
         dim: int = 256,
         depth: int = 6,
         heads: int = 8,
@@ -118,8 +124,9 @@ class BackboneNet(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if tuple(shape[1:]) != (3, 3) or classes:
-            raise ConfigError(f"BackboneNet: samples {tuple(shape)} with labels {classes}; it takes (N, 3, 3) without labels.")
+        if tuple(shape[1:]) != (3, 3) or conditions:
+            asked = ", ".join(conditions or {}) or "none"
+            raise ConfigError(f"BackboneNet: samples {tuple(shape)}, conditions {asked}; give (N, 3, 3) and no conditions.")
         if depth < 1 or heads < 1 or dim % heads or not mlp_ratio > 0 or not 0 <= dropout < 1:
             raise ConfigError(
                 f"BackboneNet dim={dim}, depth={depth}, heads={heads}, mlp_ratio={mlp_ratio}, dropout={dropout}: heads divide "
@@ -127,19 +134,19 @@ class BackboneNet(nn.Module):
             )
         self.time = TimeEmbedding(dim, scale=250.0)
         self.facts = nn.Linear(2, dim)
-        self.entry = nn.Linear(RESIDUE_FEATURES, dim)
+        self.entry = end(nn.Linear(RESIDUE_FEATURES, dim))
         self.known = nn.Parameter(torch.zeros(dim))
         self.pairs = PairBias(PAIR_FEATURES, dim, pair, depth, heads)
         self.shared = nn.Sequential(nn.SiLU(), zero(nn.Linear(dim, 6 * dim)))
         self.blocks = nn.ModuleList([PairBlock(dim, heads, mlp_ratio, 16 * heads, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.final = nn.Sequential(nn.SiLU(), zero(nn.Linear(dim, 2 * dim)))
-        self.exit = zero(nn.Linear(dim, 18))
+        self.exit = end(zero(nn.Linear(dim, 18)))
 
     def forward(
-        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, drop: Tensor | None = None, mask: Tensor | None = None
+        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None, level: NetLevel | None = None
     ) -> Tensor:
-        """As `zoo.contract.domain.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none.
+        """As `zoo.core.diffusion.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none.
 
         cond["known"] (B,N,3,3) bool marks the atoms of it that are given; a residue is known where all of it is.
         """
@@ -147,11 +154,13 @@ class BackboneNet(nn.Module):
         if tuple(x_t.shape[2:]) != (3, 3):
             raise ShapeError(f"backbones {tuple(x_t.shape)} must be (batch, residues, 3, 3).")
         mask = torch.ones(B, N, dtype=torch.bool, device=x_t.device) if mask is None else check_mask(mask, B, N)
+        if level is None:
+            raise ConfigError("BackboneNet receives its level: call it through `zoo.core.diffusion.Diffusion.ask`.")
         last = cond.get("x0")
         if last is not None and last.shape != x_t.shape:
             raise ShapeError(f"the last guess {tuple(last.shape)} must be shaped like x_t {tuple(x_t.shape)}.")
         with torch.autocast(x_t.device.type, enabled=False):  # coordinates to a hundredth of an angstrom need float32
-            views, has = self.look(x_t.float(), t.float(), last, mask)
+            views, has = self.look(x_t.float(), level, last, mask)
             length = (mask.sum(1) / 64).clamp(min=0.01).log()
             weight = self.entry.weight.dtype
             emb = self.time(t) + self.facts(torch.stack([length, has.float()], 1).to(weight))
@@ -166,12 +175,12 @@ class BackboneNet(nn.Module):
             whole, local = self.exit(h.to(weight)).float().view(B, N, 2, 3, 3).unbind(2)
             return (whole + local @ views.rotation).to(x_t.dtype)
 
-    def look(self, x_t: Tensor, t: Tensor, last: Tensor | None, mask: Tensor) -> tuple[Views, Tensor]:
-        """The views of scaled noisy chains, and (B,) bool which rows have a last guess."""
-        sigma = (4 * t).exp()
+    def look(self, x_t: Tensor, level: NetLevel, last: Tensor | None, mask: Tensor) -> tuple[Views, Tensor]:
+        """The views of noisy chains at a level of tensors (B,), and (B,) bool which rows have a last guess."""
         keep = mask[:, :, None, None]
-        x = torch.where(keep, x_t * (SCALE * (1 + sigma**2).sqrt())[:, None, None, None], 0.0)
-        sigma = SCALE * sigma
+        to_angstrom = torch.as_tensor(SCALE * level.gain / level.alpha, dtype=x_t.dtype, device=x_t.device)
+        x = torch.where(keep, x_t * to_angstrom.expand(len(x_t))[:, None, None, None], 0.0)
+        sigma = SCALE * level.ratio.to(x_t.dtype)
         y = smooth(x.flatten(1, 2), sigma, mask.repeat_interleave(3, 1), STEP).view_as(x)
         if last is None:
             return Views(x, y, sigma, mask), torch.zeros_like(mask[:, 0])

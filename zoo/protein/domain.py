@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.contract.domain import Dataset, Domain, Samples
+from zoo.contract.dataset import Dataset
+from zoo.contract.domain import Domain, Generator, Held
 from zoo.contract.recipe import Recipe
+from zoo.contract.samples import Samples
+from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
-from zoo.model.model import Model
+from zoo.protein.backbone import Backbone
 from zoo.protein.codec import BackboneCodec
 from zoo.protein.data import open_chains
 from zoo.protein.denoiser import BackboneNet
-from zoo.protein.evaluate import LIMITS, evaluate_model, evaluator
-from zoo.protein.motif import BackboneModel
+from zoo.protein.evaluate import LIMITS, evaluator
+from zoo.protein.motif import scaffold
 from zoo.protein.recipes import RECIPES
 
 #: chains on one picture
@@ -26,6 +29,8 @@ class ProteinDomain(Domain):
 
     name = "protein"
     suffix = ".pdb"
+    hub_tags = ("biology",)
+    inpaint_options = ("motif", "start")
     measured = 200
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
@@ -46,17 +51,37 @@ class ProteinDomain(Domain):
             chain.plot(ax)
         return to_picture(figure)
 
-    def model(self, recipe: Recipe) -> Model:
-        return BackboneModel(recipe, self)
+    def hold(  # type: ignore[override]  # the options are those of `inpaint_options`
+        self,
+        model: Generator,
+        known: Any,
+        where: Any,
+        arguments: Mapping[str, Any],
+        *,
+        motif: Backbone | str | None = None,
+        start: int | None = None,
+    ) -> Held:
+        """What chains around a motif hold, or with `known` and `where` what those of other domains do.
 
-    def showcase(self, model: Model, folder: Path) -> None:
+        Args:
+            motif: residues of a file, "1abc.pdb:A20-35", or a `Backbone`.
+            start: number of the motif's first residue in the chain, from 1; default: in the middle.
+            arguments: their `length` is needed.
+
+        Raises:
+            ConfigError: no length, or a motif that does not fit into it. DataError: a motif that cannot be read.
+        """
+        if motif is None:
+            if known is None or where is None:
+                raise ConfigError('inpaint: give motif="file.pdb:A20-35" and a length, or known and where.')
+            return super().hold(model, known, where, arguments)
+        return Held(scaffold(model, motif, arguments.get("length"), start))
+
+    def showcase(self, model: Generator, folder: Path) -> None:
         model.sample(SHOWN, seed=0).plot(folder / "samples.png")
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Any:
+    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
         return evaluator(data, split, model)
-
-    def metrics(self, model: Model, n: int, **options: Any) -> dict[str, Any]:
-        return evaluate_model(model, n, **options)
 
 
 DOMAIN = ProteinDomain()

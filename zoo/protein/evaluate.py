@@ -1,4 +1,4 @@
-"""`zoo eval` of backbones: sample, measure raw and idealised, beside real chains and glued fragments."""
+"""The evaluator of backbones: measured raw and idealised, beside real chains and glued fragments."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from zoo.contract.domain import Generator
+from zoo.contract.samples import Samples
+from zoo.evaluation import evaluate
 from zoo.evaluation.distances import jensen_shannon, wilson_interval
-from zoo.evaluation.judged import real_data, sample_timed
-from zoo.model.model import Model
+from zoo.evaluation.evaluate import real_data
 from zoo.protein.data import CHAINS_FILE, open_chains
 from zoo.protein.metrics import FRAGMENT, MEASURES, glued, ramachandran, table, tm_score
 from zoo.protein.rigid import rmsd
@@ -32,7 +34,7 @@ LENGTHS = range(40, 91)
 TM_OTHERS = 20
 
 
-class Evaluator:
+class Evaluator(evaluate.Evaluator):
     """Measures sets of backbones (N, 3, 3) in angstrom; what depends on real chains alone is computed once.
 
     Args:
@@ -65,6 +67,50 @@ class Evaluator:
             "ramachandran": jensen_shannon(ramachandran(chains), ramachandran(self.train)),
         }
 
+    # ---------------------------------------------------------------- the frame
+
+    options = ("tm_samples",)
+
+    def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
+        """Lengths from 40 to 90, drawn as the training chains have them."""
+        known = [len(x) for x in self.train if len(x) in LENGTHS]
+        return {"length": np.random.default_rng(seed).choice(known, n).tolist()}
+
+    def measure(self, made: Samples, *, tm_samples: int = 50, **options: Any) -> dict[str, Any]:
+        """All figures of backbones, raw ("value") and after `Backbone.idealised` ("idealised").
+
+        Args:
+            tm_samples: how many samples are compared with every training chain, at about 7 ms a pair; 0 for none.
+        """
+        n, seed = len(made), 0 if made.plan is None else made.plan.seed
+        real = [x for x in self.reference if len(x) in LENGTHS] or self.reference
+        columns = {"value": [s.atoms for s in made], "idealised": [s.idealised().atoms for s in made]}
+        columns |= {"ceiling": real, "floor": glued(self.train, [len(s) for s in made], seed)}
+        found = {k: self.compare(chains) for k, chains in columns.items()}
+        if tm_samples:
+            for k, count in (("value", tm_samples), ("ceiling", TM_OTHERS), ("floor", TM_OTHERS)):
+                found[k] |= self.folds(columns[k][:count])
+        metrics: dict[str, dict[str, Any]] = {
+            k: {column: found[column].get(k) for column in columns} | {"better": way}
+            for k, way in BETTER.items()
+            if k in found["value"]
+        }
+        for k, count in (("plausible", n), ("backbone_clash", n), ("copy_rate", min(n, tm_samples))):
+            if k in metrics:
+                metrics[k]["interval"] = list(wilson_interval(round(found["value"][k] * count), count))
+        protocol = {
+            "samples": n,
+            "split": self.split,
+            "reference": f"{len(real)} {self.split} chains of {min(map(len, real))} to {max(map(len, real))} residues",
+            "length": f"{min(map(len, made))} to {max(map(len, made))} residues, as often as training chains have them",
+            "plausible": f"share of chains in which every measure lies where that of {USUAL:.0%} of the training chains does",
+            "ramachandran": "Jensen-Shannon divergence in nats of (phi, psi) from the training chains, bins of 15 degrees",
+            "tm": f"TM-align over the sample's length: first {tm_samples} samples, {TM_OTHERS} real and {TM_OTHERS} glued "
+            f"chains, each against all {len(self.train)} training chains; a copy has more than {COPY}",
+            "floor": f"fragments of {FRAGMENT} residues of training chains, glued with ideal bonds",
+        }
+        return {"metrics": metrics, "protocol": protocol}
+
     def folds(self, chains: Sequence[Chain]) -> dict[str, float]:
         """Largest TM-score to a training chain (mean, and how often above COPY), and mean TM-score of two of the chains."""
         bar = tqdm(chains, "TM-scores", delay=2, leave=False)
@@ -74,64 +120,12 @@ class Evaluator:
         return own | ({"pairwise_tm": float(np.mean(pairs))} if pairs else {})
 
 
-def evaluator(data: str | Path | None = None, split: str = "test", model: Model | None = None) -> Evaluator:
+def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
     """The `Evaluator` of the collected chains or a folder's; `model` says which lengths count."""
     source = real_data(data, f"protein/{CHAINS_FILE}", f"--data {CHAINS_FILE} or a folder of structures")
     options = {k: model.recipe.codec[k] for k in LIMITS} if model is not None else {}
     held, own = (open_chains(source, part, **options) for part in (split, "train"))
     return Evaluator([c.atoms for c in held.items], [c.atoms for c in own.items], split=split)
-
-
-def evaluate_model(
-    model: Model,
-    n: int = 200,
-    *,
-    data: Any = None,
-    split: str = "test",
-    seed: int = 0,
-    judge: Evaluator | None = None,
-    tm_samples: int = 50,
-    **settings: Any,
-) -> dict[str, Any]:
-    """All figures of n backbones, raw ("value") and after `Backbone.idealised` ("idealised").
-
-    Args:
-        judge: an `evaluator(...)` of the domain to use again; default a fresh one.
-        tm_samples: how many samples are compared with every training chain, at about 7 ms a pair; 0 for none.
-        **settings: arguments of `model.sample`. Lengths are drawn from 40 to 90 as the training chains have them.
-    """
-    judge = judge or evaluator(data, split, model)
-    known = [len(x) for x in judge.train if len(x) in LENGTHS]
-    settings.setdefault("length", np.random.default_rng(seed).choice(known, n).tolist())
-    samples, how = sample_timed(model, n, seed=seed, **settings)
-    how["other_settings"].pop("length", None)
-    real = [x for x in judge.reference if len(x) in LENGTHS] or judge.reference
-    columns = {"value": [s.atoms for s in samples], "idealised": [s.idealised().atoms for s in samples]}
-    columns |= {"ceiling": real, "floor": glued(judge.train, [len(s) for s in samples], seed)}
-    found = {k: judge.compare(chains) for k, chains in columns.items()}
-    if tm_samples:
-        for k, count in (("value", tm_samples), ("ceiling", TM_OTHERS), ("floor", TM_OTHERS)):
-            found[k] |= judge.folds(columns[k][:count])
-    metrics: dict[str, dict[str, Any]] = {
-        k: {column: found[column].get(k) for column in columns} | {"better": way}
-        for k, way in BETTER.items()
-        if k in found["value"]
-    }
-    for k, count in (("plausible", n), ("backbone_clash", n), ("copy_rate", min(n, tm_samples))):
-        if k in metrics:
-            metrics[k]["interval"] = list(wilson_interval(round(found["value"][k] * count), count))
-    protocol = {
-        "samples": n,
-        "split": split,
-        "reference": f"{len(real)} {split} chains of {min(map(len, real))} to {max(map(len, real))} residues",
-        "length": f"{min(map(len, samples))} to {max(map(len, samples))} residues, as often as training chains have them",
-        "plausible": f"share of chains in which every measure lies where that of {USUAL:.0%} of the training chains does",
-        "ramachandran": "Jensen-Shannon divergence in nats of (phi, psi) from the training chains, bins of 15 degrees",
-        "tm": f"TM-align over the sample's length: first {tm_samples} samples, {TM_OTHERS} real and {TM_OTHERS} glued chains, "
-        f"each against all {len(judge.train)} training chains; a copy has more than {COPY}",
-        "floor": f"fragments of {FRAGMENT} residues of training chains, glued with ideal bonds",
-    }
-    return {"metrics": metrics, "protocol": protocol | how}
 
 
 def designability(

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from zoo.nets.blocks import modulate
+from zoo.nets.blocks import end, modulate
 
 
 def windows(x: Tensor, reach: int) -> Tensor:
@@ -28,19 +29,19 @@ class PairBias(nn.Module):
     def __init__(self, features: int, emb_dim: int, hidden: int, depth: int, heads: int, reach: int = 32) -> None:
         super().__init__()
         self.heads, self.reach = heads, reach
-        self.entry = nn.Linear(features, hidden)
+        self.entry = end(nn.Linear(features, hidden))
         self.separation = nn.Embedding(2 * reach + 1, hidden)
         self.time = nn.Linear(emb_dim, hidden)
         self.out = nn.Linear(hidden, depth * heads)
 
     def forward(self, features: Tensor, emb: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """features (B,N,N,F), emb (B,emb_dim), mask (B,N) bool -> each block's bias (B,heads,N,N), -inf at padding."""
-        B, N = mask.shape
+        N = mask.shape[1]
         place = torch.arange(N, device=emb.device)
         apart = (place[None] - place[:, None]).clamp(-self.reach, self.reach) + self.reach
         hidden = self.entry(features)  # then all in its dtype: pairs are many, and these sums take longer than the products
         hidden = hidden + self.separation(apart).to(hidden.dtype) + self.time(emb)[:, None, None].to(hidden.dtype)
-        out = self.out(F.relu(hidden)).view(B, N * N, -1).transpose(1, 2).reshape(B, -1, self.heads, N, N)
+        out = rearrange(self.out(F.relu(hidden)), "b n m (depth h) -> b depth h n m", h=self.heads)
         far = torch.zeros_like(mask, dtype=out.dtype).masked_fill(~mask, -torch.inf)
         far = far.masked_fill(~mask.any(1, keepdim=True), 0.0)  # a row that is all padding would be NaN
         return (out + far[:, None, None, None]).unbind(1)
@@ -82,11 +83,10 @@ class PairBlock(nn.Module):
         return h + gate2[:, None] * self.down(y)
 
     def _attend(self, h: Tensor, bias: Tensor, points: Tensor, seen: Callable[[Tensor], Tensor]) -> Tensor:
-        B, N, D = h.shape
-        q, k, v = self.qkv(h).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(self.qkv(h), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         # queries and keys of one length (Dehghani et al. 2023, section 2.1); how sharp attention is, the bias can say
         q, k = (F.rms_norm(z, z.shape[-1:], eps=1e-6) for z in (q, k))
         weight = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + bias, -1)
-        gathered = (weight @ points[:, None].to(weight.dtype)).transpose(1, 2)
-        values = (weight @ v).transpose(1, 2).reshape(B, N, D)
+        gathered = rearrange(weight @ points[:, None].to(weight.dtype), "b h n p -> b n h p")
+        values = rearrange(weight @ v, "b h n d -> b n (h d)")
         return self.out(torch.cat([values, seen(gathered.float()).to(values.dtype)], 2))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def random_rotation(generator: torch.Generator | None = None) -> Tensor:
+def random_rotation(rng: torch.Generator | None = None) -> Tensor:
     """A rotation matrix (3, 3), uniform: a normal draw of four numbers is a uniform quaternion (Shoemake 1992)."""
-    w, x, y, z = torch.nn.functional.normalize(torch.randn(4, generator=generator), dim=0)
+    w, x, y, z = torch.nn.functional.normalize(torch.randn(4, generator=rng), dim=0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],

@@ -23,16 +23,16 @@ def indices(step: int, batch: int, size: int, seed: int, sizes: Tensor | None = 
     for position in range(step * batch, (step + 1) * batch):
         epoch, offset = divmod(position, length)
         if epoch not in orders:
-            generator = seeds.generator(seed, BATCHES, epoch)
-            orders[epoch] = torch.randperm(size, generator=generator)
+            rng = seeds.generator(seed, BATCHES, epoch)
+            orders[epoch] = torch.randperm(size, generator=rng)
             if sizes is not None and size >= group:
-                orders[epoch] = _grouped(orders[epoch][:length], sizes, group, generator)
+                orders[epoch] = _grouped(orders[epoch][:length], sizes, group, rng)
         rows.append(int(orders[epoch][offset]))
     return rows
 
 
-def _grouped(order: Tensor, sizes: Tensor, group: int, generator: torch.Generator) -> Tensor:
+def _grouped(order: Tensor, sizes: Tensor, group: int, rng: torch.Generator) -> Tensor:
     """An order (n,) made one of groups of like sizes: groups, and rows in a group, follow each other at random."""
     groups = order[sizes[order].argsort(stable=True)].view(-1, group)
-    inside = torch.rand(groups.shape, generator=generator).argsort(1)
-    return groups.gather(1, inside)[torch.randperm(len(groups), generator=generator)].flatten()
+    inside = torch.rand(groups.shape, generator=rng).argsort(1)
+    return groups.gather(1, inside)[torch.randperm(len(groups), generator=rng)].flatten()

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-#: ends of a net, by the names that all of ours use: their rows and columns are data, not features
-ENDS = ("entry", "exit")
+from zoo.nets.blocks import is_end
+
 #: the quintic's coefficients (Jordan et al. 2024)
 A, B, C = 3.4445, -4.7750, 2.0315
 
@@ -36,12 +36,15 @@ def orthogonal(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -
 
 
 def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
-    """Weights of linear and convolution layers inside a net: no biases, norms, embeddings, nor the ends."""
-    found = {}
-    for name, part in module.named_modules():
-        inside = not any(word in ENDS for word in name.split("."))
-        if inside and isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-            found[id(part.weight)] = part.weight
+    """Weights of linear and convolution layers inside a net: no biases, norms, embeddings, nor what the net calls its ends.
+
+    A net says by `zoo.nets.blocks.end` which layers are ends: their rows or columns are data, not features.
+    """
+    ends = {id(layer) for part in module.modules() if is_end(part) for layer in part.modules()}
+    found = set()
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d)) and id(part) not in ends:
+            found.add(id(part.weight))
     return [p for p in module.parameters() if id(p) in found]
 
 

@@ -11,9 +11,11 @@ import json
 import math
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from zoo import files
-from zoo.contract.domain import Batch, Dataset
+from zoo.contract.dataset import Batch, Dataset
 from zoo.contract.recipe import Recipe, Training
-from zoo.contract.registry import get_domain, get_recipe, load
+from zoo.contract.registry import get_domain, get_recipe
 from zoo.core import seeds
 from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
+from zoo.model.checkpoint import read_recipe
+from zoo.model.loading import build, is_folder, load
 from zoo.model.model import Model
 from zoo.training.batches import BATCHES, indices
+from zoo.training.ema import EMA
 from zoo.training.log import Log
 from zoo.training.muon import Muon
+from zoo.training.objective import OBJECTIVES, Objective
+from zoo.values import plain, whole
 
 CHECKPOINT = "checkpoint.safetensors"
 # streams of random numbers that must never meet, beside that of the batches
@@ -53,30 +60,30 @@ def learning_rate(step: int, steps: int, training: Training) -> float:
     return training.lr * min(up, down, 1.0)
 
 
-class EMA:
-    """Exponential moving average of a module's parameters, with the short memory at the start of Karras et al.'s code."""
+class Loss(nn.Module):
+    """A model under its objective, as the one module that several processes train together: batch -> loss."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.shadow = {k: p.detach().clone() for k, p in module.named_parameters()}
+    def __init__(self, model: Model, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
 
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """After optimizer step `step` (0-based)."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.shadow.values()), [p.detach() for p in module.parameters()], weight)
+    def forward(self, batch: Batch, rng: torch.Generator | None) -> Tensor:
+        return self.objective.loss(self.model, batch, rng)
 
-    @contextmanager
-    def applied(self, module: nn.Module) -> Iterator[None]:
-        """The module with averaged weights inside the block."""
-        own = {k: p.data for k, p in module.named_parameters()}
-        for k, p in module.named_parameters():
-            p.data = self.shadow[k]
-        try:
-            yield
-        finally:
-            for k, p in module.named_parameters():
-                p.data = own[k]
+
+@dataclass
+class Window:
+    """What was measured since the last line of the log."""
+
+    since: float
+    step: int
+    loss: float = 0.0
+    norm: float = 0.0
+
+    def add(self, loss: float, norm: float) -> None:
+        """One more step."""
+        self.loss += loss
+        self.norm = max(self.norm, norm)
 
 
 class Trainer:
@@ -90,13 +97,24 @@ class Trainer:
         cpu: stay on the CPU even where there is a GPU.
     """
 
-    def __init__(self, model: Model, dataset: Dataset, out: Path, steps: int, seed: int, *, cpu: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        out: Path,
+        steps: int,
+        seed: int,
+        *,
+        cpu: bool = False,
+        objective: Objective | None = None,
+    ) -> None:
         try:
             from accelerate import Accelerator
         except ImportError:
             raise ConfigError('training needs accelerate: pip install "diffusion-zoo[train]".') from None
         self.model, self.dataset, self.out, self.steps, self.seed = model, dataset, out, steps, seed
         self.options, self.sizes = model.recipe.training, dataset.sizes()
+        self.objective = OBJECTIVES[self.options.objective]() if objective is None else objective
         self.precision = self.options.precision
         if self.precision == "auto":
             self.precision = "bf16" if native_bf16() else "fp32"
@@ -112,8 +130,10 @@ class Trainer:
         model.to(self.device)
         self.optimizer = self.make_optimizer()
         self.ema = EMA(model.denoiser, self.options.ema)
-        self.net, self.optimizer = self.accelerator.prepare(model.denoiser, self.optimizer)
-        self.step, self.seconds, self.stop, self.init = 0, 0.0, "", ""
+        self.net, self.optimizer = self.accelerator.prepare(Loss(model, self.objective), self.optimizer)
+        self.step, self.seconds = 0, 0.0
+        self.stop = ""  # why the loop ends before its last step
+        self.init = ""  # what the weights started from
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that the recipe names, over the denoiser's parameters."""
@@ -132,8 +152,8 @@ class Trainer:
         # one group for the batches of one step: no process waits for another's longer samples
         group = size * count * self.options.accumulate
         rows = indices(position, size, len(self.dataset), self.seed, self.sizes, group)
-        generator = seeds.generator(self.seed, BATCHES, -1, position)
-        return self.model.codec.batch([self.dataset[i] for i in rows], generator).to(self.device)
+        rng = seeds.generator(self.seed, BATCHES, -1, position)
+        return self.model.batch([self.dataset[i] for i in rows], rng).to(self.device)
 
     def train_step(self) -> tuple[float, float]:
         """One optimizer step; returns (loss, gradient norm)."""
@@ -142,14 +162,14 @@ class Trainer:
         total, parts = 0.0, self.options.accumulate
         for part in range(parts):
             batch = self.batch(self.step, part)
-            generator = seeds.generator(self.seed, NOISE, self.step, part, self.accelerator.process_index)
+            rng = seeds.generator(self.seed, NOISE, self.step, part, self.accelerator.process_index)
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    loss = self.model.loss(batch, generator=generator, denoiser=self.net) / parts
+                    loss = self.net(batch, rng) / parts
                 self.accelerator.backward(loss)
             total += loss.item()
-        norm = float(self.accelerator.clip_grad_norm_(self.net.parameters(), self.options.clip_norm))
+        norm = float(self.accelerator.clip_grad_norm_(self.model.denoiser.parameters(), self.options.clip_norm))
         total = float(self.accelerator.reduce(torch.tensor(total, device=self.device), "mean"))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise NumericsError(
@@ -167,7 +187,8 @@ class Trainer:
         batch, parameters = self.batch(0, 0), list(self.model.denoiser.parameters())
         with FlopCounterMode(display=False) as counter:
             # gradients are taken, not accumulated: several processes would wait for each other's
-            torch.autograd.grad(self.model.loss(batch, generator=seeds.generator(0)), parameters, allow_unused=True)
+            loss = self.objective.loss(self.model, batch, seeds.generator(0))
+            torch.autograd.grad(loss, parameters, allow_unused=True)
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
 
     # ------------------------------------------------------------ checkpoints
@@ -239,43 +260,29 @@ class Trainer:
     ) -> None:
         """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`."""
         log = Log(self.out, self.step) if self.main else None
-        flops, world = self.flops(), self.accelerator.num_processes
-        size = self.options.batch_size * self.options.accumulate * world
-        start, mark, marked, sums, norms = time.monotonic(), time.monotonic(), self.step, 0.0, 0.0
-        before = self.seconds
+        flops = self.flops()
+        start, before = time.monotonic(), self.seconds
+        window = Window(start, self.step)
         with self._signals(), tqdm(total=self.steps, initial=self.step, unit="step", disable=not self.main) as bar:
             while self.step < self.steps and not self.stop:
-                loss, norm = self.train_step()
-                sums, norms = sums + loss, max(norms, norm)
+                window.add(*self.train_step())
                 now = time.monotonic()
                 self.seconds = before + now - start
                 bar.update()
                 if self.step % log_every == 0 or self.step == self.steps:
-                    rate = (self.step - marked) / (now - mark)
-                    row = {
-                        "step": self.step,
-                        "loss": sums / (self.step - marked),
-                        "lr": learning_rate(self.step - 1, self.steps, self.options),
-                        "grad_norm": norms,
-                        "samples_per_s": rate * size,
-                        "gflop_per_s": rate * flops / 1e9,
-                        "minutes": self.seconds / 60,
-                    }
+                    row = self.measured(window, now, flops)
                     if log is not None:
                         log.write(row)
                     speed = f"{row['samples_per_s']:.0f} samples/s, {row['gflop_per_s']:.0f} GFLOP/s"
                     bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed}")
-                    mark, marked, sums, norms = now, self.step, 0.0, 0.0
-                if self.step % save_every == 0:
+                    window = Window(now, self.step)
+                if save_every and self.step % save_every == 0:
                     self.save()
                 if preview_every and self.step % preview_every == 0:
                     self.preview()
                 if max_minutes is not None and now - start > 60 * max_minutes:
                     self.stop = f"{max_minutes:g} minutes are over"
-                if world > 1:  # all processes must leave together
-                    flag = torch.tensor(float(bool(self.stop)), device=self.device)
-                    leave = bool(self.accelerator.reduce(flag, "max") > 0)  # asked by all, also by who knows the answer
-                    self.stop = self.stop or ("another process stops" if leave else "")
+                self._agree_to_stop()
         if log is not None:
             log.close()
         self.save()
@@ -284,24 +291,54 @@ class Trainer:
         self.export()
         self.accelerator.wait_for_everyone()
 
+    def measured(self, window: Window, now: float, flops: float) -> dict[str, Any]:
+        """A line of the log: what the steps of a window did, and how fast."""
+        steps = self.step - window.step
+        rate = steps / (now - window.since)
+        samples = self.options.batch_size * self.options.accumulate * self.accelerator.num_processes
+        return {
+            "step": self.step,
+            "loss": window.loss / steps,
+            "lr": learning_rate(self.step - 1, self.steps, self.options),
+            "grad_norm": window.norm,
+            "samples_per_s": rate * samples,
+            "gflop_per_s": rate * flops / 1e9,
+            "minutes": self.seconds / 60,
+        }
+
+    def _agree_to_stop(self) -> None:
+        """All processes leave the loop together: each of them asks, also the one that knows the answer."""
+        if self.accelerator.num_processes == 1:
+            return
+        flag = torch.tensor(float(bool(self.stop)), device=self.device)
+        if bool(self.accelerator.reduce(flag, "max") > 0) and not self.stop:
+            self.stop = "another process stops"
+
     def preview(self) -> None:
         """A few samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""
         if not self.main:
             return
+        n, domain = 20, self.model.domain
+        path = self.out / "previews" / f"{self.step:07d}.png"
         with self.ema.applied(self.model.denoiser):
-            recipe, rows = self.model.recipe, range(20)
-            asked: dict[str, Any] = {k: [i % len(c.values) for i in rows] for k, c in recipe.labels.items()}
-            real = [self.dataset[i % len(self.dataset)][1] for i in rows] if recipe.arrays else []
-            asked |= {k: torch.stack([torch.as_tensor(cond[k]) for cond in real]) for k in recipe.arrays}
-            path = self.out / "previews" / f"{self.step:07d}.png"
             try:
-                samples = self.model.eval().sample(len(rows), seed=0, progress=False, **asked)
+                samples = self.model.eval().sample(n, seed=0, progress=False, **self._shown(n))
                 samples.plot(path)
-                if self.model.domain.suffix != path.suffix:
+                if domain.suffix != path.suffix:
                     samples.save(path.with_suffix(""))
             except NumericsError as error:
                 tqdm.write(f"no preview at step {self.step}: {error}")
         self.model.train()
+
+    def _shown(self, n: int) -> dict[str, Any]:
+        """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others."""
+        recipe = self.model.recipe
+        found = recipe.showcase(n)
+        for name in recipe.conditions:
+            if name not in found:
+                real = [self.dataset[i % len(self.dataset)][1][name] for i in range(n)]
+                found[name] = torch.stack([torch.as_tensor(v) for v in real])
+        return found
 
     def export(self) -> None:
         """The model folder with the averaged weights."""
@@ -337,8 +374,94 @@ def leave_group() -> None:
     PartialState().destroy_process_group()
 
 
+def fit(
+    model: Model,
+    dataset: Dataset,
+    *,
+    steps: int,
+    out: str | Path | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    cpu: bool = False,
+    objective: Objective | None = None,
+    **loop: Any,
+) -> Model:
+    """Train a model on a dataset and return it with averaged weights. The codec is fitted to the data first.
+
+    Args:
+        model: of `zoo.create`, `zoo.load` or `zoo.Model.of`; its net is trained from the weights that it has.
+        dataset: `len`, and `dataset[i]` -> (object, {condition: value}).
+        steps: optimizer steps.
+        out: folder of checkpoint, logs, previews and the finished model, empty unless `resume`; None keeps nothing.
+        resume: go on from the checkpoint in `out`, bit for bit.
+        cpu: stay on the CPU even where there is a GPU.
+        objective: what is made smaller; default: the recipe's.
+        **loop: max_minutes, log_every, save_every, preview_every.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: an invalid argument, an empty dataset, a folder that holds a run.
+        NumericsError: a loss that is not finite.
+    """
+    steps = whole(steps, "steps", 1)
+    if len(dataset) == 0:
+        raise DataError("the dataset is empty.")
+    seed = whole(seed, "seed")
+    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
+    if out is not None:
+        run_in(model, dataset, Path(out), steps, seed, resume=resume, fit_codec=True, cpu=cpu, objective=objective, **loop)
+        return model
+    loop = {"preview_every": 0, "save_every": 0} | loop
+    with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder:
+        run_in(model, dataset, Path(folder), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
+    return model
+
+
+def run_in(
+    model: Model,
+    dataset: Dataset,
+    out: Path,
+    steps: int,
+    seed: int,
+    *,
+    resume: bool = False,
+    fit_codec: bool = True,
+    init: str = "",
+    cpu: bool = False,
+    objective: Objective | None = None,
+    **loop: Any,
+) -> None:
+    """One run in the folder `out`; the model has averaged weights afterwards and is in evaluation mode.
+
+    Args:
+        fit_codec: take the codec's statistics from the data; False where the model has those of its first training.
+        init: what the weights started from, for the checkpoint.
+    """
+    going_on = has_run(out, resume)
+    with files.disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective)
+    trainer.init = init
+    if going_on:
+        trainer.resume()
+    else:
+        if fit_codec:
+            model.codec.fit(dataset)
+        trainer.save()
+    trainer.run(**{k: plain(v) for k, v in loop.items()})
+    trainer.ema.copy_to(model.denoiser)
+    model.eval()
+
+
+def has_run(out: Path, resume: bool) -> bool:
+    """Whether a folder holds a run, which only `resume` may touch."""
+    found = (out / CHECKPOINT).exists()
+    if found and not resume:
+        raise CheckpointError(f"{out} already holds a run. Go on with resume=True (--resume), or give another folder.")
+    return found
+
+
 def train(
-    name: str,
+    source: str | Path | Recipe,
     *,
     data: Dataset | str | Path,
     steps: int,
@@ -354,7 +477,7 @@ def train(
     """Train a recipe on data and return the model with averaged weights.
 
     Args:
-        name: a registry name, e.g. "image/fashion-ddpm".
+        source: a registry name, e.g. "image/fashion-ddpm", a model folder, or a recipe.
         data: a dataset, or what the domain's `dataset` takes: a file or a folder.
         steps: optimizer steps.
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
@@ -362,35 +485,38 @@ def train(
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
         **loop: max_minutes, log_every, save_every, preview_every.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigError(f"steps={steps!r}: give a whole number of at least 1.")
-    recipe = get_recipe(name).override(overrides or {})
+    steps, seed, out = whole(steps, "steps", 1), whole(seed, "seed"), Path(out)
+    recipe = recipe_of(source).override(overrides or {})
     domain = get_domain(recipe.domain)
     options = domain.data_options(recipe) | dict(data_options or {})
     dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **options)
     if len(dataset) == 0:
         raise DataError("the dataset is empty.")
     recipe = dataset.attributed(domain.adapt(recipe, dataset))
-    out = Path(out)
-    has = (out / CHECKPOINT).exists()
-    if has and not resume:
-        raise CheckpointError(f"{out} already holds a run. Go on with resume=True (--resume), or give another folder.")
+    has_run(out, resume)  # before anything is built
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
-    model = domain.model(recipe).train()
+    model = build(recipe).train()
     if init is not None:
         files.load_strict(model, load(str(init)).state_dict(), Path(init))
-    with files.disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, dataset, out, steps, seed, cpu=cpu)
-    trainer.init = str(init or "")
-    if has:
-        trainer.resume()
-    else:
-        if init is None:
-            model.codec.fit(dataset)
-        trainer.save()
-    trainer.run(**loop)
-    with torch.no_grad():
-        for k, p in model.denoiser.named_parameters():
-            p.copy_(trainer.ema.shadow[k])
-    return model.eval()
+    run_in(
+        model,
+        dataset,
+        out,
+        steps,
+        seed,
+        resume=resume,
+        fit_codec=init is None,
+        init=str(init or ""),
+        cpu=cpu,
+        **loop,
+    )
+    return model
+
+
+def recipe_of(source: str | Path | Recipe) -> Recipe:
+    """The recipe itself, that of a model folder, or that of a registry name."""
+    if isinstance(source, Recipe):
+        return source
+    if isinstance(source, Path) or is_folder(source):
+        return read_recipe(Path(source).expanduser())
+    return get_recipe(source)

@@ -1,0 +1,95 @@
+"""Data of a domain, and batches of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.contract.conditions import Condition, Label
+from zoo.contract.recipe import Recipe
+
+
+@dataclass
+class Batch:
+    """Encoded training samples.
+
+    Attributes:
+        x0: (B,*S) clean samples.
+        cond: {name: (B,...)} conditions; what is not given is as `zoo.core.guidance.null_like` says.
+        mask: (B,N) bool, True for real elements (points, residues, frames); None where every element is real.
+    """
+
+    x0: Tensor
+    cond: dict[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.x0.to(device), {k: v.to(device) for k, v in self.cond.items()}, mask)
+
+
+class Dataset(ABC):
+    """Training or evaluation data of a domain: `len`, and `dataset[i]` -> (object, conditions)."""
+
+    #: {condition: class names} of the labels that the data carry
+    labels: Mapping[str, list[str]] = {}
+    #: what a card says of data that are the user's own; None: they are the recipe's, and so is what it says of them
+    origin: str | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]: ...
+
+    def conditions(self) -> dict[str, Condition]:
+        """The conditions that a model of these data has; the default are their labels."""
+        return {k: Label(values=tuple(v)) for k, v in self.labels.items()}
+
+    def sizes(self) -> Tensor | None:
+        """How many elements each sample has (n,) int64, where that differs: the trainer makes batches of like sizes."""
+        return None
+
+    def attributed(self, recipe: Recipe) -> Recipe:
+        """The recipe with what its card says of the data. Of a user's own data no licence is known, and none is claimed."""
+        if self.origin is None:
+            return recipe
+        about = f"The recipe {recipe.domain}/{recipe.name}, trained on other data."
+        return recipe.model_copy(update={"data": self.origin, "licence": "", "description": about})
+
+
+class Items(Dataset):
+    """Objects in memory, with the conditions that belong to each.
+
+    Args:
+        items: (object, {condition: value}), as `dataset[i]` gives them.
+        conditions: {name: condition} of the values; default: labels by what `labels` names.
+        labels: {condition: class names}.
+        origin: what a card says of the data.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[tuple[Any, dict[str, Any]]],
+        *,
+        conditions: Mapping[str, Condition] | None = None,
+        labels: Mapping[str, list[str]] | None = None,
+        origin: str | None = None,
+    ) -> None:
+        self.items, self.labels, self.origin = list(items), dict(labels or {}), origin
+        self._conditions = conditions
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
+        return self.items[i]
+
+    def conditions(self) -> dict[str, Condition]:
+        return super().conditions() if self._conditions is None else dict(self._conditions)

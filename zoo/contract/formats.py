@@ -1,0 +1,23 @@
+"""Other people's formats of models: what a package offers so that `zoo.load` reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from zoo.extras import Registry
+
+
+class Format(Protocol):
+    """A format of model folders, offered as an entry point of the group `zoo.formats`, or registered in `FORMATS`."""
+
+    def recognises(self, folder: Path) -> bool:
+        """Whether the folder is of this format: by the names and plain content of its files, never by opening a pickle."""
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """The `zoo.Model` of the folder; a CheckpointError says what is missing."""
+        ...
+
+
+FORMATS: Registry[Format] = Registry("format", "zoo.formats")

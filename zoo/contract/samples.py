@@ -1,0 +1,137 @@
+"""What `model.sample` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from zoo.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """One generated object in its domain's units."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sample to a file whose suffix names the format; returns the path."""
+        ...
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the sample; returns a picture."""
+        ...
+
+    def numpy(self) -> NDArray[Any]:
+        """The sample as an array in domain units."""
+        ...
+
+
+class Shows(Protocol):
+    """What samples need of their domain: how it is called, how its files end, how several samples are drawn."""
+
+    name: str
+    suffix: str
+
+    def plot(self, samples: Samples) -> Any:
+        """All samples in one PIL image."""
+        ...
+
+
+class Settings(Protocol):
+    """What samples keep of the plan that made them, see `zoo.model.plan.Plan`."""
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting that was used, by the name that `model.sample` takes it by."""
+        ...
+
+
+class Samples(Sequence[Any]):
+    """A sequence of samples that can be saved and drawn together.
+
+    Attributes:
+        tensor: (n, ...) all samples stacked in domain units; ragged ones are padded and `mask` (n, N) marks the real part.
+        conditions: what each sample was asked to be, {name: [value, ...]}.
+        plan: the settings that were used, where a model made the samples: `samples.plan.settings()`.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Any],
+        tensor: Tensor,
+        *,
+        domain: Shows,
+        mask: Tensor | None = None,
+        conditions: Mapping[str, Sequence[Any]] | None = None,
+        plan: Any = None,
+    ) -> None:
+        self._items, self._domain = list(items), domain
+        self.tensor, self.mask, self.plan = tensor, mask, plan
+        self.conditions = {k: list(v) for k, v in (conditions or {}).items()}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, i: int) -> Any: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Any]: ...
+    def __getitem__(self, i: int | slice) -> Any:
+        return self._items[i]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        return f"Samples(n={len(self)}, domain={self._domain.name!r}, tensor={tuple(self.tensor.shape)})"
+
+    def words(self, i: int) -> list[str]:
+        """What sample i was asked to be, without what was left out."""
+        return [str(v[i]) for v in self.conditions.values() if v[i] is not None]
+
+    def name(self, i: int) -> str:
+        """A file stem that sorts and says what the sample is: "0003-sneaker"."""
+        safe = ["".join(c if c.isalnum() else "_" for c in w).strip("_") for w in self.words(i)]
+        return "-".join([f"{i:04d}", *safe])
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write one file a sample into `folder` (made when missing); returns the paths."""
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"cannot save into {folder}: it is a file. Give a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        return [s.save(folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]
+
+    @classmethod
+    def of(
+        cls,
+        items: Sequence[Any],
+        *,
+        domain: Shows,
+        conditions: Mapping[str, Sequence[Any]] | None = None,
+        plan: Any = None,
+    ) -> Samples:
+        """Samples from decoded items; those of different sizes are padded with zeros, with a mask."""
+        arrays = [torch.as_tensor(item.numpy()) for item in items]
+        if len({tuple(a.shape) for a in arrays}) == 1:
+            return cls(items, torch.stack(arrays), domain=domain, conditions=conditions, plan=plan)
+        sizes = torch.tensor([len(a) for a in arrays])
+        padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)
+        mask = torch.arange(padded.shape[1]) < sizes[:, None]
+        return cls(items, padded, domain=domain, conditions=conditions, plan=plan, mask=mask)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """One picture of all samples (a PIL image), also written to `path` when given."""
+        picture = self._domain.plot(self)
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+        return picture
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()

@@ -1,0 +1,205 @@
+"""The prediction that samplers see, as a stack of wrappers: net -> guidance -> (x0, eps) -> clip -> project -> steers.
+
+    network = Network(diffusion, net, cond, mask=mask)
+    predict = believed(guided(network, Guidance(0.5)), diffusion)
+    predict = projected(clipped(predict, 1.0), project)
+    predict = steered(predict, [hold(known, where)])
+
+Each is a function of (x, level); a new one needs no change of the others. `assemble` is the usual stack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.core.diffusion import Denoiser, Diffusion, to_x0_eps
+from zoo.core.guidance import Guidance, null_like
+from zoo.core.schedule import Level
+
+#: x (B,*S) at a level -> the prediction of a net, shaped like x
+Output = Callable[[Tensor, Level], Tensor]
+#: x (B,*S) at a level -> what is believed of the clean sample and of the noise: (x0, eps), both shaped like x
+Predict = Callable[[Tensor, Level], tuple[Tensor, Tensor]]
+#: a linear projector of x0 and of noise
+Project = Callable[[Tensor], Tensor]
+#: what a steer is: it wraps a prediction
+Steering = Callable[[Predict], Predict]
+
+
+@dataclass
+class Memory:
+    """What a net that conditions itself is told of the call before.
+
+    Attributes:
+        guess: the x0 (B,*S) that the sampler saw, steers included; None before the first call.
+        known: bool, broadcast to (B,*S): which parts of it are given; None for none.
+        below: the guess is told where sigma / alpha is at most this.
+    """
+
+    guess: Tensor | None = None
+    known: Tensor | None = None
+    below: float = math.inf
+
+    def conditions(self, x: Tensor, level: Level) -> dict[str, Tensor]:
+        """The two further conditions of the net, shaped like x: "x0" and "known"."""
+        if self.guess is None or level.ratio > self.below:
+            return {"x0": null_like(x), "known": torch.zeros_like(x, dtype=torch.bool)}
+        known = torch.zeros_like(x, dtype=torch.bool) if self.known is None else self.known.expand_as(x)
+        return {"x0": self.guess, "known": known}
+
+
+class Network:
+    """A net with the conditions of a batch: (x, level) -> prediction (B,*S). The innermost part of a stack.
+
+    Args:
+        cond: {name: (B,...)}; what is not given is as `null_like` says.
+        mask: (B,N) bool for the net, where samples have sizes of their own.
+        real: the same, ready to broadcast to (B,*S); None for all elements.
+        memory: what a net that conditions itself is told; None for other nets.
+    """
+
+    def __init__(
+        self,
+        diffusion: Diffusion,
+        net: Denoiser,
+        cond: Mapping[str, Tensor],
+        *,
+        mask: Tensor | None = None,
+        real: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.diffusion, self.net, self.cond = diffusion, net, dict(cond)
+        self.mask, self.real, self.memory = mask, real, memory
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        own = {} if self.memory is None else self.memory.conditions(x, level)
+        return self.diffusion.denoise(self.net, x, level, self.cond | own, mask=self.mask)
+
+    def under(self, conds: Sequence[Mapping[str, Tensor]]) -> Callable[[Tensor, Level], list[Tensor]]:
+        """The predictions of the same x under several sets of conditions, from one call of the net."""
+        n = len(conds)
+        cond = {k: torch.cat([c[k] for c in conds]) for k in self.cond}
+        mask = None if self.mask is None else self.mask.repeat(n, *[1] * (self.mask.ndim - 1))
+
+        def outputs(x: Tensor, level: Level) -> list[Tensor]:
+            own = {} if self.memory is None else self.memory.conditions(x, level)
+            given = cond | {k: torch.cat([v] * n) for k, v in own.items()}
+            out = self.diffusion.denoise(self.net, torch.cat([x] * n), level, given, mask=mask)
+            return list(out.chunk(n))
+
+        return outputs
+
+
+def guided(network: Network, guidance: Guidance) -> Output:
+    """The net's prediction under guidance. Where guidance is off, only the conditional one is computed."""
+    null = {k: null_like(v) for k, v in network.cond.items()}
+    asked: list[Mapping[str, Tensor]] = [network.cond]
+    if guidance.weight:
+        asked.append(null)
+    asked += [network.cond | {k: null[k]} for k in guidance.each]
+    together = network.under(asked)
+
+    def output(x: Tensor, level: Level) -> Tensor:
+        if not guidance.active(level):
+            return network(x, level)
+        cond, *others = together(x, level)
+        without = others.pop(0) if guidance.weight else None
+        return guidance.combine(cond, without, *others, real=network.real)
+
+    return output
+
+
+def believed(output: Output, diffusion: Diffusion) -> Predict:
+    """What a net's output says of x0 and eps."""
+
+    def predict(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        return to_x0_eps(output(x, level), x, level, diffusion.prediction)
+
+    return predict
+
+
+def noise_of(x: Tensor, x0: Tensor, level: Level) -> Tensor:
+    """The noise that belongs to a clean sample x0 at x: (x - alpha x0) / sigma."""
+    eps: Tensor = (x - level.alpha * x0) / level.sigma
+    return eps
+
+
+def clipped(predict: Predict, bound: float) -> Predict:
+    """x0 clamped to [-bound, bound], and eps derived again from it."""
+
+    def clamped(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        x0 = predict(x, level)[0].clamp(-bound, bound)
+        return x0, noise_of(x, x0, level)
+
+    return clamped
+
+
+def projected(predict: Predict, project: Project) -> Predict:
+    """x0 and eps through a linear projector, such as that of a codec."""
+
+    def within(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        x0, eps = predict(x, level)
+        return project(x0), project(eps)
+
+    return within
+
+
+def steered(predict: Predict, steers: Sequence[Steering]) -> Predict:
+    """A prediction with steers around it, the first one innermost."""
+    for steer in steers:
+        predict = steer(predict)
+    return predict
+
+
+def remembered(predict: Predict, memory: Memory) -> Predict:
+    """A prediction whose x0 is kept for a net that conditions itself. The outermost part of a stack."""
+
+    def kept(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        x0, eps = predict(x, level)
+        memory.guess = x0.detach()
+        return x0, eps
+
+    return kept
+
+
+def known_parts(steers: Sequence[Steering]) -> Tensor | None:
+    """Which parts the steers hold for certain, bool, broadcast to (B,*S); None where none of them does."""
+    found: Tensor | None = None
+    for steer in steers:
+        known = getattr(steer, "known", None)
+        if known is not None:
+            found = known if found is None else found | known
+    return found
+
+
+def assemble(
+    network: Network,
+    *,
+    guidance: Guidance | None = None,
+    clip: float | None = None,
+    project: Project | None = None,
+    steers: Sequence[Steering] = (),
+) -> Predict:
+    """The usual stack around a net.
+
+    Args:
+        guidance: None for plain conditional sampling.
+        clip: bound of x0; None for no clipping.
+        project: linear projector of x0 and eps; None for the identity.
+        steers: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
+    """
+    predict = believed(guided(network, guidance or Guidance()), network.diffusion)
+    if clip is not None:
+        predict = clipped(predict, clip)
+    if project is not None:
+        predict = projected(predict, project)
+    predict = steered(predict, steers)
+    if network.memory is None:
+        return predict
+    network.memory.known = known_parts(steers)
+    return remembered(predict, network.memory)

@@ -1,0 +1,118 @@
+"""The frame of every evaluation: ask, generate, measure, and write down how.
+
+    result = evaluate(model, 1000, data="fashion_mnist.npz", steps=20)
+
+What differs between domains is an `Evaluator`: what it asks samples to be, how they are made where `model.sample` is not
+the way, and what it measures of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.contract.domain import Generator
+from zoo.contract.samples import Samples
+from zoo.errors import DataError
+from zoo.values import whole
+
+#: settings of a plan that an evaluation tells by themselves; the others stand together
+FIRST = ("sampler", "steps", "guidance_weight")
+
+
+class Evaluator(ABC):
+    """Measures models of a domain against one reference; what depends on real data alone is computed once and kept."""
+
+    #: options of `evaluate` that `measure` takes; all others go to `generate`
+    options: tuple[str, ...] = ()
+
+    def check(self, model: Generator) -> None:
+        """Refuse a model that this cannot measure, by a ConfigError that says what it can. The default takes all."""
+        return
+
+    def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
+        """What n samples are asked to be, where the caller does not say it: arguments of `model.sample`."""
+        return {}
+
+    def generate(self, model: Generator, n: int, *, seed: int, **settings: Any) -> tuple[Any, dict[str, Any]]:
+        """What is measured, and how it was made, for the protocol."""
+        return sample_timed(model, n, seed=seed, **self.asked(model, n, seed) | settings)
+
+    @abstractmethod
+    def measure(self, made: Any, **options: Any) -> dict[str, Any]:
+        """JSON-ready {"metrics": {name: {"value", "ceiling", "floor", "better"}}, "protocol": {...}} and further keys.
+
+        Args:
+            made: what `generate` gave.
+        """
+
+
+def evaluate(
+    model: Generator,
+    n: int | None = None,
+    *,
+    evaluator: Evaluator | None = None,
+    data: str | Path | None = None,
+    split: str = "test",
+    seed: int = 0,
+    **settings: Any,
+) -> dict[str, Any]:
+    """All figures of a model.
+
+    Args:
+        n: how many samples; default: the domain's.
+        evaluator: `model.domain.evaluator(...)`, to use again for many settings; default a fresh one.
+        data: the real data to compare with; default from $ZOO_DATA.
+        split: "test" for a report, "validation" for every choice.
+        seed: of the samples.
+        **settings: arguments of `model.sample`, and the evaluator's own options; what is left out is the default.
+
+    Raises:
+        ConfigError: a model that the domain's evaluator cannot measure, or an invalid setting. DataError: no real data.
+    """
+    count = whole(model.domain.measured if n is None else n, "n", 1)
+    found = model.domain.evaluator(data, split, model) if evaluator is None else evaluator
+    found.check(model)
+    own = {k: settings.pop(k) for k in found.options if k in settings}
+    made, how = found.generate(model, count, seed=seed, **settings)
+    result: dict[str, Any] = found.measure(made, **own)
+    result["protocol"] |= how
+    return result
+
+
+def real_data(data: str | Path | None, file: str, hint: str) -> str | Path:
+    """Where a domain's real data is: the argument, else `file` below $ZOO_DATA, else an error with the domain's hint."""
+    if data is not None:
+        return data
+    if root := os.environ.get("ZOO_DATA"):
+        return Path(root) / file
+    raise DataError(f"evaluation compares with real data: give {hint}, or set ZOO_DATA.")
+
+
+def sample_timed(model: Generator, n: int, **arguments: Any) -> tuple[Samples, dict[str, Any]]:
+    """`model.sample` and how it was done: every setting that was used, time and hardware, for the protocol.
+
+    Args:
+        **arguments: of `model.sample`; what is left out is the model's default, and is recorded as well.
+    """
+    start = time.perf_counter()
+    samples = model.sample(n, **arguments)
+    seconds = time.perf_counter() - start
+    used = arguments if samples.plan is None else samples.plan.settings()
+    return samples, {k: used.pop(k) for k in FIRST if k in used} | {
+        "other_settings": used,
+        "sampling_seconds": round(seconds, 1),
+        "hardware": hardware(),
+        "weights": "EMA",
+    }
+
+
+def hardware() -> str:
+    """What the numbers were made on."""
+    return f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,141 @@
+"""From a name, a folder or a repository to a model: the one module that knows both the registry and `Model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.contract.formats import FORMATS
+from zoo.contract.recipe import Recipe
+from zoo.contract.registry import get_domain, get_recipe, known, list_models, packaged_folder, read_evaluation
+from zoo.errors import HubError
+
+if TYPE_CHECKING:
+    from zoo.model.model import Model
+
+#: where a model's recipe is, in a folder
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a registered model without loading it."""
+
+    name: str
+    domain: str
+    description: str
+    packaged: bool
+    recipe: Recipe
+    evaluation: dict[str, Any] | None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The recipe as plain data."""
+        return self.recipe.model_dump(mode="json")
+
+    def __str__(self) -> str:
+        from zoo.hub.card import metrics_table
+
+        lines = [self.name, f"  {self.description}", f"  weights: {'packaged' if self.packaged else 'on the Hub or untrained'}"]
+        lines += [f"  {name}: {condition.describe()}" for name, condition in self.recipe.conditions.items()]
+        if self.evaluation:
+            lines += ["", metrics_table(self.evaluation)]
+        return "\n".join(lines)
+
+
+def info(name: str) -> Card:
+    """The card of a registered model, of a model folder or of a repository ("hub:owner/name[@revision]")."""
+    folder: Path | None
+    if name.startswith("hub:") or is_folder(name):
+        from zoo.hub import client as hub
+        from zoo.model.checkpoint import read_recipe
+
+        folder = hub.pull(name, ("evaluation.json",)) if name.startswith("hub:") else Path(name).expanduser()
+        recipe, packaged = read_recipe(folder), False
+    else:
+        recipe, folder = get_recipe(name), packaged_folder(name)
+        packaged = folder is not None
+    evaluation = read_evaluation(folder) if folder else None
+    return Card(name, recipe.domain, recipe.description, packaged, recipe, evaluation)
+
+
+def is_folder(name: str) -> bool:
+    """Whether a text names a folder: it starts with "/", "." or "~", or there is one with a recipe."""
+    return name.startswith(("/", ".", "~")) or (name not in list_models() and (Path(name) / CONFIG).exists())
+
+
+def create(name: str, **overrides: Any) -> Model:
+    """An untrained model of a registered recipe; overrides are dotted recipe paths: create(n, **{"net.channels": 32})."""
+    return build(get_recipe(name).override(overrides))
+
+
+def build(recipe: Recipe) -> Model:
+    """An untrained model of a recipe."""
+    from zoo.model.model import Model
+
+    return Model(recipe, get_domain(recipe.domain))
+
+
+def load(
+    source: str | Path,
+    device: Any = None,
+    dtype: Any = None,
+    *,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    **parts: Any,
+) -> Model:
+    """Load a model.
+
+    Args:
+        source: a registry name ("image/fashion-ddpm"), a folder (starts with "/", "." or "~", or exists with a
+            config.json), or a Hub repository ("hub:owner/name", "hub:owner/name@revision"). A registry name without
+            packaged weights is looked for on the Hub, see `zoo.hub.address.namespace`.
+        device, dtype: where and in which dtype to put the weights.
+        token: for the Hub: an access token; None is the user's own, if any, False is none.
+        local_files_only: make no request: the Hub's files must be in the cache.
+        **parts: net, codec, diffusion of a model that was made of its author's own parts, see `zoo.Model.of`.
+    """
+    from zoo.model.model import Model
+
+    folder = locate(source, token=token, local_files_only=local_files_only)
+    if not parts and folder.is_dir():
+        for name in FORMATS:  # of other packages; a folder of zoo is none of them
+            if not _is_zoo(folder) and FORMATS[name].recognises(folder):
+                return FORMATS[name].load(folder).to(device=device, dtype=dtype)
+    return Model.from_folder(folder, device=device, dtype=dtype, **parts)
+
+
+def _is_zoo(folder: Path) -> bool:
+    """Whether a folder has a recipe of zoo's; other tools call their configuration config.json, too."""
+    from zoo.errors import CheckpointError
+    from zoo.model.checkpoint import read_config
+
+    try:
+        read_config(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def locate(source: str | Path, *, token: str | bool | None = None, local_files_only: bool = False) -> Path:
+    """The folder of a model that is given as for `load`; from the Hub it is fetched first."""
+    text = str(source)
+    if isinstance(source, Path) or is_folder(text):
+        return Path(text).expanduser()
+    folder = None if text.startswith("hub:") else packaged_folder(known(text))
+    if folder is not None:
+        return folder
+    from zoo.hub import client as hub
+    from zoo.hub.address import GOLDEN, WEIGHTS
+
+    try:
+        return hub.pull(text, (WEIGHTS, GOLDEN), token=token, local_files_only=local_files_only)
+    except HubError as error:
+        if text.startswith("hub:"):
+            raise
+        raise HubError(
+            f"{text!r} has no packaged weights, and the Hub gave none: {error} Or train it: zoo train {text} --data DIR "
+            "--out runs/mine. $ZOO_HUB_NAMESPACE names another owner of the registry's models."
+        ) from None

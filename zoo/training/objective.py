@@ -1,0 +1,201 @@
+"""Objectives: what a training step makes smaller. One is named by its recipe (`training.objective`).
+
+An objective takes a batch and gives a scalar. All of its random numbers come from the generator that it receives, so that
+a resumed run goes on exactly. Another one is registered, here or through an entry point of the group `zoo.objectives`:
+
+    @objective("weighted")
+    class Weighted(Denoise): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.contract.dataset import Batch
+from zoo.core.diffusion import Diffusion, from_x0_eps, like, to_x0_eps
+from zoo.core.guidance import drop, null_like
+from zoo.core.schedule import Level
+from zoo.errors import ShapeError
+from zoo.extras import Registry
+
+#: how many times noisier than x_t, at most, is what a net guesses x0 from in training, where it is told its guess
+FURTHER = 2.0
+
+
+class Trained(Protocol):
+    """What an objective sees of a model: recipe, diffusion, denoiser and codec."""
+
+    recipe: Any
+    diffusion: Diffusion
+    denoiser: nn.Module
+    codec: Any
+
+
+class Objective(Protocol):
+    """What a training step makes smaller."""
+
+    def loss(self, model: Trained, batch: Batch, rng: torch.Generator | None) -> Tensor:
+        """The loss of a batch, a scalar with a graph to the parameters of `model.denoiser`."""
+        ...
+
+
+#: makers of objectives by the name that a recipe gives
+OBJECTIVES: Registry[Callable[[], Objective]] = Registry("objective", "zoo.objectives")
+
+O = TypeVar("O", bound=Callable[[], Objective])  # noqa: E741  # the letter of objectives
+
+
+def objective(name: str) -> Callable[[O], O]:
+    """Register a class as the objective `name`."""
+
+    def register(made: O) -> O:
+        OBJECTIVES.register(name, made)
+        return made
+
+    return register
+
+
+@objective("denoise")
+class Denoise:
+    """Mean weighted squared error of the prediction (Ho et al. 2020, Eq. 14, with the weights of `Diffusion.weight`).
+
+    Parts of it: conditions that are left out (Ho & Salimans 2022, Algorithm 1), a first guess for nets that condition
+    themselves (Chen et al. 2022, "Analog bits", section 3), and the codec's further loss.
+
+    Args:
+        dropout: leave conditions out as the recipe says; False keeps them all, as a loss on held-out data does.
+    """
+
+    def __init__(self, dropout: bool = True) -> None:
+        self.dropout = dropout
+
+    def loss(self, model: Trained, batch: Batch, rng: torch.Generator | None) -> Tensor:
+        """The mean over the real elements of a batch: a scalar.
+
+        Args:
+            rng: CPU generator of levels, noise and dropped conditions; the same state gives the same loss.
+
+        Raises:
+            ShapeError: a mask that does not fit the samples.
+        """
+        x0, diffusion = batch.x0, model.diffusion
+        real = self._real(model, batch)
+        cond = self._without_single_ones(model, batch.cond, len(x0), rng)
+        level = diffusion.schedule.draw(len(x0), rng)
+        eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype).to(x0.device)
+        cond = self._without_all(model, cond, x0, rng)
+        eps = model.codec.project(eps, batch.mask)
+        x_t = diffusion.q_sample(x0, level, eps)
+        if diffusion.self_condition:
+            cond = cond | self._guesses(model, batch, x_t, level, cond, rng)
+        out = diffusion.denoise(model.denoiser, x_t, level, cond, mask=batch.mask)
+        error = (out - from_x0_eps(x0, eps, level, diffusion.prediction)) ** 2
+        error = like(diffusion.weight(level), x0) * error
+        guess = to_x0_eps(out, x_t, level, diffusion.prediction)[0]
+        return mean(error, real) + model.codec.auxiliary(guess, x0, level, batch.mask)
+
+    @staticmethod
+    def _real(model: Trained, batch: Batch) -> Tensor | None:
+        """Which elements are not padding, ready to broadcast to x0 (B,*S)."""
+        if batch.mask is None:
+            return None
+        sizes = (len(batch.x0), batch.x0.shape[1 + model.codec.size_axis])
+        if batch.mask.shape != sizes:
+            raise ShapeError(f"mask {tuple(batch.mask.shape)} must be {sizes} for x0 {tuple(batch.x0.shape)}.")
+        found: Tensor = model.codec.spread(batch.mask, batch.x0.ndim)
+        return found
+
+    def _without_single_ones(
+        self, model: Trained, cond: Mapping[str, Tensor], n: int, rng: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Where there are several conditions, each one is left out alone, so that every part of them may be in sampling."""
+        if len(cond) < 2:
+            return dict(cond)
+        rate = model.recipe.training.single_dropout if self.dropout else 0.0
+        alone = torch.rand(len(cond), n, generator=rng) < rate
+        return {k: drop({k: v}, rows.to(v.device))[k] for (k, v), rows in zip(cond.items(), alone, strict=True)}
+
+    def _without_all(
+        self, model: Trained, cond: Mapping[str, Tensor], x0: Tensor, rng: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """All conditions of some samples are left out together (Ho & Salimans 2022, Algorithm 1)."""
+        rate = model.recipe.training.condition_dropout if self.dropout else 0.0
+        rows = torch.rand(len(x0), generator=rng) < rate
+        return drop(cond, rows.to(x0.device))
+
+    # ------------------------------------------------------------ nets that condition themselves
+
+    def _guesses(
+        self,
+        model: Trained,
+        batch: Batch,
+        x_t: Tensor,
+        level: Level,
+        cond: Mapping[str, Tensor],
+        rng: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        """The further conditions "x0" and "known" (B,*S): a guess and hints for the first half of the rows, NaN for others."""
+        n = (len(x_t) + 1) // 2
+        mask = None if batch.mask is None else batch.mask[:n]
+        guess, known = null_like(x_t), torch.zeros_like(x_t, dtype=torch.bool)
+        first = self._first_guess(model, x_t[:n], part(level, n), {k: v[:n] for k, v in cond.items()}, mask, rng)
+        guess[:n], known[:n] = model.codec.hint(first, batch.x0[:n], mask, rng)
+        return {"x0": guess, "known": known}
+
+    @torch.no_grad()
+    def _first_guess(
+        self,
+        model: Trained,
+        x: Tensor,
+        level: Level,
+        cond: Mapping[str, Tensor],
+        mask: Tensor | None,
+        rng: torch.Generator | None,
+    ) -> Tensor:
+        """What the net says of x0 (n,*S) without a guess.
+
+        It is said of x with up to FURTHER times the noise: in sampling, too, a guess comes from a noisier step. Of x itself
+        it would know all that x does, and the net would learn to repeat it.
+        """
+        diffusion, n = model.diffusion, len(x)
+        wanted = level.ratio * (1 + (FURTHER - 1) * torch.rand(n, generator=rng, dtype=torch.float64))
+        raised = self._raised(diffusion, level, wanted)
+        up = raised.alpha / level.alpha
+        noise = torch.randn(x.shape, generator=rng, dtype=x.dtype).to(x.device)
+        noise = model.codec.project(noise, mask)
+        more = (raised.sigma**2 - (up * level.sigma) ** 2).clamp(min=0).sqrt()
+        noisier = like(up, x) * x + like(more, x) * noise
+        out = diffusion.denoise(model.denoiser, noisier, raised, cond, mask=mask)
+        return to_x0_eps(out, noisier, raised, diffusion.prediction)[0]
+
+    @staticmethod
+    def _raised(diffusion: Diffusion, level: Level, ratios: Tensor) -> Level:
+        """The levels of the wanted noise ratios (n,); past the schedule's end a row keeps its own level."""
+        found = [diffusion.schedule.at(float(r)) for r in ratios]
+        t = torch.tensor([a.t for a in found], dtype=torch.float64)
+        alpha = torch.tensor([a.alpha for a in found], dtype=torch.float64)
+        sigma = torch.tensor([a.sigma for a in found], dtype=torch.float64)
+        fits = sigma / alpha > level.ratio
+        return Level(
+            t=torch.where(fits, t, level.t),
+            alpha=torch.where(fits, alpha, level.alpha),
+            sigma=torch.where(fits, sigma, level.sigma),
+        )
+
+
+def part(level: Level, n: int) -> Level:
+    """The first n rows of the levels of a batch; a coefficient that all rows share stays as it is."""
+    first = [v[:n] if isinstance(v, Tensor) else v for v in (level.t, level.alpha, level.sigma)]
+    return Level(*first)
+
+
+def mean(error: Tensor, real: Tensor | None) -> Tensor:
+    """The mean of an error (B,*S) over its real elements."""
+    if real is None:
+        return error.mean()
+    keep = real.expand_as(error)
+    return torch.where(keep, error, error.new_zeros(())).sum() / keep.sum()

@@ -1,0 +1,91 @@
+"""Numbers and lists as users give them, of Python, numpy or torch, as the plain ones that the code works with.
+
+Neither numpy nor torch is imported here: their scalars and arrays are known by what they can do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.errors import ConfigError
+
+
+def plain(value: Any) -> Any:
+    """A scalar of numpy or torch, also an array or a tensor without axes, as Python's own; anything else as it is."""
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        return value.item()
+    return value
+
+
+def plain_data(value: Any) -> Any:
+    """The same inside mappings, lists and tuples; arrays with axes become lists. What JSON can hold comes out as such."""
+    value = plain(value)
+    if isinstance(value, Mapping):
+        return {k: plain_data(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(plain_data(v) for v in value)
+    if isinstance(value, list):
+        return [plain_data(v) for v in value]
+    if getattr(value, "ndim", 0) and callable(getattr(value, "tolist", None)):
+        return value.tolist()
+    return value
+
+
+def several(value: Any) -> list[Any] | None:
+    """The members of a list, a tuple, a range or an array with one axis, as plain values; None for a single value."""
+    if isinstance(value, (list, tuple, range)):
+        return [plain(v) for v in value]
+    if getattr(value, "ndim", None) == 1 and callable(getattr(value, "tolist", None)):
+        return list(value.tolist())
+    return None
+
+
+def for_each(value: Any, n: int, name: str) -> list[Any]:
+    """A value for each of n samples: one for all of them, or a list or an array of n.
+
+    Raises:
+        ConfigError: another number of values.
+    """
+    values = several(value)
+    if values is None:
+        return [plain(value)] * n
+    if len(values) != n:
+        raise ConfigError(f"{name}: {len(values)} values for n={n} samples; give one, or a list of {n}.")
+    return values
+
+
+def whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
+    """A whole number, checked.
+
+    Raises:
+        ConfigError: not a whole number, or outside least..most.
+    """
+    found = plain(value)
+    fits = isinstance(found, int) and not isinstance(found, bool)
+    if not fits or (least is not None and found < least) or (most is not None and found > most):
+        raise ConfigError(f"{name}={found!r}: give a whole number{_range(least, most)}.")
+    return int(found)
+
+
+def number(value: Any, name: str, least: float | None = None, most: float | None = None, *, what: str = "") -> float:
+    """A finite number, checked.
+
+    Args:
+        what: a hint for the message, such as "0 is plain conditional".
+
+    Raises:
+        ConfigError: not a finite number, or outside least..most.
+    """
+    found = plain(value)
+    fits = isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
+    if not fits or (least is not None and found < least) or (most is not None and found > most):
+        raise ConfigError(f"{name}={found!r}: give a finite number{_range(least, most)}{f' ({what})' if what else ''}.")
+    return found
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is None:
+        return "" if most is None else f" of at most {most:g}"
+    return f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
