@@ -8,39 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ConfigError, ZooError, one_of
-
-#: parts of a sample that a Hub dataset may keep in a column of another name; a domain takes those that it knows
-COLUMNS = ("image", "audio", "label")
-
-
-def number(text: str) -> int | float | str:
-    """A command-line value as the number it looks like, else the text itself."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def pairs(texts: Sequence[str]) -> dict[str, str]:
-    """["a.b=1", ...] as a dictionary."""
-    for text in texts:
-        if "=" not in text:
-            raise ConfigError(f"{text!r}: give path=value, e.g. training.batch_size=32.")
-    return dict(t.split("=", 1) for t in texts)
+from zoo.errors import ConfigError, one_of
+from zoo.training.command import add_arguments as train_arguments
+from zoo.training.command import finished
+from zoo.training.command import run as train
+from zoo.values import pairs, word
 
 
 def conditions(rest: Sequence[str]) -> dict[str, str]:
     """["--speaker", "jackson", "--pitch=low"] as a dictionary: the model's own conditions, which no parser knows."""
     found: dict[str, str] = {}
-    words = iter(rest)
-    for word in words:
-        name, equals, text = word.partition("=")
-        value = text if equals else next(words, None)
+    left = iter(rest)
+    for part in left:
+        name, equals, text = part.partition("=")
+        value = text if equals else next(left, None)
         if not name.startswith("--") or value is None:
-            raise ConfigError(f"{word!r}: give a condition of the model as --NAME VALUE, e.g. --label sneaker.")
+            raise ConfigError(f"{part!r}: give a condition of the model as --NAME VALUE, e.g. --label sneaker.")
         found[name[2:].replace("-", "_")] = value
     return found
 
@@ -67,14 +50,14 @@ def sample(args: argparse.Namespace) -> None:
     from zoo.model.loading import load
 
     model = load(args.name)
-    options: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
+    options: dict[str, Any] = {k: word(v) for k, v in pairs(args.option).items()}
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     size = model.codec.size_name
     for name, text in given.items():
         if name in model.recipe.conditions:
             options[name] = model.recipe.conditions[name].parse(text)
         elif name == size:
-            sizes = [number(v) for v in text.split(",")]
+            sizes = [word(v) for v in text.split(",")]
             options[name] = sizes if len(sizes) > 1 else sizes[0]
         else:
             known = [*model.recipe.conditions, *([size] if size else [])]
@@ -95,35 +78,6 @@ def sample(args: argparse.Namespace) -> None:
     print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}")
 
 
-def data_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was said of the data, as options of the domain's `dataset`."""
-    names = [*(f"{c}_column" for c in COLUMNS), "config", "max_rows", "skip_unreadable"]
-    return {n: getattr(args, n) for n in names if getattr(args, n) not in (None, False)}
-
-
-def train(args: argparse.Namespace) -> None:
-    """zoo train NAME"""
-    from zoo.training.trainer import leave_group, train
-
-    train(
-        args.name,
-        data=args.data,
-        steps=args.steps,
-        out=args.out,
-        seed=args.seed,
-        resume=args.resume,
-        init=args.init,
-        cpu=args.cpu,
-        data_options=data_options(args),
-        overrides=pairs(args.set),
-        max_minutes=args.max_minutes,
-        save_every=args.save_every,
-        preview_every=args.preview_every,
-    )
-    leave_group()
-    print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """zoo eval NAME"""
     from zoo.evaluation.evaluate import evaluate as measure
@@ -132,7 +86,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from zoo.model.loading import load
 
     model = load(args.name)
-    settings: dict[str, Any] = {k: number(v) for k, v in pairs(args.option).items()}
+    settings: dict[str, Any] = {k: word(v) for k, v in pairs(args.option).items()}
     given = {"steps": args.steps, "sampler": args.sampler, "guidance_weight": args.guidance_weight, "video": args.video}
     settings |= {k: v for k, v in given.items() if v is not None}
     result = measure(model, args.n, data=args.data, seed=args.seed, split=args.split, **settings)
@@ -221,25 +175,7 @@ def parser() -> argparse.ArgumentParser:
         "--option", action="append", default=[], metavar="NAME=VALUE", help="more of Model.sample: eta=1, spacing=karras"
     )
 
-    p = command("train", train, "Train a recipe on your own data.")
-    p.add_argument(
-        "--data", required=True, help="a file, a folder (class subfolders become labels), or hub:owner/name[@revision]"
-    )
-    for name in COLUMNS:
-        p.add_argument(f"--{name}-column", metavar="NAME", help=f"column of a Hub dataset that holds the {name}")
-    p.add_argument("--data-config", dest="config", metavar="NAME", help="configuration of a Hub dataset that has several")
-    p.add_argument("--max-rows", type=int, metavar="N", help="take only the first N rows of a Hub dataset")
-    p.add_argument("--out", required=True, help="folder of the run and of the finished model")
-    p.add_argument("--steps", type=int, default=20_000)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, bit for bit")
-    p.add_argument("--init", metavar="MODEL", help="start from the weights of this model (a name or a folder) of the same net")
-    p.add_argument("--max-minutes", type=float, help="stop and save after so long")
-    p.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
-    p.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
-    p.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
-    p.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe: training.lr=2e-4")
+    train_arguments(command("train", train, "Train a recipe on your own data."))
 
     p = command("eval", evaluate, "Measure a model, beside real data and a trivial baseline.")
     p.add_argument("--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")
@@ -281,15 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.rest = rest
     if args.rest and args.command != "sample":  # which has a model's conditions
         line.error(f"unrecognized arguments: {' '.join(args.rest)}")
-    try:
-        args.run(args)
-    except ZooError as error:
-        print(f"zoo: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("zoo: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return finished(args.run, args)
 
 
 if __name__ == "__main__":

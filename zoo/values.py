@@ -6,7 +6,7 @@ Neither numpy nor torch is imported here: their scalars and arrays are known by 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.errors import ConfigError
@@ -89,3 +89,21 @@ def _range(least: float | None, most: float | None) -> str:
     if least is None:
         return "" if most is None else f" of at most {most:g}"
     return f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
+
+
+def word(text: str) -> int | float | str:
+    """A word of a command line as the number that it looks like, else the word itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """["a.b=1", ...] as a dictionary."""
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"{text!r}: give path=value, e.g. training.batch_size=32.")
+    return dict(t.split("=", 1) for t in texts)

@@ -242,7 +242,7 @@ class AudioFolder(_AtRate, Folder):
             self.labels["speaker"] = sorted(set(self.speakers.values()))
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
-        cond, path = self.conditions(i), self.files[i]
+        cond, path = self.given(i), self.files[i]
         if self.speakers:
             cond["speaker"] = self.labels["speaker"].index(self.speakers[path])
         return self.resampled(read_clip(path)), cond

@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt, field_validator
 from zoo.contract.part import Part
 from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import Registry
-from zoo.values import for_each, plain, several
+from zoo.values import for_each, plain, several, word
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ class Condition(Part):
         try:
             return json.loads(text)
         except json.JSONDecodeError:
-            words = [_number(word) for word in text.split(",")]
+            words = [word(w) for w in text.split(",")]
             return words if len(words) > 1 else words[0]
 
     def describe(self) -> str:
@@ -140,16 +140,6 @@ class Condition(Part):
     def json(self) -> dict[str, Any]:  # type: ignore[override]  # pydantic's own is deprecated
         """What a recipe's file says of it."""
         return self.model_dump(mode="json")
-
-
-def _number(text: str) -> int | float | str:
-    """A word as the number that it looks like, else the word itself."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @condition("label")
@@ -228,7 +218,7 @@ class Label(Condition):
     def parse(self, text: str) -> Any:
         known = {v.casefold() for v in self.values}
         words = [text] if text.casefold() in known else text.split(",")
-        found = [word if word.casefold() in known else _number(word) for word in words]
+        found = [w if w.casefold() in known else word(w) for w in words]
         return found if len(found) > 1 else found[0]
 
     def describe(self) -> str:

@@ -38,7 +38,7 @@ class Dataset(ABC):
     """Training or evaluation data of a domain: `len`, and `dataset[i]` -> (object, conditions)."""
 
     #: {condition: class names} of the labels that the data carry
-    labels: Mapping[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     #: what a card says of data that are the user's own; None: they are the recipe's, and so is what it says of them
     origin: str | None = None
 

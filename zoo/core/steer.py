@@ -64,15 +64,14 @@ class Hold(Steer):
     """
 
     def __init__(self, values: Tensor, where: Tensor) -> None:
-        self.values, self.known = values, checked(where)
+        self.values, self.where = values, checked(where)
+        self.known = self.where
 
     def __call__(self, predict: Predict) -> Predict:
-        where = self.known
-
         def held(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             x0, eps = predict(x, level)
-            x0 = torch.where(where, self.values.to(x0), x0)
-            return x0, torch.where(where, noise_of(x, x0, level), eps)
+            x0 = torch.where(self.where, self.values.to(x0), x0)
+            return x0, torch.where(self.where, noise_of(x, x0, level), eps)
 
         return held
 

@@ -71,15 +71,15 @@ class Folder(Dataset):
             raise DataError(f"{folder} leaves no readable {what} for the split {split!r}.")
         self.files, self.folder = files, folder
         self.origin = f"{len(files)} {what}s of the folder {folder.resolve().name!r}"
-        self.labels = {"label": classes} if classes else {}
+        self.labels: dict[str, list[str]] = {"label": classes} if classes else {}
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
-        return self.files[i], self.conditions(i)
+        return self.files[i], self.given(i)
 
-    def conditions(self, i: int) -> dict[str, int]:
+    def given(self, i: int) -> dict[str, int]:
         """{"label": class number} of file i where there are classes."""
         names = self.labels.get("label")
         return {} if names is None else {"label": names.index(self.files[i].relative_to(self.folder).parts[0])}

@@ -140,7 +140,7 @@ class ImageFolder(Folder):
         return read_picture(path, str(path))
 
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
-        return self.open(self.files[i]), self.conditions(i)
+        return self.open(self.files[i]), self.given(i)
 
 
 def open_images(

@@ -2,7 +2,7 @@
 
 import sys
 
-from zoo.cli import main
+from zoo.training.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(["train", "image/fashion-ddpm", *sys.argv[1:]]))
+    sys.exit(main("image/fashion-ddpm"))

@@ -152,7 +152,7 @@ class ShapeFolder(Folder):
         self.clouds[path] = read_shape(path)
 
     def __getitem__(self, i: int) -> tuple[PointCloud, dict[str, Any]]:
-        return self.clouds[self.files[i]], self.conditions(i)
+        return self.clouds[self.files[i]], self.given(i)
 
 
 def folder_clouds(folder: str | Path, split: str = "train", skip_unreadable: bool = False) -> Clouds:

@@ -162,7 +162,7 @@ class BackboneNet(nn.Module):
         with torch.autocast(x_t.device.type, enabled=False):  # coordinates to a hundredth of an angstrom need float32
             views, has = self.look(x_t.float(), level, last, mask)
             length = (mask.sum(1) / 64).clamp(min=0.01).log()
-            weight = self.entry.weight.dtype
+            weight = self.facts.weight.dtype
             emb = self.time(t) + self.facts(torch.stack([length, has.float()], 1).to(weight))
             h, pairs = self.entry(views.residues().to(weight)), views.pairs().to(weight)
         if "known" in cond:

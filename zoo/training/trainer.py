@@ -333,7 +333,7 @@ class Trainer:
     def _shown(self, n: int) -> dict[str, Any]:
         """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others."""
         recipe = self.model.recipe
-        found = recipe.showcase(n)
+        found: dict[str, Any] = dict(recipe.showcase(n))
         for name in recipe.conditions:
             if name not in found:
                 real = [self.dataset[i % len(self.dataset)][1][name] for i in range(n)]

@@ -1,0 +1,90 @@
+"""The command that trains: its options, and what they do. Torch loads only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from zoo.errors import ZooError
+from zoo.values import pairs
+
+#: parts of a sample that a Hub dataset may keep in a column of another name; a domain takes those that it knows
+COLUMNS = ("image", "audio", "label")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of training; every one is described in its help."""
+    parser.add_argument(
+        "--data", required=True, help="a file, a folder (class subfolders become labels), or hub:owner/name[@revision]"
+    )
+    for name in COLUMNS:
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column of a Hub dataset that holds the {name}")
+    parser.add_argument("--data-config", dest="config", metavar="NAME", help="configuration of a Hub dataset that has several")
+    parser.add_argument("--max-rows", type=int, metavar="N", help="take only the first N rows of a Hub dataset")
+    parser.add_argument("--out", required=True, help="folder of the run and of the finished model")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, bit for bit")
+    parser.add_argument(
+        "--init", metavar="MODEL", help="start from the weights of this model (a name or a folder) of the same net"
+    )
+    parser.add_argument("--max-minutes", type=float, help="stop and save after so long")
+    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe: training.lr=2e-4"
+    )
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was said of the data, as options of the domain's `dataset`."""
+    names = [*(f"{c}_column" for c in COLUMNS), "config", "max_rows", "skip_unreadable"]
+    return {n: getattr(args, n) for n in names if getattr(args, n) not in (None, False)}
+
+
+def run(args: argparse.Namespace) -> None:
+    """zoo train NAME"""
+    from zoo.training.trainer import leave_group, train
+
+    train(
+        args.name,
+        data=args.data,
+        steps=args.steps,
+        out=args.out,
+        seed=args.seed,
+        resume=args.resume,
+        init=args.init,
+        cpu=args.cpu,
+        data_options=data_options(args),
+        overrides=pairs(args.set),
+        max_minutes=args.max_minutes,
+        save_every=args.save_every,
+        preview_every=args.preview_every,
+    )
+    leave_group()
+    print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
+
+
+def main(name: str, argv: Sequence[str] | None = None) -> int:
+    """`python -m zoo.<domain>.train`: the command for one recipe. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"zoo train {name}", description=f"Train {name} on your own data.")
+    parser.set_defaults(name=name)
+    add_arguments(parser)
+    return finished(run, parser.parse_args(argv))
+
+
+def finished(run: Any, args: argparse.Namespace) -> int:
+    """Run a command; a ZooError is printed as one line. Returns the exit code."""
+    try:
+        run(args)
+    except ZooError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("zoo: interrupted", file=sys.stderr)
+        return 130
+    return 0
