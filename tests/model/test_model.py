@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zoo
-import zoo.contract.domain
+import zoo.contract.dataset
 from zoo.core import seeds
 from zoo.core.guidance import Guidance, predictor
 from zoo.core.samplers import ddim
@@ -134,14 +134,14 @@ def test_each_of_several_conditions_is_also_dropped_alone(monkeypatch):
     monkeypatch.setattr(model.denoiser, "forward", forward)
     n = 4000
     cond = {"label": torch.full((n,), 1), "speaker": torch.full((n,), 2)}
-    model.loss(zoo.contract.domain.Batch(torch.zeros(n, 1, 28, 28), cond), generator=seeds.generator(0))
+    model.loss(zoo.contract.dataset.Batch(torch.zeros(n, 1, 28, 28), cond), generator=seeds.generator(0))
     label, speaker = seen["label"] < 0, seen["speaker"] < 0
     assert (cond["label"] == 1).all(), "the caller's own tensors are left alone"
     for share, expected in ((label, 0.3), (speaker, 0.3), (label & speaker, 0.09), (seen["drop"], 0.2)):
         assert share.double().mean().item() == pytest.approx(expected, abs=0.03)
     model = build()
     monkeypatch.setattr(model.denoiser, "forward", forward)
-    model.loss(zoo.contract.domain.Batch(torch.zeros(n, 1, 28, 28), {"label": cond["label"]}), generator=seeds.generator(0))
+    model.loss(zoo.contract.dataset.Batch(torch.zeros(n, 1, 28, 28), {"label": cond["label"]}), generator=seeds.generator(0))
     assert (seen["label"] == 1).all(), "a single condition is dropped by `drop` alone"
 
 

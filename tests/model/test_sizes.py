@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract.domain import Batch, Codec, Domain
+from zoo.contract.codec import Codec
+from zoo.contract.dataset import Batch
+from zoo.contract.domain import Domain
 from zoo.contract.recipe import DiffusionPart, Recipe, Sampling
 from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
