@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import grimp
 import pytest
+import pytest_socket
 from importlinter import api as importlinter
 from importlinter.application import use_cases
 
@@ -416,24 +418,51 @@ def test_every_command_of_the_readme_parses():
 # ---- the guard of conftest.py ------------------------------------------------------------------------------
 
 
-def test_the_network_guard_lets_nothing_out(network_guard, monkeypatch):
-    import socket
-
+@pytest.mark.filterwarnings("ignore:A test tried")  # pytest-socket's errors warn as well
+def test_the_network_guard_lets_nothing_out(network_guard, monkeypatch, pytestconfig):
     guard = type(network_guard)()
-    if not {"connect", "connect_ex", "sendto"} <= set(guard.originals):
-        pytest.fail("a way out is not guarded")
-    guard.originals = dict.fromkeys(guard.originals, lambda *_: "let through")  # so that nothing leaves if it fails
-    guard.getaddrinfo = lambda *_, **__: "let through"
-    for name in guard.originals:  # undone after the test
-        monkeypatch.setattr(socket.socket, name, getattr(socket.socket, name))
-    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)
+    # so that nothing leaves if the guard fails; the guard that is there comes back after the test
+    monkeypatch.setattr(pytest_socket, "_true_connect", lambda *_: "let through")
+    for owner, name in guard.originals:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    guard.originals = dict.fromkeys(guard.originals, lambda *_, **__: "let through")
     guard.install()
+
+    for here in ("127.0.0.1", "127.0.1.1", "localhost", "::1"):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            for reach in (tcp.connect, tcp.connect_ex, lambda to, udp=udp: udp.sendto(b"", to)):
+                assert reach((here, 9)) == "let through"
+        assert socket.getaddrinfo(here, 9) == socket.gethostbyname(here) == "let through"
+    with socket.socket(socket.AF_UNIX) as unix:
+        assert unix.connect("/a") == unix.connect_ex("/a") == "let through"
+
+    away = ("192.0.2.1", 80)
+    ways_out = [
+        lambda: tcp.connect(away),  # it closes the socket
+        lambda: tcp.connect_ex(away),
+        lambda: udp.sendto(b"", away),
+        lambda: socket.getaddrinfo("example.org", 443),
+        lambda: socket.gethostbyname("example.org"),
+        lambda: socket.gethostbyname_ex("example.org"),
+    ]
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        for reach in (tcp.connect, tcp.connect_ex, lambda to: udp.sendto(b"", to)):
-            assert reach(("127.0.0.1", 9)) == reach(("localhost", 9)) == "let through"
-            with pytest.raises(RuntimeError, match="stay on this machine"):
-                reach(("192.0.2.1", 80))
-    with pytest.raises(RuntimeError, match="stay on this machine"):
-        socket.getaddrinfo("example.org", 443)
-    assert guard.stopped == ["192.0.2.1"] * 3 + ["example.org"]
+        for way_out in ways_out:
+            with pytest.raises(RuntimeError, match="A test tried to"):
+                way_out()
+    assert guard.stopped == ["192.0.2.1"] * 3 + ["example.org"] * 3
+    with pytest.raises(pytest.fail.Exception, match=r"tried to reach 192\.0\.2\.1, .*example\.org"):
+        guard.settle()
+    guard.settle()  # said once
+
     assert network_guard.stopped == []
+    assert not pytestconfig.pluginmanager.hasplugin("socket"), "it would take the guard away after each test"
+
+
+@pytest.mark.filterwarnings("ignore:A test tried")
+@pytest.mark.parametrize("again", [1, 2])  # the end of a test leaves the guard where it is
+def test_the_network_guard_is_on(network_guard, again, monkeypatch):
+    monkeypatch.setattr(pytest_socket, "_true_connect", lambda *_: pytest.fail("let through"))
+    with socket.socket() as tcp, pytest.raises(pytest_socket.SocketConnectBlockedError):
+        tcp.connect(("192.0.2.1", 80))
+    assert network_guard.stopped == ["192.0.2.1"]
+    network_guard.stopped.clear()
