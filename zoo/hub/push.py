@@ -64,14 +64,13 @@ def model_files(folder: Path) -> dict[str, Path]:
 def training_command(recipe: Recipe, run: Path) -> str | None:
     """The `zoo train` command of a run folder, from its checkpoint and what its recipe changed of the registered one."""
     from zoo.contract.registry import get_recipe, list_models
+    from zoo.files import load_metadata
 
     name = f"{recipe.domain}/{recipe.name}"
     try:
-        with (run / CHECKPOINT).open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        facts = json.loads(header["__metadata__"]["zoo"])
-    except (OSError, ValueError, KeyError):
-        return None
+        facts = json.loads(load_metadata(run / CHECKPOINT)["zoo"])
+    except (CheckpointError, ValueError, KeyError):
+        return None  # it is not a run of zoo
     if name not in list_models():
         return None
 
