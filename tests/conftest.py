@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import pytest_socket
 
 ONLINE = os.environ.get("ZOO_ONLINE") == "1"
 
@@ -35,8 +36,8 @@ import torch  # noqa: E402  # after the environment is set
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
 
 
-class NetworkError(RuntimeError):
-    """A test tried to leave this machine. No OSError, so that no client takes it for a network that is down."""
+#: what a test may connect to
+LOOPBACK = ["localhost", "127.0.0.0/8", "::1"]
 
 
 def is_local(host: str | bytes | None) -> bool:
@@ -52,48 +53,82 @@ def is_local(host: str | bytes | None) -> bool:
 
 
 class Guard:
-    """Replaces the ways of `socket` out of this machine; remembers what it stopped, also when the caller hides it."""
+    """No way out of this machine: pytest-socket stops `connect`, the rest is here.
+
+    pytest-socket with a list of hosts leaves open what needs no `connect` (a look-up of a name, `connect_ex`, a datagram),
+    and forgets what it stopped, so that code under test can hide an attempt. Its errors are no OSError: no client takes
+    them for a network that is down.
+    """
+
+    SENDS = ("connect_ex", "sendto")
+    LOOK_UPS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex")
 
     def __init__(self) -> None:
         self.stopped: list[str] = []
-        self.originals = {n: getattr(socket.socket, n) for n in ("connect", "connect_ex", "sendto")}
-        self.getaddrinfo = socket.getaddrinfo
+        self.originals = {(socket.socket, name): getattr(socket.socket, name) for name in ("connect", *self.SENDS)}
+        self.originals |= {(socket, name): getattr(socket, name) for name in self.LOOK_UPS}
 
-    def check(self, host: str | bytes | None) -> None:
-        """Raise NetworkError unless the host is this machine."""
+    def check(self, host: str | bytes | None, way: str) -> None:
+        """Raise pytest-socket's error unless the host is this machine."""
         if not is_local(host):
             self.stopped.append(str(host))
-            raise NetworkError(f"a test tried to reach {host!r}: tests stay on this machine (or are marked `online`)")
+            raise pytest_socket.SocketBlockedError(
+                f"A test tried to reach {host!r} by {way}: tests stay on this machine (or are marked `online`)"
+            )
 
     def install(self) -> None:
         """Guard this process."""
+        pytest_socket.socket_allow_hosts(LOOPBACK, allow_unix_socket=True)
+        blocked = socket.socket.connect
 
-        def guarded(original):
-            def method(sock, *args):
+        def connect(sock, address):
+            try:
+                return blocked(sock, address)
+            except pytest_socket.SocketConnectBlockedError:
+                self.stopped.append(str(address[0]))
+                raise
+
+        def guarded_send(name, original):
+            def send(sock, *args):
                 if sock.family in (socket.AF_INET, socket.AF_INET6):
-                    self.check(args[-1][0])  # the address comes last
+                    self.check(args[-1][0], name)  # the address comes last
                 return original(sock, *args)
 
-            return method
+            return send
 
-        def getaddrinfo(host, *args, **kwargs):
-            self.check(host)
-            return self.getaddrinfo(host, *args, **kwargs)
+        def guarded_look_up(name, original):
+            def look_up(host, *args, **kwargs):
+                self.check(host, name)
+                return original(host, *args, **kwargs)
 
-        for name, original in self.originals.items():
-            setattr(socket.socket, name, guarded(original))
-        socket.getaddrinfo = getaddrinfo
+            return look_up
+
+        socket.socket.connect = connect
+        for name in self.SENDS:
+            setattr(socket.socket, name, guarded_send(name, self.originals[socket.socket, name]))
+        for name in self.LOOK_UPS:
+            setattr(socket, name, guarded_look_up(name, self.originals[socket, name]))
 
     def remove(self) -> None:
         """Take the guard away."""
-        for name, original in self.originals.items():
-            setattr(socket.socket, name, original)
-        socket.getaddrinfo = self.getaddrinfo
+        for (owner, name), original in self.originals.items():
+            setattr(owner, name, original)
+
+    def settle(self) -> None:
+        """Fail the test that tried to leave, also where the code under test hid the error."""
+        stopped, self.stopped = self.stopped, []
+        if stopped:
+            pytest.fail(f"tried to reach {', '.join(stopped)}: tests stay on this machine")
 
 
 GUARD = Guard()
 if not ONLINE:
     GUARD.install()  # from here on: the import of a test file is guarded too
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out pytest-socket's plug-in: it guards only from set-up to tear-down, and would take our guard away each time."""
+    config.pluginmanager.set_blocked("socket")
 
 
 def pytest_unconfigure() -> None:
@@ -112,9 +147,7 @@ def network_guard() -> Iterator[Guard]:
     """No test reaches another machine, and none hides that it tried."""
     GUARD.stopped.clear()
     yield GUARD
-    stopped, GUARD.stopped = GUARD.stopped, []
-    if stopped:
-        pytest.fail(f"tried to reach {', '.join(stopped)}: tests stay on this machine")
+    GUARD.settle()
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,46 @@ def test_a_header_whose_length_is_a_pickles_mark_is_read(tmp_path):
     assert b"\x80" in marks
 
 
+def test_tensors_stay_what_they_are_when_their_file_changes(tmp_path):
+    path = tmp_path / "a.safetensors"
+    files.save_tensors(path, {"a": torch.ones(3), "b": torch.zeros(0, 2)}, {"note": "x"})
+    tensors, note = files.load_tensors_metadata(path)
+    with path.open("r+b") as file:
+        file.seek(-12, os.SEEK_END)
+        file.write(bytes(12))
+    assert tensors["a"].tolist() == [1, 1, 1] and tensors["b"].shape == (0, 2) and note == {"note": "x"}
+    assert files.load_tensors(path)["a"].tolist() == [0, 0, 0]
+
+
+def test_the_metadata_alone(tmp_path):
+    path = tmp_path / "a.safetensors"
+    files.save_tensors(path, {"a": torch.ones(1)}, {"note": "x"})
+    assert files.load_metadata(path) == {"note": "x"}
+    files.save_tensors(path, {"a": torch.ones(1)})
+    assert files.load_metadata(path) == files.load_tensors_metadata(path)[1] == {}
+
+
+@pytest.mark.parametrize("read", [files.load_tensors, files.load_tensors_metadata, files.load_metadata])
+def test_each_way_of_reading_has_one_error(read, tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(CheckpointError, match="is missing"):
+        read(path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read(tmp_path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CheckpointError, match="is a pickle"):
+        read(path)
+    files.save_tensors(path, {"a": torch.ones(3)}, {"note": "x"})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match="truncated or is no safetensors"):
+            read(path)
+    path.write_bytes(whole + b"x")
+    with pytest.raises(CheckpointError, match="truncated or is no safetensors"):
+        read(path)
+
+
 def test_no_pickle_runs(folder, tmp_path):
     class Bomb:
         def __reduce__(self):

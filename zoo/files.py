@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from zoo.errors import CheckpointError, ResourceError
@@ -66,29 +66,38 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file; anything else there is a CheckpointError."""
-    return _read(path)[0]
+    return load_tensors_metadata(path)[0]
 
 
 def load_tensors_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and the metadata of their file."""
-    return _read(path)
+    with _opened(path) as file:
+        # copies: the file is mapped into memory, where a change on the disk would show
+        return {k: file.get_tensor(k).clone() for k in file.keys()}, file.metadata() or {}  # noqa: SIM118  # not a dict
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file alone: no tensor is read."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file; one that is not there, not whole or of another kind is a CheckpointError."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(9)
+        # a safetensors file starts with the length of its header, whose bytes may be a pickle's mark; then comes the header
+        if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
+            raise CheckpointError(f"{path} is a pickle, which can run code: zoo never opens one. Convert it to safetensors.")
+        with safe_open(path, "pt") as tensors:
+            yield tensors
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: the model folder is not complete.") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    # a safetensors file starts with the length of its header, whose bytes may be a pickle's mark; then comes the header
-    if data[8:9] != b"{" and (data[:2] == b"PK" or data[:1] == b"\x80"):
-        raise CheckpointError(f"{path} is a pickle, which can run code: zoo never opens one. Convert it to safetensors.")
-    try:
-        tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        return tensors, json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except SafetensorError as error:
         raise CheckpointError(f"{path} is truncated or is no safetensors file ({error}). Get it again.") from error
 
 

@@ -47,6 +47,17 @@ def test_the_client_reads_every_figure():
     assert one.dataset_args["sampler"] == "ddim" and one.dataset_args["precision"] == "bf16"
 
 
+def test_the_metadata_are_the_clients_own_and_read_back():
+    recipe = RECIPE.model_copy(update={"data": "hub:me/pets@abc, 3 rows"})
+    metrics = {"far": {"value": None, "better": "lower"}, "near": {"value": 0.5, "better": "lower", "interval": (0.25, 0.75)}}
+    text = card.model_card(recipe, {"metrics": metrics, "protocol": {}})
+    data = huggingface_hub.ModelCard(text, ignore_metadata_errors=False).data
+    assert data.datasets == ["me/pets"] and data.model_name == "image/fashion-ddpm"
+    (near,) = data.eval_results  # a metric without a value is none of the Hub's
+    assert near.metric_args["interval"] == [0.25, 0.75] and near.dataset_args is None
+    assert card.metadata(recipe)["datasets"] == ["me/pets"] and not {"model-index", "model_name"} & set(card.metadata(recipe))
+
+
 def test_the_text_says_how_to_load_how_it_was_made_and_whose_data():
     text = card.model_card(RECIPE, EVALUATION, "samples.png", source="hub:me/m")
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
@@ -134,6 +145,8 @@ def test_renew_keeps_the_text_byte_for_byte_and_foreign_metadata():
     assert new.endswith("\n---\n\n# Mein  \r\nText \n")
     assert front(new) == {"library_name": "zoo", "tags": ["diffusion", "weather", "mine"], "language": "de", "license": "mit"}
     assert card.renew(new, card.model_card(bare)) == new, "again changes nothing"
+    empty = card.renew("---\nlicense_link:\nmodel-index: 3\n1: 2\n---\nmine", card.model_card(bare))
+    assert front(empty) == {"library_name": "zoo", "tags": ["diffusion", "weather"], "license_link": None, 1: 2}
     assert card.renew("words without metadata", card.model_card(RECIPE)).endswith("---\nwords without metadata")
     fresh = card.model_card(RECIPE, EVALUATION)
     assert card.renew(card.model_card(RECIPE), fresh) == fresh

@@ -373,6 +373,9 @@ def test_the_command_of_a_run(tmp_path, model):
 
     recipe = model.recipe.override({"training.lr": 5e-4})
     assert training_command(recipe, tmp_path) is None
+    for other in (b"", b"GIF89a" * 100, b"\x80\x04N.", safetensors.torch.save({"a": torch.ones(1)})):
+        (tmp_path / "checkpoint.safetensors").write_bytes(other)
+        assert training_command(recipe, tmp_path) is None, "it is not a run of zoo"
     facts = {"zoo": json.dumps({"steps": 30, "seed": 4})}
     safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "checkpoint.safetensors", facts)
     command = training_command(recipe, tmp_path)

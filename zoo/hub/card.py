@@ -16,6 +16,7 @@ import yaml
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
 from zoo.errors import ConfigError
+from zoo.hub.client import client
 
 #: what the Hub accepts as `license` of those that a recipe may start with; others become `other` with their name
 LICENCES = {
@@ -75,31 +76,30 @@ def _licence(text: str) -> dict[str, str]:
     return {} if word is None else {"license": "other", "license_name": word[0].rstrip(".").lower()}
 
 
-def model_index(recipe: Recipe, evaluation: Mapping[str, Any], task: str | None = None) -> list[dict[str, Any]]:
-    """The metrics as the Hub's `model-index`, each with its ceiling and floor, all with their protocol."""
+def _results(recipe: Recipe, evaluation: Mapping[str, Any], task: str | None) -> list[Any]:
+    """The metrics as the client's `EvalResult`, each with its ceiling and floor, all with their protocol."""
     protocol = dict(evaluation.get("protocol", {}))
-    task = task or f"{recipe.domain}-generation"
     name = re.split(r" \(|[,;](?!\d)", recipe.data)[0].strip() or "own data"
-    dataset: dict[str, Any] = {"name": name, "type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")}
-    if "split" in protocol:
-        dataset["split"] = str(protocol["split"])
-    names = ("samples", "sampler", "steps", "guidance_weight", "seed", "reference", "features", "weights", "precision")
-    if settings := {k: protocol[k] for k in names if protocol.get(k) is not None}:
-        dataset["args"] = settings
-    metrics = []
+    settings = ("samples", "sampler", "steps", "guidance_weight", "seed", "reference", "features", "weights", "precision")
+    measured = {
+        "task_type": task or f"{recipe.domain}-generation",
+        "dataset_name": name,
+        "dataset_type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
+        "dataset_split": str(protocol["split"]) if "split" in protocol else None,
+        "dataset_args": {k: protocol[k] for k in settings if protocol.get(k) is not None} or None,
+    }
+    results = []
     for key, m in evaluation["metrics"].items():
+        if m["value"] is None:  # the client leaves out a value of None, and then refuses the card
+            continue
         args = {k: m[k] for k in ("idealised", "ceiling", "raw", "floor", "better", "interval") if m.get(k) is not None}
         # "precision_recall" explains two metrics; "precision" alone is the number format
-        about = [k for k in protocol if k not in names and (k == key or key in k.split("_"))]
+        about = [k for k in protocol if k not in settings and (k == key or key in k.split("_"))]
         if about:
             args["protocol"] = protocol[min(about, key=len)]
-        metrics.append({"type": key, "name": key.replace("_", " "), "value": m["value"], "args": args})
-    return [
-        {
-            "name": f"{recipe.domain}/{recipe.name}",
-            "results": [{"task": {"type": task}, "dataset": dataset, "metrics": metrics}],
-        }
-    ]
+        metric = {"metric_type": key, "metric_name": key.replace("_", " "), "metric_value": m["value"], "metric_args": args}
+        results.append(client().EvalResult(**measured, **metric))
+    return results
 
 
 class Searched(Protocol):
@@ -110,27 +110,33 @@ class Searched(Protocol):
 
 
 def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, domain: Searched | None = None) -> dict[str, Any]:
-    """The card's metadata as plain data; `domain` is the recipe's."""
+    """The card's metadata as plain data, by the client's own `ModelCardData`; `domain` is the recipe's."""
     found = get_domain(recipe.domain) if domain is None else domain
     task, tags = found.hub_task, found.hub_tags
-    data: dict[str, Any] = {"library_name": "zoo"}
-    data |= _licence(recipe.licence)
-    if task:
-        data["pipeline_tag"] = task
-    data["tags"] = ["diffusion", recipe.domain, *tags]
-    if origin := re.match(r"hub:([\w.-]+/[\w.-]+)", recipe.data):
-        data["datasets"] = [origin[1]]
-    if evaluation:
-        data["model-index"] = model_index(recipe, evaluation, task)
-    return data
+    origin = re.match(r"hub:([\w.-]+/[\w.-]+)", recipe.data)
+    data = client().ModelCardData(
+        library_name="zoo",
+        pipeline_tag=task,
+        tags=["diffusion", recipe.domain, *tags],
+        datasets=[origin[1]] if origin else None,
+        model_name=f"{recipe.domain}/{recipe.name}" if evaluation else None,
+        eval_results=_results(recipe, evaluation, task) if evaluation else None,
+        **_licence(recipe.licence),
+    )
+    return dict(data.to_dict())
 
 
 def _front(data: Mapping[str, Any]) -> str:
+    # not ModelCardData.to_yaml: it would write a tuple with a tag that no safe reader takes, and break long lines
     return f"---\n{yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=10_000)}---\n"
 
 
 def split(card: str) -> tuple[dict[str, Any], str]:
-    """A card's metadata and text; metadata that are no mapping are a ConfigError."""
+    """A card's metadata and text; metadata that are no mapping are a ConfigError.
+
+    Not by the client's `ModelCard`: it loses a key without a value, and refuses a card whose model-index, which zoo writes
+    anew, is broken.
+    """
     found = _FRONT.match(card)
     if found is None:
         return {}, card

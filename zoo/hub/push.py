@@ -16,7 +16,8 @@ from typing import Any
 from zoo import __version__
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_recipe, list_models
-from zoo.errors import HubError
+from zoo.errors import CheckpointError, HubError
+from zoo.files import load_metadata
 from zoo.hub import client as hub
 from zoo.hub.address import PREFIX, Address, allowed, git_blob_id, has_hash
 from zoo.hub.card import edited, renew
@@ -60,11 +61,9 @@ def training_command(recipe: Recipe, run: Path) -> str | None:
     """The `zoo train` command of a run folder, from its checkpoint and what its recipe changed of the registered one."""
     name = f"{recipe.domain}/{recipe.name}"
     try:
-        with (run / CHECKPOINT).open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        facts = json.loads(header["__metadata__"]["zoo"])
-    except (OSError, ValueError, KeyError):
-        return None
+        facts = json.loads(load_metadata(run / CHECKPOINT)["zoo"])
+    except (CheckpointError, ValueError, KeyError):
+        return None  # it is not a run of zoo
     if name not in list_models():
         return None
 
