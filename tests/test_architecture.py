@@ -255,7 +255,7 @@ def small_tree(root: Path, file: str, content: str) -> Path:
     put(root, "zoo/core/guidance.py", "from zoo.core import schedule, x")
     # what the contracts let through
     put(root, "zoo/hub/client.py", "import huggingface_hub")
-    put(root, "zoo/image/train.py", "from zoo.cli import main")
+    put(root, "zoo/image/train.py", "from zoo.training.command import main")
     put(root, file, content)
     return root
 

@@ -13,6 +13,7 @@ from PIL import Image
 import zoo
 from zoo.cli import main
 from zoo.contract.registry import get_domain
+from zoo.evaluation.evaluate import Evaluator
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 
@@ -59,19 +60,28 @@ def test_sample_writes_pictures_and_says_where(folder, tmp_path, capsys):
 
 
 def test_eval_prints_the_figures_and_writes_what_there_is_of_each_sample(folder, tmp_path, capsys, monkeypatch):
-    asked, whole = [], {"metrics": {"success": {"value": 1.0, "better": "higher"}}, "per_episode": [{"seed": 1}]}
+    asked = []
+    metrics = {"success": {"value": 1.0, "better": "higher"}}
 
-    def metrics(self, model, n, **options):
-        asked.append(n)
-        return whole
+    class Counting(Evaluator):
+        options = ("extra",)
 
-    monkeypatch.setattr(type(get_domain("image")), "metrics", metrics)
-    assert main(["eval", folder]) == 0
-    assert json.loads(capsys.readouterr().out) == {"metrics": whole["metrics"]}
-    assert main(["eval", folder, "--n", "0", "--json", str(tmp_path / "e.json")]) == 0
+        def generate(self, model, n, *, seed, **settings):
+            asked.append((n, settings))
+            return n, {"sampler": "none"}
+
+        def measure(self, made, *, extra=0):
+            return {"metrics": metrics, "per_episode": [{"seed": extra}], "protocol": {"samples": made}}
+
+    monkeypatch.setattr(type(get_domain("image")), "evaluator", lambda self, data, split, model: Counting())
+    assert main(["eval", folder, "--steps", "3"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"metrics": metrics, "protocol": {"samples": 1000, "sampler": "none"}}
+    assert main(["eval", folder, "--n", "7", "--option", "extra=5", "--json", str(tmp_path / "e.json")]) == 0
     assert "success             1.0000  higher" in capsys.readouterr().out
-    assert json.loads((tmp_path / "e.json").read_text()) == whole
-    assert asked == [1000, 0], "what was asked for reaches the domain, which refuses none"
+    assert json.loads((tmp_path / "e.json").read_text())["per_episode"] == [{"seed": 5}]
+    assert asked == [(1000, {"steps": 3}), (7, {})]
+    assert main(["eval", folder, "--n", "0"]) == 2
+    assert "n=0" in capsys.readouterr().err
 
 
 def test_any_condition_of_the_model_is_an_option(tmp_path):

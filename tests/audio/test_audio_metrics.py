@@ -15,6 +15,7 @@ from zoo.audio.metrics import Evaluator, quantise
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.evaluation import judge as judges
+from zoo.evaluation.evaluate import evaluate as measure
 
 RATE, L = 8000, 4096
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
@@ -206,7 +207,7 @@ def test_models_that_the_judges_do_not_know_are_refused(packaged, fsdd_file, wor
 def test_no_data_says_what_to_give(packaged, model, monkeypatch):
     monkeypatch.delenv("ZOO_DATA", raising=False)
     with pytest.raises(DataError, match="--data fsdd"):
-        evaluate.evaluate_model(model, 10)
+        measure(model, 10)
 
 
 # ---------------------------------------------------------------- the training script of the judges
@@ -265,6 +266,6 @@ def test_real_clips_reach_their_own_ceiling_and_copies_are_found(zoo_data):
 @pytest.mark.skipif(not zoo.info("audio/spec-ddpm").packaged, reason="no packaged weights")
 def test_the_packaged_model_says_what_its_card_says(zoo_data):
     card = zoo.info("audio/spec-ddpm").evaluation["metrics"]
-    result = evaluate.evaluate_model(zoo.load("audio/spec-ddpm"), 60, data=zoo_data / "audio" / "fsdd_8k.npz", seed=123)
+    result = measure(zoo.load("audio/spec-ddpm"), 60, data=zoo_data / "audio" / "fsdd_8k.npz", seed=123)
     assert abs(result["metrics"]["accuracy"]["value"] - card["accuracy"]["value"]) < 0.05
     assert np.isfinite(result["metrics"]["frechet"]["value"])

@@ -13,7 +13,8 @@ import zoo
 from zoo import files
 from zoo.errors import CheckpointError, ConfigError, HubError
 from zoo.hub import card
-from zoo.hub.push import model_files, publish, push, training_command
+from zoo.hub.push import model_files, training_command
+from zoo.model.publish import publish, push
 
 EVALUATION = {
     "metrics": {

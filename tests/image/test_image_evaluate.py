@@ -9,6 +9,7 @@ import torch
 import zoo
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
+from zoo.evaluation.evaluate import evaluate as measure
 from zoo.image import evaluate
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
@@ -31,7 +32,7 @@ def source(tmp_path):
 
 
 def test_the_result_says_how_it_was_made(model, source):
-    result = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
+    result = measure(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
     protocol = result["protocol"]
     assert (protocol["sampler"], protocol["steps"], protocol["guidance_weight"]) == ("ddim", 2, 0.5)
     assert protocol["reference"] == "200 real test pictures" and protocol["samples"] == 40
@@ -39,9 +40,9 @@ def test_the_result_says_how_it_was_made(model, source):
     for metric in result["metrics"].values():
         assert {"value", "ceiling", "floor", "better"} <= metric.keys()
     json.dumps(result, allow_nan=False)
-    scaled = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_scale=1.5, seed=3)
+    scaled = measure(model, 40, data=source, steps=2, sampler="ddim", guidance_scale=1.5, seed=3)
     assert scaled["protocol"]["guidance_weight"] == 0.5 and scaled["metrics"] == result["metrics"]
-    again = model.domain.metrics(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
+    again = measure(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
     assert again["metrics"] == result["metrics"]
 
 
@@ -57,13 +58,13 @@ def test_the_command_writes_json(model, source, tmp_path, capsys):
 def test_no_data_says_what_to_give(model, monkeypatch):
     monkeypatch.delenv("ZOO_DATA", raising=False)
     with pytest.raises(DataError, match="ZOO_DATA"):
-        evaluate.evaluate_model(model, 10)
+        measure(model, 10)
 
 
 def test_models_that_the_judge_does_not_know_are_refused(source):
     for overrides in ({"codec.size": 32}, {"conditions": {}}):
         with pytest.raises(ConfigError, match="28 x 28"):
-            evaluate.evaluate_model(zoo.create("image/fashion-ddpm", **SMALL, **overrides), 10, data=source)
+            measure(zoo.create("image/fashion-ddpm", **SMALL, **overrides), 10, data=source)
 
 
 @pytest.mark.data
@@ -84,6 +85,6 @@ def test_the_packaged_model_draws_what_its_card_says(zoo_data):
     """A fresh measurement on fewer samples, between the card's figure and what would be another model."""
     card = zoo.info("image/fashion-ddpm").evaluation["metrics"]
     model = zoo.load("image/fashion-ddpm")
-    result = evaluate.evaluate_model(model, 300, data=zoo_data / "image" / "fashion_mnist.npz", seed=123)["metrics"]
+    result = measure(model, 300, data=zoo_data / "image" / "fashion_mnist.npz", seed=123)["metrics"]
     assert abs(result["accuracy"]["value"] - card["accuracy"]["value"]) < 0.05
     assert abs(result["precision"]["value"] - card["precision"]["value"]) < 0.1

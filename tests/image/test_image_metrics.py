@@ -12,7 +12,7 @@ from train_judge import Split, main, read_fashion, shift, train_judge
 
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.evaluation.judge import CARD, WEIGHTS, save_judge
-from zoo.evaluation.judged import format_table
+from zoo.evaluation.table import format_table
 from zoo.image.judge import PACKAGED, Judge, load_judge
 from zoo.image.metrics import Evaluator, quantise
 

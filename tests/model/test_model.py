@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import zoo
-import zoo.contract.dataset
+from zoo.contract.dataset import Batch
 from zoo.core import seeds
-from zoo.core.guidance import Guidance, predictor
+from zoo.core.guidance import Guidance
+from zoo.core.predict import Network, assemble
 from zoo.core.samplers import ddim
 from zoo.errors import ConfigError, NumericsError, ResourceError, ShapeError
 from zoo.image.codec import ImageSample
+from zoo.training.objective import Denoise
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 QUICK = {"steps": 2, "progress": False}
@@ -123,26 +125,29 @@ def test_conditions_are_guided_together_or_apart():
         model.sample(1, guidance_weight={"speakers": 1.0}, **asked)
 
 
-def test_each_of_several_conditions_is_also_dropped_alone(monkeypatch):
+def test_each_of_several_conditions_is_also_left_out_alone(monkeypatch):
     model = build(conditions=TWO, **{"training.single_dropout": 0.3, "training.condition_dropout": 0.2})
     seen = {}
 
-    def forward(x, t, cond, *, drop=None, mask=None):
-        seen.update(cond, drop=drop)
+    def forward(x, t, cond, *, mask=None):
+        seen.update(cond)
         return x
 
     monkeypatch.setattr(model.denoiser, "forward", forward)
     n = 4000
     cond = {"label": torch.full((n,), 1), "speaker": torch.full((n,), 2)}
-    model.loss(zoo.contract.dataset.Batch(torch.zeros(n, 1, 28, 28), cond), generator=seeds.generator(0))
+    Denoise().loss(model, Batch(torch.zeros(n, 1, 28, 28), cond), seeds.generator(0))
     label, speaker = seen["label"] < 0, seen["speaker"] < 0
     assert (cond["label"] == 1).all(), "the caller's own tensors are left alone"
-    for share, expected in ((label, 0.3), (speaker, 0.3), (label & speaker, 0.09), (seen["drop"], 0.2)):
+    for share, expected in ((label, 0.44), (speaker, 0.44), (label & speaker, 0.2 + 0.8 * 0.09)):
         assert share.double().mean().item() == pytest.approx(expected, abs=0.03)
-    model = build()
+    Denoise(dropout=False).loss(model, Batch(torch.zeros(n, 1, 28, 28), cond), seeds.generator(0))
+    assert (seen["label"] == 1).all() and (seen["speaker"] == 2).all()
+    model = build(**{"training.condition_dropout": 0.2})
     monkeypatch.setattr(model.denoiser, "forward", forward)
-    model.loss(zoo.contract.dataset.Batch(torch.zeros(n, 1, 28, 28), {"label": cond["label"]}), generator=seeds.generator(0))
-    assert (seen["label"] == 1).all(), "a single condition is dropped by `drop` alone"
+    Denoise().loss(model, Batch(torch.zeros(n, 1, 28, 28), {"label": cond["label"]}), seeds.generator(0))
+    share = (seen["label"] < 0).double().mean().item()
+    assert share == pytest.approx(0.2, abs=0.03), "a single condition is left out by the common rate alone"
 
 
 def test_the_seed_rules(model):
@@ -212,7 +217,8 @@ def test_a_variation_starts_from_the_object(model):
     noise = seeds.SampleRng(0, range(3)).normal(torch.zeros(3, 1, 28, 28))
     default = model.recipe.sampling
     guidance = Guidance(default.guidance_weight, default.guidance_interval)
-    predict = predictor(model.diffusion, model.denoiser, {"label": torch.full((3,), 8)}, guidance=guidance)
+    network = Network(model.diffusion, model.denoiser, {"label": torch.full((3,), 8)})
+    predict = assemble(network, guidance=guidance)
     with torch.no_grad():
         *_, last = ddim(predict, levels[0].alpha * x0 + levels[0].sigma * noise, levels, rng=seeds.SampleRng(0, range(3)))
     expected = torch.stack([torch.from_numpy(s.numpy()) for s in model.codec.decode(last.x, {})])

@@ -1,4 +1,4 @@
-"""Samples of sizes of their own (points, residues), on a domain made here: padding is never felt."""
+"""Samples of sizes of their own (points, residues), on a domain made here: padding changes nothing."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
 from zoo.model.golden import golden_inputs, golden_output
 from zoo.model.model import Model
+from zoo.training.objective import Denoise
 
 
 class Cloud:
@@ -37,14 +38,14 @@ class CloudCodec(Codec):
 
     shape, size_name = (5, 2), "n_points"
 
-    def sample_size(self, value, generator):
+    def sample_size(self, value, rng):
         if value is None:
-            return int(torch.randint(4, 7, (), generator=generator))
+            return int(torch.randint(4, 7, (), generator=rng))
         if not 2 <= value <= 9:
             raise ConfigError(f"n_points={value}: give 2 to 9.")
         return value
 
-    def encode(self, item, generator=None):
+    def encode(self, item, rng=None):
         return torch.as_tensor(item.points if isinstance(item, Cloud) else item, dtype=torch.float32)
 
     def decode(self, x0, cond):
@@ -58,13 +59,13 @@ class CloudCodec(Codec):
 
 
 class Net(nn.Module):
-    """Each point hears the mean of the real ones; a wrong or missing mask would be heard."""
+    """Each point receives the mean of the real ones; a wrong or missing mask would show."""
 
-    def __init__(self, shape, classes):
+    def __init__(self, shape, conditions):
         super().__init__()
         self.mix = nn.Linear(4, 2)
 
-    def forward(self, x_t, t, cond, *, drop=None, mask=None):
+    def forward(self, x_t, t, cond, *, mask=None):
         keep = torch.ones(x_t.shape[:2], dtype=torch.bool) if mask is None else mask
         mean = torch.where(keep[..., None], x_t, 0).sum(1, keepdim=True) / keep.sum(1)[:, None, None]
         return self.mix(torch.cat([x_t, mean.expand_as(x_t) + t[:, None, None] / 1000], 2))
@@ -84,9 +85,6 @@ class CloudDomain(Domain):
 
     def plot(self, samples):
         raise NotImplementedError
-
-    def metrics(self, model, n, **options):
-        return {}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ def test_the_loss_divides_by_real_elements_and_the_golden_ignores_padding(model,
     x0 = torch.randn(2, 9, 2, generator=seeds.generator(1))
     mask = torch.arange(9) < torch.tensor([[9], [4]])
     garbage = torch.where(mask[..., None], x0, 7.0)
-    losses = [model.loss(Batch(x, {}, mask), generator=seeds.generator(2)) for x in (x0, garbage)]
+    losses = [Denoise().loss(model, Batch(x, {}, mask), seeds.generator(2)) for x in (x0, garbage)]
     assert losses[0] == losses[1]
     inputs = golden_inputs(model)
     assert inputs["mask"].sum(1).tolist() == [5, 3]

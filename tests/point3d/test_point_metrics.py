@@ -9,6 +9,7 @@ import train_point_judge
 
 import zoo
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.evaluation.evaluate import evaluate as measure
 from zoo.point3d import evaluate, metrics
 from zoo.point3d.cloud import PointCloud
 from zoo.point3d.data import SPLITS, Clouds, open_clouds
@@ -198,7 +199,7 @@ def test_a_model_is_evaluated_with_its_settings(measured, monkeypatch):
     small = {"net.dim": 16, "net.width": 16, "net.latents": 4, "net.rounds": 1, "net.inner": 8, "net.heads": 1}
     small |= {"codec.points": 256, "conditions.label.values": list(measured.judge.class_names)}
     model = zoo.create("point3d/shapes-ddpm", **small)
-    result = model.domain.metrics(model, 16, judge=measured, steps=2, progress=False)
+    result = measure(model, 16, evaluator=measured, steps=2, progress=False)
     assert result["protocol"]["steps"] == 2 and result["protocol"]["samples"] == 16
     assert result["metrics"]["nna"]["value"] > 0.8, "noise"
     monkeypatch.setattr(evaluate, "load_judge", lambda: measured.judge)

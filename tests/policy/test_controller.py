@@ -9,11 +9,14 @@ import torch
 from PIL import Image
 
 import zoo
+from zoo.cli import main
 from zoo.core import seeds
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.evaluation.evaluate import evaluate
+from zoo.model.plan import Chunk
 from zoo.policy.data import PUSHT, Episodes
 from zoo.policy.envs import TASKS, Episode, _picture, rollout, save_video
-from zoo.policy.evaluate import evaluate_policy, run
+from zoo.policy.evaluate import run
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "net.kernel": 3}
 
@@ -43,8 +46,8 @@ def test_a_chunk_is_carried_out_from_the_newest_observation_on(policy):
     for chunk, step in enumerate((0, 8, 16)):
         window = np.stack([seen[max(step - 1, 0)], seen[step]])
         plan = controller.plan
-        source = seeds.SampleRng(4, [seeds.derive_seed(0, chunk)])
-        *_, last = policy.run(plan, {"observation": policy.codec.condition("observation", window)[None]}, source)
+        rng = seeds.SampleRng(4, [seeds.derive_seed(0, chunk)])
+        *_, last = policy.run(plan, Chunk({"observation": policy.codec.condition("observation", window)[None]}, rng))
         (expected,) = policy.codec.decode(last.x, {})
         np.testing.assert_allclose(acted[step : step + 8], expected.values[1 : 1 + len(acted[step : step + 8])], atol=1e-4)
 
@@ -181,7 +184,7 @@ def test_videos_need_pictures(tmp_path):
 @pusht
 @pytest.mark.slow
 def test_the_evaluation_says_how_it_was_made(policy, tmp_path):
-    result = evaluate_policy(policy, 3, steps=2, video=tmp_path / "v.mp4")
+    result = evaluate(policy, 3, steps=2, video=tmp_path / "v.mp4")
     metrics, protocol = result["metrics"], result["protocol"]
     assert {"best_reward", "success", "success_90"} == metrics.keys(), "an untrained one succeeds never: no time to success"
     assert metrics["success"]["ceiling"] == pytest.approx(7 / 206) and metrics["best_reward"]["floor"] >= 0
@@ -191,10 +194,22 @@ def test_the_evaluation_says_how_it_was_made(policy, tmp_path):
 
 
 def test_a_model_without_an_environment_is_refused(policy):
-    with pytest.raises(ConfigError, match="at least one episode"):
-        evaluate_policy(policy, 0)
-    with pytest.raises(ConfigError, match="no policy"):
-        evaluate_policy(zoo.create("image/fashion-ddpm", **SMALL), 1)
+    with pytest.raises(ConfigError, match="n=0: give a whole number of at least 1"):
+        evaluate(policy, 0)
+    other = zoo.create("image/fashion-ddpm", **SMALL)
+    with pytest.raises(ConfigError, match="not a policy"):
+        evaluate(other, 1, evaluator=policy.domain.evaluator(model=policy))
+    with pytest.raises(ConfigError, match="not a policy"):
+        policy.domain.evaluator(model=other)
+    with pytest.raises(AttributeError, match="controller"):
+        other.controller()
+
+
+def test_data_are_refused_since_a_policy_is_measured_in_its_environment(policy, tmp_path):
+    with pytest.raises(ConfigError, match=r"X\.npz.*in its environment, not by data"):
+        evaluate(policy, 1, data="X.npz")
+    policy.save_pretrained(tmp_path / "m")
+    assert main(["eval", str(tmp_path / "m"), "--n", "1", "--data", "X.npz"]) == 2
 
 
 def test_an_environment_that_cannot_draw_is_said():

@@ -7,8 +7,7 @@ from Bio.PDB import PDBParser
 from Bio.PDB.vectors import calc_angle, calc_dihedral
 from chains import chain, mirrored
 
-from zoo.protein import rigid
-from zoo.protein import geometry
+from zoo.protein import geometry, rigid
 
 
 def test_torsions_are_biopythons(coil, tmp_path):

@@ -7,6 +7,7 @@ from chains import chain, mirrored
 
 import zoo
 from zoo.errors import DataError
+from zoo.evaluation.evaluate import evaluate
 from zoo.protein.data import open_chains
 from zoo.protein.evaluate import BETTER, Evaluator, designability
 from zoo.protein.metrics import MEASURES, glued, measure, ramachandran, tm_score
@@ -129,7 +130,7 @@ def test_a_model_is_measured_with_its_protocol():
     small = {"net.dim": 16, "net.depth": 1, "net.heads": 1, "net.pair": 8, "sampling.steps": 3}
     model = zoo.create("protein/backbone-ddpm", **small)
     real = [chain(n, seed=n) for n in range(40, 52)]
-    result = model.domain.metrics(model, 4, judge=Evaluator(real[:4], real[4:]), tm_samples=2, seed=1)
+    result = evaluate(model, 4, evaluator=Evaluator(real[:4], real[4:]), tm_samples=2, seed=1)
     assert list(result["metrics"]) == list(BETTER)
     for name, m in result["metrics"].items():
         assert {"value", "ceiling", "floor", "better"} <= m.keys() and math.isfinite(m["value"]), name

@@ -100,15 +100,16 @@ class JudgedEvaluator(Evaluator):
     # ---------------------------------------------------------------- measuring
 
     def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
-        """The classes in turn."""
-        return {"label": [self.judge.class_names[i % len(self.judge.class_names)] for i in range(n)]}
+        """The classes in turn, by their numbers: a model may call them by other names than the judge."""
+        return {"label": [i % len(self.judge.class_names) for i in range(n)]}
 
     def measure(self, made: Samples, **options: Any) -> dict[str, Any]:
         return self.evaluate(made.tensor, self.labels_of(made))
 
     def labels_of(self, samples: Samples) -> Tensor:
-        """What each sample was asked to be, as class numbers of the judge (n,)."""
-        return torch.tensor([self.judge.class_names.index(name) for name in samples.conditions["label"]])
+        """What each sample was asked to be, as class numbers (n,)."""
+        labels: Tensor = samples.plan.cond["label"]
+        return labels
 
     def evaluate(self, samples: Tensor, labels: Tensor) -> dict[str, Any]:
         """All metrics of generated samples with ceiling, floor, protocol and the accuracy of each class.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import yaml
 
 from zoo.contract.recipe import Recipe
-from zoo.contract.registry import get_domain
+from zoo.contract.registry import domain_names, get_domain
 from zoo.errors import ConfigError
 from zoo.hub.client import client
 
@@ -111,8 +111,9 @@ class Searched(Protocol):
 
 def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, domain: Searched | None = None) -> dict[str, Any]:
     """The card's metadata as plain data, by the client's own `ModelCardData`; `domain` is the recipe's."""
-    found = get_domain(recipe.domain) if domain is None else domain
-    task, tags = found.hub_task, found.hub_tags
+    if domain is None and recipe.domain in domain_names():
+        domain = get_domain(recipe.domain)
+    task, tags = (None, ()) if domain is None else (domain.hub_task, domain.hub_tags)
     origin = re.match(r"hub:([\w.-]+/[\w.-]+)", recipe.data)
     data = client().ModelCardData(
         library_name="zoo",

@@ -55,7 +55,7 @@ class ImageDomain(Domain):
     def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
         from zoo.image.evaluate import evaluator
 
-        return evaluator(data, split)
+        return evaluator(data, split, model)
 
 
 DOMAIN = ImageDomain()

@@ -14,6 +14,8 @@ from torch import Tensor
 from zoo.contract.domain import Generator
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import judged
+from zoo.evaluation.judge import Judge
+from zoo.image.judge import SHAPE
 
 
 def quantise(pictures: Tensor) -> Tensor:
@@ -46,8 +48,7 @@ class Evaluator(judged.JudgedEvaluator):
     better = judged.JudgedEvaluator.better | {"pixel_deviation": "near 1"}
 
     def check(self, model: Generator) -> None:
-        if model.codec.shape != self.reference.shape[1:] or model.recipe.classes("label") != self.judge.class_names:
-            raise ConfigError(f"{model!r}: the judge knows labelled 28 x 28 grey pictures of clothes only.")
+        check(model, self.judge)
 
     def prepare(self, x: Tensor) -> Tensor:
         return quantise(x)
@@ -64,6 +65,12 @@ class Evaluator(judged.JudgedEvaluator):
             "pixel_deviation": "std over pictures, averaged over pixels, relative to the reference",
             "floor": f"{n} pictures of uniform noise; for copying, training pictures",
         }
+
+
+def check(model: Generator, judge: Judge) -> None:
+    """Refuse a model of other pictures than the judge's."""
+    if model.codec.shape != SHAPE or len(model.recipe.classes("label")) != len(judge.class_names):
+        raise ConfigError(f"{model!r}: the judge knows labelled 28 x 28 grey pictures of clothes only.")
 
 
 def _deviation(pictures: Tensor) -> float:

@@ -86,6 +86,24 @@ def hydrogen_bonds(x: Tensor, oxygen: Tensor) -> Tensor:
     return (energy < -0.5) & apart
 
 
+def bridges(bond: Tensor) -> tuple[Tensor, Tensor]:
+    """Parallel and antiparallel bridges (N, N) bool, symmetric, of residues three or more apart (Kabsch & Sander 1983).
+
+    Args:
+        bond: (N, N) bool, see `hydrogen_bonds`.
+    """
+    N = len(bond)
+    padded = F.pad(bond, (1, 1, 1, 1))  # padded[i + 1, j + 1] is bond[i, j]: neighbours past the ends have no bond
+    here, after, before = slice(1, N + 1), slice(2, N + 2), slice(0, N)
+    one_way = padded[before, here] & padded[here, after].mT  # i - 1 bound to j, and j to i + 1
+    parallel = one_way | one_way.mT
+    both = padded[here, here] & padded[here, here].mT  # i bound to j, and j to i
+    around = padded[before, after] & padded[before, after].mT  # i - 1 bound to j + 1, and j - 1 to i + 1
+    place = torch.arange(N, device=bond.device)
+    apart = (place[:, None] - place[None]).abs() > 2
+    return parallel & apart, (both | around) & apart
+
+
 def secondary_structure(x: Tensor, oxygen: Tensor | None = None) -> Tensor:
     """0 coil, 1 alpha helix, 2 strand for each residue (N,) int64, by hydrogen bonds (Kabsch & Sander 1983).
 
@@ -100,17 +118,13 @@ def secondary_structure(x: Tensor, oxygen: Tensor | None = None) -> Tensor:
     bond = hydrogen_bonds(x, place_oxygen(x) if oxygen is None else oxygen)
     turn = torch.zeros(N, dtype=torch.bool, device=x.device)
     turn[:-4] = bond.diagonal(4)
-    b = F.pad(bond, (1, 1, 1, 1))  # b[i + 1, j + 1] is bond[i, j]: neighbours past the ends have no bond
-    here, up, down = slice(1, N + 1), slice(2, N + 2), slice(0, N)
-    parallel = (b[down, here] & b[here, up].mT) | (b[down, here] & b[here, up].mT).mT
-    anti = (b[here, here] & b[here, here].mT) | (b[down, up] & b[down, up].mT)
-    place = torch.arange(N, device=x.device)
-    apart = (place[:, None] - place[None]).abs() > 2
-    parallel, anti = parallel & apart, anti & apart
+    parallel, anti = bridges(bond)
+    here, after, before = slice(1, N + 1), slice(2, N + 2), slice(0, N)
     along = F.pad(parallel, (1, 1, 1, 1))
     across = F.pad(anti, (1, 1, 1, 1))
-    ladder = (parallel & (along[up, up] | along[down, down])) | (anti & (across[up, down] | across[down, up]))
-    out[ladder.any(1)] = 2
+    parallel_ladder = along[here, here] & (along[after, after] | along[before, before])
+    anti_ladder = across[here, here] & (across[after, before] | across[before, after])
+    out[(parallel_ladder | anti_ladder).any(1)] = 2
     for start in (turn[1:] & turn[:-1]).nonzero()[:, 0].tolist():
         out[start + 1 : start + 5] = 1
     return out

@@ -48,7 +48,8 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """zoo train NAME"""
-    from zoo.training.trainer import leave_group, train
+    from zoo.training.train import train
+    from zoo.training.trainer import leave_group
 
     train(
         args.name,

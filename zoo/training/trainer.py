@@ -11,9 +11,8 @@ import json
 import math
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +26,14 @@ from tqdm.auto import tqdm
 from zoo import files
 from zoo.contract.dataset import Batch, Dataset
 from zoo.contract.recipe import Recipe, Training
-from zoo.contract.registry import get_domain, get_recipe
 from zoo.core import seeds
-from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
-from zoo.model.checkpoint import read_recipe
-from zoo.model.loading import build, is_folder, load
+from zoo.errors import CheckpointError, ConfigError, NumericsError
 from zoo.model.model import Model
 from zoo.training.batches import BATCHES, indices
 from zoo.training.ema import EMA
 from zoo.training.log import Log
 from zoo.training.muon import Muon
 from zoo.training.objective import OBJECTIVES, Objective
-from zoo.values import plain, whole
 
 CHECKPOINT = "checkpoint.safetensors"
 # streams of random numbers that must never meet, beside that of the batches
@@ -372,151 +367,3 @@ def leave_group() -> None:
     from accelerate import PartialState
 
     PartialState().destroy_process_group()
-
-
-def fit(
-    model: Model,
-    dataset: Dataset,
-    *,
-    steps: int,
-    out: str | Path | None = None,
-    seed: int = 0,
-    resume: bool = False,
-    cpu: bool = False,
-    objective: Objective | None = None,
-    **loop: Any,
-) -> Model:
-    """Train a model on a dataset and return it with averaged weights. The codec is fitted to the data first.
-
-    Args:
-        model: of `zoo.create`, `zoo.load` or `zoo.Model.of`; its net is trained from the weights that it has.
-        dataset: `len`, and `dataset[i]` -> (object, {condition: value}).
-        steps: optimizer steps.
-        out: folder of checkpoint, logs, previews and the finished model, empty unless `resume`; None keeps nothing.
-        resume: go on from the checkpoint in `out`, bit for bit.
-        cpu: stay on the CPU even where there is a GPU.
-        objective: what is made smaller; default: the recipe's.
-        **loop: max_minutes, log_every, save_every, preview_every.
-
-    Raises:
-        ConfigError, DataError, CheckpointError: an invalid argument, an empty dataset, a folder that holds a run.
-        NumericsError: a loss that is not finite.
-    """
-    steps = whole(steps, "steps", 1)
-    if len(dataset) == 0:
-        raise DataError("the dataset is empty.")
-    seed = whole(seed, "seed")
-    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
-    if out is not None:
-        run_in(model, dataset, Path(out), steps, seed, resume=resume, fit_codec=True, cpu=cpu, objective=objective, **loop)
-        return model
-    loop = {"preview_every": 0, "save_every": 0} | loop
-    with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder:
-        run_in(model, dataset, Path(folder), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
-    return model
-
-
-def run_in(
-    model: Model,
-    dataset: Dataset,
-    out: Path,
-    steps: int,
-    seed: int,
-    *,
-    resume: bool = False,
-    fit_codec: bool = True,
-    init: str = "",
-    cpu: bool = False,
-    objective: Objective | None = None,
-    **loop: Any,
-) -> None:
-    """One run in the folder `out`; the model has averaged weights afterwards and is in evaluation mode.
-
-    Args:
-        fit_codec: take the codec's statistics from the data; False where the model has those of its first training.
-        init: what the weights started from, for the checkpoint.
-    """
-    going_on = has_run(out, resume)
-    with files.disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective)
-    trainer.init = init
-    if going_on:
-        trainer.resume()
-    else:
-        if fit_codec:
-            model.codec.fit(dataset)
-        trainer.save()
-    trainer.run(**{k: plain(v) for k, v in loop.items()})
-    trainer.ema.copy_to(model.denoiser)
-    model.eval()
-
-
-def has_run(out: Path, resume: bool) -> bool:
-    """Whether a folder holds a run, which only `resume` may touch."""
-    found = (out / CHECKPOINT).exists()
-    if found and not resume:
-        raise CheckpointError(f"{out} already holds a run. Go on with resume=True (--resume), or give another folder.")
-    return found
-
-
-def train(
-    source: str | Path | Recipe,
-    *,
-    data: Dataset | str | Path,
-    steps: int,
-    out: str | Path,
-    seed: int = 0,
-    resume: bool = False,
-    init: str | Path | None = None,
-    cpu: bool = False,
-    data_options: Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    **loop: Any,
-) -> Model:
-    """Train a recipe on data and return the model with averaged weights.
-
-    Args:
-        source: a registry name, e.g. "image/fashion-ddpm", a model folder, or a recipe.
-        data: a dataset, or what the domain's `dataset` takes: a file or a folder.
-        steps: optimizer steps.
-        out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
-        init: a model (name or folder) of the same net and codec, whose weights the run starts from.
-        overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
-        **loop: max_minutes, log_every, save_every, preview_every.
-    """
-    steps, seed, out = whole(steps, "steps", 1), whole(seed, "seed"), Path(out)
-    recipe = recipe_of(source).override(overrides or {})
-    domain = get_domain(recipe.domain)
-    options = domain.data_options(recipe) | dict(data_options or {})
-    dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **options)
-    if len(dataset) == 0:
-        raise DataError("the dataset is empty.")
-    recipe = dataset.attributed(domain.adapt(recipe, dataset))
-    has_run(out, resume)  # before anything is built
-    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
-    model = build(recipe).train()
-    if init is not None:
-        files.load_strict(model, load(str(init)).state_dict(), Path(init))
-    run_in(
-        model,
-        dataset,
-        out,
-        steps,
-        seed,
-        resume=resume,
-        fit_codec=init is None,
-        init=str(init or ""),
-        cpu=cpu,
-        **loop,
-    )
-    return model
-
-
-def recipe_of(source: str | Path | Recipe) -> Recipe:
-    """The recipe itself, that of a model folder, or that of a registry name."""
-    if isinstance(source, Recipe):
-        return source
-    if isinstance(source, Path) or is_folder(source):
-        return read_recipe(Path(source).expanduser())
-    return get_recipe(source)
