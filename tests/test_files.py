@@ -95,8 +95,8 @@ def truncate(folder: Path) -> None:
 KEY = "denoiser.net.exit.weight"
 BROKEN = {
     "truncated": (truncate, "truncated"),
-    "empty": (lambda f: (f / files.WEIGHTS).write_bytes(b""), "truncated or is no safetensors"),
-    "foreign": (lambda f: (f / files.WEIGHTS).write_bytes(b"GIF89a" * 100), "truncated or is no safetensors"),
+    "empty": (lambda f: (f / files.WEIGHTS).write_bytes(b""), "truncated or is not a safetensors"),
+    "foreign": (lambda f: (f / files.WEIGHTS).write_bytes(b"GIF89a" * 100), "truncated or is not a safetensors"),
     "pickle": (lambda f: (f / files.WEIGHTS).write_bytes(pickle.dumps({"a": 1})), "is a pickle"),
     "torch.save": (lambda f: torch.save({"a": torch.ones(1)}, f / files.WEIGHTS), "is a pickle"),
     "missing weights": (lambda f: (f / files.WEIGHTS).unlink(), "is missing"),
@@ -168,10 +168,10 @@ def test_each_way_of_reading_has_one_error(read, tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(CheckpointError, match="truncated or is no safetensors"):
+        with pytest.raises(CheckpointError, match="truncated or is not a safetensors"):
             read(path)
     path.write_bytes(whole + b"x")
-    with pytest.raises(CheckpointError, match="truncated or is no safetensors"):
+    with pytest.raises(CheckpointError, match="truncated or is not a safetensors"):
         read(path)
 
 

@@ -11,5 +11,14 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("name", mutations.MUTATIONS)
 def test_a_mutation_finds_its_place_and_its_tests(name):
     file, before, after, tests = mutations.MUTATIONS[name]
-    assert (ROOT / file).read_text(encoding="utf-8").count(before) == 1 and before != after
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert mutations.mutated(text, before, after, name) != text
     assert all((ROOT / t).exists() for t in tests.split())
+
+
+def test_a_place_is_found_however_its_lines_are_broken_and_only_once():
+    text = "a = f(\n    x,\n    y\n)\n"
+    assert mutations.mutated(text, "f(x, y)", "g(y)", "here") == "a = g(y)\n"
+    for wrong in ("f(x, z)", "x"):
+        with pytest.raises(SystemExit, match="mend the mutation"):
+            mutations.mutated(text + "x = 1", wrong, "", "here")

@@ -12,7 +12,7 @@ class ZooError(Exception):
 
 
 class ConfigError(ZooError, ValueError):
-    """An option, a recipe or an argument that cannot be."""
+    """An invalid option, recipe or argument."""
 
 
 class ShapeError(ZooError, ValueError):

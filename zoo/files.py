@@ -98,7 +98,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is truncated or is no safetensors file ({error}). Get it again.") from error
+        raise CheckpointError(f"{path} is truncated or is not a safetensors file ({error}). Get it again.") from error
 
 
 def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

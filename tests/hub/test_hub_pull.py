@@ -203,7 +203,7 @@ def test_unknown_revision(repo, hub):
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_file(hub, files, name):
     hub.add("me/m", {k: v for k, v in files.items() if k != name})
-    with pytest.raises(HubError, match=f"me/m@main is no model of zoo: it has no {name}"):
+    with pytest.raises(HubError, match=f"me/m@main is not a model of zoo: it has no {name}"):
         zoo.load("hub:me/m")
     assert cached(hub) == []
 

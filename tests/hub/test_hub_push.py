@@ -311,7 +311,7 @@ def test_a_card_that_nobody_edited_is_renewed(hub, mine):
 
 
 @pytest.mark.parametrize(("front", "error", "message"), [
-    ("a: [", ConfigError, "no YAML"),
+    ("a: [", ConfigError, "not YAML"),
     ("- a", ConfigError, "key: value"),
     ("license: 'my own'", HubError, "license"),
 ])  # fmt: skip

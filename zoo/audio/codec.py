@@ -73,7 +73,7 @@ class SpectrogramCodec(Codec):
         iterations, momentum: of Griffin-Lim.
 
     Raises:
-        ConfigError: numbers that cannot be.
+        ConfigError: numbers outside their range.
     """
 
     low: Tensor

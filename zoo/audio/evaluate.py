@@ -44,7 +44,7 @@ def evaluator(data: str | Path | None = None, split: str = "test", model: Genera
     source, judge = real_data(data, f"audio/{file}", hint), load_judge(name)
     codec = SpectrogramCodec(**recipe.codec) if model is None else model.codec
     if not isinstance(codec, SpectrogramCodec) or (codec.sample_rate, codec.samples) != (judge.sample_rate, judge.samples):
-        raise ConfigError(f"{model!r}: its judge hears clips of {judge.samples} samples at {judge.sample_rate} Hz only.")
+        raise ConfigError(f"{model!r}: its judge takes clips of {judge.samples} samples at {judge.sample_rate} Hz only.")
     held, own = open_audio(source, split), open_audio(source, "train")
     if not isinstance(held, Clips) or not isinstance(own, Clips) or tuple(held.labels.get("label", ())) != classes:
         raise DataError(f"{source} has the labels {held.labels.get('label')}, the judge knows {classes}: give {hint}.")

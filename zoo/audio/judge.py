@@ -44,7 +44,7 @@ class Judge(judges.Judge):
     ) -> None:
         super().__init__(widths, class_names, dropout)
         if samples < sample_rate / 10:
-            raise ConfigError(f"a judge hears clips of 0.1 s or more, got {samples} samples at {sample_rate} Hz")
+            raise ConfigError(f"a judge takes clips of 0.1 s or more, got {samples} samples at {sample_rate} Hz")
         self.sample_rate, self.samples = sample_rate, samples
         a, b, c = widths
         self.mel = transforms().MelSpectrogram(

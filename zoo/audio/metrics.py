@@ -43,7 +43,7 @@ class Evaluator(judged.JudgedEvaluator):
     """Clips (n, L) in [-1, 1]; copies are looked for among coarse spectrograms around the middle of the sound.
 
     Its own metrics: `diversity`, the mean distance of two clips in the judge's features, relative to the reference's;
-    with a speaker judge `voices`, how many of its voices it hears in at least 2 % of the clips.
+    with a speaker judge `voices`, how many of its voices it finds in at least 2 % of the clips.
 
     Args:
         judge, reference, train, split, seed: as for `JudgedEvaluator`; the real clips went through the codec.
@@ -103,13 +103,13 @@ class Evaluator(judged.JudgedEvaluator):
         return own
 
     def voices(self, x: Tensor) -> Tensor:
-        """How often each voice is heard in prepared clips (n, L): (speakers,) int64."""
+        """How often each voice is found in prepared clips (n, L): (speakers,) int64."""
         if self.speakers is None:
             raise DataError("there is no judge of voices for these clips")
         return self.speakers.features(x)[1].argmax(1).bincount(minlength=len(self.speakers.class_names))
 
     def measure(self, made: Samples, **options: Any) -> dict[str, Any]:
-        """As `JudgedEvaluator.measure`; where voices were asked for, the protocol says how often they are heard."""
+        """As `JudgedEvaluator.measure`; where voices were asked for, the protocol says how often they are found."""
         result = super().measure(made, **options)
         asked = made.conditions.get("speaker", [None])
         if self.speakers is not None and None not in asked:

@@ -58,7 +58,7 @@ class Judge(nn.Module):
         return self.widths[-1]
 
     def check(self, x: Tensor) -> None:
-        """Refuse what is no batch of samples: ShapeError for the shape, DataError for the dtype."""
+        """Refuse what is not a batch of samples: ShapeError for the shape, DataError for the dtype."""
         raise NotImplementedError
 
     def embed(self, x: Tensor) -> Tensor:

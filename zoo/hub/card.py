@@ -133,7 +133,7 @@ def _front(data: Mapping[str, Any]) -> str:
 
 
 def split(card: str) -> tuple[dict[str, Any], str]:
-    """A card's metadata and text; metadata that are no mapping are a ConfigError.
+    """A card's metadata and text; metadata that are not a mapping are a ConfigError.
 
     Not by the client's `ModelCard`: it loses a key without a value, and refuses a card whose model-index, which zoo writes
     anew, is broken.
@@ -144,7 +144,7 @@ def split(card: str) -> tuple[dict[str, Any], str]:
     try:
         data = yaml.safe_load(found[1]) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"README.md: its metadata (between the lines ---) are no YAML: {error}") from None
+        raise ConfigError(f"README.md: its metadata (between the lines ---) are not YAML: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError("README.md: its metadata (between the lines ---) must be `key: value` lines.")
     return data, card[found.end() :]

@@ -297,7 +297,7 @@ def fetch(snapshot: Snapshot, name: str, token: str | bool | None = None, *, loc
     """One file in the cache, its hash checked each time; a wrong one is fetched once more.
 
     Raises:
-        HubError: it cannot be had, or its content is wrong twice: then it is removed from the cache too.
+        HubError: it cannot be fetched, or its content is wrong twice: then it is removed from the cache too.
     """
     address, local = snapshot.address, local_files_only or offline()
     token = False if local else token  # reading the user's own token may itself need a request
@@ -356,7 +356,7 @@ def pull(
     snapshot = resolve(address, token, local_files_only=local_files_only)
     missing = [n for n in (CONFIG, WEIGHTS) if n not in snapshot.files]
     if missing:
-        raise HubError(f"{address} is no model of zoo: it has no {' and no '.join(missing)} (commit {snapshot.commit[:12]}).")
+        raise HubError(f"{address} is not a model of zoo: it has no {' and no '.join(missing)} (commit {snapshot.commit[:12]}).")
     wanted = set(snapshot.files if names is None else names) & set(snapshot.files) | {CONFIG}
     paths = {n: fetch(snapshot, n, token, local_files_only=local_files_only) for n in sorted(wanted)}
     return paths[CONFIG].parent
@@ -366,7 +366,7 @@ def copy(folder: Path, target: Path) -> Path:
     """A pulled model as plain files in a folder of the user's.
 
     Only files of allowed kinds are copied: another tool may have put others beside them in the cache. All of them are
-    there before the first gets its name, and config.json gets it last: without it a folder is no model.
+    there before the first gets its name, and config.json gets it last: without it a folder is not a model.
     """
     from zoo.files import disk_errors
 

@@ -38,7 +38,7 @@ class TimeEmbedding(nn.Module):
         """t (B,) -> (B, dim) cosines, then sines, of scale * t at wavelengths from 2 pi to 2 pi 10,000, in fp32 or fp64."""
         if t.ndim != 1:
             raise ShapeError(f"time of shape {tuple(t.shape)} must be (batch,).")
-        # Angles reach 1000, where bf16 counts in steps of 4. So the frequencies are no buffer, which `module.to(dtype)`
+        # Angles reach 1000, where bf16 counts in steps of 4. So the frequencies are not a buffer, which `module.to(dtype)`
         # would round, and t never passes through half precision.
         half, exact = self.dim // 2, torch.float64 if t.dtype == torch.float64 else torch.float32
         frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half).to(exact)

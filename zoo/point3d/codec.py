@@ -18,7 +18,7 @@ from zoo.point3d.cloud import PointCloud
 FEWEST, MOST = 64, 65_536
 #: clouds whose standard deviation `fit` takes, at most
 FIT_CLOUDS = 5000
-#: a cloud that reaches so far from the origin is no normalised one
+#: a cloud that reaches so far from the origin is not normalised
 FAR = 4.0
 
 
@@ -34,7 +34,7 @@ class PointCodec(Codec):
         warp: and parts of it made longer or shorter by up to about this share, see `proportioned`.
 
     Raises:
-        ConfigError: numbers that cannot be.
+        ConfigError: numbers outside their range.
     """
 
     axes = ("point", "coordinate")

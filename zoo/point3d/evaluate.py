@@ -161,7 +161,7 @@ class Evaluator(evaluate.Evaluator):
             np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:k] for c, k in self.counts.items()])
             for _ in range(DRAWS)
         ]
-        heard = self.judge.features(torch.from_numpy(np.stack(samples)), 50)[1].argmax(1).numpy()
+        guessed = self.judge.features(torch.from_numpy(np.stack(samples)), 50)[1].argmax(1).numpy()
         texture = np.array([(thickness(t), spacing(t)) / self._texture[c] for t, c in zip(own, labels, strict=True)])
 
         def summary(members: Numbers, held: Numbers) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class Evaluator(evaluate.Evaluator):
                 d = draw[held]
                 sets.append(compare_sets(inner[np.ix_(d, d)], across[np.ix_(d, held)], reference[np.ix_(held, held)]))
             result: dict[str, Any] = {
-                "accuracy": float((heard == labels)[members].mean()),
+                "accuracy": float((guessed == labels)[members].mean()),
                 "thickness": float(texture[members, 0].mean()),
                 "spacing": float(texture[members, 1].mean()),
             }
@@ -204,8 +204,8 @@ class Evaluator(evaluate.Evaluator):
     @cached_property
     def ceiling(self) -> dict[str, Any]:
         """The best to ask for: real training shapes; for accuracy and copying, the held-out ones."""
-        heard = self.judge.features(torch.from_numpy(np.stack(self.reference)), 50)[1].argmax(1).numpy()
-        right, rng = {"accuracy": float((heard == self.labels).mean())}, np.random.default_rng(self.seed)
+        guessed = self.judge.features(torch.from_numpy(np.stack(self.reference)), 50)[1].argmax(1).numpy()
+        right, rng = {"accuracy": float((guessed == self.labels).mean())}, np.random.default_rng(self.seed)
         picked = [rng.permutation(np.flatnonzero(self.train_labels == c))[: CEILING * k] for c, k in self.counts.items()]
         rows = np.concatenate(picked)
         return self.compare([self.train[i] for i in rows], self.train_labels[rows])[0] | right | self._copies(self._typical[1])

@@ -1,4 +1,4 @@
-"""Sets of tokens that speak to each other through a few learned latents, so that cost is linear in them.
+"""Sets of tokens that exchange information through a few learned latents, so that cost is linear in them.
 
 A round reads the tokens into the latents, lets those think, and writes back (Jabri et al. 2022, "Recurrent interface
 networks", arXiv:2212.11972, section 2.2; Zhang et al. 2023, "3DShape2VecSet", arXiv:2301.11445, section 5.1). Nothing
@@ -39,7 +39,7 @@ class CrossAttention(nn.Module):
 class Round(nn.Module):
     """Latents read the tokens and think; tokens read the latents and pass a net of their own.
 
-    The latents are modulated and gated as in a DiT. Tokens are many and every elementwise product on them is felt, so they
+    The latents are modulated and gated as in a DiT. Tokens are many and every elementwise product on them takes time, so they
     are modulated once, before their net, and have no gates. Reading and both branches of the tokens are on from the start:
     with weights of zero there the first hundreds of steps learnt little.
     """
@@ -85,7 +85,7 @@ class LatentNet(nn.Module):
         emb_dim: size of the embedding of time and conditions.
 
     Raises:
-        ConfigError: numbers that cannot be.
+        ConfigError: numbers outside their range.
         ShapeError: tokens, emb or mask of the wrong shape.
     """
 
@@ -121,7 +121,7 @@ class LatentNet(nn.Module):
         self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
 
     def forward(self, tokens: Tensor, emb: Tensor, mask: Tensor | None = None) -> Tensor:
-        """tokens (B,N,dim), emb (B,emb_dim), mask (B,N) bool -> (B,N,dim); tokens outside the mask are not felt."""
+        """tokens (B,N,dim), emb (B,emb_dim), mask (B,N) bool -> (B,N,dim); tokens outside the mask have no effect."""
         if tokens.ndim != 3 or tokens.shape[2] != self.dim:
             raise ShapeError(f"tokens {tuple(tokens.shape)} must be (batch, tokens, {self.dim}).")
         B, N, _ = tokens.shape

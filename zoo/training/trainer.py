@@ -216,7 +216,7 @@ class Trainer:
         path = self.out / CHECKPOINT
         state, meta = files.load_tensors_metadata(path)
         if "zoo" not in meta:
-            raise CheckpointError(f"{path} is no training checkpoint of zoo.")
+            raise CheckpointError(f"{path} is not a training checkpoint of zoo.")
         facts = json.loads(meta["zoo"])
         now = {"seed": self.seed, "rows": len(self.dataset), "processes": self.accelerator.num_processes}
         changed = [f"{k} was {facts[k]}, now {v}" for k, v in now.items() if facts[k] != v]
