@@ -19,6 +19,7 @@ from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
 from zoo.core import seeds
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.values import plain
 
 PEAK = 0.9  # of every encoded clip
 CEILING = 0.99  # a decoded clip above it is turned down
@@ -76,6 +77,7 @@ class SpectrogramCodec(Codec):
         ConfigError: numbers outside their range.
     """
 
+    axes = ("channel", "mel", "frame")
     low: Tensor
     high: Tensor
 
@@ -95,6 +97,8 @@ class SpectrogramCodec(Codec):
         momentum: float = 0.99,
     ) -> None:
         super().__init__()
+        sample_rate, frames, mels, n_fft, hop = map(plain, (sample_rate, frames, mels, n_fft, hop))
+        iterations = plain(iterations)
         whole = {"sample_rate": sample_rate, "frames": frames, "mels": mels, "n_fft": n_fft, "hop": hop}
         for name, value in (whole | {"iterations": iterations}).items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

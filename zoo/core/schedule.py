@@ -196,8 +196,7 @@ class DiscreteSchedule(Schedule):
     spacings = ("trailing", "leading", "linspace", "karras")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.T, int) or self.T < 2:
-            raise ConfigError(f"T={self.T!r}: a discrete schedule needs a whole number of at least 2 steps.")
+        object.__setattr__(self, "T", whole(self.T, "T", 2))
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ConfigError(f"beta_start={self.beta_start}, beta_end={self.beta_end}: give 0 < beta_start <= beta_end < 1.")
         alpha_bar = _alpha_bar(self.curve, self.T, self.beta_start, self.beta_end)

@@ -47,7 +47,9 @@ class Address:
         if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96 or repo.endswith(".git"):
             raise HubError(f"{text!r} is not a repository of the Hub. Give hub:owner/name or hub:owner/name@revision.")
         if at and (not _REVISION.fullmatch(revision) or ".." in revision):
-            raise HubError(f"{text!r}: {revision!r} is not a revision. Give a branch, a tag or a commit of 40 digits after the @.")
+            raise HubError(
+                f"{text!r}: {revision!r} is not a revision. Give a branch, a tag or a commit of 40 digits after the @."
+            )
         return cls(repo, revision or None, kind)
 
     @classmethod

@@ -356,7 +356,9 @@ def pull(
     snapshot = resolve(address, token, local_files_only=local_files_only)
     missing = [n for n in (CONFIG, WEIGHTS) if n not in snapshot.files]
     if missing:
-        raise HubError(f"{address} is not a model of zoo: it has no {' and no '.join(missing)} (commit {snapshot.commit[:12]}).")
+        raise HubError(
+            f"{address} is not a model of zoo: it has no {' and no '.join(missing)} (commit {snapshot.commit[:12]})."
+        )
     wanted = set(snapshot.files if names is None else names) & set(snapshot.files) | {CONFIG}
     paths = {n: fetch(snapshot, n, token, local_files_only=local_files_only) for n in sorted(wanted)}
     return paths[CONFIG].parent

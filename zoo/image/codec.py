@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.values import plain
 
 
 class ImageSample:
@@ -54,8 +55,11 @@ class ImageSample:
 class ImageCodec(Codec):
     """Pictures of one size and 1 (grey) or 3 (RGB) channels; bytes 0..255 become -1..1."""
 
+    axes = ("channel", "height", "width")
+
     def __init__(self, size: int = 28, channels: int = 1) -> None:
         super().__init__()
+        size, channels = plain(size), plain(channels)
         if channels not in (1, 3):
             raise ConfigError(f"image codec: channels={channels!r}; allowed are 1 (grey) and 3 (RGB).")
         if not isinstance(size, int) or size < 1:

@@ -13,6 +13,7 @@ from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
 from zoo.errors import ConfigError, DataError
 from zoo.point3d.cloud import PointCloud
+from zoo.values import plain
 
 #: how many points a sample may have; below it no shape is told, above it memory of a small machine ends
 FEWEST, MOST = 64, 65_536
@@ -51,6 +52,7 @@ class PointCodec(Codec):
         warp: float = 0.0,
     ) -> None:
         super().__init__()
+        points, train_points = plain(points), plain(train_points)
         for name, value in {"points": points, "train_points": train_points}.items():
             if isinstance(value, bool) or not isinstance(value, int) or not FEWEST <= value <= MOST:
                 raise ConfigError(f"point codec: {name}={value!r}; give a whole number from {FEWEST} to {MOST:,}.")

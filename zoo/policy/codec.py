@@ -14,6 +14,7 @@ from zoo.contract.dataset import Dataset
 from zoo.errors import CheckpointError, ConfigError, ShapeError
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes
+from zoo.values import plain
 
 
 class PolicyCodec(Codec):
@@ -48,6 +49,7 @@ class PolicyCodec(Codec):
         keys: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        horizon, n_obs, executed, rate = map(plain, (horizon, n_obs, executed, rate))
         if min(horizon, n_obs, executed) < 1 or n_obs - 1 + executed > horizon:
             raise ConfigError(
                 f"policy codec: horizon={horizon}, n_obs={n_obs}, executed={executed}; give whole numbers of at least 1 with "

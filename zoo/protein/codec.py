@@ -15,6 +15,7 @@ from zoo.core.schedule import Level
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
 from zoo.protein.rigid import distance, lay, put, random_rotation, smooth_lddt
+from zoo.values import plain
 
 #: angstrom of one unit of encoded coordinates: the usual standard deviation of a small domain's atoms
 SCALE = 6.5
@@ -46,6 +47,7 @@ class BackboneCodec(Codec):
 
     def __init__(self, min_length: int = 32, max_length: int = 128) -> None:
         super().__init__()
+        min_length, max_length = plain(min_length), plain(max_length)
         if not SHORTEST <= min_length <= max_length <= LONGEST:
             raise ConfigError(
                 f"protein codec: lengths {min_length} to {max_length}; give {SHORTEST} <= min <= max <= {LONGEST}."

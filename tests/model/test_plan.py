@@ -1,0 +1,162 @@
+"""Plans: every argument of `sample` in whatever form it comes, and the settings that samples keep."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.contract.codec import Codec
+from zoo.core import seeds
+from zoo.core.diffusion import Diffusion
+from zoo.core.schedule import FlowSchedule
+from zoo.errors import ConfigError
+
+SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = zoo.create("image/fashion-ddpm", **SMALL)
+    with torch.no_grad():
+        for i, p in enumerate(model.denoiser.parameters()):
+            p += 0.05 * torch.randn(p.shape, generator=seeds.generator(i))
+    return model
+
+
+#: what Python gives, and the same from numpy and torch
+FORMS = [
+    lambda value: np.asarray(value)[()] if np.ndim(value) == 0 else np.asarray(value),
+    lambda value: (
+        value if isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str)) else torch.tensor(value)
+    ),
+    lambda value: np.array(value),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["numpy", "torch", "0-d array"])
+def test_numbers_labels_and_lists_of_numpy_and_torch_are_as_good_as_pythons(model, form):
+    given = {"n": 2, "sampler": "heun", "steps": 3, "guidance_weight": 0.5, "seed": 4, "batch_size": 1, "s_churn": 1.0,
+             "guidance_interval": [0.25, 5.0], "guidance_rescale": 0.5, "clip": 1.0, "label": [3, 7]}  # fmt: skip
+    expected = model.sample(**given, progress=False)
+    found = model.sample(**{k: v if k == "sampler" else form(v) for k, v in given.items()}, progress=False)
+    assert torch.equal(found.tensor, expected.tensor) and found.conditions == expected.conditions
+    assert found.plan.settings() == expected.plan.settings()
+    named = model.sample(2, label=np.array(["Dress", "sneaker"]), seed=0, steps=1, progress=False)
+    assert named.conditions == {"label": ["dress", "sneaker"]}
+    varied = model.vary(expected[0], form(0.5), n=form(1), seed=0, steps=2, progress=False)
+    assert varied.plan.steps == 1
+
+
+def test_arrays_of_torch_and_numpy_are_as_good_as_each_other(model):
+    known = model.sample(1, seed=0, steps=1, progress=False)[0]
+    where = np.zeros((28, 28), dtype=bool)
+    where[:, :14] = True
+    settings = {"seed": 1, "steps": 2, "progress": False}
+    expected = model.inpaint(known, where, **settings).tensor
+    pixels = torch.from_numpy(known.pixels)
+    for form in (known.pixels, pixels, model.codec.encode(known)):
+        assert torch.equal(model.inpaint(form, torch.from_numpy(where), **settings).tensor, expected)
+
+
+def test_samples_keep_the_settings_that_were_used(model):
+    default = model.recipe.sampling
+    used = model.sample(1, label="bag", seed=0, steps=2, progress=False).plan.settings()
+    assert used == {
+        "sampler": default.sampler,
+        "steps": 2,
+        "guidance_weight": default.guidance_weight,
+        "spacing": default.spacing,
+        "guidance_interval": default.guidance_interval,
+        "guidance_rescale": 0.0,
+        "clip": default.clip,
+    }
+    free = model.sample(1, seed=0, steps=2, progress=False).plan.settings()
+    assert free["guidance_weight"] == 0.0 and "guidance_interval" not in free, "nothing was asked for, so nothing is guided"
+    given = {"sampler": "heun", "steps": 3, "s_churn": 2.0, "s_noise": 1.01, "clip": None, "guidance_scale": 1.5}
+    used = model.sample(1, label="bag", seed=0, progress=False, **given).plan.settings()
+    assert used["s_churn"] == 2.0 and used["s_noise"] == 1.01 and used["guidance_weight"] == 0.5 and "clip" not in used
+    again = model.sample(1, label="bag", seed=0, progress=False, **used, clip=None)
+    assert torch.equal(again.tensor, model.sample(1, label="bag", seed=0, progress=False, **given).tensor)
+    each = model.plan(1, label="bag", guidance_weight={"label": 2.0}).settings()["guidance_weight"]
+    assert each == {"label": 2.0}
+
+
+def test_a_plan_says_what_sample_would_do_without_doing_it(model):
+    plan = model.plan(5, steps=4, batch_size=2, seed=3)
+    assert [list(rows) for rows in plan.rows()] == [[0, 1], [2, 3], [4]]
+    assert plan.steps == 4 and len(plan.levels) == 5 and plan.seed == 3
+    chunk = plan.chunk(range(2, 4))
+    assert len(chunk) == 2 and chunk.sizes is None
+    noise = chunk.rng.normal(torch.zeros(2, 1, 28, 28))
+    assert torch.equal(noise, seeds.SampleRng(3, range(5)).normal(torch.zeros(5, 1, 28, 28))[2:4])
+    with pytest.raises(ConfigError, match="colour"):
+        model.plan(1, colour="red")
+
+
+def test_options_of_churn_are_refused_where_nothing_churns(model):
+    with pytest.raises(ConfigError, match="unknown argument or condition.*s_churn"):
+        model.plan(1, sampler="ddim", s_churn=1.0)
+    assert math.isinf(model.plan(1).guess_below)
+
+
+class Frames:
+    def __init__(self, values):
+        self.values = values
+
+    def numpy(self):
+        return self.values.T  # frames first, as samples of different sizes are stacked
+
+
+class FrameCodec(Codec):
+    """Bands of so many frames: the second axis has a size of its own."""
+
+    shape, axes, size_name, size_axis = (3, 6), ("band", "frame"), "frames", 1
+
+    def sample_size(self, value, rng):
+        return 6 if value is None else value
+
+    def encode(self, item, rng=None):
+        return torch.as_tensor(item.values if isinstance(item, Frames) else item, dtype=torch.float32)
+
+    def decode(self, x0, cond):
+        return [Frames(x.numpy()) for x in x0]
+
+    def project(self, x, mask=None):
+        keep = torch.ones_like(x, dtype=torch.bool) if mask is None else mask[:, None].expand_as(x)
+        mean = torch.where(keep, x, 0).sum(2, keepdim=True) / keep.sum(2, keepdim=True)
+        return torch.where(keep, x - mean, 0)
+
+
+class FrameNet(nn.Module):
+    """Adds the mean over the real frames, so that padding would show."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x_t, t, cond, *, mask=None):
+        keep = torch.ones_like(x_t, dtype=torch.bool) if mask is None else mask[:, None].expand_as(x_t)
+        mean = torch.where(keep, x_t, 0).sum(2, keepdim=True) / keep.sum(2, keepdim=True)
+        return self.gain * (x_t + mean + t[:, None, None])
+
+
+def test_the_axis_of_sizes_need_not_be_the_first(tmp_path):
+    model = zoo.Model.of(Diffusion(FlowSchedule(), "flow"), FrameNet(), FrameCodec())
+    settings = {"seed": 2, "sampler": "ddpm", "steps": 4, "progress": False}
+    together = model.sample(3, frames=[2, 5, 9], **settings)
+    assert [s.values.shape for s in together] == [(3, 2), (3, 5), (3, 9)]
+    apart = model.sample(3, frames=[2, 5, 9], batch_size=1, **settings)
+    for a, b in zip(together, apart, strict=True):
+        np.testing.assert_allclose(a.values, b.values, atol=1e-6)
+        assert abs(a.values.mean(1)).max() < 1e-6
+    known = together[1]
+    where = torch.tensor([True, True, False, False, False])
+    (filled,) = model.inpaint(known, where, n=1, **settings)
+    assert filled.values.shape == (3, 5)
+    np.testing.assert_allclose(filled.values[:, :2], known.values[:, :2], atol=1e-6)
+    batch = model.batch([(torch.ones(3, n), {}) for n in (2, 5)])
+    assert batch.x0.shape == (2, 3, 5) and batch.mask.sum(1).tolist() == [2, 5] and not batch.x0[0, :, 2:].any()
+    assert model.save_pretrained(tmp_path / "m") and model.verify(tmp_path / "m") == 0.0
