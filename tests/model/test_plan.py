@@ -97,7 +97,7 @@ def test_a_plan_says_what_sample_would_do_without_doing_it(model):
 
 
 def test_options_of_churn_are_refused_where_nothing_churns(model):
-    with pytest.raises(ConfigError, match="unknown argument or condition.*s_churn"):
+    with pytest.raises(ConfigError, match=r"unknown argument or condition.*s_churn"):
         model.plan(1, sampler="ddim", s_churn=1.0)
     assert math.isinf(model.plan(1).guess_below)
 

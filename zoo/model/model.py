@@ -43,6 +43,11 @@ def make_diffusion(recipe: Recipe) -> Diffusion:
     return Diffusion(make_schedule(options.pop("kind"), options), **recipe.diffusion.model_dump())
 
 
+def listed(steer: Sequence[Steering] | Steering) -> list[Steering]:
+    """Steers as a list; one alone is as good."""
+    return [steer] if callable(steer) else list(steer)
+
+
 class Model(nn.Module):
     """A diffusion model of any domain.
 
@@ -159,7 +164,7 @@ class Model(nn.Module):
         guidance_scale: float | Mapping[str, float] | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
-        steer: Sequence[Steering] = (),
+        steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
         **conditions: Any,
@@ -202,7 +207,7 @@ class Model(nn.Module):
         *,
         known: Tensor | Callable[[Tensor], Tensor] | None = None,
         where: Tensor | None = None,
-        steer: Sequence[Steering] = (),
+        steer: Sequence[Steering] | Steering = (),
         **arguments: Any,
     ) -> Iterator[Step]:
         """The steps of one chunk of n samples in encoded units: each `Step` has level, x and x0 (n,*S).
@@ -215,7 +220,7 @@ class Model(nn.Module):
             raise ConfigError("known and where belong together: give both, or none.")
         plan = self.plan(n, **arguments)
         if known is not None and where is not None:
-            steer = [hold(known, torch.as_tensor(where).to(self.device)), *steer]
+            steer = [hold(known, torch.as_tensor(where).to(self.device)), *listed(steer)]
         return self.run(plan, self._chunk(plan, range(plan.n)), steer=steer)
 
     def inpaint(
@@ -225,7 +230,7 @@ class Model(nn.Module):
         n: int = 1,
         *,
         method: str = "replace",
-        steer: Sequence[Steering] = (),
+        steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
         **arguments: Any,
@@ -250,7 +255,7 @@ class Model(nn.Module):
         plan = self.plan(n, **self._size_argument(held.size) | arguments)
         if held.size is not None:
             self._check_size(plan, held.size)
-        return self._collect(plan, progress=progress, on_step=on_step, steer=[held.steer, *steer])
+        return self._collect(plan, progress=progress, on_step=on_step, steer=[held.steer, *listed(steer)])
 
     def vary(
         self,
@@ -258,7 +263,7 @@ class Model(nn.Module):
         strength: float = 0.5,
         n: int = 1,
         *,
-        steer: Sequence[Steering] = (),
+        steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
         **arguments: Any,
@@ -310,7 +315,7 @@ class Model(nn.Module):
         *,
         progress: bool | None,
         on_step: Callable[[Step], None] | None,
-        steer: Sequence[Steering] = (),
+        steer: Sequence[Steering] | Steering = (),
         start: Tensor | None = None,
     ) -> Samples:
         """Run a plan chunk by chunk and decode."""
@@ -343,7 +348,9 @@ class Model(nn.Module):
             items += self.codec.decode(own, {k: v[i : i + 1] for k, v in chunk.cond.items()})
         return items
 
-    def run(self, plan: Plan, chunk: Chunk, *, steer: Sequence[Steering] = (), start: Tensor | None = None) -> Iterator[Step]:
+    def run(
+        self, plan: Plan, chunk: Chunk, *, steer: Sequence[Steering] | Steering = (), start: Tensor | None = None
+    ) -> Iterator[Step]:
         """The sampling steps of one chunk, in encoded units: what `sample`, `inpaint` and `vary` are made of.
 
         Args:
@@ -374,7 +381,7 @@ class Model(nn.Module):
                 yield step
 
     def predictor(
-        self, plan: Plan, cond: Mapping[str, Tensor], *, mask: Tensor | None = None, steer: Sequence[Steering] = ()
+        self, plan: Plan, cond: Mapping[str, Tensor], *, mask: Tensor | None = None, steer: Sequence[Steering] | Steering = ()
     ) -> Predict:
         """The prediction that the plan's sampler sees: the net with its conditions, guidance, clip, projector and steers.
 
@@ -387,7 +394,7 @@ class Model(nn.Module):
         memory = Memory(below=plan.guess_below) if self.diffusion.self_condition else None
         network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory)
         project = functools.partial(self.codec.project, mask=mask)
-        return assemble(network, guidance=plan.guidance, clip=plan.clip, project=project, steers=steer)
+        return assemble(network, guidance=plan.guidance, clip=plan.clip, project=project, steers=listed(steer))
 
     def _empty(self, chunk: Chunk) -> Tensor:
         """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""

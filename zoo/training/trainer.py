@@ -331,8 +331,7 @@ class Trainer:
         found: dict[str, Any] = dict(recipe.showcase(n))
         for name in recipe.conditions:
             if name not in found:
-                real = [self.dataset[i % len(self.dataset)][1][name] for i in range(n)]
-                found[name] = torch.stack([torch.as_tensor(v) for v in real])
+                found[name] = [self.dataset[i % len(self.dataset)][1][name] for i in range(n)]
         return found
 
     def export(self) -> None:
