@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.contract.domain import Dataset
-from zoo.data.folder import HELD_OUT, Folder
+from zoo.data.folder import Folder, rows_of
 from zoo.errors import DataError, ZooError, one_of
 from zoo.point3d.cloud import PointCloud, need
 
@@ -166,7 +166,7 @@ def folder_clouds(folder: str | Path, split: str = "train", skip_unreadable: boo
     if len(own) == len(found.clouds):
         if "validation" not in own.values():
             train = [path for path, which in own.items() if which == "train"]
-            own |= dict.fromkeys(train[HELD_OUT - 1 :: HELD_OUT], "validation")
+            own |= dict.fromkeys((train[i] for i in rows_of("validation", len(train))), "validation")
         found.files = [path for path, which in own.items() if which == split]
         if not found.files:
             raise DataError(f"{folder} has no shape of the split {split!r}.")

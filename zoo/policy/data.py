@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.contract.domain import Dataset
+from zoo.data.folder import rows_of
 from zoo.errors import DataError, one_of
 from zoo.extras import need
 
@@ -81,7 +82,7 @@ class Episodes(Dataset):
         starts = np.concatenate([[0], ends[:-1]])
         bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
         if len(bounds) >= HELD_OUT:
-            bounds = [b for i, b in enumerate(bounds) if (i % HELD_OUT == HELD_OUT - 1) == (split != "train")]
+            bounds = [bounds[i] for i in rows_of(split, len(bounds), HELD_OUT)]
         self.episodes = [(observations[a:b], actions[a:b]) for a, b in bounds]
         if mirror is not None:  # after the split: an image of a held-out episode is held out, too
             self.episodes += [mirror(*episode) for episode in self.episodes]
