@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import urllib.request
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.audio.waveform import Waveform, need
 from zoo.contract.domain import Dataset
+from zoo.data.cache import cache_folder, download
 from zoo.data.folder import Folder
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import ConfigError, DataError, one_of
@@ -122,9 +121,9 @@ def download_fsdd(folder: str | Path, home: str | None = None) -> Path:
     path, home = Path(folder) / FSDD_FILE, home or FSDD_HOME
     if path.exists():
         return path
+    advice = f"Put {FSDD_FILE} into {folder} by hand."
+    data = download(home, advice=advice)
     try:
-        with urllib.request.urlopen(home, timeout=60) as answer:
-            data = answer.read()
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = {n.rpartition("/")[2]: n for n in archive.namelist() if "/recordings/" in n and n.endswith(".wav")}
         key = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
@@ -132,7 +131,7 @@ def download_fsdd(folder: str | Path, home: str | None = None) -> Path:
         names = [f"{d}_{SPEAKERS[s]}_{t}.wav" for d, s, t in facts]
         audio = [read_clip(name, archive.read(members[name])).pcm() for name in names]
     except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(f"cannot fetch {home}: {error}. Put {FSDD_FILE} into {folder} by hand.") from error
+        raise DataError(f"cannot fetch {home}: {error}. {advice}") from error
     found = fsdd_hash(names, audio)
     if found != FSDD_SHA256:
         raise DataError(f"{home}: its {len(names)} clips have SHA-256 {found}, expected {FSDD_SHA256}: not kept.")
@@ -297,7 +296,7 @@ def open_audio(
         return TableClips(open_rows(source, split, parts, **table))
     path = Path(source).expanduser()
     if str(source) == PUBLIC and not path.exists():
-        path = download_fsdd(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)
+        path = download_fsdd(cache_folder(PUBLIC))
     found = [path / n for n in (FSDD_FILE, WORDS_FILE) if (path / n).exists()]
     if len(found) > 1:
         raise DataError(f"{path} holds {found[0].name} and {found[1].name}: give the path of one of them.")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contract.domain import Dataset
+from zoo.data.cache import cache_folder
 from zoo.data.folder import HELD_OUT, rows_of
 from zoo.errors import ConfigError, DataError, HubError, one_of
 from zoo.hub import client as hub
@@ -197,7 +198,7 @@ def _source(source: str | Path, token: str | bool | None) -> tuple[hub.Snapshot 
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / "datasets"
+    return cache_folder("datasets")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import urllib.request
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zoo.contract.domain import Dataset
+from zoo.data.cache import cache_folder, download, md5
 from zoo.data.folder import Folder
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
@@ -96,17 +94,8 @@ def download_fashion_mnist(folder: str | Path, home: str | None = None) -> Path:
     folder, home = Path(folder), home or FASHION_HOME
     for name, digest in FASHION_FILES.items():
         path = folder / name
-        if path.exists() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == digest:
-            continue
-        try:
-            with urllib.request.urlopen(home + name, timeout=60) as answer:
-                data = answer.read()
-        except OSError as error:
-            raise DataError(f"cannot fetch {home + name}: {error}. Put the file into {folder} by hand.") from error
-        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if found != digest:
-            raise DataError(f"{home + name} has MD5 {found}, expected {digest}: not kept. Try again later.")
-        write_atomic(path, data)
+        if not path.exists() or md5(path.read_bytes()) != digest:
+            write_atomic(path, download(home + name, advice=f"Put the file into {folder} by hand.", expected_md5=digest))
     return folder
 
 
@@ -171,7 +160,7 @@ def open_images(
         return TableImages(open_rows(source, split, parts, **table))
     path = Path(source).expanduser()
     if str(source) == PUBLIC and not path.exists():
-        path = download_fashion_mnist(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)
+        path = download_fashion_mnist(cache_folder(PUBLIC))
     if not path.exists():
         raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, fashion_mnist.npz, or {PUBLIC!r}.")
     if path.is_file() or (path / "fashion_mnist.npz").exists() or (path / "t10k-labels-idx1-ubyte.gz").exists():
