@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.audio.waveform import Waveform, need
 from zoo.contract.domain import Dataset
+from zoo.data.archive import read_archive
 from zoo.data.cache import cache_folder, download
 from zoo.data.folder import Folder
 from zoo.data.table import Part, Table, open_rows, table_options
@@ -70,23 +71,16 @@ class Clips(Dataset):
             self.sample_rate = sample_rate
 
 
-def _read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in names}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as {what}: {error}.") from error
-
-
 def fsdd(path: Path, split: str = "train") -> Clips:
     """Free Spoken Digit Dataset (3,000 clips of six speakers, 8 kHz) from `fsdd_8k.npz`.
 
     "test" are the official takes 0-4, "validation" takes 5-9 of each digit and speaker (300 each), "train" the rest.
     """
-    z = _read_npz(path, ("audio", "offsets", "digit", "speaker", "speaker_names", "take", "sample_rate"), "FSDD")
+    z = read_archive(path, ("audio", "offsets", "digit", "speaker", "speaker_names", "take", "sample_rate"), "FSDD")
     known = tuple(str(n) for n in z["speaker_names"])
     if len(z["offsets"]) != len(z["take"]) + 1 or known != SPEAKERS:
-        raise DataError(f"{path} is no FSDD archive: {len(z['offsets'])} offsets, {len(z['take'])} takes, speakers {known}.")
+        found = f"{len(z['offsets'])} offsets, {len(z['take'])} takes, speakers {known}"
+        raise DataError(f"{path} is not an FSDD archive: {found}.")
     held = {"test": np.isin(z["take"], TEST_TAKES), "validation": np.isin(z["take"], VALIDATION_TAKES)}
     rows = np.flatnonzero(held[split] if split in held else ~(held["test"] | held["validation"]))
     audio = [z["audio"][z["offsets"][i] : z["offsets"][i + 1]] for i in rows]
@@ -99,7 +93,7 @@ def speech_commands(path: Path, split: str = "train") -> Clips:
 
     No speaker is in two splits: "test" is the file's own, "validation" every ninth of the other speakers.
     """
-    z = _read_npz(path, ("audio", "label", "label_names", "speaker", "is_test", "sample_rate"), "Speech Commands")
+    z = read_archive(path, ("audio", "label", "label_names", "speaker", "is_test", "sample_rate"), "Speech Commands")
     test, held = z["is_test"], z["speaker"] % VALIDATION_SPEAKERS == 0
     rows = np.flatnonzero({"test": test, "validation": ~test & held, "train": ~test & ~held}[split])
     names = [str(n) for n in z["label_names"]]
