@@ -72,9 +72,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/audio/data.py", "as_posix()) for p in self.readable}", "as_posix()) for p in self.files}", "tests/audio",
     ),
     "an image of a held-out episode is trained on": (
-        "zoo/policy/data.py",
-        '== (split != "train")]\n        self.ep',
-        '== (split != "train") or mirror]\n        self.ep',
+        "zoo/policy/data.py", "len(bounds), HELD_OUT)]", "len(bounds), HELD_OUT)] if mirror is None else bounds",
         "tests/policy",
     ),
     "extra keys are ignored": (
@@ -244,7 +242,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "a lost answer fails the push": ("zoo/hub/push.py", "hub.retried(once)", "once()", "tests/hub/test_hub_push.py"),
     "an edited card is replaced": ("zoo/hub/card.py", "if not edited(old):", "if True:", "tests/hub/test_card.py"),
     "held-out rows are trained on": (
-        "zoo/data/table.py", '== (split != "train")', '!= (split == "x")', "tests/hub/test_hub_data.py",
+        "zoo/data/folder.py", '== (split != "train")', '!= (split == "x")', "tests/hub/test_hub_data.py",
     ),
     # the open contract
     "labels mind upper case": (

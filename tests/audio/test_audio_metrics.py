@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-import train_audio_judge
+from train_judge import KINDS, main
 
 import zoo
 from zoo.audio import evaluate
@@ -214,20 +214,26 @@ def test_no_data_says_what_to_give(packaged, model, monkeypatch):
 
 
 def test_a_judge_is_trained_and_reported(fsdd_file, tmp_path, capsys):
-    train_audio_judge.main(["speaker", "--data", str(fsdd_file), "--out", str(tmp_path / "j"), "--epochs", "1"])
+    main(["speaker", "--data", str(fsdd_file), "--out", str(tmp_path / "j"), "--epochs", "1"])
     card = json.loads((tmp_path / "j" / "judge.json").read_text())["card"]
     assert card["training"]["chosen_epoch"] == 1 and set(card["accuracy"]) == set(SPLITS)
     assert "test       accuracy" in capsys.readouterr().out
-    data = {s: open_audio(fsdd_file, s) for s in SPLITS}
-    with pytest.raises(ConfigError, match="epochs"):
-        train_audio_judge.train_judge(data, train_audio_judge.KINDS["digits"], epochs=0)
+    assert card["training"]["settings"]["speed"] == 0.05 and card["command"].startswith(
+        "python benchmarks/train_judge.py speaker --data fsdd_8k.npz --out DIR --epochs 1 "
+    )
+    assert load_judge(tmp_path / "j").class_names == SPEAKERS
+
+
+def test_words_have_no_speakers_to_judge(words_file, tmp_path):
+    with pytest.raises(DataError, match="has no 'speaker' of its clips, only label"):
+        main(["speaker", "--data", str(words_file), "--out", str(tmp_path)])
 
 
 def test_training_clips_are_moved_and_noisy(fsdd_file):
-    kind, data = train_audio_judge.KINDS["digits"], open_audio(fsdd_file)
-    rows = torch.zeros(30, dtype=torch.long)
-    x = train_audio_judge.moved(train_audio_judge.window(kind), data, rows, torch.Generator().manual_seed(0))
+    rows = torch.full((30,), 13)
+    x, y = KINDS["digits"].batch(open_audio(fsdd_file), rows, torch.Generator().manual_seed(0))
     assert x.shape == (30, 8128) and len(x.unique(dim=0)) == 30
+    assert y.tolist() == [open_audio(fsdd_file)[13][1]["label"]] * 30
     tail = x[:, 4000:].abs().amax(1)
     assert 10 <= (tail > 1e-4).sum() <= 27, "two of three with noise"
 
@@ -241,7 +247,7 @@ def test_the_packaged_judges_are_small_and_good(name, least):
     card = load_judge(name).card
     assert card["accuracy"]["test"]["value"] >= least
     assert (CHECKPOINTS / name / judges.WEIGHTS).stat().st_size < 1_500_000
-    assert card["command"].startswith("python benchmarks/train_audio_judge.py")
+    assert card["command"].startswith("python benchmarks/train_")
 
 
 @pytest.mark.data

@@ -6,13 +6,16 @@ import json
 import math
 import subprocess
 import sys
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 import torch
 
 from zoo.errors import ConfigError, DataError, ShapeError, ZooError
 from zoo.evaluation.distances import (
     frechet_distance,
+    jensen_shannon,
     kernel_distance,
     nearest_distances,
     neighbour_radii,
@@ -197,11 +200,18 @@ def test_wilson_interval(successes, n, low, high):
     assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_wilson_interval_agrees_with_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    for successes, n, confidence in [(3, 17, 0.9), (930, 1000, 0.95), (1, 1, 0.99)]:
-        peer = stats.binomtest(successes, n).proportion_ci(confidence, "wilson")
-        assert wilson_interval(successes, n, confidence) == pytest.approx((peer.low, peer.high), rel=1e-9)
+@pytest.mark.parametrize(("successes", "n", "confidence"), [(3, 17, 0.9), (930, 1000, 0.95), (1, 2, 0.99), (4999, 10000, 0.5)])
+def test_the_ends_of_an_interval_lie_z_deviations_from_the_share(successes, n, confidence):
+    z, share = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
+    for end in wilson_interval(successes, n, confidence):  # Wilson's definition, before it is solved for the end
+        assert abs(share - end) == pytest.approx(z * math.sqrt(end * (1 - end) / n), rel=1e-10)
+
+
+def test_counts_may_be_scalars_of_numpy_and_torch():
+    expected = wilson_interval(15, 148)
+    for kind in (np.int64, np.uint8, np.float32, torch.tensor, lambda x: torch.tensor(float(x))):
+        assert wilson_interval(kind(15), kind(148)) == expected
+    assert all(type(end) is float for end in expected)
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------
@@ -236,10 +246,38 @@ def test_bad_options_are_refused():
     for call in (
         lambda: precision_recall(x, x, k=0),
         lambda: nearest_distances(x, x, chunk=0),
-        lambda: wilson_interval(3, 2),
     ):
         with pytest.raises(ConfigError):
             call()
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "confidence"),
+    [
+        (3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 1.0), (1, 2, 0.0), (1.5, 2, 0.95), (1, math.nan, 0.95),
+        (1, math.inf, 0.95), ("one", 2, 0.95), (torch.tensor([1, 2]), 2, 0.95), (np.array([1, 2]), 2, 0.95),
+    ],
+)  # fmt: skip
+def test_counts_that_are_not_valid_are_refused(successes, n, confidence):
+    with pytest.raises(ConfigError, match="give whole numbers"):
+        wilson_interval(successes, n, confidence)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "error", "message"),
+    [
+        ([1, 2], [1, 2, 3], ShapeError, r"\(2,\) and \(3,\)"),
+        ([[1, 2]], [[1, 2]], ShapeError, "same bins"),
+        ([1, 2], [0, 0], DataError, "above zero"),
+        ([], [], DataError, "above zero"),
+        ([1, -1], [1, 2], DataError, "negative"),
+        ([1, 2], [1, math.nan], DataError, "finite"),
+        ([1, math.inf], [1, 2], DataError, "finite"),
+    ],
+)
+def test_what_is_not_a_distribution_is_refused(p, q, error, message):
+    with pytest.raises(error, match=message):
+        jensen_shannon(torch.tensor(p), torch.tensor(q))
 
 
 def test_a_missing_library_is_one_clear_error(monkeypatch):
@@ -249,6 +287,11 @@ def test_a_missing_library_is_one_clear_error(monkeypatch):
     for metric in (frechet_distance, lambda a, b: kernel_distance(a, b, subset_size=10)):
         with pytest.raises(ZooError, match=r"diffusion-zoo\[eval\]"):
             metric(draw(20, 3, seed=30), draw(20, 3, seed=31))
+    for module in ("scipy.stats", "scipy.spatial.distance"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for call in (lambda: wilson_interval(1, 2), lambda: jensen_shannon(torch.ones(2), torch.ones(2))):
+        with pytest.raises(ConfigError, match=r"scipy is needed.*diffusion-zoo\[eval\]"):
+            call()
 
 
 def test_the_import_is_light():
@@ -257,12 +300,22 @@ def test_the_import_is_light():
     assert not {"torchmetrics", "scipy", "torchvision"} & set(loaded)
 
 
-def test_jensen_shannon_is_scipys_squared_and_bounded():
-    from scipy.spatial.distance import jensenshannon
+def test_jensen_shannon_is_the_entropy_of_the_mean_less_the_mean_entropy():
+    def entropy(x: list[float]) -> float:
+        return -sum(v * math.log(v) for v in x if v)
 
-    from zoo.evaluation.distances import jensen_shannon
-
-    p, q = torch.tensor([3, 0, 5, 2]), torch.tensor([1, 4, 0, 5])
-    assert jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q) ** 2)
-    assert jensen_shannon(p, 2 * p) == pytest.approx(0.0)
+    p, q = torch.tensor([3, 0, 5, 2]), torch.tensor([1, 4, 0, 15])
+    a, b = (p.double() / 10).tolist(), (q.double() / 20).tolist()
+    middle = [(x + y) / 2 for x, y in zip(a, b, strict=True)]
+    assert jensen_shannon(p, q) == pytest.approx(entropy(middle) - (entropy(a) + entropy(b)) / 2, rel=1e-12)
+    assert jensen_shannon(p, q) == jensen_shannon(q, p) == jensen_shannon(p.float(), 2 * q)
     assert jensen_shannon(torch.tensor([1, 0]), torch.tensor([0, 1])) == pytest.approx(math.log(2))
+
+
+def test_distributions_that_differ_by_rounding_have_no_divergence():
+    """The sum under scipy's root can round to a number below zero, and the root is then NaN."""
+    for seed in range(20):
+        p = draw(400, 1, seed).flatten().abs()
+        q = 0.3 * p * (1 + 1e-12 * draw(400, 1, seed + 100).flatten())
+        assert jensen_shannon(p, p) == 0
+        assert 0 <= jensen_shannon(p, q) < 1e-12

@@ -98,6 +98,31 @@ def test_an_npz_of_something_else_is_named(tmp_path):
         open_images(tmp_path / "other.npz")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_images": np.zeros((data.HELD_OUT + 7, 32, 32), np.uint8)},
+        {"train_images": np.zeros((data.HELD_OUT + 7, 28, 28), np.float32)},
+        {"train_labels": np.zeros(data.HELD_OUT, np.uint8)},
+        {"train_labels": np.full(data.HELD_OUT + 7, 10)},
+        {"train_labels": np.full(data.HELD_OUT + 7, -1)},
+    ],
+)
+def test_arrays_of_another_form_are_refused(tmp_path, arrays, change):
+    np.savez(tmp_path / "fashion_mnist.npz", **arrays | change)
+    with pytest.raises(DataError, match=r"fashion_mnist\.npz is not Fashion-MNIST"):
+        open_images(tmp_path / "fashion_mnist.npz")
+    assert len(open_images(tmp_path / "fashion_mnist.npz", "test")) == 5, "of the test set nothing was changed"
+
+
+def test_training_rows_that_are_all_held_out_are_refused(tmp_path, arrays):
+    few = {k: arrays[k][: data.HELD_OUT] for k in ("train_images", "train_labels")}
+    np.savez(tmp_path / "few.npz", **arrays | few)
+    for split in ("train", "validation"):
+        with pytest.raises(DataError, match="5,000 training rows; more than 5,000 are needed"):
+            open_images(tmp_path / "few.npz", split)
+
+
 # ---------------------------------------------------------------- download
 
 

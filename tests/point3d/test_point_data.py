@@ -1,5 +1,7 @@
 """The archive of shapes, and folders of anybody's meshes and clouds."""
 
+import io
+
 import numpy as np
 import pytest
 import trimesh
@@ -128,6 +130,12 @@ def test_own_splits_are_kept(folder, tmp_path):
     assert sizes == {"train": 12, "validation": 1, "test": 12}
 
 
+def npz(**arrays):
+    memory = io.BytesIO()
+    np.savez(memory, **arrays)
+    return memory.getvalue()
+
+
 def obj(*lines):
     return "\n".join(lines).encode()
 
@@ -140,6 +148,9 @@ BAD = {
     "flat.obj": (obj("v 0 0 0", "v 1 1 1", "v 2 2 2", "f 1 2 3"), "zero"),
     "nan.obj": (obj("v 0 0 nan", "v 1 0 0", "v 0 1 0", "f 1 2 3"), "NaN"),
     "pickle.npy": (np.lib.format.magic(1, 0) + b"\x76\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", "array"),
+    "archive.npy": (npz(points=np.eye(3)), "no readable array"),
+    "text.npz": (b"hello", "not an NPZ file"),
+    "other.npz": (npz(a=np.eye(3)), "lacks points; it has a"),
     "square.npy": (None, r"\(4, 2\)"),
     "onepoint.npy": (None, "one place"),
 }
@@ -180,10 +191,35 @@ def test_what_is_no_data_is_said(tmp_path, folder):
             open_clouds(source / "nothing")
     with pytest.raises(DataError, match="one file"):
         open_clouds(folder / "box" / "0.obj")
-    with pytest.raises(DataError, match="archive"):
+    with pytest.raises(DataError, match=r"b\.npz cannot be read as an archive of shapes: it lacks labels, is_test, categories"):
         open_clouds(folder / "cloud" / "b.npz")
     with pytest.raises(ConfigError, match=r"'dev'.*train"):
         open_clouds(folder, "dev")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": np.zeros(79, int)},
+        {"labels": np.zeros(80)},
+        {"labels": np.full(80, 4)},
+        {"labels": np.array("ball")},
+        {"is_test": np.zeros(80, int)},
+        {"points": np.zeros((79, 256, 3), np.int16)},
+    ],
+)
+def test_arrays_of_an_archive_that_do_not_fit_are_refused(tmp_path, shapes_file, change):
+    with np.load(shapes_file) as arrays:
+        np.savez(tmp_path / "a.npz", **{**arrays, **change})
+    with pytest.raises(DataError, match=r"a\.npz is not an archive of shapes: points \("):
+        open_clouds(tmp_path / "a.npz")
+
+
+def test_a_file_is_named_once(tmp_path):
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(DataError) as caught:
+        read_shape(tmp_path / "text.npz")
+    assert str(caught.value).count("text.npz") == 1
 
 
 def test_a_folder_trains(folder, tmp_path):

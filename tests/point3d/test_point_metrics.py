@@ -1,11 +1,12 @@
 """Distances, sets, textures and the judge of clouds: known answers, refusals, and real data as its own answer."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-import train_point_judge
+from train_judge import KINDS, accuracy, train_judge
 
 import zoo
 from zoo.errors import ConfigError, DataError, ShapeError
@@ -116,12 +117,9 @@ def test_the_spacing_of_a_grid_is_its_step():
 
 @pytest.fixture(scope="module")
 def judge(shapes_file):
-    clouds = open_clouds(shapes_file)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_point_judge, "POINTS", 64)
-        patch.setattr(train_point_judge, "WIDTHS", (16, 32, 32))
-        made, report = train_point_judge.train_judge(clouds, steps=80, batch_size=16, lr=0.01, log=False)
-    assert report["settings"]["steps"] == 80
+    small = replace(KINDS["shapes"], points=64, widths=(16, 32, 32), length=80, batch_size=16, lr=0.01)
+    made, report = train_judge(small, {"train": small.open(shapes_file, "train")}, log=False)
+    assert report["settings"]["steps"] == 80 and report["settings"]["points"] == 64
     return made
 
 
@@ -135,8 +133,8 @@ def measured(shapes_file, judge):
 
 
 def test_the_judge_knows_its_shapes_in_any_order_of_points(judge, shapes_file, tmp_path):
-    assert train_point_judge.accuracy(judge, open_clouds(shapes_file, "test"))["value"] > 0.9
-    x, _ = train_point_judge.stacked(open_clouds(shapes_file, "test"))
+    x, y = KINDS["shapes"].samples(open_clouds(shapes_file, "test"))
+    assert accuracy(judge, x, y)["value"] > 0.9
     torch.testing.assert_close(judge.features(x)[1], judge.features(x[:, torch.randperm(256)])[1])
     zoo.evaluation.judge.save_judge(judge, tmp_path, {"a": 1})
     again = load_judge(tmp_path)
@@ -223,7 +221,7 @@ def test_the_packaged_judge_is_whole():
 @pytest.mark.data
 def test_the_packaged_judge_does_what_its_card_says(zoo_data):
     judge = load_judge()
-    found = train_point_judge.accuracy(judge, open_clouds(zoo_data / "point3d", "test"))
+    found = accuracy(judge, *KINDS["shapes"].samples(open_clouds(zoo_data / "point3d", "test")), KINDS["shapes"].chunk)
     assert found["value"] == judge.card["accuracy"]["test"]["value"]
 
 

@@ -85,8 +85,8 @@ def test_bad_files_are_named(tmp_path):
         "a": "episode_ends",
         "b": "Push-T",
         "c": "1 names for 2",
-        "d": "cannot be read",
-        "e": "cannot",
+        "d": "cannot be read as demonstrations",
+        "e": "cannot be read as demonstrations",
     }.items():
         with pytest.raises(DataError, match=message):
             open_episodes(tmp_path / f"{name}.npz")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import urllib.request
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,8 @@ from numpy.typing import NDArray
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.audio.waveform import Waveform, need
 from zoo.contract.dataset import Dataset
+from zoo.data.archive import read_archive
+from zoo.data.cache import cache_folder, download
 from zoo.data.folder import Folder
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import ConfigError, DataError, one_of
@@ -71,23 +71,16 @@ class Clips(Dataset):
             self.sample_rate = sample_rate
 
 
-def _read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in names}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as {what}: {error}.") from error
-
-
 def fsdd(path: Path, split: str = "train") -> Clips:
     """Free Spoken Digit Dataset (3,000 clips of six speakers, 8 kHz) from `fsdd_8k.npz`.
 
     "test" are the official takes 0-4, "validation" takes 5-9 of each digit and speaker (300 each), "train" the rest.
     """
-    z = _read_npz(path, ("audio", "offsets", "digit", "speaker", "speaker_names", "take", "sample_rate"), "FSDD")
+    z = read_archive(path, ("audio", "offsets", "digit", "speaker", "speaker_names", "take", "sample_rate"), "FSDD")
     known = tuple(str(n) for n in z["speaker_names"])
     if len(z["offsets"]) != len(z["take"]) + 1 or known != SPEAKERS:
-        raise DataError(f"{path} is no FSDD archive: {len(z['offsets'])} offsets, {len(z['take'])} takes, speakers {known}.")
+        found = f"{len(z['offsets'])} offsets, {len(z['take'])} takes, speakers {known}"
+        raise DataError(f"{path} is not an FSDD archive: {found}.")
     held = {"test": np.isin(z["take"], TEST_TAKES), "validation": np.isin(z["take"], VALIDATION_TAKES)}
     rows = np.flatnonzero(held[split] if split in held else ~(held["test"] | held["validation"]))
     audio = [z["audio"][z["offsets"][i] : z["offsets"][i + 1]] for i in rows]
@@ -100,7 +93,7 @@ def speech_commands(path: Path, split: str = "train") -> Clips:
 
     No speaker is in two splits: "test" is the file's own, "validation" every ninth of the other speakers.
     """
-    z = _read_npz(path, ("audio", "label", "label_names", "speaker", "is_test", "sample_rate"), "Speech Commands")
+    z = read_archive(path, ("audio", "label", "label_names", "speaker", "is_test", "sample_rate"), "Speech Commands")
     test, held = z["is_test"], z["speaker"] % VALIDATION_SPEAKERS == 0
     rows = np.flatnonzero({"test": test, "validation": ~test & held, "train": ~test & ~held}[split])
     names = [str(n) for n in z["label_names"]]
@@ -122,9 +115,9 @@ def download_fsdd(folder: str | Path, home: str | None = None) -> Path:
     path, home = Path(folder) / FSDD_FILE, home or FSDD_HOME
     if path.exists():
         return path
+    advice = f"Put {FSDD_FILE} into {folder} by hand."
+    data = download(home, advice=advice)
     try:
-        with urllib.request.urlopen(home, timeout=60) as answer:
-            data = answer.read()
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = {n.rpartition("/")[2]: n for n in archive.namelist() if "/recordings/" in n and n.endswith(".wav")}
         key = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
@@ -132,7 +125,7 @@ def download_fsdd(folder: str | Path, home: str | None = None) -> Path:
         names = [f"{d}_{SPEAKERS[s]}_{t}.wav" for d, s, t in facts]
         audio = [read_clip(name, archive.read(members[name])).pcm() for name in names]
     except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(f"cannot fetch {home}: {error}. Put {FSDD_FILE} into {folder} by hand.") from error
+        raise DataError(f"cannot fetch {home}: {error}. {advice}") from error
     found = fsdd_hash(names, audio)
     if found != FSDD_SHA256:
         raise DataError(f"{home}: its {len(names)} clips have SHA-256 {found}, expected {FSDD_SHA256}: not kept.")
@@ -297,7 +290,7 @@ def open_audio(
         return TableClips(open_rows(source, split, parts, **table))
     path = Path(source).expanduser()
     if str(source) == PUBLIC and not path.exists():
-        path = download_fsdd(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)
+        path = download_fsdd(cache_folder(PUBLIC))
     found = [path / n for n in (FSDD_FILE, WORDS_FILE) if (path / n).exists()]
     if len(found) > 1:
         raise DataError(f"{path} holds {found[0].name} and {found[1].name}: give the path of one of them.")

@@ -13,6 +13,11 @@ from zoo.errors import DataError
 HELD_OUT = 10  # every so many files one is not for training
 
 
+def rows_of(split: str, count: int, every: int = HELD_OUT) -> list[int]:
+    """Numbers 0..count - 1 of the items of a split: the last of each `every` is not for training, the others are."""
+    return [i for i in range(count) if (i % every == every - 1) == (split != "train")]
+
+
 class Folder(Dataset):
     """All files of some kinds below a folder; with class subfolders their names become the labels.
 
@@ -66,7 +71,7 @@ class Folder(Dataset):
         self.readable = files
         classes = [] if loose else sorted({p.relative_to(folder).parts[0] for p in files})
         if len(files) >= HELD_OUT or split != "train":
-            files = [p for i, p in enumerate(files) if (i % HELD_OUT == HELD_OUT - 1) == (split != "train")]
+            files = [files[i] for i in rows_of(split, len(files))]
         if not files:
             raise DataError(f"{folder} leaves no readable {what} for the split {split!r}.")
         self.files, self.folder = files, folder

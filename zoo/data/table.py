@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contract.dataset import Dataset
+from zoo.data.cache import cache_folder
+from zoo.data.folder import HELD_OUT, rows_of
 from zoo.errors import ConfigError, DataError, HubError, one_of
 from zoo.hub import client as hub
 from zoo.hub.address import PREFIX, Address
@@ -29,7 +31,6 @@ from zoo.hub.address import PREFIX, Address
 SPLITS = ("train", "validation", "test")
 VALIDATION = ("validation", "valid", "val", "dev")  # what others call it
 CHUNK = 256  # rows held in memory at a time
-HELD_OUT = 10  # where there is no validation split, every tenth row is held out of training
 MOST_LABELS = 10_000
 TABLES = (".parquet", ".arrow")
 TABLE_OPTIONS = ("config", "max_rows", "token")  # of `open_rows`, which a domain's `dataset` passes on
@@ -168,9 +169,8 @@ def open_rows(
     if not (folder / "rows.json").exists():
         table.copy(chosen, parts, max_rows, folder)
     facts = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
-    count, numbers = facts["count"], range(facts["count"])
-    if held and count >= HELD_OUT:
-        numbers = [i for i in numbers if (i % HELD_OUT == HELD_OUT - 1) == (split != "train")]  # type: ignore[assignment]
+    count = facts["count"]
+    numbers = rows_of(split, count) if held and count >= HELD_OUT else range(count)
     origin = f"{name}, split {chosen!r}, {len(numbers)} rows"
     return Rows(folder / "rows.arrow", facts["labels"], origin, facts["classes"], numbers)
 
@@ -198,7 +198,7 @@ def _source(source: str | Path, token: str | bool | None) -> tuple[hub.Snapshot 
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / "datasets"
+    return cache_folder("datasets")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ The Frechet and the kernel distance come from torchmetrics, which takes any `nn.
 identity module makes it work on features. (torch-fidelity has the same formulae on tensors, but not as public
 names, and it brings torchvision, which is tied to one torch release; the tests use it as a peer where it is
 installed.) Precision and recall are written out here: neither torchmetrics nor a maintained package without
-torchvision has them.
+torchvision has them. The Jensen-Shannon divergence and the Wilson interval come from scipy.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, DataError, ShapeError, ZooError
+from zoo.extras import need
 
 #: neighbours that span the manifold in `precision_recall`: the value of the paper
 NEIGHBOURS = 3
@@ -206,25 +207,56 @@ def nearest_distances(a: Tensor, b: Tensor, *, chunk: int = 500) -> tuple[Tensor
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> float:
-    """Jensen-Shannon divergence in nats of two distributions (N,) over the same bins, 0 to ln 2 (Lin 1991, Eq. 3.1)."""
-    p, q = p.double() / p.sum(), q.double() / q.sum()
-    middle = (p + q) / 2
-    return float(sum(torch.special.xlogy(a, a / middle).nansum() for a in (p, q)) / 2)
+    """Jensen-Shannon divergence of two distributions over the same bins (Lin 1991, Eq. 3.1).
+
+    Args:
+        p, q: counts or probabilities (N,) on any device; each is divided by its sum.
+
+    Returns:
+        The divergence in nats, 0 to ln 2.
+
+    Raises:
+        ShapeError: not one-dimensional, or different N.
+        DataError: a negative, infinite or NaN entry, or no entry above zero.
+        ConfigError: scipy is not installed.
+    """
+    if p.ndim != 1 or p.shape != q.shape:
+        raise ShapeError(f"two distributions must be (N,) over the same bins, got {tuple(p.shape)} and {tuple(q.shape)}")
+    p, q = p.detach().cpu().double(), q.detach().cpu().double()
+    for x in (p, q):
+        if not x.isfinite().all() or (x < 0).any() or not x.sum() > 0:
+            raise DataError("a distribution must be finite, without negative entries, and with at least one above zero")
+    with np.errstate(invalid="ignore"):
+        distance = float(need("scipy.spatial.distance", "eval").jensenshannon(p.numpy(), q.numpy()))
+    # of two almost equal distributions, rounding can leave a sum just below zero, and scipy then returns its root: NaN
+    return 0.0 if math.isnan(distance) else distance**2
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a share of `successes` in `n` independent trials (Wilson 1927); it stays inside [0, 1].
 
+    Args:
+        successes, n: whole numbers; scalars of numpy and torch are accepted, too.
+        confidence: how often such an interval contains the true share, in (0, 1).
+
+    Returns:
+        The lower and the upper end, as shares.
+
     Raises:
-        ConfigError: n below 1, successes outside 0..n, or a confidence outside (0, 1).
+        ConfigError: n below 1, successes outside 0..n or not whole, a confidence outside (0, 1), or scipy is not installed.
     """
-    if n < 1 or not 0 <= successes <= n or not 0 < confidence < 1:
-        raise ConfigError(f"{successes} successes of {n} at confidence {confidence}: give 0 <= successes <= n, n >= 1")
-    z, p = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # at 0 and n the end is exactly 0 and 1 but for rounding
-    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+    try:
+        whole, trials = int(successes), int(n)
+        valid = whole == successes and trials == n and 0 <= whole <= trials and trials >= 1 and 0 < confidence < 1
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # not a scalar, NaN, infinity
+        valid = False
+    if not valid:
+        raise ConfigError(
+            f"{successes} successes of {n} at confidence {confidence}: give whole numbers 0 <= successes <= n, n >= 1, "
+            "and 0 < confidence < 1"
+        )
+    found = need("scipy.stats", "eval").binomtest(whole, trials).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
 
 
 class _Identity(torch.nn.Module):

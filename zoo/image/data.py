@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import urllib.request
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zoo.contract.dataset import Dataset
+from zoo.data.archive import read_archive
+from zoo.data.cache import cache_folder, download, md5
 from zoo.data.folder import Folder
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
@@ -42,6 +40,9 @@ def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
     """Fashion-MNIST from `fashion_mnist.npz`, or from a folder with it or with the four original .gz files.
 
     "test" is the official test set; "validation" the last 5,000 training rows, which "train" leaves out.
+
+    Raises:
+        DataError: a file that is missing, damaged or of another form, or too few training rows to hold any out.
     """
     path = Path(source)
     if path.is_dir():
@@ -51,12 +52,16 @@ def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
         part = "t10k" if split == "test" else "train"
         images, labels = (read_idx(path / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
     else:
-        try:
-            with np.load(path, allow_pickle=False) as z:
-                part = "test" if split == "test" else "train"
-                images, labels = z[f"{part}_images"], z[f"{part}_labels"]
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} cannot be read as Fashion-MNIST: {error}.") from error
+        part = "test" if split == "test" else "train"
+        images, labels = read_archive(path, (f"{part}_images", f"{part}_labels"), "Fashion-MNIST").values()
+    fits = images.dtype == np.uint8 and images.ndim == 3 and images.shape[1:] == (28, 28) and labels.shape == images.shape[:1]
+    if not fits or not np.isin(labels, np.arange(len(FASHION))).all():
+        raise DataError(
+            f"{path} is not Fashion-MNIST: images {images.shape} {images.dtype} and labels {labels.shape}; it needs uint8 "
+            f"(n, 28, 28) and n labels below {len(FASHION)}."
+        )
+    if split != "test" and len(images) <= HELD_OUT:
+        raise DataError(f"{path} has {len(images):,} training rows; more than {HELD_OUT:,} are needed, which are held out.")
     cut = slice(None) if split == "test" else slice(0, -HELD_OUT) if split == "train" else slice(-HELD_OUT, None)
     return ArrayImages(images[cut], labels[cut], FASHION)
 
@@ -70,7 +75,7 @@ def read_idx(path: Path) -> np.ndarray:
     except (OSError, EOFError) as error:
         raise DataError(f"{path} is missing or truncated: {error}.") from error
     if len(data) < 4 or data[2] != 8:
-        raise DataError(f"{path} is no IDX file of bytes.")
+        raise DataError(f"{path} is not an IDX file of bytes.")
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3]))
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
     if body.size != np.prod(shape):
@@ -96,17 +101,8 @@ def download_fashion_mnist(folder: str | Path, home: str | None = None) -> Path:
     folder, home = Path(folder), home or FASHION_HOME
     for name, digest in FASHION_FILES.items():
         path = folder / name
-        if path.exists() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == digest:
-            continue
-        try:
-            with urllib.request.urlopen(home + name, timeout=60) as answer:
-                data = answer.read()
-        except OSError as error:
-            raise DataError(f"cannot fetch {home + name}: {error}. Put the file into {folder} by hand.") from error
-        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if found != digest:
-            raise DataError(f"{home + name} has MD5 {found}, expected {digest}: not kept. Try again later.")
-        write_atomic(path, data)
+        if not path.exists() or md5(path.read_bytes()) != digest:
+            write_atomic(path, download(home + name, advice=f"Put the file into {folder} by hand.", expected_md5=digest))
     return folder
 
 
@@ -171,7 +167,7 @@ def open_images(
         return TableImages(open_rows(source, split, parts, **table))
     path = Path(source).expanduser()
     if str(source) == PUBLIC and not path.exists():
-        path = download_fashion_mnist(Path(os.environ.get("ZOO_CACHE", "~/.cache/zoo")).expanduser() / PUBLIC)
+        path = download_fashion_mnist(cache_folder(PUBLIC))
     if not path.exists():
         raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, fashion_mnist.npz, or {PUBLIC!r}.")
     if path.is_file() or (path / "fashion_mnist.npz").exists() or (path / "t10k-labels-idx1-ubyte.gz").exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.contract.dataset import Dataset
-from zoo.data.folder import HELD_OUT, Folder
+from zoo.data.archive import read_archive
+from zoo.data.folder import Folder, rows_of
 from zoo.errors import DataError, ZooError, one_of
 from zoo.point3d.cloud import PointCloud, need
 
@@ -70,12 +70,14 @@ def archive(path: Path, split: str = "train") -> Clouds:
 
     "test" is the archive's own, "validation" a tenth of the other shapes of each category, by a fixed draw.
     """
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            points, label, test = z["points"], z["labels"].astype(int), z["is_test"]
-            names = [str(n) for n in z["categories"]]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an archive of shapes: {error}.") from error
+    z = read_archive(path, ("points", "labels", "is_test", "categories"), "an archive of shapes")
+    points, label, test, names = z["points"], z["labels"], z["is_test"], [str(n) for n in z["categories"]]
+    fits = label.ndim == 1 and points.shape[:1] == label.shape == test.shape and test.dtype == bool
+    if not fits or not np.issubdtype(label.dtype, np.integer) or not np.isin(label, np.arange(len(names))).all():
+        found = ", ".join(f"{k} {z[k].shape} {z[k].dtype}" for k in ("points", "labels", "is_test"))
+        raise DataError(
+            f"{path} is not an archive of shapes: {found}; it needs a number below {len(names)} and a bool for each cloud."
+        )
     rng, held = np.random.default_rng(0), np.zeros_like(test)
     for c in range(len(names)):
         rows = rng.permutation(np.flatnonzero((label == c) & ~test))
@@ -104,39 +106,43 @@ def read_shape(path: str | Path, points: int = POOL) -> PointCloud:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if not 0 < size <= LARGEST:
         raise DataError(f"{path}: {size:,} bytes; files of 1 to {LARGEST:,} bytes are read. Make a large mesh coarser first.")
+    found = _arrays(path) if path.suffix.lower() in (".npy", ".npz") else _geometry(path, points)
     try:
-        return PointCloud.normalised(_arrays(path) if path.suffix.lower() in (".npy", ".npz") else _geometry(path, points))
+        return PointCloud.normalised(found)
     except ZooError as error:
         raise DataError(f"{path}: {error}") from error
 
 
 def _arrays(path: Path) -> NDArray[Any]:
-    """The points of an NPY file, or of `points` in an NPZ file."""
+    """The points of an NPY file, or of `points` in an NPZ file; errors as `read_shape`."""
+    if path.suffix.lower() == ".npz":
+        return read_archive(path, ("points",), "a cloud of points")["points"]
     try:
-        found = np.load(path, allow_pickle=False)
-        return found["points"] if path.suffix.lower() == ".npz" else found
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"no readable array of points ({error})") from error
+        with path.open("rb") as file:  # np.load would open an archive, too, whatever the name of the file
+            found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: no readable array of points ({error})") from error
+    return found
 
 
 def _geometry(path: Path, points: int) -> NDArray[Any]:
-    """Points of what trimesh reads."""
+    """Points of what trimesh reads; errors as `read_shape`."""
     trimesh = need("trimesh")
     try:
         parts = trimesh.load_scene(path, process=False, skip_materials=True).dump()
     except Exception as error:  # the readers of a dozen formats raise whatever they meet
-        raise DataError(f"no readable mesh or cloud ({type(error).__name__}: {error})") from error
+        raise DataError(f"{path}: no readable mesh or cloud ({type(error).__name__}: {error})") from error
     meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     if not all(np.isfinite(part.vertices).all() for part in parts):
-        raise DataError("its vertices hold NaN or infinity")
+        raise DataError(f"{path}: its vertices hold NaN or infinity")
     if not meshes:
         clouds = [part.vertices for part in parts if len(getattr(part, "vertices", ()))]
         if not clouds:
-            raise DataError("holds neither faces nor points")
+            raise DataError(f"{path}: holds neither faces nor points")
         return np.concatenate(clouds)
     mesh = trimesh.util.concatenate(meshes)
     if not mesh.area > 0:
-        raise DataError(f"the surface of its {len(mesh.faces)} faces is zero")
+        raise DataError(f"{path}: the surface of its {len(mesh.faces)} faces is zero")
     return trimesh.sample.sample_surface(mesh, points, seed=0)[0]
 
 
@@ -166,7 +172,7 @@ def folder_clouds(folder: str | Path, split: str = "train", skip_unreadable: boo
     if len(own) == len(found.clouds):
         if "validation" not in own.values():
             train = [path for path, which in own.items() if which == "train"]
-            own |= dict.fromkeys(train[HELD_OUT - 1 :: HELD_OUT], "validation")
+            own |= dict.fromkeys((train[i] for i in rows_of("validation", len(train))), "validation")
         found.files = [path for path, which in own.items() if which == split]
         if not found.files:
             raise DataError(f"{folder} has no shape of the split {split!r}.")

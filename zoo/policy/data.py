@@ -15,7 +15,6 @@ starts up to n_obs - 1 steps before the episode and ends up to executed - 1 step
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from numpy.typing import NDArray
 
 from zoo.contract.conditions import Array, Condition
 from zoo.contract.dataset import Dataset
+from zoo.data.archive import read_archive
+from zoo.data.folder import rows_of
 from zoo.errors import DataError, one_of
 from zoo.extras import need
 
@@ -82,7 +83,7 @@ class Episodes(Dataset):
         starts = np.concatenate([[0], ends[:-1]])
         bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
         if len(bounds) >= HELD_OUT:
-            bounds = [b for i, b in enumerate(bounds) if (i % HELD_OUT == HELD_OUT - 1) == (split != "train")]
+            bounds = [bounds[i] for i in rows_of(split, len(bounds), HELD_OUT)]
         self.episodes = [(observations[a:b], actions[a:b]) for a, b in bounds]
         if mirror is not None:  # after the split: an image of a held-out episode is held out, too
             self.episodes += [mirror(*episode) for episode in self.episodes]
@@ -154,22 +155,13 @@ def pusht_mirrored(observation: NDArray[Any], action: NDArray[Any]) -> tuple[NDA
 PUSHT = Robot((*(f"corner_{i}_{axis}" for i in range(8) for axis in "xy"), "agent_x", "agent_y"), ("x", "y"), "pixel", 10.0)
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a file; a DataError for what is no archive of plain arrays."""
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in z.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an archive of arrays: {error}.") from error
-
-
 def open_npz(path: Path, **window: Any) -> Episodes:
     """Episodes of a file.
 
     `episodes.npz` holds `observation` (steps, Do), `action` (steps, Da) and `episode_ends` (episodes,), and where known
     `observation_names`, `action_names`, `unit` and `rate`. A Push-T file has `state` (steps, 5) for its observation.
     """
-    arrays = read_npz(path)
+    arrays = read_archive(path, what="demonstrations")
     missing = {"action", "episode_ends"} - arrays.keys()
     if missing or not {"observation", "state"} & arrays.keys():
         names = ", ".join(sorted(missing or {"observation"}))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.contract.dataset import Dataset
+from zoo.data.archive import read_archive
 from zoo.data.folder import Folder
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.protein.backbone import Backbone, need
@@ -52,11 +53,7 @@ class Chains(Dataset):
 def collected(path: Path, split: str = "train", min_length: int = 32, max_length: int = 128) -> Chains:
     """The globular chains of `protein_backbones.npz`; no two splits share a cluster of 25 % identity."""
     names = ("coords", "offsets", "ids", "is_test", "cluster25", "globular")
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            coords, offsets, ids, test, cluster, globular = (z[k] for k in names)
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as {CHAINS_FILE}: {error}.") from error
+    coords, offsets, ids, test, cluster, globular = read_archive(path, names, "an archive of chains").values()
     order = np.random.default_rng(0).permutation(np.unique(cluster[~test]))
     held = np.isin(cluster, order[: round(VALIDATION * len(order))]) & ~test
     size = np.diff(offsets)

@@ -1,0 +1,43 @@
+"""What is fetched once and kept: the folder for it, and one way to fetch a file."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.request
+from pathlib import Path
+
+from zoo.errors import DataError
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` in $ZOO_CACHE (~/.cache/zoo); it may not exist yet."""
+    return Path(os.environ.get("ZOO_CACHE") or "~/.cache/zoo").expanduser() / name
+
+
+def md5(data: bytes) -> str:
+    """The MD5 sum in hexadecimal: authors publish it to tell a damaged file, it does not protect from a forged one."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def download(url: str, *, advice: str, expected_md5: str | None = None, seconds: float = 60) -> bytes:
+    """The bytes behind an address, whole.
+
+    Args:
+        url: http or https.
+        advice: what the user can do where it fails; the end of the error ("Put the file into ... by hand.").
+        expected_md5: bytes with another MD5 sum are refused.
+        seconds: how long the server may send nothing before it is given up.
+
+    Raises:
+        DataError: no answer in time, a refusal, an answer that breaks off, or another MD5 sum.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:
+            data: bytes = answer.read()
+    except (OSError, http.client.HTTPException, ValueError) as error:  # HTTPException: fewer bytes than were announced
+        raise DataError(f"cannot fetch {url}: {error}. {advice}") from error
+    if expected_md5 is not None and (found := md5(data)) != expected_md5:
+        raise DataError(f"{url} has MD5 {found}, expected {expected_md5}: not kept. Try again later.")
+    return data
