@@ -99,7 +99,7 @@ class Waveform:
         return Waveform(self.samples[start:end], self.sample_rate)
 
     def resample(self, sample_rate: int) -> Waveform:
-        """The clip at another rate in Hz by `librosa.resample`, soxr's high quality; a ConfigError if no integer above 0."""
+        """The clip at another rate in Hz (not an integer above 0: a ConfigError), by `librosa.resample` at soxr's HQ."""
         if (new := hertz(sample_rate)) == (old := self.sample_rate):
             return self
         # fix=False: the length that soxr gives, nearest to the duration; librosa would add a zero to round it up
