@@ -5,6 +5,7 @@ import http.server
 import io
 import shutil
 import struct
+import sys
 import threading
 import warnings
 import wave
@@ -13,10 +14,12 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
+import soxr
+import torch
 
 import zoo
 from zoo.audio import data
-from zoo.audio.data import AudioFolder, download_fsdd, fsdd_hash, open_audio, read_clip
+from zoo.audio.data import AudioFolder, Clips, download_fsdd, fsdd_hash, open_audio, read_clip
 from zoo.audio.recipes import DIGITS, SPEAKERS, WORDS
 from zoo.audio.waveform import Waveform
 from zoo.cli import main
@@ -205,12 +208,17 @@ def test_every_tenth_clip_is_held_out(tmp_path):
     assert train.labels == {} and train[0][1] == {}
 
 
-def truncated(suffix):
+def truncated(suffix, kept=0.5):
     def write(path):
         soundfile.write(path, noise(2.0), RATE, format=suffix)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
 
     return write
+
+
+def without_the_last_page(path):
+    soundfile.write(path, noise(2.0), RATE, format="OGG")
+    path.write_bytes(path.read_bytes()[: path.read_bytes().rfind(b"OggS")])
 
 
 BAD = {
@@ -218,11 +226,14 @@ BAD = {
     "bare.wav": (lambda p: soundfile.write(p, np.zeros(0), RATE), "no samples"),
     "silent.wav": (lambda p: soundfile.write(p, np.full(4000, 0.25), RATE), "silent"),
     "nan.wav": (lambda p: soundfile.write(p, np.array([0.1, np.nan, 0.3]), RATE, "FLOAT"), "NaN"),
-    "text.wav": (lambda p: p.write_text("this is no sound"), "no readable sound"),
-    "picture.mp3": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), "no readable sound"),
+    "text.wav": (lambda p: p.write_text("this is no sound"), "not a readable sound"),
+    "picture.mp3": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), "not a readable sound"),
     "half.wav": (truncated("WAV"), "truncated"),
     "half.flac": (truncated("FLAC"), r"half\.flac"),
     "half.ogg": (truncated("OGG"), "truncated"),
+    "most.ogg": (truncated("OGG", 0.98), "truncated"),
+    "pages.ogg": (without_the_last_page, "truncated"),
+    "half.mp3": (truncated("MP3"), r"truncated, \d+ of 16000 samples"),
 }
 
 
@@ -235,6 +246,71 @@ def test_a_bad_file_is_named_before_training(folder, name):
     assert name in str(caught.value) and "--skip-unreadable" in str(caught.value)
     clips = open_audio(folder, skip_unreadable=True)
     assert len(clips) == 8 and [p.name for p in clips.skipped] == [name]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("suffix", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_24"), ("OGG", None), ("MP3", None)]
+)
+def test_a_clip_has_the_samples_of_the_file(tmp_path, suffix, subtype, channels):
+    path, most = tmp_path / "sound", 2 if suffix == "MP3" else 8
+    soundfile.write(path, noise(channels=min(channels, most)), RATE, subtype, format=suffix)
+    with soundfile.SoundFile(path) as file:  # not soundfile.read: it seeks first, and an MP3 then differs in the last bit
+        theirs = file.read(dtype="float32", always_2d=True)
+    clip = read_clip(path)
+    assert clip.sample_rate == RATE and clip.samples.dtype == np.float32
+    np.testing.assert_array_equal(clip.samples, theirs.mean(1))
+    np.testing.assert_array_equal(read_clip("name", path.read_bytes()).samples, clip.samples)
+
+
+def test_a_wav_of_sixteen_bits_is_exact(tmp_path):
+    pcm = rng.integers(-32768, 32768, 5000, dtype=np.int16)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(pcm.astype("<i2").tobytes())
+    np.testing.assert_array_equal(read_clip(tmp_path / "a.wav").pcm(), pcm)
+
+
+@pytest.mark.parametrize("name", ["text.wav", "picture.mp3", "half.flac"])
+def test_no_other_decoder_is_asked(tmp_path, monkeypatch, name):
+    def asked(*_):
+        pytest.fail("audioread was asked")
+
+    monkeypatch.setattr(pytest.importorskip("audioread"), "audio_open", asked)
+    BAD[name][0](tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match="not a readable sound file"):
+            read_clip(tmp_path / name)
+
+
+def test_bytes_are_read_and_no_file_of_that_name(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(), RATE)
+    with pytest.raises(DataError, match="not a readable"):
+        read_clip(tmp_path / "a.wav", b"something else")
+    assert read_clip("nowhere.wav", (tmp_path / "a.wav").read_bytes()).duration == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("missing", ["soundfile", "librosa.core.audio"])
+def test_a_missing_library_is_not_a_bad_file(tmp_path, monkeypatch, missing):
+    soundfile.write(tmp_path / "a.wav", noise(), RATE)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigError, match=r"diffusion-zoo\[audio\]"):
+        read_clip(tmp_path / "a.wav")
+
+
+def test_clips_are_resampled_to_a_rate_of_numpy_or_torch():
+    pcm = rng.integers(-9000, 9000, 4000, dtype=np.int16)
+    for audio, rate in ((pcm, np.int32(RATE)), (torch.from_numpy(pcm), torch.tensor(RATE))):
+        clips = Clips([audio], rate, {}, {})
+        np.testing.assert_array_equal(clips[0][0].samples, pcm / np.float32(32768))
+        clips.at(torch.tensor(16000))
+        assert clips.sample_rate == 16000 and type(clips.sample_rate) is int
+        np.testing.assert_array_equal(clips[0][0].samples, soxr.resample(pcm / np.float32(32768), RATE, 16000))
+    with pytest.raises(ConfigError, match="sample_rate=0"):
+        clips.at(0)
 
 
 def test_a_stream_of_unknown_length_is_whole(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.audio.recipes import DIGITS, SPEAKERS
-from zoo.audio.waveform import Waveform, need
+from zoo.audio.waveform import Waveform, hertz, need
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
 from zoo.data.cache import cache_folder, download
@@ -39,7 +39,7 @@ class Clips(Dataset):
     """Clips in memory.
 
     Args:
-        audio: int16 (L,) or float32 (L,) in -1..1 for each clip.
+        audio: int16 (L,) or float32 (L,) in -1..1 for each clip, numpy arrays or torch tensors.
         sample_rate: Hz.
         targets: {condition: class numbers (n,)}.
         labels: {condition: class names}.
@@ -52,7 +52,7 @@ class Clips(Dataset):
         targets: Mapping[str, NDArray[Any]],
         labels: Mapping[str, Sequence[str]],
     ) -> None:
-        self.audio, self.sample_rate = list(audio), sample_rate
+        self.audio, self.sample_rate = [np.asarray(x) for x in audio], hertz(sample_rate)
         self.targets = {k: np.asarray(v).astype(int) for k, v in targets.items()}
         self.labels = {k: list(v) for k, v in labels.items()}
 
@@ -65,10 +65,11 @@ class Clips(Dataset):
         return Waveform(samples, self.sample_rate), {k: int(v[i]) for k, v in self.targets.items()}
 
     def at(self, sample_rate: int) -> None:
-        """From now on at another rate."""
-        if sample_rate != self.sample_rate:
-            self.audio = [self[i][0].resample(sample_rate).samples for i in range(len(self))]
-            self.sample_rate = sample_rate
+        """From now on at another rate in Hz."""
+        rate = hertz(sample_rate)
+        if rate != self.sample_rate:
+            self.audio = [self[i][0].resample(rate).samples for i in range(len(self))]
+            self.sample_rate = rate
 
 
 def fsdd(path: Path, split: str = "train") -> Clips:
@@ -157,12 +158,12 @@ def fsdd_hash(names: Sequence[str], audio: Sequence[NDArray[np.int16]]) -> str:
 
 
 def read_clip(path: str | Path, data: bytes | None = None, notes: list[str] | None = None) -> Waveform:
-    """Read a sound file whole (or its bytes, named by `path`); channels are mixed down, which `notes` is told.
+    """Read a whole sound file, or its bytes `data`, by `librosa.load`; of several channels the mean, and `notes` gets a line.
 
     Raises:
-        DataError: empty, silent, truncated, NaN, or no sound file; the message names it.
+        DataError: empty, silent or truncated, NaN, or not a sound file; the message names `path`.
     """
-    soundfile = need("soundfile")
+    soundfile, audio = need("soundfile"), need("librosa.core.audio")
     try:
         data = Path(path).read_bytes() if data is None else data
     except OSError as error:
@@ -171,33 +172,33 @@ def read_clip(path: str | Path, data: bytes | None = None, notes: list[str] | No
         raise DataError(f"{path}: the file is empty")
     _check_whole(path, data)
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, expected = file.samplerate, file.frames
-            x = file.read(dtype="float32", always_2d=True)
+        # an open file, not its path: only that tells how much the file announces, and a path that soundfile rejects is read by
+        # other programs (audioread). Not librosa.stream: it seeks first, and an MP3 then differs in the last bit
+        file = soundfile.SoundFile(io.BytesIO(data))
+        expected, channels = file.frames, file.channels
+        x, rate = audio.load(file, sr=None, mono=False)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no readable sound file ({str(error) or type(error).__name__})") from error
-    if len(x) < expected:
-        raise DataError(f"{path}: truncated, {len(x)} of {expected} samples")
-    if not x.size:
-        raise DataError(f"{path}: holds no samples")
-    if not np.isfinite(x).all():
-        raise DataError(f"{path}: holds NaN or infinity")
-    if np.abs(x - x.mean(0)).max() < SILENT:
+        raise DataError(f"{path}: not a readable sound file ({getattr(error, 'error_string', None) or repr(error)})") from error
+    if x.shape[-1] < expected:
+        raise DataError(f"{path}: truncated, {x.shape[-1]} of {expected} samples")
+    if not x.size or not np.isfinite(x).all():
+        raise DataError(f"{path}: holds {'NaN or infinity' if x.size else 'no samples'}")
+    if np.abs(x - x.mean(-1, keepdims=True)).max() < SILENT:
         raise DataError(f"{path}: silent")
-    if x.shape[1] > 1 and notes is not None:
-        notes.append(f"{path} has {x.shape[1]} channels")
-    return Waveform(x.mean(1), rate)
+    if channels > 1 and notes is not None:
+        notes.append(f"{path} has {channels} channels")
+    return Waveform(audio.to_mono(x), rate)
 
 
 def _check_whole(path: str | Path, data: bytes) -> None:
-    """WAV and OGG say where they end, and libsndfile reads a part of one without a word. (MP3 does not say.)"""
+    """WAV and OGG tell where they end, but libsndfile, and so librosa, reads a part of such a file without an error."""
     if data[:4] == b"RIFF":
         size = int.from_bytes(data[4:8], "little") + 8
         if len(data) < size < 0xFFFFFFFF:  # writers of streams put 0 or all ones there
             raise DataError(f"{path}: truncated, {len(data)} of {size} bytes")
     if data[:4] == b"OggS":
-        page = data.rfind(b"OggS")
-        if not data[page + 5 : page + 6] or not data[page + 5] & 4:  # the last page carries the flag "end of stream"
+        page = data[data.rfind(b"OggS") :]  # the last one carries the flag "end of stream", and a table of its own length
+        if len(page) < 27 or not page[5] & 4 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
             raise DataError(f"{path}: truncated, its stream has no end")
 
 
@@ -207,8 +208,8 @@ class _AtRate:
     sample_rate = 0
 
     def at(self, sample_rate: int) -> None:
-        """From now on at this rate."""
-        self.sample_rate = sample_rate
+        """From now on at this rate in Hz."""
+        self.sample_rate = hertz(sample_rate)
 
     def resampled(self, clip: Waveform) -> Waveform:
         return clip.resample(self.sample_rate or clip.sample_rate)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from functools import partial
+import operator
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,35 +16,58 @@ from zoo import extras
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
 from zoo.figure import new_figure, to_picture
 
-need = partial(extras.need, extra="audio")
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 #: decibels below the clip's maximum that a spectrogram shows
 RANGE_DB = 70.0
+#: columns of a spectrogram, about: more than a picture has pixels, and `specshow` draws every number as a polygon
+COLUMNS = 1000
+
+
+def need(module: str) -> Any:
+    """A module of the extra `audio`; of librosa the one that does the work, since `librosa` alone loads nothing."""
+    try:
+        return extras.need(module, extra="audio")
+    except RuntimeError as error:  # numba, below librosa, keeps what it compiled, and finds no folder for it
+        raise ConfigError(f"{module}: {error}. Set NUMBA_CACHE_DIR to a folder that can be written to.") from error
+
+
+def hertz(sample_rate: Any) -> int:
+    """A sample rate in Hz: an integer of Python, numpy or torch; a ConfigError for anything else and for 0 or less."""
+    try:
+        rate = 0 if isinstance(sample_rate, bool) or np.ndim(sample_rate) else operator.index(sample_rate)
+    except TypeError:
+        rate = 0
+    if rate < 1:
+        raise ConfigError(f"sample_rate={sample_rate!r} is invalid: give an integer number of Hz, 1 or more.")
+    return rate
 
 
 class Waveform:
     """A mono clip.
 
-    Attributes:
-        samples: (L,) float32, full scale -1..1.
-        sample_rate: in Hz.
-        encoded: what a codec decoded it from, where it was: encoding it again then loses nothing.
+    Args:
+        samples: (L,), full scale -1..1, a list, a numpy array or a torch tensor; kept as float32.
+        sample_rate: in Hz, an integer of Python, numpy or torch; kept as int.
+        encoded: what a codec decoded the clip from, if it did: encoding the clip again then loses nothing.
 
     Raises:
-        ShapeError: samples that are not (L,) with L >= 1.
-        DataError: NaN or infinity among them.
-        ConfigError: a rate that is no positive whole number.
+        ShapeError: samples are not numbers of the shape (L,) with L >= 1.
+        DataError: NaN or infinity among the samples.
+        ConfigError: the sample rate is not an integer above 0.
     """
 
     def __init__(self, samples: ArrayLike, sample_rate: int, *, encoded: Any = None) -> None:
-        x = np.asarray(samples, dtype=np.float32)
+        if hasattr(samples, "detach"):  # a tensor: numpy rejects one with a gradient, in bfloat16 or on a GPU
+            samples = samples.detach().cpu().float()
+        try:
+            x = np.asarray(samples, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"samples are not an array of numbers (L,): {error}.") from error
         if x.ndim != 1 or not x.size:
             raise ShapeError(f"a clip is samples (L,) of one channel, got {x.shape}; mix channels down first: x.mean(0).")
         if not np.isfinite(x).all():
             raise DataError(f"a clip of {x.size} samples holds NaN or infinity.")
-        if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1:
-            raise ConfigError(f"sample_rate={sample_rate!r}: give a positive whole number of Hz.")
-        self.samples, self.sample_rate, self.encoded = x, int(sample_rate), encoded
+        self.samples, self.sample_rate, self.encoded = x, hertz(sample_rate), encoded
 
     def __repr__(self) -> str:
         return f"Waveform({self.duration:.3f} s, {self.sample_rate} Hz, peak {np.abs(self.samples).max():.3f})"
@@ -61,20 +85,26 @@ class Waveform:
         return self.samples
 
     def trim(self, top_db: float = 40.0) -> Waveform:
-        """Without what lies `top_db` decibels below the loudest 20 ms, at both ends; a silent clip comes back whole."""
-        if not top_db > 0:
-            raise ConfigError(f"top_db={top_db!r}: give the decibels below the loudest 20 ms, above 0.")
-        n = min(max(1, self.sample_rate // 50), len(self))
-        power = np.convolve(self.samples.astype(np.float64) ** 2, np.ones(n), "same")
-        loud = np.flatnonzero(power >= power.max() * 10 ** (-top_db / 10))
-        return Waveform(self.samples[loud[0] : loud[-1] + 1], self.sample_rate)
+        """The clip without its quiet start and end, by `librosa.effects.trim`; a silent clip comes back whole.
+
+        Frames of 20 ms, one every 5 ms, are quiet if their RMS level is `top_db` decibels or more below the loudest.
+        A `top_db` that is not a number above 0 raises a ConfigError.
+        """
+        if not isinstance(top_db, SupportsFloat) or np.ndim(top_db) or not top_db > 0:
+            raise ConfigError(f"top_db={top_db!r} is invalid: give decibels below the loudest 20 ms, above 0.")
+        frame, hop = max(1, self.sample_rate // 50), max(1, self.sample_rate // 200)
+        # at full scale: librosa takes all below 1e-5 for equally loud, and would keep the silence around a quiet clip
+        loud = self.samples / (np.abs(self.samples).max() or 1)
+        start, end = need("librosa.effects").trim(loud, top_db=float(top_db), frame_length=frame, hop_length=hop)[1]
+        return Waveform(self.samples[start:end], self.sample_rate)
 
     def resample(self, sample_rate: int) -> Waveform:
-        """The clip at another rate in Hz, by soxr's high quality, which is librosa's default."""
-        if sample_rate == self.sample_rate:
+        """The clip at another rate in Hz (not an integer above 0: a ConfigError), by `librosa.resample` at soxr's HQ."""
+        if (new := hertz(sample_rate)) == (old := self.sample_rate):
             return self
-        checked = Waveform([0.0], sample_rate).sample_rate  # a rate that cannot be raises before soxr does
-        return Waveform(need("soxr").resample(self.samples, self.sample_rate, checked), checked)
+        # fix=False: the length that soxr gives, nearest to the duration; librosa would add a zero to round it up
+        resample = need("librosa.core.audio").resample
+        return Waveform(resample(self.samples, orig_sr=old, target_sr=new, res_type="soxr_hq", fix=False), new)
 
     def pcm(self) -> NDArray[np.int16]:
         """(L,) int16: the nearest steps of 1 / 32768; what is outside full scale is clipped, as files must."""
@@ -97,10 +127,7 @@ class Waveform:
         return path
 
     def plot(self, ax: Any = None) -> Any:
-        """The waveform over the spectrogram, seconds below, hertz at the side: a PIL image.
-
-        With a matplotlib axis `ax` the spectrogram is drawn there, and its image object comes back.
-        """
+        """The waveform over the spectrogram as a PIL image; with a matplotlib axis the spectrogram, drawn there."""
         if ax is not None:
             return _spectrogram(self, ax)
         return contact_sheet([self], [""], columns=1)
@@ -114,36 +141,37 @@ class Waveform:
 
 def _spectrogram(clip: Waveform, ax: Any) -> Any:
     """Decibels below the clip's maximum over seconds and hertz, on a matplotlib axis."""
-    rate, x = clip.sample_rate, clip.samples
+    spectrum, rate = need("librosa.core.spectrum"), clip.sample_rate
     n = max(16, rate // 32)  # 31 ms: fine enough to see the harmonics of a voice
-    padded = np.pad(x, (n // 2, n // 2 + n))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n)[:: n // 4][: max(1, -(-len(x) // (n // 4)))]
-    power = np.abs(np.fft.rfft(frames * np.hanning(n), axis=1)).T ** 2
-    db = 10 * np.log10(np.maximum(power, 1e-12) / max(power.max(), 1e-12))
-    extent = (0.0, clip.duration, 0.0, rate / 2)
-    picture = ax.imshow(db, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-RANGE_DB, vmax=0)
-    ax.set(xlabel="time (s)", ylabel="frequency (Hz)")
+    hop = max(n // 8, len(clip) // COLUMNS)
+    # one hop more, so that the picture reaches the end of the clip; librosa warns of less than one window
+    x = np.pad(clip.samples, (0, max(hop, n - len(clip))))
+    level = np.abs(spectrum.stft(x, n_fft=n, hop_length=hop))[:, : 1 + max(1, round(len(clip) / hop))]
+    db = spectrum.amplitude_to_db(level / (level.max() or 1), top_db=None)  # a silent clip is dark
+    style = {"cmap": "magma", "vmin": -RANGE_DB, "vmax": 0, "ax": ax}
+    picture = need("librosa.display").specshow(db, sr=rate, n_fft=n, hop_length=hop, x_axis="s", y_axis="hz", **style)
+    ax.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])  # specshow's ticks touch each other in a narrow picture
+    ax.set(xlabel="time (s)", ylabel="frequency (Hz)", xlim=(0, clip.duration), ylim=(0, rate / 2))
     return picture
 
 
 def contact_sheet(clips: list[Waveform], titles: list[str], columns: int | None = None) -> Any:
     """Waveforms over spectrograms of all clips, with axes, as a PIL image."""
-    columns = columns or min(len(clips), max(1, round((len(clips) * 1.2) ** 0.5)))
+    columns = int(columns or min(len(clips), max(1, round((len(clips) * 1.2) ** 0.5))))
     rows = -(-len(clips) // columns)
     size = (6.0, 3.6) if len(clips) == 1 else (2.1 * columns + 0.6, 1.9 * rows + 0.3)
-    names = ("axes.labelsize", "xtick.labelsize", "ytick.labelsize")
-    figure = new_figure(*size, "audio")
-    with need("matplotlib").rc_context(dict.fromkeys(names, 7) | {"axes.titlesize": 9}):
+    figure, rates = new_figure(*size, "audio"), {c.sample_rate for c in clips}
+    with need("matplotlib").rc_context({f"{n}.labelsize": 7 for n in ("axes", "xtick", "ytick")} | {"axes.titlesize": 9}):
         grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[1, 2.4] * rows)
-        for i in range(rows * columns):
-            wave, spectrum = grid[2 * (i // columns)][i % columns], grid[2 * (i // columns) + 1][i % columns]
-            if i >= len(clips):
-                wave.set_axis_off()
-                spectrum.set_axis_off()
-                continue
-            wave.plot(np.arange(len(clips[i])) / clips[i].sample_rate, clips[i].samples, linewidth=0.4)
-            wave.set(ylim=(-1, 1), yticks=[], title=titles[i])
-            _spectrogram(clips[i], spectrum)
-            spectrum.label_outer()
+        for ax in grid[-2:, len(clips) - (rows - 1) * columns :].ravel():
+            ax.set_axis_off()
+        for i, (clip, title) in enumerate(zip(clips, titles, strict=True)):
+            wave, spectrum = grid[2 * (i // columns) :, i % columns][:2]
+            wave.plot(np.arange(len(clip)) / clip.sample_rate, clip.samples, linewidth=0.4)
+            wave.set(ylim=(-1, 1), yticks=[], title=textwrap.fill(title, 28))  # as wide as a column
+            _spectrogram(clip, spectrum)
+            first, last = i % columns == 0, i + columns >= len(clips)  # of its row, of its column
+            spectrum.tick_params(labelleft=first or len(rates) > 1, labelbottom=last)
+            spectrum.set(xlabel=spectrum.get_xlabel() * last, ylabel=spectrum.get_ylabel() * first)
         grid[0][0].set_xlim(0, max(c.duration for c in clips))  # shared by all
         return to_picture(figure)
