@@ -73,8 +73,8 @@ class Evaluator(judged.JudgedEvaluator):
             judge.sample_rate, step, hop_length=step // 4, n_mels=BANDS, norm="slaney", mel_scale="slaney", pad_mode="constant"
         )
         super().__init__(judge, reference, train, split=split, seed=seed)
-        heard = judge.features(self.prepare(raw))[1].argmax(1)
-        self.raw_accuracy = (heard == self.labels).double().mean().item()
+        guessed = judge.features(self.prepare(raw))[1].argmax(1)
+        self.raw_accuracy = (guessed == self.labels).double().mean().item()
 
     def prepare(self, x: Tensor) -> Tensor:
         return quantise(x)

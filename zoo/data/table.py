@@ -121,7 +121,7 @@ def table_options(source: str | Path, columns: Mapping[str, str | None], table: 
     """Whether `source` is a table, with the options for one checked: the columns a domain asks for, and all others.
 
     Raises:
-        ConfigError: an unknown option, or one that is given of data that are no table. `what` says what data these are.
+        ConfigError: an unknown option, or one that is given of data that are not a table. `what` says what data these are.
     """
     for key in table:
         if key not in TABLE_OPTIONS:
@@ -129,7 +129,7 @@ def table_options(source: str | Path, columns: Mapping[str, str | None], table: 
     if is_table(source):
         return True
     if given := [k for k, v in {**columns, **table}.items() if v is not None]:
-        raise ConfigError(f"{', '.join(given)}: only Hub datasets and Parquet files have columns; {source} is none of them.")
+        raise ConfigError(f"{', '.join(given)}: only Hub datasets and Parquet files have columns; {source} is not one of them.")
     return False
 
 
@@ -153,7 +153,7 @@ def open_rows(
 
     Raises:
         HubError: the dataset cannot be had. DataError: it has no such split, column or readable rows.
-        ConfigError: the `datasets` library is missing, or an option cannot be.
+        ConfigError: the `datasets` library is missing, or an option is invalid.
     """
     if split not in SPLITS:
         raise one_of("split", split, SPLITS)
@@ -344,7 +344,7 @@ def _write(
                 if taken[part] is not None:
                     values.add(taken[part])
                 if len(values) > MOST_LABELS:
-                    raise DataError(f"{name}: the column {columns[part]!r} has over {MOST_LABELS} values: it is no label.")
+                    raise DataError(f"{name}: the column {columns[part]!r} has over {MOST_LABELS} values: it is not a label.")
             rows.append(taken)
             count += 1
             if len(rows) == CHUNK:

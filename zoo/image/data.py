@@ -62,8 +62,8 @@ def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
         )
     if split != "test" and len(images) <= HELD_OUT:
         raise DataError(f"{path} has {len(images):,} training rows; more than {HELD_OUT:,} are needed, which are held out.")
-    cut = slice(None) if split == "test" else slice(0, -HELD_OUT) if split == "train" else slice(-HELD_OUT, None)
-    return ArrayImages(images[cut], labels[cut], FASHION)
+    rows = {"train": slice(0, -HELD_OUT), "validation": slice(-HELD_OUT, None), "test": slice(None)}[split]
+    return ArrayImages(images[rows], labels[rows], FASHION)
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -60,7 +60,7 @@ class Views:
         turned = torch.cat([around, guess], 2) @ self.rotation.mT
         pairs = torch.stack([torch.linalg.vector_norm(self._atom(a) - self._atom(b), dim=-1) - d for a, b, d in COVALENT], -1)
         bonds = (pairs * torch.rsqrt(0.05**2 + 2 * self.sigma[..., 0] ** 2)).clamp(-4, 4)
-        followed = F.pad(self.mask[:, 1:], (0, 1))[:, :, None]  # psi and omega need a next residue that is none of padding
+        followed = F.pad(self.mask[:, 1:], (0, 1))[:, :, None]  # psi and omega need a next residue that is not padding
         angles = torsions(self.y).nan_to_num() * torch.cat([torch.ones_like(followed), followed, followed], 2)
         place = torch.arange(N, device=real.device)
         ends = torch.stack([place.expand(B, N), self.mask.sum(1, keepdim=True) - 1 - place], -1).clamp(min=0)
