@@ -141,7 +141,7 @@ def test_columns_are_found_or_said(tmp_path, monkeypatch):
     assert data.labels == {"label": ["a", "b"]} and [data[i][1]["label"] for i in range(4)] == [1, 0, 1, 0]
     assert np.asarray(data[0][0]).max() == 5
     monkeypatch.setattr(hub_data, "MOST_LABELS", 3)
-    with pytest.raises(DataError, match="is no label"):
+    with pytest.raises(DataError, match="is not a label"):
         open_images(file, image_column="photo", label_column="note")
 
 
@@ -326,7 +326,7 @@ def test_training_on_a_hub_dataset_goes_on_bit_for_bit(remote, tmp_path):
     resumed = zoo.train("image/fashion-ddpm", steps=4, out=tmp_path / "b", resume=True, **arguments)
     pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert whole.recipe.labels["label"].values == tuple(NAMES)
+    assert whole.recipe.classes("label") == tuple(NAMES)
     commit = remote.commits[0][0]
     assert whole.recipe.data.startswith(f"hub:me/pets@{commit}") and whole.recipe.licence == ""
     text = (tmp_path / "a" / "README.md").read_text()

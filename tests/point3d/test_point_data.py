@@ -62,7 +62,7 @@ def test_a_recipe_takes_the_classes_of_the_data(shapes_file):
     recipe, domain = get_recipe("point3d/shapes-ddpm"), get_domain("point3d")
     clouds = domain.dataset(shapes_file)
     adapted = clouds.attributed(domain.adapt(recipe, clouds))
-    assert adapted.labels["label"].values == ("ball", "box", "rod", "sheet") and adapted.data == recipe.data
+    assert adapted.classes("label") == ("ball", "box", "rod", "sheet") and adapted.data == recipe.data
     clouds.labels["label"] = list(SHAPES)
     assert domain.adapt(recipe, clouds) is recipe
 
@@ -228,6 +228,6 @@ def test_a_folder_trains(folder, tmp_path):
     model = zoo.train(
         "point3d/shapes-ddpm", data=folder, steps=2, out=tmp_path / "run", cpu=True, overrides=small, preview_every=2
     )
-    assert model.recipe.data == "11 shapes of the folder 'things'" and model.recipe.labels["label"].values == ("box", "cloud")
+    assert model.recipe.data == "11 shapes of the folder 'things'" and model.recipe.classes("label") == ("box", "cloud")
     assert (tmp_path / "run" / "previews" / "0000002.png").exists()
     assert zoo.load(tmp_path / "run").verify() == 0

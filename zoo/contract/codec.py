@@ -129,8 +129,8 @@ class Codec(nn.Module):
             return torch.stack(encoded), None
         sizes = torch.tensor([self.size_of(x) for x in encoded])
         padded = pad_sequence([x.movedim(self.size_axis, 0) for x in encoded], batch_first=True)
-        x0 = padded.movedim(1, 1 + self.size_axis)
-        return x0, torch.arange(int(sizes.max())) < sizes[:, None]
+        mask = torch.arange(int(sizes.max())) < sizes[:, None]
+        return padded.movedim(1, 1 + self.size_axis), None if bool(mask.all()) else mask
 
     def batch(
         self,

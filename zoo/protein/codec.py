@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -92,6 +92,11 @@ class BackboneCodec(Codec):
         keep = mask[:, :, None, None]
         x = torch.where(keep, x, 0)
         return torch.where(keep, x - x.sum((1, 2), keepdim=True) / (3 * keep.sum(1, keepdim=True)).clamp(min=1), 0)
+
+    def stack(self, items: Sequence[Any], rng: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
+        """As other codecs, but always with a mask: sums under a mask and plain means differ in the last digit."""
+        x0, mask = super().stack(items, rng)
+        return x0, torch.ones(x0.shape[:2], dtype=torch.bool) if mask is None else mask
 
     def hint(self, guess: Tensor, x0: Tensor, mask: Tensor | None, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Guesses of which most hold a motif: residues of the true chain, laid onto them as in sampling."""

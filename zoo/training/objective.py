@@ -93,10 +93,12 @@ class Denoise:
         if diffusion.self_condition:
             cond = cond | self._guesses(model, batch, x_t, level, cond, rng)
         out = diffusion.denoise(model.denoiser, x_t, level, cond, mask=batch.mask)
+        guess = to_x0_eps(out, x_t, level, diffusion.prediction)[0]
+        # before the error: gradients of `out` add up in this order, and a resumed run has the same digits as before
+        further = model.codec.auxiliary(guess, x0, level, batch.mask)
         error = (out - from_x0_eps(x0, eps, level, diffusion.prediction)) ** 2
         error = like(diffusion.weight(level), x0) * error
-        guess = to_x0_eps(out, x_t, level, diffusion.prediction)[0]
-        return mean(error, real) + model.codec.auxiliary(guess, x0, level, batch.mask)
+        return mean(error, real) + further
 
     @staticmethod
     def _real(model: Trained, batch: Batch) -> Tensor | None:
