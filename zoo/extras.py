@@ -43,7 +43,7 @@ class Registry(Mapping[str, T]):
             ConfigError: another thing has the name.
         """
         if self._found.get(name, thing) is not thing:
-            raise ConfigError(f"there is already a {self.what} {name!r}. Give yours another name.")
+            raise ConfigError(f"the {self.what} {name!r} exists already. Give yours another name.")
         self._found[name] = thing
         return thing
 

@@ -169,8 +169,8 @@ def model():
 
 def test_the_result_says_how_it_was_made(packaged, model, fsdd_file):
     measured = model.domain.evaluator(fsdd_file, "validation", model)
-    options = {"judge": measured, "steps": 2, "sampler": "ddim", "guidance_weight": 0.5, "seed": 3}
-    result = model.domain.metrics(model, 40, **options)
+    options = {"evaluator": measured, "steps": 2, "sampler": "ddim", "guidance_weight": 0.5, "seed": 3}
+    result = measure(model, 40, **options)
     protocol = result["protocol"]
     assert (protocol["sampler"], protocol["steps"], protocol["guidance_weight"]) == ("ddim", 2, 0.5)
     assert protocol["reference"] == "60 real validation clips" and 0 <= protocol["voice_accuracy"] <= 1
@@ -178,7 +178,7 @@ def test_the_result_says_how_it_was_made(packaged, model, fsdd_file):
     for metric in result["metrics"].values():
         assert {"value", "ceiling", "floor", "better"} <= metric.keys()
     json.dumps(result, allow_nan=False)
-    assert model.domain.metrics(model, 40, **options)["metrics"] == result["metrics"]
+    assert measure(model, 40, **options)["metrics"] == result["metrics"]
 
 
 def test_words_have_a_judge_of_their_own(packaged, words_file):

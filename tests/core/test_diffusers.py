@@ -8,7 +8,7 @@ import torch
 
 from zoo.core import seeds
 from zoo.core.diffusion import Diffusion
-from zoo.core.guidance import predictor
+from zoo.core.predict import Network, assemble
 from zoo.core.samplers import get_sampler
 from zoo.core.schedule import DiscreteSchedule
 
@@ -19,7 +19,7 @@ LINEAR = {"num_train_timesteps": T, "beta_schedule": "linear", "beta_start": 1e-
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
-def net(x, t, cond=None, *, drop=None, mask=None):
+def net(x, t, cond=None, *, mask=None):
     """A smooth stand-in for a net, the same for both sides."""
     t = t.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
     return torch.tanh(0.7 * x + 0.3 * torch.cos(t / 200)) + 0.1 * x.roll(1, -1)
@@ -37,7 +37,7 @@ class Shared:
 
 def ours(name, x, steps, *, prediction="eps", spacing="trailing", clip=None, schedule=None, **options):
     schedule = schedule or DiscreteSchedule()
-    predict = predictor(Diffusion(schedule, prediction), net, {}, clip=clip)
+    predict = assemble(Network(Diffusion(schedule, prediction), net, {}), clip=clip)
     *_, last = get_sampler(name)(predict, x, schedule.levels(steps, spacing), rng=Shared(), **options)
     return last.x
 

@@ -237,7 +237,7 @@ def test_churn_raises_within_bounds_and_stops_at_the_schedules_end():
 
 
 def test_a_sampler_is_one_decorated_generator():
-    @sampler("test-euler", stochastic=False)
+    @sampler("test-euler")
     def euler(predict, x, levels, *, rng, boost=1.0):
         for a, b in pairwise(levels):
             x0, eps = predict(x, a)
@@ -252,7 +252,7 @@ def test_a_sampler_is_one_decorated_generator():
         assert torch.equal(own.x, first.x)
         assert get_sampler("test-euler").options == ("boost",)
     finally:
-        del SAMPLERS["test-euler"]
+        SAMPLERS.remove("test-euler")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
-from zoo.core.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule
+import zoo
+from zoo.core.diffusion import Diffusion
+from zoo.core.schedule import SCHEDULES, DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule, schedule
 from zoo.errors import ConfigError
 
 ALL = [DiscreteSchedule(c) for c in ("linear", "cosine", "sigmoid")] + [
@@ -120,3 +123,83 @@ def test_flow_shift_moves_times_towards_noise():
 def test_errors(call, match):
     with pytest.raises(ConfigError, match=match):
         call()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [DiscreteSchedule("cosine"), DiscreteSchedule("linear", zero_terminal_snr=True), EDMSchedule(), FlowSchedule(shift=2.0)],
+    ids=["discrete", "zero terminal SNR", "edm", "flow"],
+)
+def test_the_level_of_a_coordinate_is_the_one_that_was_drawn(schedule):
+    drawn = schedule.draw(200, torch.Generator().manual_seed(0))
+    found = schedule.of(drawn.t)
+    torch.testing.assert_close(torch.as_tensor(found.alpha).expand(200).double(), drawn.alpha, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.sigma, drawn.sigma, rtol=1e-9, atol=1e-9)
+    assert schedule.of(drawn.t.float()).sigma.dtype == torch.float32
+    grid = schedule.levels(7)
+    t = torch.tensor([level.t for level in grid[:-1]], dtype=torch.float64)
+    for k in ("alpha", "sigma"):
+        want = torch.tensor([getattr(level, k) for level in grid[:-1]], dtype=torch.float64)
+        torch.testing.assert_close(torch.as_tensor(getattr(schedule.of(t), k)).expand(7).double(), want, rtol=1e-9, atol=1e-9)
+
+
+def test_between_two_steps_and_after_the_last_one_a_discrete_level_is_where_sampling_says():
+    schedule = DiscreteSchedule("cosine")
+    for ratio in (0.02, 0.3, 1.0, 20.0):
+        level = schedule.at(ratio)
+        found = schedule.of(torch.tensor([level.t], dtype=torch.float64))
+        assert found.alpha.item() == pytest.approx(level.alpha) and found.sigma.item() == pytest.approx(level.sigma)
+    clean = schedule.of(torch.tensor([-1.0]))
+    assert (clean.alpha.item(), clean.sigma.item()) == (1.0, 0.0)
+
+
+def test_a_schedule_of_another_package_is_used_by_its_name():
+    @schedule("warm")
+    @dataclass(frozen=True)
+    class Warm(FlowSchedule):
+        heat: float = 1.0
+
+    try:
+        small = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
+        model = zoo.create("image/fashion-ddpm", **small, schedule={"kind": "warm", "heat": 2.0}, **{"sampling.spacing": None})
+        assert model.diffusion.schedule == Warm(heat=2.0) and model.recipe.schedule.model_dump() == {
+            "kind": "warm",
+            "heat": 2.0,
+        }
+        assert type(model.recipe).parse(model.recipe.model_dump(mode="json")) == model.recipe
+        assert model.sample(1, steps=1, progress=False).plan.steps == 1
+        with pytest.raises(ConfigError, match=r"schedule 'warm'.*cold"):
+            zoo.create("image/fashion-ddpm", **small, schedule={"kind": "warm", "cold": 2.0})
+    finally:
+        SCHEDULES.remove("warm")
+    with pytest.raises(ConfigError, match="kind of schedule 'warm'"):
+        zoo.create("image/fashion-ddpm", schedule={"kind": "warm"})
+
+
+def test_a_schedule_that_does_not_say_it_is_refused_where_a_net_asks():
+    class Silent(FlowSchedule):
+        of = Schedule.of
+
+    with pytest.raises(ConfigError, match="Silent has no method `of`"):
+        Silent().of(torch.zeros(1))
+
+
+def test_net_levels_say_what_the_net_receives():
+    """gain * x_t = alpha x0 + sigma eps, for every process, with and without preconditioning."""
+    x0, eps = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for process in (DiscreteSchedule(), EDMSchedule(), FlowSchedule()):
+        for options in ({}, {"precondition": True, "sigma_data": 0.7}):
+            seen = []
+
+            class Net:
+                needs_level = True
+
+                def __call__(self, x_t, t, cond, *, mask=None, level, seen=seen):
+                    seen.append((x_t, level))
+                    return x_t
+
+            diffusion = Diffusion(process, "x0", **options)
+            level = process.draw(50, torch.Generator().manual_seed(2))
+            diffusion.denoise(Net(), diffusion.q_sample(x0[:, None], level, eps[:, None]), level, {})
+            ((x_t, told),) = seen
+            torch.testing.assert_close(told.gain * x_t[:, 0], told.alpha * x0 + told.sigma * eps, rtol=1e-6, atol=1e-6)

@@ -26,8 +26,8 @@ def test_noise_is_standard_normal_and_the_same_in_every_dtype():
     a = SampleRng(0, [0]).normal(torch.zeros(1, 100_000))
     assert a.mean().item() == pytest.approx(0, abs=0.02)
     assert a.std().item() == pytest.approx(1, abs=0.01)
-    b = SampleRng(0, [0]).normal(torch.zeros(1, 100_000, dtype=torch.bfloat16))
-    assert torch.equal(b, a.bfloat16())
+    for dtype in (torch.bfloat16, torch.float64):
+        assert torch.equal(SampleRng(0, [0]).normal(torch.zeros(1, 100_000, dtype=dtype)), a.to(dtype))
 
 
 def test_the_global_generator_is_left_alone():
@@ -58,5 +58,8 @@ def test_a_sample_of_its_own_size_has_its_own_noise_whatever_the_padding():
         together = SampleRng(0, range(3), sizes).normal(torch.zeros(3, N, 3))
         for row, own, n in zip(together, alone, sizes, strict=True):
             assert torch.equal(row[:n], own) and not row[n:].any()
+    other = SampleRng(0, range(3), sizes, axis=1).normal(torch.zeros(3, 3, 64))
+    for row, n in zip(other, sizes, strict=True):
+        assert row[:, :n].any() and not row[:, n:].any(), "the axis of sizes may be another one"
     with pytest.raises(ConfigError, match="2 sizes"):
         SampleRng(0, range(3), [1, 2])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from zoo.errors import ConfigError, ShapeError
-from zoo.nets.blocks import Attention, LabelEmbedding, TimeEmbedding, VectorEmbedding, modulate, zero
+from zoo.nets.blocks import Attention, LabelEmbedding, TimeEmbedding, VectorEmbedding, end, is_end, modulate, zero
 
 
 @pytest.fixture(autouse=True)
@@ -65,68 +65,63 @@ def test_time_rejects():
 # ---- conditions
 
 
-def test_label_null_is_one_row_however_it_is_asked_for():
-    net = LabelEmbedding(10, 6)
-    label, none = torch.tensor([3, 9, 0]), torch.zeros(3, dtype=torch.bool)
-    null = net(None, None, 3)
+def test_label_null_replaces_rows_that_are_not_given():
+    net = LabelEmbedding(10, 4)
+    label = torch.tensor([3, 9, 0])
+    null = net(None, 3)
     assert torch.equal(null, net.table.weight[10].expand(3, -1))
-    assert torch.equal(null, net(torch.tensor([-1, -1, -1]), None, 3))
-    assert torch.equal(null, net(label, ~none, 3))
-    assert torch.equal(net(label, none, 3), net(label, None, 3))
-    assert torch.equal(net(label, None, 3), net.table.weight[label])
-    mixed = net(torch.tensor([3, -1, 0]), torch.tensor([False, False, True]), 3)
-    assert torch.equal(mixed, torch.stack([net.table.weight[3], null[0], null[0]]))
+    assert torch.equal(null, net(torch.tensor([-1, -1, -1]), 3))
+    assert torch.equal(net(label, 3), net.table.weight[label])
+    mixed = net(torch.tensor([3, -1, 0]), 3)
+    assert torch.equal(mixed, torch.stack([net.table.weight[3], null[0], net.table.weight[0]]))
 
 
 def test_label_gradient_goes_to_the_rows_in_use():
     net = LabelEmbedding(4, 3)
-    net(torch.tensor([2, 1]), torch.tensor([False, True]), 2).sum().backward()
+    net(torch.tensor([2, -1]), 2).sum().backward()
     assert net.table.weight.grad.abs().sum(1).tolist() == [0, 0, 3, 0, 3]
 
 
 @pytest.mark.parametrize("label", [[0, 4], [-2, 1]])
-def test_label_out_of_range_is_no_silent_null(label):
+def test_label_out_of_range_is_not_a_silent_null(label):
     with pytest.raises(ConfigError, match=r"0\.\.3"):
-        LabelEmbedding(4, 3)(torch.tensor(label), None, 2)
+        LabelEmbedding(4, 3)(torch.tensor(label), 2)
 
 
 def test_label_rejects_shapes():
-    net = LabelEmbedding(4, 3)
     with pytest.raises(ShapeError, match="labels"):
-        net(torch.zeros(2, dtype=torch.long), None, 3)
-    with pytest.raises(ShapeError, match="drop"):
-        net(torch.zeros(3, dtype=torch.long), torch.zeros(1, dtype=torch.bool), 3)
+        LabelEmbedding(4, 3)(torch.zeros(2, dtype=torch.long), 3)
     with pytest.raises(ConfigError, match="classes=0"):
         LabelEmbedding(0, 3)
-
-
-def test_vector_null_replaces_dropped_rows_only():
-    net = VectorEmbedding(5, 4)
-    x, drop = torch.randn(3, 5), torch.tensor([False, True, False])
-    out, plain = net(x, drop, 3), net(x, None, 3)
-    assert torch.equal(out[1], net.null)
-    assert torch.equal(out[::2], plain[::2])
-    assert torch.equal(net(None, None, 3), net(x, ~torch.zeros(3, dtype=torch.bool), 3))
-    assert not torch.equal(plain[1], net.null)
-    out.sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
 def test_a_vector_of_nan_is_the_null_and_its_gradient_is_finite():
     net = VectorEmbedding(5, 4)
     x = torch.randn(3, 5)
     x[1, 2] = torch.nan
-    out = net(x, None, 3)
-    assert torch.equal(out[1], net.null) and torch.isfinite(out).all()
+    out, plain = net(x, 3), net(x.nan_to_num(), 3)
+    assert torch.equal(out[1], net.null) and torch.equal(out[::2], plain[::2]) and not torch.equal(plain[1], net.null)
+    assert torch.equal(net(None, 3), net.null.expand(3, -1)) and torch.isfinite(out).all()
     out.sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+    assert all(torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_arrays_of_several_axes_are_one_vector():
+    net, x = VectorEmbedding(6, 4), torch.randn(2, 3, 2)
+    assert torch.equal(net(x, 2), net(x.flatten(1), 2))
 
 
 def test_vector_rejects_shapes():
     with pytest.raises(ShapeError, match=r"\(3, 4\)"):
-        VectorEmbedding(5, 4)(torch.zeros(3, 4), None, 3)
-    with pytest.raises(ShapeError, match="drop"):
-        VectorEmbedding(5, 4)(torch.zeros(3, 5), torch.zeros(2, dtype=torch.bool), 3)
+        VectorEmbedding(5, 4)(torch.zeros(3, 4), 3)
+    with pytest.raises(ShapeError, match=r"\(2, 5\)"):
+        VectorEmbedding(5, 4)(torch.zeros(3, 5), 2)
+
+
+def test_an_end_is_what_a_net_calls_one():
+    layer = nn.Linear(2, 2)
+    assert not is_end(layer) and end(layer) is layer and is_end(layer)
+    assert list(layer.state_dict()) == ["weight", "bias"], "the mark is not stored"
 
 
 # ---- attention

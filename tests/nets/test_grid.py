@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zoo.contract.conditions import Label
 from zoo.core import seeds
 from zoo.errors import ShapeError
 from zoo.nets.grid import GridTransformer, GridUNet
@@ -15,9 +16,9 @@ SMALL = {
 }
 
 
-def build(kind, shape=(1, 28, 28), classes=None, **options):
+def build(kind, shape=(1, 28, 28), conditions=None, **options):
     torch.manual_seed(0)
-    return KINDS[kind](shape, classes or {}, **(SMALL[kind] | options))
+    return KINDS[kind](shape, conditions, **(SMALL[kind] | options))
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -39,7 +40,7 @@ def test_sizes_that_do_not_divide(kind, shape):
 def test_it_learns_where_things_are_and_what_the_label_says(kind):
     """A few steps towards a target that needs the position and the label; position-blind nets cannot do it."""
     small = {"patch": 2, "channels": 8} if kind == "unet" else {"patch": 4}
-    net = build(kind, (1, 8, 8), {"label": 2}, **small)
+    net = build(kind, (1, 8, 8), {"label": Label(values=("top", "right"))}, **small)
     target = torch.zeros(2, 1, 8, 8)
     target[0, :, :4], target[1, :, :, 4:] = 1.0, -1.0
     label = torch.tensor([0, 1]).repeat(8)
@@ -60,5 +61,5 @@ def test_time_scale(kind):
     for scale, resolves in ((1.0, False), (1000.0, True)):
         net = build(kind, time_scale=scale)
         with torch.no_grad():
-            a, b = net.embed(torch.tensor([0.1, 0.12]), {}, None)
+            a, b = net.embed(torch.tensor([0.1, 0.12]), {})
         assert ((a - b).norm() > 0.05 * a.norm()) == resolves

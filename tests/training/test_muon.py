@@ -10,6 +10,7 @@ from torch import nn
 
 import zoo
 from zoo.core import seeds
+from zoo.nets.blocks import end
 from zoo.training.muon import Muon, hidden_matrices, orthogonal
 
 
@@ -39,6 +40,27 @@ def test_which_weights_are_hidden_matrices():
     chosen = {names[id(p)] for p in hidden_matrices(net)}
     assert {"net.middle.0.conv1.weight", "net.middle.0.film.weight", "net.middle.1.attention.qkv.weight"} <= chosen
     assert not {k for k in chosen if "entry" in k or "exit" in k or "table" in k or "norm" in k or k.endswith("bias")}
+
+
+def by_names(module):
+    """The rule before nets said it: layers whose dotted name holds "entry" or "exit" are ends."""
+    found = set()
+    for name, part in module.named_modules():
+        if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d)) and not {"entry", "exit"} & set(name.split(".")):
+            found.add(id(part.weight))
+    return [k for k, p in module.named_parameters() if id(p) in found]
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_net_calls_its_ends_what_it_always_did(name):
+    net = zoo.create(name).denoiser
+    chosen = {id(p) for p in hidden_matrices(net)}
+    assert [k for k, p in net.named_parameters() if id(p) in chosen] == by_names(net)
+
+
+def test_layers_inside_an_end_are_ends():
+    net = nn.Sequential(end(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))), nn.Linear(4, 4), nn.Linear(4, 2))
+    assert [id(p) for p in hidden_matrices(net)] == [id(net[1].weight), id(net[2].weight)]
 
 
 def step(module, optimizer, x):

@@ -12,7 +12,7 @@ A steer takes the prediction that samplers see and returns another one; it may k
 
     model.sample(4, steer=[towards(target, 0.1)])
 
-Gradients flow only where a steer asks for them, by `traced`.
+Gradients flow only where a steer asks for them, by `gradient` or `traced`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from zoo.core.schedule import Level
 from zoo.errors import ShapeError
 from zoo.extras import Registry
 
-__all__ = ["STEERS", "Hold", "Place", "Steer", "hold", "noise_of", "traced"]
+__all__ = ["STEERS", "Hold", "Place", "Steer", "gradient", "hold", "noise_of", "traced"]
 
 #: makers of steers by name: those of other packages are attributes of this module, too
 STEERS: Registry[Callable[..., Steering]] = Registry("steer", "zoo.steers")
@@ -110,11 +110,26 @@ def checked(where: Tensor) -> Tensor:
     return where
 
 
-def traced(predict: Predict, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
-    """(x, x0, eps) with the graph from x to both, for a steer that differentiates through the net.
+def gradient(
+    predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(x0, eps, slope): a prediction, and the gradient (B,*S) of an energy of its x0 in x, through the net.
 
-    The x that comes back is a leaf: `torch.autograd.grad(f(x0), x)` is the gradient. What a steer returns is cut off the
-    graph by `detach`, or memory would grow with the steps.
+    Args:
+        energy: x0 (B,*S) -> (B,) or a scalar; it must be differentiable.
+    """
+    with torch.enable_grad():
+        leaf, x0, eps = traced(predict, x, level)
+        (slope,) = torch.autograd.grad(energy(x0).sum(), leaf)
+    return x0.detach(), eps.detach(), slope
+
+
+def traced(predict: Predict, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+    """(x, x0, eps) with the graph from x to both, for a steer that needs more than one gradient, such as a posterior.
+
+    The x that comes back is a leaf: `torch.autograd.grad(x0, x, v, retain_graph=True)` is v times the Jacobian. What is
+    computed of x0 has a graph only inside `torch.enable_grad()`. What a steer returns is cut off the graph by `detach`, or
+    memory would grow with the steps.
     """
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
