@@ -6,6 +6,7 @@ import torch
 from oracle import SCHEDULES, M, V, moments, predict
 
 from zoo.core.diffusion import Diffusion
+from zoo.core.predict import believed, clipped
 from zoo.core.samplers import SAMPLERS, churn, get_sampler, sampler
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, Level
 from zoo.core.seeds import SampleRng
@@ -171,11 +172,8 @@ def test_goldens_of_the_references():
     start = (torch.arange(768, dtype=torch.float64) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
 
     def run(name, levels, prediction, clip=None):
-        diffusion = Diffusion(schedule, prediction)
-
-        def predict(x, level):
-            return diffusion.predict(x * level.t / (level.t + 1), x, level, clip)
-
+        predict = believed(lambda x, level: x * level.t / (level.t + 1), Diffusion(schedule, prediction))
+        predict = predict if clip is None else clipped(predict, clip)
         *_, step = get_sampler(name)(predict, start, levels, rng=SampleRng(0, range(4)), **opts)
         return step.x.abs()
 

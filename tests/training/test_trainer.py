@@ -20,10 +20,11 @@ import zoo
 from zoo import files
 from zoo.contract.recipe import Training
 from zoo.contract.registry import get_recipe
-from zoo.errors import CheckpointError, ConfigError, NumericsError
+from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
 from zoo.image.data import ArrayImages
-from zoo.model.model import Model
+from zoo.model.loading import build
 from zoo.training import trainer as training
+from zoo.training.objective import Denoise
 
 TINY = {
     "net.channels": 16, "net.multipliers": [1], "net.attention": [True], "net.emb_dim": 32, "training.batch_size": 4,
@@ -167,15 +168,15 @@ def test_the_length_may_change_only_before_the_learning_rate_falls(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, monkeypatch):
-    whole = Model.loss
+    whole = Denoise.loss
 
-    def broken(self, batch, **options):
-        loss = whole(self, batch, **options)
+    def broken(self, model, batch, rng):
+        loss = whole(self, model, batch, rng)
         calls.append(1)
         return loss * math.nan if len(calls) == 5 else loss  # the first call counts the operations
 
     calls: list[int] = []
-    monkeypatch.setattr(Model, "loss", broken)
+    monkeypatch.setattr(Denoise, "loss", broken)
     with pytest.raises(NumericsError, match=r"step 3: loss nan"):
         train(tmp_path / "a")
     assert '"step": 2' in files.load_tensors_metadata(tmp_path / "a" / training.CHECKPOINT)[1]["zoo"]
@@ -249,7 +250,7 @@ def test_batches_of_like_sizes_see_every_row_and_resume():
 
 
 def test_accumulated_parts_are_a_mean_not_a_sum(tmp_path, monkeypatch):
-    monkeypatch.setattr(Model, "loss", lambda self, batch, **options: self.denoiser.net.exit.bias.sum())
+    monkeypatch.setattr(Denoise, "loss", lambda self, model, batch, rng: model.denoiser.net.exit.bias.sum())
     for parts in (1, 3):
         change = {"training.accumulate": parts, "training.clip_norm": 100.0, "training.optimizer": "adamw"}
         train(tmp_path / str(parts), steps=1, overrides=change)
@@ -272,7 +273,7 @@ def test_the_log_says_speed_and_the_preview_is_drawn(tmp_path):
 def test_work_is_counted_forward_and_backward_and_a_first_guess_once(tmp_path):
     def counted(name, **overrides):
         recipe = get_recipe("image/fashion-ddpm").override(TINY | overrides)
-        model = zoo.contract.registry.get_domain("image").model(recipe).train()
+        model = build(recipe).train()
         trainer = training.Trainer(model, pictures(), tmp_path / name, 1, 0, cpu=True)
         work = trainer.flops()
         assert all(p.grad is None for p in model.parameters()), "nothing is left for the first step"
@@ -392,3 +393,36 @@ def test_both_optimizers_resume_exactly(tmp_path, optimizer):
     train(tmp_path / "parts", steps=4, max_minutes=0.0, **change)
     train(tmp_path / "parts", steps=4, resume=True, **change)
     assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_recipe_and_a_model_folder_train_as_their_name_does(tmp_path):
+    train(tmp_path / "name", steps=2)
+    options = {"data": pictures(), "steps": 2, "preview_every": 0, "cpu": True}
+    zoo.train(get_recipe("image/fashion-ddpm").override(TINY), out=tmp_path / "recipe", **options)
+    zoo.train(str(tmp_path / "name"), out=tmp_path / "folder", **options)
+    assert_same(tmp_path / "name", tmp_path / "recipe")
+    assert_same(tmp_path / "name", tmp_path / "folder")
+
+
+def test_numbers_of_numpy_and_torch_set_a_run(tmp_path):
+    train(tmp_path / "a", steps=2)
+    train(tmp_path / "b", steps=np.int64(2), seed=torch.tensor(0), save_every=np.int32(2))
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_run_follows_the_objective_that_is_given(tmp_path):
+    class Nothing(Denoise):
+        def loss(self, model, batch, rng):
+            return 0 * super().loss(model, batch, rng)
+
+    model = build(get_recipe("image/fashion-ddpm").override(TINY | {"training.optimizer": "adamw"}))
+    before = {k: v.clone() for k, v in model.denoiser.state_dict().items()}
+    zoo.fit(model, pictures(), steps=2, objective=Nothing(), cpu=True)
+    assert all(torch.equal(v, before[k]) for k, v in model.denoiser.state_dict().items())
+    zoo.fit(model, pictures(), steps=2, cpu=True)
+    assert any(not torch.equal(v, before[k]) for k, v in model.denoiser.state_dict().items())
+
+
+def test_an_empty_dataset_is_refused(tmp_path):
+    with pytest.raises(DataError, match="empty"):
+        zoo.fit(build(get_recipe("image/fashion-ddpm").override(TINY)), pictures(0), steps=1)

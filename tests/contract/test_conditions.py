@@ -1,0 +1,171 @@
+"""Conditions as objects: what is read, what stands for nothing, and a kind that somebody else adds."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.contract.conditions import CONDITIONS, Array, Condition, Given, Label, Reading, condition
+from zoo.contract.dataset import Items
+from zoo.core.guidance import is_null
+from zoo.errors import ConfigError, ShapeError
+
+SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
+
+
+def test_labels_are_read_without_regard_to_case():
+    label = Label(values=("T-shirt", "bag", "Bag"))
+    given = label.read(["t-SHIRT", "bag", "Bag", 0, None], 5)
+    assert given.values.tolist() == [0, 1, 2, 0, -1] and given.shown == ["T-shirt", "bag", "Bag", "T-shirt", None]
+    with pytest.raises(ConfigError, match=r"unknown thing 'BAG'.*T-shirt, bag, Bag"):
+        label.read("BAG", 1, Reading("thing"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, np.int64(1), torch.tensor(1), np.array(1), "b", np.str_("B"), [1, 1], np.array([1, 1]), torch.tensor([1, 1]),
+     np.array(["b", "B"]), (np.int8(1), torch.tensor(1))],
+)  # fmt: skip
+def test_labels_come_in_every_form(value):
+    assert Label(values=("a", "b")).read(value, 2).values.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("value", ["c", 2, -1, True, 1.0, np.float64(1), [0], [0, 1, 0]])
+def test_a_wrong_label_is_refused(value):
+    with pytest.raises(ConfigError, match="pick"):
+        Label(values=("a", "b")).read(value, 2, Reading("pick"))
+
+
+def test_a_free_label_is_drawn_by_each_sample_or_left_out():
+    drawn = Label(values=("a", "b", "c"), free="draw")
+
+    def rng(i):
+        return torch.Generator().manual_seed(i)
+
+    given = drawn.read([None, "a", None], 3, Reading(rng=rng))
+    assert given.values[1] == 0 and (given.values >= 0).all()
+    assert drawn.read(None, 3, Reading(rng=rng)).values[2] == given.values[2], "the same whatever the others are"
+    assert drawn.read(None, 2).values.tolist() == [-1, -1], "nothing to draw from"
+    assert Label(values=("a",)).read(None, 2, Reading(rng=rng)).values.tolist() == [-1, -1]
+
+
+def test_arrays_come_in_every_form_and_are_checked():
+    array = Array(shape=(2, 3))
+    value = np.arange(6.0).reshape(2, 3)
+    expected = torch.arange(6.0).view(2, 3)
+    for form in (value, value.tolist(), torch.from_numpy(value), value.astype(np.int32), np.stack([value] * 4)):
+        given = array.read(form, 4)
+        assert given.values.dtype == torch.float32 and given.shown is None
+        assert torch.equal(given.values, expected.expand(4, 2, 3))
+    assert is_null(array.read(None, 4).values).all() and is_null(array.null(2)).all()
+    with pytest.raises(ShapeError, match=r"seen: shape \(3, 2\); give \(2, 3\), or \(4, 2, 3\)"):
+        array.read(value.T, 4, Reading("seen"))
+    with pytest.raises(ConfigError, match="NaN or infinity"):
+        array.read(value * np.nan, 4)
+    with pytest.raises(ConfigError, match="not an array of numbers"):
+        array.read("words", 1)
+
+
+@pytest.mark.parametrize("found", [Label(values=("a", "b")), Array(shape=(3,))])
+def test_a_condition_says_what_it_is_and_gives_examples(found):
+    example = found.example(5, torch.Generator().manual_seed(0))
+    assert not is_null(example).any() and is_null(found.null(5)).all() and found.null(5).shape == example.shape
+    net = found.embedding(8)
+    out = net(torch.cat([example, found.null(1)]), 6)
+    assert out.shape == (6, 8) and torch.equal(out[5], net(None, 1)[0])
+    again = CONDITIONS[found.kind].model_validate(found.json())
+    assert again == found and found.describe()
+    batch = found.batch(list(example.numpy()))
+    assert torch.equal(batch, example)
+
+
+def test_the_command_line_reads_labels_as_words_or_numbers():
+    label = Label(values=("a", "b", "7", "x,y"))
+    assert label.parse("a,B,1") == ["a", "B", 1] and label.parse("7") == "7" and label.parse("x,y") == "x,y"
+    assert Array(shape=(2,)).parse("[1, 2]") == [1, 2] and Array(shape=(2,)).parse("1,2.5") == [1, 2.5]
+
+
+# ---- a third kind, as another package would add it ---------------------------------------------------------
+
+
+class Embedding(nn.Module):
+    def __init__(self, words, dim):
+        super().__init__()
+        self.net, self.null = nn.Linear(words, dim), nn.Parameter(torch.zeros(dim))
+
+    def forward(self, tags, batch):
+        if tags is None:
+            return self.null.expand(batch, -1)
+        none = is_null(tags)[:, None]
+        return torch.where(none, self.null, self.net(torch.where(none, 0.0, tags)))
+
+
+@pytest.fixture
+def tags():
+    """Several words at once, as 0 and 1 for each word that is known."""
+
+    @condition("tags")
+    class Tags(Condition):
+        kind: Literal["tags"] = "tags"
+        words: tuple[str, ...]
+
+        def vector(self, name, value):
+            unknown = set(value.split()) - set(self.words)
+            if unknown:
+                raise ConfigError(f"{name}: unknown words {sorted(unknown)}; known are {', '.join(self.words)}.")
+            return [float(w in value.split()) for w in self.words]
+
+        def read(self, value, n, reading=None):
+            texts = [value] * n if value is None or isinstance(value, str) else list(value)
+            rows = [[float("nan")] * len(self.words) if t is None else self.vector(reading.name, t) for t in texts]
+            return Given(torch.tensor(rows), texts)
+
+        def batch(self, values, reading=None):
+            return torch.tensor([self.vector("tags", v) for v in values])
+
+        def example(self, n, rng=None):
+            return torch.eye(len(self.words))[torch.arange(n) % len(self.words)]
+
+        def embedding(self, dim):
+            return Embedding(len(self.words), dim)
+
+        def showcase(self, n):
+            return [self.words[i % len(self.words)] for i in range(n)]
+
+        def describe(self):
+            return f"words of {', '.join(self.words)}"
+
+    yield Tags
+    CONDITIONS.remove("tags")
+
+
+def test_a_new_kind_of_condition_works_everywhere_without_a_change(tags, tmp_path, capsys):
+    spec = {"what": {"kind": "tags", "words": ["red", "old", "big"]}, "label": {"values": ["a", "b"]}}
+    model = zoo.create("image/fashion-ddpm", **SMALL, conditions=spec, **{"training.batch_size": 4})
+    assert isinstance(model.recipe.conditions["what"], tags)
+    rng = np.random.default_rng(0)
+    items = [(rng.integers(0, 256, (28, 28), dtype=np.uint8), {"what": w, "label": "a"}) for w in ("red", "old big", "big")]
+    zoo.fit(model, Items(items, conditions=model.recipe.conditions), steps=2, out=tmp_path / "run", preview_every=2, cpu=True)
+    assert (tmp_path / "run" / "previews" / "0000002.png").exists()
+    again = zoo.load(tmp_path / "run")
+    assert again.verify() == 0.0
+    with torch.no_grad():  # two steps from zero say next to nothing
+        for p in again.denoiser.parameters():
+            p += 0.05
+    assert again.recipe == model.recipe
+    settings = {"seed": 0, "steps": 2, "progress": False, "guidance_interval": (0, 1e9)}
+    asked = again.sample(2, what=["red old", None], label="B", guidance_weight={"what": 2.0}, **settings)
+    assert asked.conditions == {"what": ["red old", None], "label": ["b", "b"]}
+    plain = again.sample(2, what=["red old", None], label="b", guidance_weight=0.0, **settings)
+    assert not torch.equal(asked.tensor[0], plain.tensor[0]), "its guidance has an effect"
+    with pytest.raises(ConfigError, match="unknown words"):
+        again.sample(1, what="green")
+    assert "what: words of red, old, big" in str(zoo.info(str(tmp_path / "run")))
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(ConfigError, match=r"unknown kind of condition 'smell'.*label"):
+        zoo.create("image/fashion-ddpm", conditions={"nose": {"kind": "smell"}})
