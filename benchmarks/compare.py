@@ -19,9 +19,11 @@ import torch
 
 import zoo
 from zoo import files
-from zoo.contract.domain import Dataset
+from zoo.contract.dataset import Dataset
 from zoo.core import seeds
+from zoo.evaluation.evaluate import evaluate
 from zoo.model.model import Model
+from zoo.training.objective import Denoise
 
 PROBE = 30  # steps of the run that measures speed
 SHOWN = ("accuracy", "frechet", "precision", "recall")
@@ -33,9 +35,9 @@ def validation_loss(model: Model, dataset: Dataset, n: int = 2000) -> float:
     parts = torch.randperm(len(dataset), generator=seeds.generator(1))[:n].split(200)
     losses = []
     for i, rows in enumerate(parts):
-        batch = model.codec.batch([dataset[row] for row in rows.tolist()]).to(model.device)
+        batch = model.batch([dataset[row] for row in rows.tolist()]).to(model.device)
         noise = seeds.generator(1, i)
-        losses.append(float(model.diffusion.loss(model.denoiser, batch.x0, batch.cond, generator=noise, mask=batch.mask)))
+        losses.append(float(Denoise(dropout=False).loss(model, batch, noise)))
     return sum(losses) / len(losses)
 
 
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="samples for the metrics, 0 for the loss alone")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    judge = None
+    evaluator = None
     rows: list[dict[str, Any]] = []
     for run in args.runs:
         name, _, texts = run.partition(":")
@@ -75,8 +77,8 @@ def main() -> None:
             "validation_loss": validation_loss(model, held_out),
         }
         if args.n:
-            judge = judge or model.domain.evaluator(args.data, "validation", model)
-            found = model.domain.metrics(model, args.n, judge=judge, guidance_weight=0.0, progress=False)
+            evaluator = evaluator or model.domain.evaluator(args.data, "validation", model)
+            found = evaluate(model, args.n, evaluator=evaluator, guidance_weight=0.0, progress=False)
             metrics = found["metrics"]
             row |= {k: metrics[k]["value"] for k in SHOWN}
         rows.append(row)

@@ -21,6 +21,7 @@ import torch
 
 import zoo
 from zoo import files
+from zoo.evaluation.evaluate import evaluate
 from zoo.training.trainer import native_bf16
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 1.0, 2.0)
@@ -53,7 +54,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
 
     model = zoo.load(args.model)
-    judge = model.domain.evaluator(args.data, "validation", model)
+    evaluator = model.domain.evaluator(args.data, "validation", model)
     walks = [settings(s) for s in args.settings]
     if not walks:
         walks = [{"guidance_weight": w} for w in WEIGHTS] + [{"steps": k} for k in STEPS]
@@ -62,7 +63,7 @@ def main() -> None:
     for walk in walks:
         start = time.perf_counter()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            result = model.domain.metrics(model, args.n, judge=judge, seed=args.seed, progress=False, **walk)
+            result = evaluate(model, args.n, evaluator=evaluator, seed=args.seed, progress=False, **walk)
         metrics = result["metrics"]
         if not rows:
             ceiling = {k: v["ceiling"] for k, v in metrics.items() if k not in HIDDEN and v["ceiling"] is not None}

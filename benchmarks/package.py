@@ -19,8 +19,10 @@ from curves import settings
 
 from zoo import files
 from zoo.contract.recipe import Recipe
-from zoo.contract.registry import CHECKPOINTS, get_domain, get_recipe, info, list_models
+from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models
+from zoo.evaluation.evaluate import evaluate
 from zoo.hub.card import model_card
+from zoo.model.loading import build, info
 from zoo.model.model import Model
 from zoo.training.trainer import CHECKPOINT, native_bf16
 
@@ -34,7 +36,7 @@ def with_defaults(run: Path, name: str) -> Model:
     if recipe.schedule.kind == "edm" == today.schedule.kind:  # where its grid begins and ends, training does not see
         ends = {k: getattr(today.schedule, k) for k in ("sigma_min", "sigma_max", "rho")}
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=ends)})
-    model = get_domain(recipe.domain).model(recipe)
+    model = build(recipe)
     model.load_state_dict(trained.state_dict())
     return model
 
@@ -60,7 +62,7 @@ def main() -> None:
     p.add_argument("name")
     p.add_argument("settings", nargs="*", help="name=value of the evaluation")
     p.add_argument("--n", type=int, default=5000)
-    p.add_argument("--data", required=True)
+    p.add_argument("--data", help="real data of the domain; a policy is measured in its environment, without any")
     p.add_argument("--fp32", action="store_true", help="never bf16, which the evaluation uses where the machine has it")
     args = p.parse_intermixed_args()
 
@@ -75,13 +77,12 @@ def main() -> None:
     bf16 = native_bf16() and not args.fp32
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         options = {k: v for text in args.settings for k, v in settings(text).items()}
-        result = model.domain.metrics(model, args.n, data=args.data, split="test", **options)
+        result = evaluate(model, args.n, data=args.data, split="test", **options)
+    data = f" --data {Path(args.data).name}" if args.data else ""
     result["protocol"] |= {
         "precision": "bf16" if bf16 else "fp32",
         "training": history,
-        "command": " ".join(
-            ["python benchmarks/package.py RUN", args.name, f"--n {args.n} --data {Path(args.data).name}", *args.settings]
-        ),
+        "command": " ".join(["python benchmarks/package.py RUN", args.name, f"--n {args.n}{data}", *args.settings]),
     }
     files.write_atomic(folder / "evaluation.json", files.dump_json(result))
     model.domain.showcase(model, folder)

@@ -18,6 +18,7 @@ from curves import settings
 from package import with_defaults
 
 from zoo import files
+from zoo.evaluation.evaluate import evaluate
 from zoo.policy.evaluate import DEMONSTRATORS
 from zoo.training.trainer import CHECKPOINT, native_bf16
 
@@ -35,7 +36,7 @@ def main() -> None:
     for run, setting in walks:
         model = with_defaults(run, args.name)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            found = model.domain.metrics(model, args.n, progress=False, **setting)["metrics"]
+            found = evaluate(model, args.n, progress=False, **setting)["metrics"]
         seed = json.loads(files.load_tensors_metadata(run / CHECKPOINT)[1]["zoo"])["seed"]
         real = DEMONSTRATORS[model.recipe.name]["metrics"]
         rows.append({"training_seed": seed} | setting | {k: found[k]["value"] for k in real})

@@ -55,9 +55,9 @@ def main() -> None:
     args = p.parse_intermixed_args()
 
     model, draw = zoo.load(args.model), np.random.default_rng(args.seed)
-    judge = model.domain.evaluator(args.data, args.split, model)
-    held = [x for x in judge.reference if len(x) in LENGTHS]
-    lengths = [len(x) for x in judge.train if len(x) in LENGTHS]
+    evaluator = model.domain.evaluator(args.data, args.split, model)
+    held = [x for x in evaluator.reference if len(x) in LENGTHS]
+    lengths = [len(x) for x in evaluator.train if len(x) in LENGTHS]
     cases: list[dict[str, Any]] = []
     for _ in range(args.motifs):
         chain, length = held[draw.integers(len(held))], int(draw.choice(lengths))
@@ -66,11 +66,11 @@ def main() -> None:
     seeds = range(args.seed, args.seed + args.motifs)
 
     def report(name: str, chains: list[Any]) -> None:
-        share, count = judge.plausible(chains).mean(), len(chains)
+        share, count = evaluator.plausible(chains).mean(), len(chains)
         low, high = wilson_interval(round(share * count), count)
         print(f"plausible, {name}: {share:.3f} [{low:.3f}, {high:.3f}] of {count}", flush=True)
-        shown = {k: round(v, 4) for k, v in judge.compare(chains).items()}
-        failed = {k: round(float(v.mean()), 3) for k, v in judge.outside(chains).items() if v.any()}
+        shown = {k: round(v, 4) for k, v in evaluator.compare(chains).items()}
+        failed = {k: round(float(v.mean()), 3) for k, v in evaluator.outside(chains).items() if v.any()}
         print(f"  means {shown}\n  outside the usual range {failed}", flush=True)
 
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16() and not args.fp32):
