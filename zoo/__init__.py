@@ -25,7 +25,7 @@ _PUBLIC = {
     "ZooError": "zoo.errors",
 }
 #: public name -> the module that it is
-_MODULES = {"steer": "zoo.core.steer"}
+_MODULES = {"steer": "zoo.core.steer", "testing": "zoo.testing"}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

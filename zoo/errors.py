@@ -45,6 +45,10 @@ class ResourceError(ZooError):
     """The machine is out of memory or disk."""
 
 
+class ContractError(ZooError, AssertionError):
+    """A domain that breaks the contract of plug-ins, see `zoo.testing`."""
+
+
 def one_of(what: str, value: object, allowed: Iterable[object], error: type[ZooError] = ConfigError) -> ZooError:
     """The error for a value outside a closed list, with the nearest allowed names first."""
     names = [str(a) for a in allowed]

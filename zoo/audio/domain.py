@@ -38,11 +38,14 @@ class AudioDomain(Domain):
         return open_audio(source, split, **options)
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
-        """The recipe with the dataset's labels; the dataset's clips come at the recipe's rate from now on."""
+        """The recipe with the dataset's conditions; the dataset's clips come at the recipe's rate from now on."""
         if isinstance(dataset, (Clips, AudioFolder, TableClips)):
             rate: Any = self.codec(recipe.codec).sample_rate
             dataset.at(rate)
-        found = {k: Label(values=tuple(v), free="draw" if k == "speaker" else "drop") for k, v in dataset.labels.items()}
+        found = dataset.conditions()
+        speaker = found.get("speaker")
+        if isinstance(speaker, Label):
+            found["speaker"] = speaker.model_copy(update={"free": "draw"})
         same = {k: c.classes for k, c in found.items()} == {k: c.classes for k, c in recipe.conditions.items()}
         return recipe if same else recipe.model_copy(update={"conditions": found})
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.contract.conditions import Condition, Reading
+from zoo.contract.conditions import Condition, Reading, tensor_of
 from zoo.contract.dataset import Batch, Dataset
 from zoo.core.schedule import Level
 
@@ -81,7 +81,7 @@ class Codec(nn.Module):
 
         For arrays, `value` may be one sample's or a stack of them: (*shape) or (n, *shape) comes back.
         """
-        array = torch.as_tensor(value)
+        array = tensor_of(value)
         return array.float() if array.is_floating_point() else array
 
     def reading(self, name: str, rng: Callable[[int], torch.Generator] | None = None) -> Reading:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import Field, PositiveInt, field_validator
 
 from zoo.contract.part import Part
-from zoo.errors import ConfigError, ShapeError, one_of
+from zoo.errors import ConfigError, ShapeError, ZooError, one_of
 from zoo.extras import Registry
 from zoo.values import for_each, plain, several, word
 
@@ -60,9 +60,7 @@ class Reading:
 
     def encoded(self, value: Any) -> Tensor:
         """A value as a tensor in encoded units, whole numbers as int64, others as float32."""
-        import torch
-
-        found = torch.as_tensor(value) if self.encode is None else self.encode(value)
+        found = tensor_of(value) if self.encode is None else self.encode(value)
         return found.float() if found.is_floating_point() else found
 
 
@@ -243,7 +241,9 @@ class Array(Condition):
             return Given(self.null(n))
         try:
             array = reading.encoded(value).float()
-        except (TypeError, RuntimeError) as error:
+        except ZooError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"{reading.name}: not an array of numbers ({error}); give {self.describe()}.") from None
         if not torch.isfinite(array).all():
             raise ConfigError(f"{reading.name}: holds NaN or infinity; every number of it must be finite.")
@@ -272,6 +272,15 @@ class Array(Condition):
 
     def placeholder(self) -> str:
         return f"np.zeros({self.shape})"
+
+
+def tensor_of(value: Any) -> Tensor:
+    """Numbers of Python, numpy or torch as a tensor; also a list of arrays or tensors, one a sample."""
+    import torch
+
+    if isinstance(value, (list, tuple)) and value and all(getattr(v, "ndim", 0) for v in value):
+        return torch.stack([torch.as_tensor(v) for v in value])
+    return torch.as_tensor(value)
 
 
 def parse_condition(value: Any) -> Condition:

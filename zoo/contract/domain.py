@@ -170,10 +170,21 @@ class Domain(ABC):
         return Held(hold(model.codec.held(x0, mask), mask), size)
 
     def example_data(self, recipe: Recipe, n: int = 8) -> Dataset:
-        """A few made-up objects with conditions, for tests and dry runs; the default decodes noise."""
+        """n made-up objects with conditions, for tests and dry runs; the default decodes noise.
+
+        Objects that have sizes of their own come in two sizes, so that a batch of them has padding. A codec that decodes
+        nothing before it was fitted needs another way: see the policies.
+        """
         codec, rng = self.codec(recipe.codec), seeds.generator(n)
         x0 = torch.randn(n, *codec.shape, generator=rng).clamp(-1, 1)
-        objects = codec.decode(codec.project(x0), {})
+        if codec.size_name is None:
+            objects = codec.decode(codec.project(x0), {})
+        else:
+            usual, objects = codec.shape[codec.size_axis], []
+            for i in range(n):
+                size = usual if i % 2 == 0 else max(1, 3 * usual // 4)
+                own = x0[i : i + 1].narrow(1 + codec.size_axis, 0, size)
+                objects += codec.decode(codec.project(own), {})
         given = {k: c.example(n, rng) for k, c in recipe.conditions.items()}
         items = [(item, {k: v[i] for k, v in given.items()}) for i, item in enumerate(objects)]
         return Items(items, conditions=recipe.conditions, origin=f"{n} made-up objects")

@@ -37,6 +37,11 @@ def register(domain: Domain) -> Domain:
     return domain
 
 
+def unregister(name: str) -> None:
+    """Take a domain away that `register` added; of others nothing is changed."""
+    _REGISTERED.pop(name, None)
+
+
 def domain_names() -> list[str]:
     """The names of all domains: installed ones, and those that a program registered."""
     return sorted({*_targets(), *_REGISTERED})

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
@@ -14,7 +16,7 @@ from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.policy.codec import PolicyCodec
-from zoo.policy.data import Episodes, open_episodes
+from zoo.policy.data import Episodes, Robot, open_episodes
 from zoo.policy.denoiser import PolicyUNet
 from zoo.policy.recipes import RECIPES
 
@@ -59,6 +61,15 @@ class PolicyDomain(Domain):
             codec["keys"] = []  # another robot: its observations come as arrays
         codec |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(robot).items()}
         return recipe.model_copy(update={"codec": codec, "conditions": dataset.conditions()})
+
+    def example_data(self, recipe: Recipe, n: int = 8) -> Episodes:
+        """n windows of one episode of random numbers in -1..1: without any ranges a policy neither encodes nor decodes."""
+        codec, rng = PolicyCodec(**recipe.codec), np.random.default_rng(n)
+        robot = Robot(codec.observation_names, codec.action_names, codec.unit, codec.rate)
+        steps = max(codec.executed, n + codec.horizon - codec.executed - codec.n_obs + 1)
+        observations, actions = (rng.uniform(-1, 1, (steps, len(k))) for k in (robot.observation_names, robot.action_names))
+        window = self.data_options(recipe)
+        return Episodes(observations, actions, np.array([steps]), robot, source="made-up episodes", **window)
 
     def plot(self, samples: Samples) -> Any:
         """Paths of two dimensions in one frame; curves each in a frame of its own."""
