@@ -416,7 +416,8 @@ def careless(self, options):
 
 
 def reversed_rows(self, found, items, rng=None):
-    return found[0].flip(0), found[1].flip(0)
+    x0, mask = found
+    return x0.flip(0), None if mask is None else mask.flip(0)
 
 
 def unlabelled(self, recipe, dataset):
