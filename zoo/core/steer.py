@@ -110,9 +110,7 @@ def checked(where: Tensor) -> Tensor:
     return where
 
 
-def gradient(
-    predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def gradient(predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """(x0, eps, slope): a prediction, and the gradient (B,*S) of an energy of its x0 in x, through the net.
 
     Args:
