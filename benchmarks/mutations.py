@@ -262,7 +262,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/core tests/model",
     ),
     "no gradient reaches a steer": (
-        "zoo/core/steer.py", "with torch.enable_grad():", "with torch.no_grad():", "tests/core/test_steer.py",
+        "zoo/core/steer.py", "leaf = x.detach().requires_grad_()", "leaf = x.detach()", "tests/core/test_steer.py",
     ),
     "half precision rounds the live model": (
         "zoo/model/checkpoint.py", "stored.denoiser = copy.deepcopy(model.denoiser)", "stored.denoiser = model.denoiser",
