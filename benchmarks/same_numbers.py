@@ -41,7 +41,7 @@ DATA = {
 }
 #: what is measured, and further settings where a whole evaluation would take an hour
 EVALUATION: dict[str, tuple[int, dict[str, Any]]] = {
-    "point3d/shapes-ddpm": (120, {}),
+    "point3d/shapes-ddpm": (170, {}),  # at least 13 of each category
     "protein/backbone-ddpm": (100, {"tm_samples": 3}),
 }
 #: keys of an evaluation that a clock decides

@@ -54,7 +54,8 @@ def save_film(frames: Sequence[NDArray[np.uint8]], path: str | Path, rate: float
     return path
 
 
-#: a line that turns with the mouse: points, colours and size are put in; no other file is loaded
+#: a line that turns with the mouse: points, colours and size are put in; no other file is loaded. (py3Dmol would draw it too,
+#: but its page loads 3Dmol.js from the internet, and a notebook here works offline.)
 VIEWER = """<canvas width=360 height=360 style="cursor:grab"></canvas><script>(() => {
 const c = document.currentScript.previousElementSibling, g = c.getContext("2d"), P = %s, K = %s, s = 165 / %s;
 let a = 0.4, b = 0.3; g.lineCap = "round";

@@ -43,14 +43,6 @@ class Shows(Protocol):
         ...
 
 
-class Settings(Protocol):
-    """What samples keep of the plan that made them, see `zoo.model.plan.Plan`."""
-
-    def settings(self) -> dict[str, Any]:
-        """Every setting that was used, by the name that `model.sample` takes it by."""
-        ...
-
-
 class Samples(Sequence[Any]):
     """A sequence of samples that can be saved and drawn together.
 
