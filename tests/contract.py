@@ -62,7 +62,12 @@ READERS: dict[str, Callable[[Path], np.ndarray]] = {
 }
 
 
-@pytest.fixture(scope="module", params=zoo.list_models())
+#: recipes whose net and codec are those of another one here: what they could break, that one breaks as well
+ALIKE = ("audio/words-ddpm", "policy/metaworld-push")
+RECIPES = [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in zoo.list_models()]
+
+
+@pytest.fixture(scope="module", params=RECIPES)
 def prepared(request: pytest.FixtureRequest) -> tuple[Model, Dataset]:
     domain, _, _ = request.param.partition("/")
     return testing.prepared(get_domain(domain), get_recipe(request.param))
