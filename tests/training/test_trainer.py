@@ -67,9 +67,9 @@ SCRIPT = """
         time.sleep({pause})
         return result
     training.Trainer.train_step = slow
-    import test_training
+    import test_trainer
     from zoo.training import trainer as training
-    test_training.train(test_training.Path({out!r}), steps={steps}, resume={resume})
+    test_trainer.train(test_trainer.Path({out!r}), steps={steps}, resume={resume})
 """
 
 
@@ -307,7 +307,7 @@ PROCESSES = """
     sys.path.insert(0, {here!r})
     import torch
     torch.set_num_threads(1)
-    import test_training
+    import test_trainer
     from zoo.training import trainer as training
 
     whole = training.Trainer.train_step
@@ -318,7 +318,7 @@ PROCESSES = """
         return whole(self)
 
     training.Trainer.train_step = step
-    test_training.train(test_training.Path({out!r}), steps=3, cpu={cpu}, overrides={{"training.batch_size": 2}})
+    test_trainer.train(test_trainer.Path({out!r}), steps=3, cpu={cpu}, overrides={{"training.batch_size": 2}})
     training.leave_group()
 """
 
