@@ -12,7 +12,7 @@ from zoo.contract.dataset import Items
 from zoo.contract.recipe import Sampling, Training
 from zoo.core.diffusion import Diffusion
 from zoo.core.schedule import SCHEDULES, DiscreteSchedule, EDMSchedule, FlowSchedule
-from zoo.errors import CheckpointError, ConfigError
+from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.image.codec import ImageCodec
 from zoo.nets.blocks import LabelEmbedding
 
@@ -162,3 +162,91 @@ def test_a_part_of_the_wrong_kind_is_named(place):
     parts[place] = "something"
     with pytest.raises(ConfigError, match=f"{what}: a str; give a"):
         zoo.Model.of(*parts)
+
+
+class Tilted(DiscreteSchedule):
+    """A user's own schedule, which inherits the name of its parent."""
+
+
+def test_a_schedule_that_no_registry_has_is_never_taken_for_its_parent(tmp_path):
+    mine = Diffusion(Tilted("cosine", T=50), "v")
+    model = zoo.Model.of(mine, Net(2), PointCodec())
+    assert model.recipe.schedule.kind == "Tilted"
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(ConfigError, match="Tilted"):
+        zoo.load(tmp_path / "m", net=Net(2), codec=PointCodec())
+    assert zoo.load(tmp_path / "m", net=Net(2), codec=PointCodec(), diffusion=mine).verify() == 0.0
+
+
+def test_parts_that_do_not_fit_the_folder_are_refused(model, tmp_path):
+    model.save_pretrained(tmp_path / "m")
+    for parts, message in (
+        ({"net": Net}, r"net: the class Net; give an instance of it: Net\(\.\.\.\)"),
+        ({"net": 5}, "net: a int; give a Module"),
+        ({"net": Net(), "codec": Net()}, "codec: a Net; give a Codec"),
+        ({"net": Net(), "sampler": 1}, "unknown part 'sampler'"),
+        ({"net": Net(), "diffusion": Diffusion(DiscreteSchedule("cosine", T=50), "eps")}, "trained with 'v'"),
+        ({"net": Net(), "diffusion": Diffusion(FlowSchedule(), "v")}, "trained with 'discrete'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            zoo.load(tmp_path / "m", **parts)
+
+
+@pytest.mark.parametrize("name", ["seed", "steps", "eta", "clip", "s_churn", "known", "two words"])
+def test_no_condition_can_have_the_name_of_an_argument(name):
+    with pytest.raises(ConfigError, match="Give it another name"):
+        zoo.Model.of(Diffusion(FlowSchedule(), "v"), Net(2), PointCodec(), conditions={name: Label(values=("a", "b"))})
+
+
+def test_data_that_do_not_fit_the_model_are_refused(model):
+    plain = zoo.Model.of(Diffusion(FlowSchedule(), "v"), Net(), ImageCodec(8, channels=1))
+    with pytest.raises(ConfigError, match=r"data carry the conditions label, the model has none"):
+        zoo.fit(plain, pictures(), steps=1, cpu=True)
+    items = pictures().items
+    with pytest.raises(ConfigError, match=r"data carry the conditions none, the model has label"):
+        zoo.fit(model, Items([(x, {}) for x, _ in items]), steps=1, cpu=True)
+    with pytest.raises(ConfigError, match=r"data have the labels B, a, the model a, B"):
+        zoo.fit(model, Items(items, labels={"label": ["B", "a"]}), steps=1, cpu=True)
+    with pytest.raises(ConfigError, match="give a Dataset"):
+        zoo.fit(model, items, steps=1, cpu=True)
+    with pytest.raises(DataError, match=r"must be \(object"):
+        zoo.fit(model, Items([x for x, _ in items]), steps=1, cpu=True)
+    with pytest.raises(DataError, match="all must have the same ones"):
+        zoo.fit(model, Items([*items, (items[0][0], {})]), steps=9, cpu=True)
+
+
+@pytest.mark.parametrize("steer", [5, [None], "harder", [lambda predict: None]])
+def test_what_is_no_steer_is_refused(model, steer):
+    with pytest.raises(ConfigError, match="steer"):
+        model.sample(1, steer=steer, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"clip": "1"},
+        {"clip": [1]},
+        {"clip": float("nan")},
+        {"guess_below": "x"},
+        {"guidance_interval": 3},
+        {"guidance_rescale": "a"},
+    ],
+)
+def test_a_setting_of_another_kind_is_named(model, argument):
+    with pytest.raises(ConfigError, match=next(iter(argument)).replace("_", ".")):
+        model.sample(1, label="a", **argument, **QUICK)
+
+
+def test_a_net_that_gives_something_else_is_told_so(model):
+    class Wide(Net):
+        def forward(self, x_t, t, cond, *, mask=None):
+            return super().forward(x_t, t, cond)[..., :1]
+
+    class Pair(Net):
+        def forward(self, x_t, t, cond, *, mask=None):
+            return x_t, t
+
+    for net, found in ((Wide(), "shape"), (Pair(), "a tuple")):
+        odd = zoo.Model.of(model.diffusion, net, model.codec, conditions=model.recipe.conditions)
+        with pytest.raises(ShapeError, match=f"gave {found}"):
+            odd.sample(1, **QUICK)

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from zoo.contract.conditions import Condition, Reading, tensor_of
 from zoo.contract.dataset import Batch, Dataset
 from zoo.core.schedule import Level
+from zoo.errors import DataError
 
 
 class Codec(nn.Module):
@@ -145,6 +146,10 @@ class Codec(nn.Module):
         """
         x0, mask = self.stack([item for item, _ in items], rng)
         cond = {}
+        names = set(items[0][1])
+        for _, given in items:
+            if set(given) != names:
+                raise DataError(f"data with the conditions {sorted(names)} and {sorted(given)}; all must have the same ones.")
         for name in items[0][1]:
             values = [given[name] for _, given in items]
             if conditions is not None and name in conditions:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.schedule import Level, NetLevel, Schedule
-from zoo.errors import ConfigError, one_of
+from zoo.errors import ConfigError, ShapeError, one_of
 
 Prediction = Literal["eps", "x0", "v", "flow"]
 Weighting = Literal["simple", "min_snr", "edm"]
@@ -165,7 +165,11 @@ class Diffusion:
         dtype = dtype_of(net) or x_t.dtype
         given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in cond.items()}
         further = {"level": self.seen(t)} if getattr(net, "needs_level", False) else {}
-        return net(x_t.to(dtype), t, given, mask=mask, **further).to(x_t.dtype)
+        out = net(x_t.to(dtype), t, given, mask=mask, **further)
+        if not isinstance(out, Tensor) or out.shape != x_t.shape:
+            found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise ShapeError(f"{type(net).__name__} gave {found}; a net gives one tensor shaped like x: {tuple(x_t.shape)}.")
+        return out.to(x_t.dtype)
 
     def seen(self, t: Tensor) -> NetLevel:
         """The levels of what a net receives at the coordinates t (B,)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError
-from zoo.values import number, plain
+from zoo.values import number, plain, several
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Guidance:
         object.__setattr__(self, "weight", weight)
         for name, weight in self.each.items():
             number(weight, f"guidance_weight of {name}", what="0 is plain conditional")
-        if not 0 <= self.interval[0] < self.interval[1]:
-            raise ConfigError(f"guidance interval {self.interval}: give 0 <= lo < hi, in sigma / alpha.")
-        if not 0 <= self.rescale <= 1:
-            raise ConfigError(f"guidance rescale {self.rescale}: give a share from 0 to 1.")
+        ends = several(self.interval) or []
+        if len(ends) != 2 or not all(isinstance(e, (int, float)) for e in ends) or not 0 <= ends[0] < ends[1]:
+            raise ConfigError(f"guidance interval {self.interval!r}: give two numbers, 0 <= lo < hi, in sigma / alpha.")
+        number(self.rescale, "guidance_rescale", 0, 1, what="a share")
 
     @staticmethod
     def from_public(weight: Any, scale: Any, default: float = 0.0) -> tuple[float, dict[str, float]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from zoo.core.diffusion import Denoiser, Diffusion, to_x0_eps
 from zoo.core.guidance import Guidance, null_like
 from zoo.core.schedule import Level
+from zoo.errors import ConfigError
 
 #: x (B,*S) at a level -> the prediction of a net, shaped like x
 Output = Callable[[Tensor, Level], Tensor]
@@ -153,6 +154,8 @@ def steered(predict: Predict, steers: Sequence[Steering]) -> Predict:
     """A prediction with steers around it, the first one innermost."""
     for steer in steers:
         predict = steer(predict)
+        if not callable(predict):
+            raise ConfigError(f"the steer {steer!r} gave {predict!r}; a steer gives a prediction, see zoo.core.steer.")
     return predict
 
 

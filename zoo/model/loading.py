@@ -98,7 +98,9 @@ def load(
         **parts: net, codec, diffusion of a model that was made of its author's own parts, see `zoo.Model.of`.
     """
     from zoo.model.model import Model
+    from zoo.model.own import check_parts
 
+    check_parts(**{k: v for k, v in parts.items() if v is not None})
     folder = locate(source, token=token, local_files_only=local_files_only)
     if not parts and folder.is_dir():
         for name in FORMATS:  # of other packages; a folder of zoo is none of them

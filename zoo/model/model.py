@@ -25,8 +25,9 @@ from zoo.core.schedule import make_schedule
 from zoo.core.steer import hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, memory_for
 from zoo.model import checkpoint, golden
-from zoo.model.own import OWN, own_domain, own_recipe
-from zoo.model.plan import Chunk, Plan, make_plan
+from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
+from zoo.model.plan import Chunk, Plan, check_names, make_plan
+from zoo.values import several
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -44,8 +45,16 @@ def make_diffusion(recipe: Recipe) -> Diffusion:
 
 
 def listed(steer: Sequence[Steering] | Steering) -> list[Steering]:
-    """Steers as a list; one alone is as good."""
-    return [steer] if callable(steer) else list(steer)
+    """Steers as a list; one alone is as good.
+
+    Raises:
+        ConfigError: what is no steer.
+    """
+    found = [steer] if callable(steer) else several(steer)
+    if found is None or not all(callable(s) for s in found):
+        odd = steer if found is None else next(s for s in found if not callable(s))
+        raise ConfigError(f"steer: {odd!r}; give functions from a prediction to a prediction, see zoo.core.steer.")
+    return found
 
 
 class Model(nn.Module):
@@ -78,6 +87,7 @@ class Model(nn.Module):
         self.folder: Path | None = None
         self.diffusion = make_diffusion(recipe) if diffusion is None else diffusion
         self.codec: Codec = domain.codec(recipe.codec) if codec is None else codec
+        check_names(recipe.conditions, self.codec)
         self.denoiser = domain.denoiser(recipe, self.codec.shape) if denoiser is None else denoiser
         own = {"net": denoiser, "codec": codec, "diffusion": diffusion}
         #: the parts that no recipe describes, which a folder cannot give back
@@ -473,6 +483,10 @@ class Model(nn.Module):
         recipe = checkpoint.read_recipe(folder)
         if recipe.denoiser == OWN and net is None:
             raise ConfigError(f"{folder} holds a net of its author's own, and a folder never names code: give net=YourNet().")
+        given = {"net": net, "codec": codec, "diffusion": diffusion}
+        check_parts(**{k: v for k, v in given.items() if v is not None})
+        if diffusion is not None:
+            check_diffusion(recipe, diffusion)
         domain = own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
         model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
         checkpoint.fill(model, folder)

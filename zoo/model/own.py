@@ -13,7 +13,8 @@ from zoo.contract.domain import Domain, OwnDomain
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import domain_of
 from zoo.core.diffusion import Diffusion
-from zoo.errors import ConfigError
+from zoo.core.schedule import SCHEDULES, Schedule
+from zoo.errors import ConfigError, one_of
 from zoo.values import plain_data
 
 #: what a recipe calls a net, and a domain, that only their author has
@@ -40,9 +41,7 @@ def own_recipe(
     Raises:
         ConfigError: parts of the wrong kind.
     """
-    for what, part, kind in (("diffusion", diffusion, Diffusion), ("net", net, nn.Module), ("codec", codec, Codec)):
-        if not isinstance(part, kind):
-            raise ConfigError(f"{what}: a {type(part).__name__}; give a {kind.__name__}.")
+    check_parts(diffusion=diffusion, net=net, codec=codec)
     found = domain or domain_of(codec) or own_domain()
     data: dict[str, Any] = {
         "name": name,
@@ -51,7 +50,7 @@ def own_recipe(
         "codec": {} if found.name == OWN else plain_data(codec.options),
         "denoiser": OWN,
         "conditions": dict(conditions or {}),
-        "schedule": {"kind": diffusion.schedule.kind or type(diffusion.schedule).__name__, **diffusion.schedule.options},
+        "schedule": {"kind": kind_of(diffusion.schedule), **diffusion.schedule.options},
         "diffusion": {
             "prediction": diffusion.prediction,
             "weighting": diffusion.weighting,
@@ -63,3 +62,34 @@ def own_recipe(
         "training": training or Training(),
     }
     return Recipe.parse(data), found
+
+
+def check_parts(**parts: Any) -> None:
+    """Refuse parts of the wrong kind: diffusion, net, codec."""
+    kinds = {"diffusion": Diffusion, "net": nn.Module, "codec": Codec}
+    for name, part in parts.items():
+        if name not in kinds:
+            raise one_of("part", name, kinds)
+        if isinstance(part, type):
+            raise ConfigError(f"{name}: the class {part.__name__}; give an instance of it: {part.__name__}(...).")
+        if not isinstance(part, kinds[name]):
+            raise ConfigError(f"{name}: a {type(part).__name__}; give a {kinds[name].__name__}.")
+
+
+def check_diffusion(recipe: Recipe, diffusion: Diffusion) -> None:
+    """Refuse a diffusion that is not the recipe's: weights that were trained on another one would make noise."""
+    for name, wanted in recipe.diffusion.model_dump().items():
+        if (found := getattr(diffusion, name)) != wanted:
+            raise ConfigError(f"diffusion: {name}={found!r}, but the model was trained with {wanted!r}.")
+    kind = kind_of(diffusion.schedule)
+    if kind != recipe.schedule.kind:
+        raise ConfigError(f"diffusion: a schedule {kind!r}, but the model was trained with {recipe.schedule.kind!r}.")
+
+
+def kind_of(schedule: Schedule) -> str:
+    """What a recipe calls a schedule: its registered name; that of the class for one that no registry has.
+
+    A subclass inherits the name of its parent, and a recipe that gave it would build the parent.
+    """
+    kind = schedule.kind
+    return kind if kind in SCHEDULES and SCHEDULES[kind] is type(schedule) else type(schedule).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +15,10 @@ from zoo.contract.conditions import Given
 from zoo.contract.recipe import Recipe
 from zoo.core import seeds
 from zoo.core.guidance import Guidance, is_null
-from zoo.core.samplers import Sampler, churn, get_sampler
+from zoo.core.samplers import SAMPLERS, Sampler, churn, get_sampler
 from zoo.core.schedule import Level, Schedule
 from zoo.errors import ConfigError, one_of
-from zoo.values import for_each, plain, several, whole
+from zoo.values import for_each, number, plain, several, whole
 
 #: streams of random numbers that free conditions and sizes are drawn from, never that of a sample's noise
 DRAWN, SIZE = 1, 2
@@ -28,6 +28,11 @@ CHUNK = 64
 COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip", "guess_below")
 #: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
 CHURN = ("s_churn", "s_min", "s_max")
+#: names that no condition can have: arguments of the methods of a model, and what a net that conditions itself is told
+TAKEN = (
+    *("n", "seed", "sampler", "steps", "batch_size", "guidance_weight", "guidance_scale", "steer", "progress", "on_step"),
+    *("known", "where", "method", "item", "strength", "x0"),
+)
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,20 @@ class Arguments:
         return value if found is None else tuple(found)
 
 
+def check_names(conditions: Iterable[str], codec: Codec) -> None:
+    """Refuse conditions that nobody could give by their name, since an argument has it.
+
+    Raises:
+        ConfigError: a name that is taken, or that is no word of Python.
+    """
+    ours = [SAMPLERS[name].options for name in SAMPLERS if name not in SAMPLERS.offered]  # no other package is imported
+    taken = {*TAKEN, *COMMON, *CHURN, *(option for options in ours for option in options), codec.size_name}
+    for name in conditions:
+        if name in taken or not name.isidentifier():
+            why = "is an argument of model.sample already" if name in taken else "is no name of a Python argument"
+            raise ConfigError(f"a condition cannot be called {name!r}: that {why}. Give it another name.")
+
+
 def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, arguments: Mapping[str, Any]) -> Plan:
     """The plan of n samples.
 
@@ -162,11 +181,11 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     spacing = given.take("spacing", default.spacing)
     levels = schedule.levels(given.take("steps", default.steps), spacing)
     clip = given.take("clip", default.clip)
-    if clip is not None and not clip > 0:
+    if clip is not None and not number(clip, "clip", what="a bound of x0; None for no clipping") > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
     below = given.take("guess_below", default.guess_below)
-    if below is not None and not below >= 0:
-        raise ConfigError(f"guess_below={below!r}: give a noise level sigma / alpha of at least 0.")
+    if below is not None and below != math.inf:
+        number(below, "guess_below", 0, what="a noise level sigma / alpha")
     public = (dict(default.options) if name == default.sampler else {}) | given.left
     options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
     cond = {k: v.values for k, v in read.items()}
@@ -215,7 +234,7 @@ def _guidance(recipe: Recipe, given: Arguments) -> Guidance:
         if key not in recipe.conditions:
             raise one_of("condition to guide", key, recipe.conditions)
     interval = given.numbers("guidance_interval", default.guidance_interval) or (0.0, math.inf)
-    return Guidance(joint, tuple(interval), given.take("guidance_rescale", default.guidance_rescale), each)
+    return Guidance(joint, interval, given.take("guidance_rescale", default.guidance_rescale), each)
 
 
 def _sampler_options(

@@ -14,7 +14,7 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe
 from zoo.core import seeds
-from zoo.errors import CheckpointError, DataError
+from zoo.errors import CheckpointError, ConfigError, DataError
 from zoo.model.checkpoint import read_recipe
 from zoo.model.loading import build, is_folder, load
 from zoo.model.model import Model
@@ -52,8 +52,7 @@ def fit(
         NumericsError: a loss that is not finite.
     """
     steps = whole(steps, "steps", 1)
-    if len(dataset) == 0:
-        raise DataError("the dataset is empty.")
+    check_data(dataset, model.recipe)
     seed = whole(seed, "seed")
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
     if out is not None:
@@ -63,6 +62,35 @@ def fit(
     with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder:
         run_in(model, dataset, Path(folder), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
     return model
+
+
+def check_data(dataset: Dataset, recipe: Recipe) -> None:
+    """Refuse data that a model of this recipe cannot be trained on: a condition that one of them lacks would be ignored.
+
+    Raises:
+        ConfigError: not a dataset, other conditions than the recipe's, or labels that mean something else.
+        DataError: an empty dataset, or one whose members are not (object, conditions).
+    """
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(f"dataset: a {type(dataset).__name__}; give a Dataset, such as zoo.contract.dataset.Items.")
+    if len(dataset) == 0:
+        raise DataError("the dataset is empty.")
+    first = dataset[0]
+    if not (isinstance(first, tuple) and len(first) == 2 and isinstance(first[1], Mapping)):
+        raise DataError(f"dataset[0] is a {type(first).__name__}; it must be (object, {{condition: value}}).")
+    has, wants = sorted(first[1]), sorted(recipe.conditions)
+    if has != wants:
+        raise ConfigError(
+            f"the data carry the conditions {', '.join(has) or 'none'}, the model has {', '.join(wants) or 'none'}: "
+            "give the model conditions=dataset.conditions(), or data with those of the model."
+        )
+    for name, condition in dataset.conditions().items():
+        theirs, ours = condition.classes, recipe.conditions[name].classes if name in recipe.conditions else ()
+        if theirs and ours and theirs != ours:
+            raise ConfigError(
+                f"{name}: the data have the labels {', '.join(theirs)}, the model {', '.join(ours)}; they must be the same, "
+                "in the same order."
+            )
 
 
 def run_in(
