@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -254,11 +254,12 @@ class Trainer:
         self, *, max_minutes: float | None = None, log_every: int = 50, save_every: int = 500, preview_every: int = 2000
     ) -> None:
         """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`."""
-        log = Log(self.out, self.step) if self.main else None
         flops = self.flops()
         start, before = time.monotonic(), self.seconds
         window = Window(start, self.step)
-        with self._signals(), tqdm(total=self.steps, initial=self.step, unit="step", disable=not self.main) as bar:
+        logs = closing(Log(self.out, self.step)) if self.main else nullcontext()
+        total, first = self.steps, self.step
+        with logs as log, self._signals(), tqdm(total=total, initial=first, unit="step", disable=not self.main) as bar:
             while self.step < self.steps and not self.stop:
                 window.add(*self.train_step())
                 now = time.monotonic()
@@ -278,8 +279,6 @@ class Trainer:
                 if max_minutes is not None and now - start > 60 * max_minutes:
                     self.stop = f"{max_minutes:g} minutes are over"
                 self._agree_to_stop()
-        if log is not None:
-            log.close()
         self.save()
         if self.stop and self.main:
             tqdm.write(f"stopped at step {self.step} of {self.steps}: {self.stop}. Go on with --resume.")
