@@ -40,7 +40,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "drop the clip": ("zoo/core/predict.py", "if clip is not None:", "if False:", "tests/core"),
     "feed 3x+1": (
-        "zoo/core/diffusion.py", "return net(x_t.to(dtype), t,", "return net(3 * x_t.to(dtype) + 1, t,", "tests/core",
+        "zoo/core/diffusion.py", "out = net(x_t.to(dtype), t,", "out = net(3 * x_t.to(dtype) + 1, t,", "tests/core",
     ),
     "wrong alpha_bar": ("zoo/core/schedule.py", "(u + 0.008) / 1.008", "(u + 0.08) / 1.08", "tests/core"),
     # their neighbours
