@@ -1,9 +1,15 @@
-"""Packages of the extras."""
+"""Packages of the extras, and what other packages offer."""
 
 import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import zoo
 from zoo import extras
 from zoo.errors import ConfigError
 from zoo.extras import need
@@ -79,3 +85,138 @@ def test_a_sampler_of_another_package_is_found_by_its_name(monkeypatch):
         assert (a == b).all()
     finally:
         SAMPLERS.remove("theirs")
+
+
+#: one thing of each group of entry points, as the whole of a package in one file
+THEIRS = """
+import torch
+from torch import nn
+
+import zoo
+from zoo.contract.codec import Codec
+from zoo.contract.conditions import Label, condition
+from zoo.contract.domain import OwnDomain
+from zoo.contract.recipe import Recipe
+from zoo.core.samplers import get_sampler, sampler
+from zoo.core.schedule import FlowSchedule, schedule
+from zoo.training.objective import Denoise, objective
+
+
+@sampler("their-sampler")
+def their_sampler(predict, x, levels, *, rng):
+    yield from get_sampler("ddim").run(predict, x, levels, rng=rng)
+
+
+@schedule("their-schedule")
+class TheirSchedule(FlowSchedule):
+    pass
+
+
+def their_steer(share):
+    return lambda predict: lambda x, level: tuple(share * part for part in predict(x, level))
+
+
+@objective("their-objective")
+class TheirObjective(Denoise):
+    pass
+
+
+@condition("their-condition")
+class TheirCondition(Label):
+    kind: str = "their-condition"
+
+
+class TheirNet(nn.Module):
+    def __init__(self, shape, conditions=None):
+        super().__init__()
+        self.net = nn.Linear(shape[-1], shape[-1])
+
+    def forward(self, x_t, t, cond, *, mask=None):
+        return self.net(x_t)
+
+
+class TheirCodec(Codec):
+    shape = (2,)
+
+    def encode(self, item, rng=None):
+        return torch.as_tensor(item)
+
+
+class TheirDomain(OwnDomain):
+    codecs = TheirCodec
+
+    def recipes(self):
+        return {"small": Recipe(name="small", domain="their-domain", denoiser="their-denoiser")}
+
+
+class TheirFormat:
+    def recognises(self, folder):
+        return (folder / "theirs.json").exists()
+
+    def load(self, folder):
+        return zoo.create("their-domain/small")
+
+
+DOMAIN, FORMAT = TheirDomain("their-domain"), TheirFormat()
+"""
+#: group of entry points -> what of the package it names
+OFFERED = {
+    "samplers": "their_sampler",
+    "schedules": "TheirSchedule",
+    "steers": "their_steer",
+    "objectives": "TheirObjective",
+    "conditions": "TheirCondition",
+    "denoisers": "TheirNet",
+    "domains": "DOMAIN",
+    "formats": "FORMAT",
+}
+#: a program that imports zoo alone, and asks for each by its name
+USES = """
+import sys
+from pathlib import Path
+
+import zoo
+from zoo.core.diffusion import Diffusion
+from zoo.core.schedule import FlowSchedule
+
+assert "their-domain/small" in zoo.list_models()
+wide = {"denoiser": "their-denoiser", "net": {}, "training.objective": "their-objective", "sampling.sampler": "their-sampler"}
+small = {"codec": {"size": 4}, "schedule": {"kind": "their-schedule"}, "sampling.spacing": None, "sampling.clip": None}
+label = {"conditions": {"label": {"kind": "their-condition", "values": ["cat", "dog"]}}}
+pictures = zoo.create("image/fashion-ddpm", **wide, **small, **label)
+zoo.fit(pictures, pictures.domain.example_data(pictures.recipe), steps=1, cpu=True)
+made = pictures.sample(1, label="DOG", steer=zoo.steer.offered(0.5), steps=2, seed=0, progress=False)
+assert made.conditions == {"label": ["dog"]}
+import their_package
+
+codec = their_package.TheirCodec()
+assert zoo.Model.of(Diffusion(FlowSchedule(), "flow"), their_package.TheirNet((2,)), codec).domain is their_package.DOMAIN
+Path("folder").mkdir()
+Path("folder/theirs.json").write_text("{}")
+assert zoo.load("./folder").recipe.name == "small"
+print("all of them")
+"""
+
+
+@pytest.mark.slow
+def test_an_installed_package_offers_one_of_each(tmp_path):
+    documented = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`zoo\.(\w+)` \|$", documented, re.MULTILINE)) == set(OFFERED)
+    (tmp_path / "their_package.py").write_text(THEIRS)
+    meta = tmp_path / "their_package-1.0.dist-info"
+    meta.mkdir()
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    names = {group: f"their-{group.removesuffix('s')}" for group in OFFERED} | {"steers": "offered"}
+    groups = [f"[zoo.{group}]\n{names[group]} = their_package:{thing}\n" for group, thing in OFFERED.items()]
+    (meta / "entry_points.txt").write_text("\n".join(groups))
+    path = os.pathsep.join([str(Path(zoo.__file__).parents[1]), str(tmp_path)])
+    run = subprocess.run(
+        [sys.executable, "-c", USES],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0 and "all of them" in run.stdout, run.stderr

@@ -116,6 +116,11 @@ def test_a_resumed_fit_is_the_whole_one(model, tmp_path):
         assert torch.equal(a, b), k
 
 
+def test_what_was_not_kept_is_not_resumed(model):
+    with pytest.raises(ConfigError, match="give out"):
+        zoo.fit(model, pictures(), steps=2, resume=True, cpu=True)
+
+
 def test_a_codec_of_ones_own_needs_no_domain(tmp_path):
     schedule = EDMSchedule(sigma_max=10.0)
     diffusion = Diffusion(schedule, "x0", "edm", sigma_data=1.0, precondition=True)

@@ -127,9 +127,18 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
 def domain_of(codec: Codec) -> Domain | None:
     """The domain that builds such codecs, if there is one; plug-ins that are not loaded are looked for by their package."""
-    module = type(codec).__module__
     for name in domain_names():
-        package = _targets()[name].partition(":")[0] if name in _targets() else ""
-        if (not package or module.startswith(f"{package}.")) and get_domain(name).codecs is type(codec):
+        if may_define(name, type(codec).__module__) and get_domain(name).codecs is type(codec):
             return get_domain(name)
     return None
+
+
+def may_define(name: str, module: str) -> bool:
+    """Whether a module may be part of a domain, so that others need not be loaded, with packages that may be missing."""
+    if name not in _targets():  # a program registered it: it is loaded
+        return True
+    own = _targets()[name].partition(":")[0]
+    if own.startswith("zoo."):
+        return module.startswith(f"{own}.")
+    # another package's DOMAIN may lie in any of its modules, or be all of it in one file
+    return module.partition(".")[0] == own.partition(".")[0]

@@ -58,6 +58,8 @@ def fit(
     if out is not None:
         run_in(model, dataset, Path(out), steps, seed, resume=resume, fit_codec=True, cpu=cpu, objective=objective, **loop)
         return model
+    if resume:
+        raise ConfigError("resume=True goes on from a checkpoint: give out, the folder that holds it.")
     loop = {"preview_every": 0, "save_every": 0} | loop
     with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder:
         run_in(model, dataset, Path(folder), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
