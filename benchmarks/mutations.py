@@ -175,7 +175,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "    return steered(remembered(predict, network.memory), steers)", "tests/core/test_predict.py",
     ),
     "backbones: the net is not told what is known": (
-        "zoo/core/predict.py", "else self.known.expand_as(x)", "else torch.zeros_like(x, dtype=torch.bool)",
+        "zoo/core/predict.py", "else self.known.to(x.device).expand_as(x)", "else torch.zeros_like(x, dtype=torch.bool)",
         "tests/core/test_predict.py",
     ),
     "backbones: neighbours stay behind a motif": (

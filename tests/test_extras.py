@@ -12,7 +12,7 @@ import pytest
 import zoo
 from zoo import extras
 from zoo.errors import ConfigError
-from zoo.extras import need
+from zoo.extras import Registry, need
 from zoo.figure import new_figure
 
 
@@ -220,3 +220,8 @@ def test_an_installed_package_offers_one_of_each(tmp_path):
         timeout=300,
     )
     assert run.returncode == 0 and "all of them" in run.stdout, run.stderr
+
+
+def test_a_registry_gives_the_default_for_a_name_that_nobody_has():
+    assert Registry("thing", "zoo.nothing").get("x", 5) == 5
+    assert Registry("thing", "zoo.nothing").get("x") is None

@@ -70,3 +70,8 @@ def test_words_of_a_command_line():
     assert pairs(["a.b=1", "c=x=y"]) == {"a.b": "1", "c": "x=y"}
     with pytest.raises(ConfigError, match="path=value"):
         pairs(["a"])
+
+
+def test_a_number_too_large_for_a_float_is_refused():
+    with pytest.raises(ConfigError, match="finite"):
+        number(10**400, "x")

@@ -69,6 +69,12 @@ class Registry(Mapping[str, T]):
             raise ConfigError(f"the {self.what} {name!r} of another package cannot be imported: {error}.") from error
         return self.register(name, thing)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The thing of this name, or the default where nobody has it: the error of `[]` is no KeyError."""
+        if name not in self:
+            return default
+        return self[name]
+
     def __contains__(self, name: object) -> bool:
         return name in self._found or name in self.offered
 

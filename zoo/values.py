@@ -5,7 +5,7 @@ Neither numpy nor torch is imported here: their scalars and arrays are known by 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +79,7 @@ def number(value: Any, name: str, least: float | None = None, most: float | None
         ConfigError: not a finite number, or outside least..most.
     """
     found = plain(value)
-    fits = isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
+    fits = isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) <= sys.float_info.max
     if not fits or (least is not None and found < least) or (most is not None and found > most):
         raise ConfigError(f"{name}={found!r}: give a finite number{_range(least, most)}{f' ({what})' if what else ''}.")
     return found

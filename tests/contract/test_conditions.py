@@ -39,6 +39,14 @@ def test_a_wrong_label_is_refused(value):
         Label(values=("a", "b")).read(value, 2, Reading("pick"))
 
 
+@pytest.mark.parametrize("value", [7, -2, 1.0, True, "dog"])
+def test_a_wrong_label_of_the_data_is_refused(value):
+    label = Label(values=("cat", "bird"))
+    assert label.batch([None, -1, "CAT", 1]).tolist() == [-1, -1, 0, 1]
+    with pytest.raises(ConfigError, match="Allowed: cat, bird"):
+        label.batch(["cat", value])
+
+
 def test_a_free_label_is_drawn_by_each_sample_or_left_out():
     drawn = Label(values=("a", "b", "c"), free="draw")
 

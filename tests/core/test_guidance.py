@@ -83,3 +83,9 @@ def test_numbers_of_numpy_and_torch_are_plain_inside():
 def test_errors(options):
     with pytest.raises(ConfigError, match="guidance"):
         Guidance(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_what_has_no_value_for_not_given_is_refused(dtype):
+    with pytest.raises(ConfigError, match="not given"):
+        null_like(torch.zeros(3, dtype=dtype))

@@ -203,3 +203,22 @@ def test_net_levels_say_what_the_net_receives():
             diffusion.denoise(Net(), diffusion.q_sample(x0[:, None], level, eps[:, None]), level, {})
             ((x_t, told),) = seen
             torch.testing.assert_close(told.gain * x_t[:, 0], told.alpha * x0 + told.sigma * eps, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [*ALL, DiscreteSchedule("linear", zero_terminal_snr=True)], ids=str)
+@pytest.mark.parametrize("precondition", [False, True])
+def test_net_levels_are_tensors_without_nan_everywhere(schedule, precondition):
+    diffusion = Diffusion(schedule, "x0", precondition=precondition)
+    ends = [schedule.levels(10)[k].t for k in (0, 1, 8)]
+    level = diffusion.seen(torch.tensor([*ends, ends[0] - 0.5], dtype=torch.float64))
+    for part in (level.alpha, level.sigma, level.gain):
+        assert part.shape == (4,) and torch.isfinite(part).all()
+
+
+def test_a_schedule_under_a_name_that_is_taken_keeps_its_own():
+    class Mine(EDMSchedule):
+        kind = "mine"
+
+    with pytest.raises(ConfigError, match="exists already"):
+        schedule("edm")(Mine)
+    assert Mine.kind == "mine"

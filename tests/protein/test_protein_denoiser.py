@@ -154,6 +154,16 @@ def test_on_every_process_the_net_sees_angstrom(net, given, diffusion, monkeypat
         torch.testing.assert_close(views.sigma.flatten(), torch.full((2,), SCALE * level.ratio), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("schedule", [FlowSchedule(), DiscreteSchedule("linear", zero_terminal_snr=True), EDMSchedule()])
+def test_it_works_where_nothing_of_the_data_is_left(schedule):
+    net = BackboneNet((64, 3, 3), {}, dim=16, depth=1, heads=1, pair=8)
+    torch.nn.init.normal_(net.exit.weight)  # a new net gives 0, whatever it sees
+    diffusion = Diffusion(schedule, "v")
+    x = torch.randn(2, 12, 3, 3, generator=seeds.generator(2))
+    for level in (schedule.levels(4)[0], schedule.levels(4)[1]):
+        assert torch.isfinite(diffusion.denoise(net, x, level, {})).all()
+
+
 def test_errors():
     with pytest.raises(ConfigError, match="heads divide"):
         BackboneNet((64, 3, 3), {}, dim=30, heads=4)

@@ -157,7 +157,8 @@ def test_resume_refuses_what_would_be_another_run(tmp_path, change, message):
     before = weights(tmp_path / "a")
     with pytest.raises(CheckpointError, match=message):
         train(tmp_path / "a", steps=2, resume=True, **change)
-    assert all(torch.equal(v, weights(tmp_path / "a")[k]) for k, v in before.items())
+    after = weights(tmp_path / "a")
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
 
 
 def test_the_length_may_change_only_before_the_learning_rate_falls(tmp_path):

@@ -198,7 +198,7 @@ class Label(Condition):
 
         name = (reading or Reading()).name
         numbers = [-1 if v is None else plain(v) for v in values]
-        return torch.tensor([self.index(name, v) if isinstance(v, str) else v for v in numbers])
+        return torch.tensor([-1 if v == -1 else self.index(name, v) for v in numbers])
 
     def example(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         import torch

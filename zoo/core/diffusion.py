@@ -146,7 +146,7 @@ class Diffusion:
     ) -> Tensor:
         """One call of the net with its preconditioning: the prediction, shaped and typed like x (B,*S)."""
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        t = level.t if isinstance(level.t, Tensor) else torch.full((len(x),), float(level.t))
+        t = level.t if isinstance(level.t, Tensor) else torch.full((len(x),), float(level.t), dtype=wide)
         t = t.to(device=x.device, dtype=wide)
         if not self.precondition:
             return self.ask(net, x, t, cond, mask=mask)
@@ -174,7 +174,7 @@ class Diffusion:
     def seen(self, t: Tensor) -> NetLevel:
         """The levels of what a net receives at the coordinates t (B,)."""
         level, d = self.schedule.of(t), self.sigma_data
-        gain: Any = 1.0
+        gain = torch.ones_like(level.alpha)
         if self.precondition:
             gain = (level.alpha * level.alpha * d * d + level.sigma**2).sqrt()
         return NetLevel(level.t, level.alpha, level.sigma, gain)

@@ -97,7 +97,16 @@ def deviation(x: Tensor, real: Tensor | None = None) -> Tensor:
 
 
 def null_like(condition: Tensor) -> Tensor:
-    """The one form of "not given" in a condition (B,...): -1 in whole numbers, NaN in others."""
+    """The one form of "not given" in a condition (B,...): -1 in whole numbers, NaN in others.
+
+    Raises:
+        ConfigError: a dtype that has neither, such as bool, where "not given" would be a value like any other.
+    """
+    if not condition.dtype.is_signed:
+        raise ConfigError(
+            f"a condition of {condition.dtype} has no value for "
+            "'not given': give whole numbers with a sign, such as int64, or floats."
+        )
     return torch.full_like(condition, math.nan if condition.is_floating_point() else -1)
 
 

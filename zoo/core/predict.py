@@ -50,7 +50,7 @@ class Memory:
         """The two further conditions of the net, shaped like x: "x0" and "known"."""
         if self.guess is None or level.ratio > self.below:
             return {"x0": null_like(x), "known": torch.zeros_like(x, dtype=torch.bool)}
-        known = torch.zeros_like(x, dtype=torch.bool) if self.known is None else self.known.expand_as(x)
+        known = torch.zeros_like(x, dtype=torch.bool) if self.known is None else self.known.to(x.device).expand_as(x)
         return {"x0": self.guess, "known": known}
 
 

@@ -139,8 +139,8 @@ def schedule(kind: str) -> Callable[[S], S]:
     """Register a class as the schedule `kind` of recipes."""
 
     def register(found: S) -> S:
-        found.kind = kind
         SCHEDULES.register(kind, found)
+        found.kind = kind
         return found
 
     return register
@@ -262,7 +262,10 @@ class DiscreteSchedule(Schedule):
         above = (below + 1).clamp(max=self.T - 1)
         share = place - below
         table = self._log_ratio.to(t.device)
-        between = torch.where(share > 0, torch.lerp(table[below], table[above], share), table[below])
+        low, high = table[below], table[above]
+        # the last step of zero terminal SNR is at infinity, where lerp gives NaN
+        ahead = torch.where(high.isinf(), high, torch.lerp(low, high, share))
+        between = torch.where(share > 0, ahead, low)
         variance = torch.sigmoid(2 * between)
         clean = t < 0
         alpha = torch.where(clean, 1.0, (1 - variance).sqrt())
@@ -310,7 +313,7 @@ class EDMSchedule(Schedule):
         return self.level(min(ratio, self.sigma_max)) if ratio > 0 else self.clean
 
     def of(self, t: Tensor) -> Level:
-        return Level(t, 1.0, (4 * t).exp())
+        return Level(t, torch.ones_like(t), (4 * t).exp())
 
     def draw(self, n: int, rng: torch.Generator | None = None) -> Level:
         u = self._strata(n, rng).clamp(min=1e-9)

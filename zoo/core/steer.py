@@ -70,8 +70,9 @@ class Hold(Steer):
     def __call__(self, predict: Predict) -> Predict:
         def held(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             x0, eps = predict(x, level)
-            x0 = torch.where(self.where, self.values.to(x0), x0)
-            return x0, torch.where(self.where, noise_of(x, x0, level), eps)
+            where = self.where.to(x0.device)
+            x0 = torch.where(where, self.values.to(x0), x0)
+            return x0, torch.where(where, noise_of(x, x0, level), eps)
 
         return held
 

@@ -27,6 +27,8 @@ from zoo.protein.rigid import smooth
 REACH = 2
 #: mean square step of the smoothing's random walk, from one backbone atom to the next, in one coordinate
 STEP = 1.2
+#: below this share alpha of the data nothing of a chain can be seen
+FAINT = 1e-4
 #: centres of the radial features of CA-CA distances
 NEAR, FAR, RADII = 3.0, 25.0, 20
 #: (atom, atom, distance) within one peptide: bonds and the ends of angles, numbered from a residue's N
@@ -178,9 +180,10 @@ class BackboneNet(nn.Module):
     def look(self, x_t: Tensor, level: NetLevel, last: Tensor | None, mask: Tensor) -> tuple[Views, Tensor]:
         """The views of noisy chains at a level of tensors (B,), and (B,) bool which rows have a last guess."""
         keep = mask[:, :, None, None]
-        to_angstrom = torch.as_tensor(SCALE * level.gain / level.alpha, dtype=x_t.dtype, device=x_t.device)
-        x = torch.where(keep, x_t * to_angstrom.expand(len(x_t))[:, None, None, None], 0.0)
-        sigma = SCALE * level.ratio.to(x_t.dtype)
+        # where nothing of the data is left (alpha = 0, the first step of flow), the net looks at noise that is finite
+        to_angstrom = (SCALE * level.gain / level.alpha.clamp(min=FAINT)).to(x_t)
+        x = torch.where(keep, x_t * to_angstrom[:, None, None, None], 0.0)
+        sigma = SCALE * level.ratio.clamp(max=1 / FAINT).to(x_t.dtype)
         y = smooth(x.flatten(1, 2), sigma, mask.repeat_interleave(3, 1), STEP).view_as(x)
         if last is None:
             return Views(x, y, sigma, mask), torch.zeros_like(mask[:, 0])
