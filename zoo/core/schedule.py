@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from zoo.core.device import send
 from zoo.errors import ConfigError, one_of
 from zoo.extras import Registry
 from zoo.values import whole
@@ -50,6 +51,11 @@ class Level:
         if not self.sigma:
             return math.inf
         return math.log(self.alpha / self.sigma) if self.alpha else -math.inf
+
+    def to(self, device: torch.device | str) -> Level:
+        """The same levels with their tensors on a device; numbers stay numbers."""
+        t, alpha, sigma = (send(v, device) if isinstance(v, Tensor) else v for v in (self.t, self.alpha, self.sigma))
+        return Level(t, alpha, sigma)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from zoo.contract.domain import Domain
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
+from zoo.core.device import exact
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
@@ -384,7 +385,7 @@ class Model(nn.Module):
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
             while True:
                 # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
-                with torch.no_grad():
+                with torch.no_grad(), exact():
                     step = next(steps, None)
                 if step is None:
                     return

@@ -45,7 +45,7 @@ def fit(
         resume: go on from the checkpoint in `out`, bit for bit.
         cpu: stay on the CPU even where there is a GPU.
         objective: what is made smaller; default: the recipe's.
-        **loop: max_minutes, log_every, save_every, preview_every.
+        **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
     Raises:
         ConfigError, DataError, CheckpointError: an invalid argument, an empty dataset, a folder that holds a run.
@@ -162,7 +162,7 @@ def train(
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
         init: a model (name or folder) of the same net and codec, whose weights the run starts from.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
-        **loop: max_minutes, log_every, save_every, preview_every.
+        **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
     """
     steps, seed, out = whole(steps, "steps", 1), whole(seed, "seed"), Path(out)
     recipe = recipe_of(source).override(overrides or {})
