@@ -193,7 +193,8 @@ class Model(nn.Module):
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
-                options: spacing, eta, variance, s_churn, step_scale, guess_below, guidance_interval, guidance_rescale, clip.
+                options: spacing, bounds, eta, variance, s_churn, step_scale, guess_below, guidance_interval,
+                guidance_rescale, clip.
 
         Raises:
             ConfigError: an argument that is unknown or invalid.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,7 +26,7 @@ DRAWN, SIZE = 1, 2
 #: samples made at a time, where nobody asks
 CHUNK = 64
 #: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
-COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip", "guess_below")
+COMMON = ("spacing", "bounds", "guidance_interval", "guidance_rescale", "clip", "guess_below")
 #: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
 CHURN = ("s_churn", "s_min", "s_max")
 #: names that no condition can have: arguments of the methods of a model, and what a net that conditions itself is told
@@ -82,6 +83,7 @@ class Plan:
     size_axis: int = 0
     guess_below: float = math.inf
     spacing: str | None = None
+    bounds: tuple[float, float] | None = None
     public: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,6 +99,7 @@ class Plan:
             "steps": self.steps,
             "guidance_weight": dict(self.guidance.each) or self.guidance.weight,
             "spacing": self.spacing,
+            "bounds": self.bounds,
             "guidance_interval": interval,
             "guidance_rescale": self.guidance.rescale,
             "clip": self.clip,
@@ -179,7 +182,8 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     sizes = None if codec.size_name is None else _sizes(codec, given.take(codec.size_name), n, seed)
     guidance = _guidance(recipe, given)
     spacing = given.take("spacing", default.spacing)
-    levels = schedule.levels(given.take("steps", default.steps), spacing)
+    bounds = given.numbers("bounds", default.bounds if spacing == default.spacing else None)
+    levels = schedule.levels(given.take("steps", default.steps), spacing, bounds)
     clip = given.take("clip", default.clip)
     if clip is not None and not number(clip, "clip", what="a bound of x0; None for no clipping") > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
@@ -191,6 +195,13 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     cond = {k: v.values for k, v in read.items()}
     if all(bool(is_null(c).all()) for c in cond.values()):
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
+    elif (guidance.weight or guidance.each) and not any(guidance.active(level) for level in levels[:-1]):
+        low, high = guidance.interval
+        warnings.warn(
+            f"guidance acts at no step: none of the {len(levels) - 1} has {low:g} < sigma / alpha <= {high:g}. "
+            "Take more steps, or a wider guidance_interval.",
+            stacklevel=4,
+        )
     return Plan(
         n=n,
         seed=seed,
@@ -206,6 +217,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         size_axis=codec.size_axis,
         guess_below=math.inf if below is None else below,
         spacing=spacing,
+        bounds=bounds,
         public=public,
     )
 
