@@ -1,6 +1,6 @@
 import math
-from itertools import pairwise
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
