@@ -35,8 +35,9 @@ COLUMNS = {
 MANAGED = ("library_name", "pipeline_tag", "model-index")
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- zoo-card ([0-9a-f]{64}) -->")
-#: bytes of a README.md that is read, and of its metadata: the parser of YAML takes a second for the latter
-MOST_CARD, MOST_METADATA = 1 << 20, 1 << 17
+#: bytes of a README.md that is read, and of its metadata: the parser of YAML is slow
+MOST_CARD, MOST_METADATA, MOST_DEPTH = 1 << 20, 1 << 16, 50
+_LONG_NUMBER = re.compile(r"[-+.0-9_:eE]{200,}")
 
 
 def metrics_table(evaluation: Mapping[str, Any]) -> str:
@@ -143,14 +144,23 @@ def _as_text(dumper: _Dumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _as_text)
 
 
-class _Loader(yaml.SafeLoader):
-    """Without aliases: a few of them, nested, stand for any amount of data."""
+def _load(text: str) -> Any:
+    """YAML as plain data, in linear time: nothing that stands for more than it is, and the fast parser where it is there.
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, f"the alias *{event.anchor} is not read", event.start_mark)
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+    Raises:
+        yaml.YAMLError, ValueError: it is not YAML, or has an alias, a number or a nesting that is too long.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"the alias *{event.anchor} is not read: write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"nested deeper than {MOST_DEPTH}")
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
+            raise ValueError("a number of more than 200 digits")
+    return yaml.load(text, loader)
 
 
 def _front(data: Mapping[str, Any]) -> str:
@@ -172,9 +182,9 @@ def split(card: str) -> tuple[dict[str, Any], str]:
     if len(found[1]) > MOST_METADATA:
         raise ConfigError(f"README.md: its metadata (between the lines ---) have more than {MOST_METADATA >> 10} kB.")
     try:
-        data = yaml.load(found[1], _Loader) or {}
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: "2024-99-99", a number of 5000 digits
-        text = "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:300]
+        data = _load(found[1]) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: also "2024-99-99"
+        text = " ".join(str(error).split())[:300]
         raise ConfigError(f"README.md: its metadata (between the lines ---) are not YAML: {text}") from None
     if not isinstance(data, dict):
         raise ConfigError("README.md: its metadata (between the lines ---) must be `key: value` lines.")
