@@ -333,9 +333,17 @@ def resolve(address: Address, token: str | bool | None = None, *, local_files_on
     return found
 
 
-def check_access(address: Address, token: str | bool | None) -> None:
+def progressed() -> None:
+    """Give a dataset that is being read its whole time again: a row has come, and nobody knows how many there are."""
+    if (here := limits.current()) is not None:
+        here.restart()
+
+
+def check_access(snapshot: Snapshot, token: str | bool | None) -> None:
     """Whether this token may read the content (what a repository holds is told even where it is gated); else a HubError."""
-    with explained(address, "read", token):
+    address = snapshot.pinned
+    with explained(address, "read", token), limits.exchange() as here:
+        here.know(address.repo, snapshot.commit, snapshot.files)
         retried(lambda: api(token).auth_check(address.repo, repo_type=address.kind))
 
 
