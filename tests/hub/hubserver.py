@@ -114,6 +114,7 @@ class Server:
         self.log: list = []
         self.faults: list = []
         self.users = {OWNER: ("me", True), READER: ("reader", False), OTHER: ("other", True)}
+        self.keep: dict | None = None  # where answers are kept: {(method, path): body}
         self.redirect = False  # large files come from the other host
         self.xet = ""  # where Xet's storage is, "" without; then `objects` holds Xet's hashes, and `known` the contents
         self.known: dict = {}
@@ -165,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not isinstance(body, bytes):
             body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"} | (headers or {})
         headers = {k.lower(): v for k, v in (headers or {}).items()}
+        if self.hub.keep is not None and self.hub.cdn:
+            self.hub.keep[self.command, self.route] = body
         kind = self.broken.kind if self.broken else ""
         self.seen.status = status
         if kind == "lost":
