@@ -80,8 +80,9 @@ def check(hub, tmp_path, call, doing: str):
 
 
 @pytest.fixture
-def rooted(hub, tmp_path):
+def rooted(hub, tmp_path, monkeypatch):
     hub.root = (tmp_path / "cache").resolve()
+    monkeypatch.setenv("ZOO_HUB_TIMEOUT", "6")  # some answers leave the client waiting for more
     return hub
 
 
