@@ -92,7 +92,8 @@ from zoo.hub import client
 import huggingface_hub.utils._runtime as r
 assert r.is_xet_available()
 model = zoo.load(PATH)
-for call in (lambda: client.pull("hub:me/m", ["model.safetensors"]), lambda: model.push_to_hub("me/x", token=TOKEN, samples=False)):
+push = lambda: model.push_to_hub("me/x", token=TOKEN, samples=False)
+for call in (lambda: client.pull("hub:me/m", ["model.safetensors"]), push):
     started = time.monotonic()
     try:
         call()
