@@ -24,8 +24,8 @@ from zoo.values import plain, whole
 RANGE = re.compile(r"(?:(#)(\d+)-(\d+)|(-?\d+[A-Za-z]?)-(-?\d+[A-Za-z]?))")
 #: how a motif is named, for messages
 HOW = (
-    'give a file, a chain and residues as in "1abc.pdb:A20-35"; "A#20-35" counts the chain\'s residues from 1, "AB/20-35" has a '
-    'slash after a longer chain, "20-35" means the chain without a name'
+    'give a file, a chain and residues as in "1abc.pdb:A20-35"; "A#20-35" counts the chain\'s residues from 1, "AB/20-35" has '
+    'a slash after a longer chain, "20-35" means the chain without a name'
 )
 
 
@@ -113,8 +113,8 @@ def scaffold(model: Generator, motif: Backbone | str, length: Any, start: Any = 
     if len(bonds) and not bonds.max() <= GAP:
         k = int(bonds.argmax())
         raise DataError(
-            f"{held!r} is not one unbroken run: {bonds[k]:.2f} angstrom from C of its residue {k + 1} to the next N, where a bond "
-            f"has 1.33 (up to {GAP} is taken). Give one run of residues."
+            f"{held!r} is not one unbroken run: {bonds[k]:.2f} angstrom from C of its residue {k + 1} to the next N, where a "
+            f"bond has 1.33 (up to {GAP} is taken). Give one run of residues."
         )
     total, size = plain(length), len(held)
     if isinstance(total, bool) or not isinstance(total, int):

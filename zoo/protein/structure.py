@@ -1,7 +1,7 @@
 """Structure files as chains of residues: PDB and mmCIF, packed or not, as they are found in the wild.
 
-mmCIF is taken apart by Biopython. A PDB file is read by its columns here: Biopython's reader keeps only the first of two residues
-with one number, stops at CONECT, and knows neither hybrid-36 numbers nor chains of two letters.
+mmCIF is taken apart by Biopython. A PDB file is read by its columns here: Biopython's reader keeps only the first of two
+residues with one number, stops at CONECT, and knows neither hybrid-36 numbers nor chains of two letters.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def _cif_atoms(text: str) -> Iterator[Atom]:
         if number == ".":
             continue  # not part of a polymer, and without a number of the authors
         try:
-            place = tuple(_real(v) for v in xyz)
+            place = _real(xyz[0]), _real(xyz[1]), _real(xyz[2])
             share = 1.0 if occupancy == "." else _real(occupancy)
             key = chain.replace(".", ""), int(number), code.replace(".", "")
         except ValueError as error:
@@ -286,7 +286,7 @@ class _Place:
         self.others: list[_Place] = []  # written apart from it, with all their atoms
 
     def takes(self, atom: Atom) -> bool:
-        """Whether an atom with this place's number belongs to it: to an alternative, or to its residue, where it is missing yet."""
+        """Whether an atom with this place's number belongs to it: to an alternative, or to a residue that lacks it yet."""
         if atom.letter:
             return atom.name not in self.parts.get((atom.residue, atom.letter), {})
         same, plain = self.parts.get((atom.residue, ""), {}), any(not letter for _, letter in self.parts)
