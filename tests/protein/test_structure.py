@@ -105,7 +105,7 @@ def test_numbers_that_start_again_lose_nothing(lines, helix, tmp_path, end):
     path = put(tmp_path / "a.pdb", [*lines, *end, *shifted(lines, 60)])
     found, rejected = read_chains(path)
     assert [(c.name, len(c)) for c in found] == [("a.pdb:A#1-40", 40), ("a.pdb:A#41-80", 40)] and not rejected
-    np.testing.assert_allclose(found[1].atoms, helix.atoms + [60, 0, 0], atol=2e-3)
+    np.testing.assert_allclose(found[1].atoms, helix.atoms + np.array([60, 0, 0]), atol=2e-3)
     with pytest.raises(DataError, match=r"2 such runs.*A#20-35, A#60-75"):
         read_motif(f"{path}:A20-35")
     np.testing.assert_allclose(read_motif(f"{path}:A#60-75").atoms, found[1].atoms[19:35])
