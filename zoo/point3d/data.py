@@ -116,7 +116,8 @@ def read_shape(path: str | Path, points: int = POOL) -> PointCloud:
         size = path.stat().st_size
         if not 0 < size <= LARGEST:
             raise DataError(f"{size:,} bytes; files of 1 to {LARGEST:,} bytes are read. Make a large mesh coarser first.")
-        return PointCloud.normalised(_points(path, points))
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of odd numbers is refused, not warned of
+            return PointCloud.normalised(_points(path, points))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except MemoryError as error:
