@@ -14,7 +14,7 @@ from zoo.errors import ConfigError, DataError, NumericsError, ShapeError
 from zoo.evaluation.evaluate import evaluate
 from zoo.model.plan import Chunk
 from zoo.policy.data import PUSHT, Episodes
-from zoo.policy.envs import TASKS, Episode, _picture, rollout, save_video
+from zoo.policy.envs import TASKS, Episode, _picture, delayed, rollout, save_video
 from zoo.policy.evaluate import run
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "net.kernel": 3}
@@ -203,7 +203,7 @@ def test_a_stall_between_two_calls_costs_nothing_later(policy, monkeypatch):
 
 def test_after_a_slow_spell_it_plans_again(policy, monkeypatch):
     clock = Clock(monkeypatch, policy)
-    controller = policy.controller(steps=10, deadline=0.05, executed=1)
+    controller = policy.controller(steps=2, deadline=0.05, executed=1)
     clock.step = 0.2
     for one in observations(45):
         controller.act(one)
@@ -362,6 +362,23 @@ def test_a_delayed_plan_begins_after_what_is_carried_out_by_then(policy):
     # of the last plan: its first action is one step before its observation's, the next two are under way
     np.testing.assert_allclose(chunk[:3], acted[-4:-1], rtol=1e-4)
     np.testing.assert_allclose(chunk[3], acted[-1], rtol=1e-4)
+
+
+def test_a_rollout_can_be_delayed():
+    given = []
+    act = delayed(lambda observed, running: given.append(np.asarray(observed["a"]).tolist()) or np.zeros((len(running), 1)), 2)
+    for step, running in enumerate([[0, 1], [0, 1], [0, 1], [1], [1]]):
+        act({"a": np.array([[10 * i + step] for i in running])}, running)
+    assert given == [[[0], [10]], [[0], [10]], [[0], [10]], [[11]], [[12]]]
+    assert delayed(given.append, 0) == given.append
+
+
+def test_a_deadline_that_no_plan_can_keep_is_told_at_once(policy, monkeypatch, recwarn):
+    Clock(monkeypatch, policy, step=0.012)
+    policy.controller(steps=10, deadline=0.2)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"deadline=0\.05 s: a plan of 10 steps takes about 0\.12 s here"):
+        policy.controller(steps=10, deadline=0.05)
 
 
 def test_latency_is_of_the_calls_that_planned(policy, monkeypatch):

@@ -143,6 +143,13 @@ class Controller:
             mark = now
             if i == 3:
                 break
+        needed = self._usual(0.5) * self.plan.steps
+        if self.deadline is not None and needed > self.deadline:
+            warnings.warn(
+                f"deadline={self.deadline:g} s: a plan of {self.plan.steps} steps takes about {needed:.2g} s here, and will be "
+                "cut. Give more time or fewer steps; on a busy machine torch.set_num_threads(1) makes steps quicker.",
+                stacklevel=4,
+            )
 
     def reset(self, which: Sequence[int] | int | None = None) -> None:
         """Forget the episode of some environments (default all); their plans go on to be new ones.
