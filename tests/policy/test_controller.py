@@ -381,6 +381,23 @@ def test_a_deadline_that_no_plan_can_keep_is_told_at_once(policy, monkeypatch, r
         policy.controller(steps=10, deadline=0.05)
 
 
+@pytest.mark.parametrize("settings", [{}, {"warm_start": 0.6}, {"join": True}, {"sampler": "dpmpp"}])
+def test_where_a_whole_plan_does_not_fit_one_of_fewer_steps_is_made(policy, monkeypatch, settings):
+    seen = observations(9)
+    free = policy.controller(steps=5, seed=3, **settings)
+    expected = [free.act(one) for one in seen]
+    clock = Clock(monkeypatch, policy, step=0.02)
+    with pytest.warns(UserWarning, match="fewer are made"):
+        controller = policy.controller(steps=10, seed=3, deadline=0.105, **settings)
+    clock.calls = 0
+    acted = [controller.act(one) for one in seen]
+    np.testing.assert_array_equal(acted[:8], expected[:8])
+    assert controller.overran == 0 and clock.calls == 10, "5 steps a plan"
+    if settings != {"warm_start": 0.6}:  # 5 of 8 steps, not 3 of 5
+        assert controller.cut == 2
+        np.testing.assert_array_equal(acted[8], expected[8])
+
+
 def test_latency_is_of_the_calls_that_planned(policy, monkeypatch):
     Clock(monkeypatch, policy, stalls={25: 1.0})
     controller = policy.controller(steps=10)

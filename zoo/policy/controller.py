@@ -19,7 +19,7 @@ from zoo.core.predict import Predict, Steering, noise_of
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError, NumericsError, ShapeError
 from zoo.model.model import Model
-from zoo.model.plan import Chunk
+from zoo.model.plan import Chunk, Plan
 from zoo.policy.codec import NOTHING, PolicyCodec
 from zoo.values import number, plain, several, whole
 
@@ -66,17 +66,17 @@ class Controller:
             its end. Default: where plans come more often than the recipe's (`executed` below it), or `delay` is given.
         delay: steps between an observation and the action that its `act` returns, as where plans are made while the robot
             moves. The actions of these steps are taken as those of the last plan.
-        deadline: seconds that `act` may take. A plan that cannot be finished in time gives the x0 it has. Where a whole one
-            usually fits and a slow step stopped it, the next call plans again; and where it had not made half of its steps
-            nothing of it is carried out, but the next action of the last chunk. Where not even one step fits, the last
-            chunk's further actions are carried out, and then its last one is held; after 20 such calls a step is tried in
-            any case. The first plan of an episode always has at least one step, however long that takes. How long a step
-            takes is known from the last 50, at first from some that are made when the controller is.
+        deadline: seconds that `act` may take. Where a whole plan does not fit, one of fewer steps is made. One that a slow
+            step stops gives the x0 it has, and the next call plans again; where it had not made half of its steps nothing
+            of it is carried out, but the next action of the last chunk. Where not even one step fits, the last chunk's
+            further actions are carried out, and then its last one is held; after 20 such calls a step is tried in any case.
+            The first plan of an episode always has at least one step, however long that takes. How long a step takes is
+            known from the last 50, at first from some that are made when the controller is.
         streams: a number for each environment, whose noise then is the same whatever runs beside it; default 0 to n - 1.
 
     Attributes:
         seconds: how long each call of `act` took.
-        late: calls that made no plan for want of time; cut: plans that ended before their last step.
+        late: calls that made no plan for want of time; cut: plans of fewer steps than asked for.
         overran: calls that took longer than the deadline.
         clipped: numbers of actions that lay outside the training data's range.
         doubtful: calls whose observations were unlike the training data's, see `PolicyCodec.doubt`; the first is a warning.
@@ -117,8 +117,11 @@ class Controller:
             raise ConfigError(f"join={join!r}: give True, False, or None for the default.")
         often = self.executed < codec.executed and self.ensemble is None and warm_start is None
         self.join = bool(often or self.delay) if join is None else bool(join)
-        self.plan = policy.plan(1, sampler=sampler, steps=steps, **settings)
+        self._settings = {"sampler": sampler, **settings}
+        self.plan = policy.plan(1, steps=steps, **self._settings)
+        self.warm_start = plain(warm_start)
         self.warm = None if warm_start is None else self.plan.after(warm_start)
+        self._shorter: dict[int, Plan] = {}  # plans of fewer steps
         numbers = list(range(self.n or 1)) if streams is None else (several(streams) or [])
         if len(numbers) != (self.n or 1):
             raise ConfigError(f"streams={streams!r}: give {self.n or 1} numbers, one for each environment.")
@@ -146,8 +149,8 @@ class Controller:
         needed = self._usual(0.5) * self.plan.steps
         if self.deadline is not None and needed > self.deadline:
             warnings.warn(
-                f"deadline={self.deadline:g} s: a plan of {self.plan.steps} steps takes about {needed:.2g} s here, and will be "
-                "cut. Give more time or fewer steps; on a busy machine torch.set_num_threads(1) makes steps quicker.",
+                f"deadline={self.deadline:g} s: a plan of {self.plan.steps} steps takes about {needed:.2g} s here: fewer are "
+                "made. Give more time or fewer steps; on a busy machine torch.set_num_threads(1) makes steps quicker.",
                 stacklevel=4,
             )
 
@@ -283,14 +286,16 @@ class Controller:
             self.late += 1
             return False
         rng = seeds.SampleRng(self.seed, [seeds.derive_seed(robot.stream, robot.chunks) for robot in robots])
-        plan, start, steer = self.plan, None, list[Steering]()
+        start, steer = None, list[Steering]()
         last = [self._moved_on(robot) for robot in robots if robot.chunk is not None]
         if last and len(last) == len(robots):
             if self.warm is not None:
-                plan, start = self.warm, torch.stack([chunk for chunk, _ in last])
+                start = torch.stack([chunk for chunk, _ in last])
             if self.join:
                 steer = [self._pull(torch.stack([c for c, _ in last]), torch.stack([w for _, w in last]))]
+        plan = self._fitting(begin, start is not None)
         x, done, mark = None, 0, time.perf_counter()
+        short = plan is not (self.plan if start is None else self.warm)
         stalled = False
         for step in self.policy.run(plan, Chunk({"observation": observations}, rng), start=start, steer=steer):
             now = time.perf_counter()
@@ -298,9 +303,10 @@ class Controller:
             self._recent.append(now - mark)
             x, done, mark = step.x, done + 1, now
             if self.deadline is not None and step.level.sigma and now - begin + self._usual(0.9) > self.deadline:
-                x, self.cut = step.x0, self.cut + 1
+                x, short = step.x0, True
                 stalled = 0 < usual <= self.deadline  # by one slow step, not by a slow net
                 break
+        self.cut += short
         if x is None:
             raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
         if not torch.isfinite(x).all():
@@ -321,6 +327,26 @@ class Controller:
                 robot.past.append((robot.step, np.stack(coming)))
                 robot.spare = coming[-1:]
         return True
+
+    def _fitting(self, begin: float, warm: bool) -> Plan:
+        """The plan with as many of its steps as fit into the time that is left, but at least one.
+
+        A whole plan of few steps is a chunk; the x0 of one that is cut in its middle is a mean of many.
+        """
+        plan = self.warm if warm and self.warm is not None else self.plan
+        usual = self._usual(0.75)
+        if self.deadline is None or usual * plan.steps <= self.deadline - (time.perf_counter() - begin):
+            return plan
+        fit = max(1, int((self.deadline - (time.perf_counter() - begin)) / usual + 1e-6))
+        if warm:  # the same share of fewer steps
+            fit = max(1, int(fit * self.plan.steps / plan.steps))
+        if fit not in self._shorter:
+            try:
+                self._shorter[fit] = self.policy.plan(1, steps=fit, **self._settings)
+            except ConfigError:  # settings that need more steps: it is cut instead
+                self._shorter[fit] = self.plan
+        found = self._shorter[fit]
+        return found.after(self.warm_start) if warm else found
 
     def _moved_on(self, robot: _Robot) -> tuple[Tensor, Tensor]:
         """The last chunk (horizon, Da) moved on to the next one's time, its last action repeated, and how much each of its
