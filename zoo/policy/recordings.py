@@ -145,7 +145,8 @@ def _lerobot_rows(
     parquet, pyarrow = need("pyarrow.dataset", "policy"), need("pyarrow", "policy")
     data = folder / "data"
     try:
-        dataset = parquet.dataset(data, format="parquet")
+        checked = parquet.ParquetFragmentScanOptions(page_checksum_verification=True)  # of files that have checksums
+        dataset = parquet.dataset(data, format=parquet.ParquetFileFormat(default_fragment_scan_options=checked))
         wanted = ["episode_index", "frame_index", *shapes]
         if not dataset.files:
             raise DataError(f"{data} cannot be read as parquet files: it holds none.")
