@@ -19,7 +19,7 @@ from zoo.audio.waveform import Waveform, hertz, need
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
 from zoo.data.cache import cache_folder, download
-from zoo.data.folder import Folder
+from zoo.data.folder import Folder, existing
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.files import write_atomic
@@ -289,15 +289,13 @@ def open_audio(
             Part("label", "ClassLabel", ("label", "labels", "class", "word"), label_column, needed=False),
         )
         return TableClips(open_rows(source, split, parts, **table))
-    path = Path(source).expanduser()
-    if str(source) == PUBLIC and not path.exists():
-        path = download_fsdd(cache_folder(PUBLIC))
+    if str(source) == PUBLIC and not Path(PUBLIC).exists():
+        source = download_fsdd(cache_folder(PUBLIC))
+    path = existing(source, f"a folder of {', '.join(SUFFIXES)} files, {FSDD_FILE}, or {PUBLIC!r}")
     found = [path / n for n in (FSDD_FILE, WORDS_FILE) if (path / n).exists()]
     if len(found) > 1:
         raise DataError(f"{path} holds {found[0].name} and {found[1].name}: give the path of one of them.")
     path = found[0] if found else path
-    if not path.exists():
-        raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, {FSDD_FILE}, or {PUBLIC!r}.")
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(f"{path} is one file: give the folder of {', '.join(SUFFIXES)} files, or {FSDD_FILE}.")

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
 from zoo.data.cache import cache_folder, download, md5
-from zoo.data.folder import Folder
+from zoo.data.folder import Folder, existing
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
 from zoo.image.recipes import FASHION
@@ -165,11 +165,12 @@ def open_images(
             Part("label", "ClassLabel", ("label", "labels", "class", "cls"), label_column, needed=False),
         )
         return TableImages(open_rows(source, split, parts, **table))
-    path = Path(source).expanduser()
-    if str(source) == PUBLIC and not path.exists():
-        path = download_fashion_mnist(cache_folder(PUBLIC))
-    if not path.exists():
-        raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, fashion_mnist.npz, or {PUBLIC!r}.")
+    if str(source) == PUBLIC and not Path(PUBLIC).exists():
+        source = download_fashion_mnist(cache_folder(PUBLIC))
+    wanted = f"a folder of {', '.join(SUFFIXES)} files, fashion_mnist.npz, or {PUBLIC!r}"
+    path = existing(source, wanted)
+    if path.is_file() and path.suffix.lower() != ".npz":
+        raise DataError(f"{path} is one file. Give {wanted}.")
     if path.is_file() or (path / "fashion_mnist.npz").exists() or (path / "t10k-labels-idx1-ubyte.gz").exists():
         return fashion_mnist(path, split)
     return ImageFolder(path, split, skip_unreadable=skip_unreadable)

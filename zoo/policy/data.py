@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from zoo.contract.conditions import Array, Condition
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
-from zoo.data.folder import rows_of
+from zoo.data.folder import existing, rows_of
 from zoo.errors import DataError, one_of
 from zoo.extras import need
 
@@ -240,12 +240,13 @@ def open_episodes(source: str | Path, split: str = "train", **window: Any) -> Ep
     """An `episodes.npz`, a Push-T file, a folder with one of them, or a LeRobotDataset folder."""
     if split not in ("train", "validation", "test"):
         raise one_of("split", split, ("train", "validation", "test"))
-    path = Path(source).expanduser()
+    wanted = "an episodes.npz, pusht_demos.npz or a LeRobotDataset folder"
+    path = existing(source, wanted)
     if (path / "meta" / "info.json").exists():
         return open_lerobot(path, split=split, **window)
     for name in ("pusht_demos.npz", "episodes.npz"):
         if (path / name).exists():
             path = path / name
     if not path.is_file():
-        raise DataError(f"no demonstrations at {path}. Give an episodes.npz, pusht_demos.npz or a LeRobotDataset folder.")
+        raise DataError(f"no demonstrations at {path}. Give {wanted}.")
     return open_npz(path, split=split, **window)
