@@ -324,9 +324,7 @@ def test_every_format_is_read_or_named(tmp_path):
     grey, options = Image.fromarray(LETTER), {name: {"quality": 95} for name in ("JPEG", "WEBP", "AVIF")}
     for name in (n for n, _ in FORMATS.items() if n in Image.SAVE and n not in ("ICNS", "ICO", "DDS", "MPO", "XBM")):
         picture = grey.convert("L") if name in ("PCX",) else grey
-        picture.save(
-            tmp_path / f"{name}{FORMATS[name][-1]}", name, **({"quality": 95} if name in ("JPEG", "WEBP", "AVIF") else {})
-        )
+        picture.save(tmp_path / f"{name}{FORMATS[name][-1]}", name, **options.get(name, {}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pictures = open_images(tmp_path)

@@ -269,7 +269,8 @@ class ImageFolder(Folder):
         )
         for kind, largest in self.seen.largest.items():
             warnings.warn(
-                f"{self.folder}: pictures of {kind} values up to {largest:.10g}: white is taken to be {self.seen.white(kind):.10g}.",
+                f"{self.folder}: pictures of {kind} values up to {largest:.10g}: "
+                f"white is taken to be {self.seen.white(kind):.10g}.",
                 stacklevel=2,
             )
         if frames := self.seen.frames:
