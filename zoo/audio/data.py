@@ -293,6 +293,8 @@ def whole(data: bytes) -> bytes:
         _whole_ogg(data)
     elif data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"):
         _whole_aiff(data)
+    elif data[:4] == b"fLaC" and len(data) > 26 and not (data[21] & 15 or any(data[22:26])):  # libsndfile cannot read it
+        raise DataError("its header does not say how long it is, as of a pipe. Convert it to WAV")
     elif data[:4] == b".snd":
         start, size = struct.unpack_from(">II", data.ljust(12, b"\0"), 4)
         if size != 0xFFFFFFFF:
