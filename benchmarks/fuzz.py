@@ -54,6 +54,8 @@ OUTCOMES = ("clear", "right", "visible", "silent", "foreign", "hang")
 BAD = ("silent", "foreign", "hang")
 #: of one trial: seconds on the clock, and bytes beyond what the process has before it
 SECONDS, MEMORY = 60.0, 4 << 30
+#: the number of a trial that only reads the whole input
+PROBE = -1
 SMALL = {"net.channels": 8, "net.multipliers": [1], "net.blocks": 1, "net.attention": [False], "net.emb_dim": 8}
 
 
@@ -71,6 +73,7 @@ class Kind:
         seal: how a file is opened, damaged inside and closed again so that its checksums fit: "zip", "gzip", "png".
         text: a text, whose numbers may be damaged as words.
         needs: modules without which the kind cannot be made.
+        damage: how it is damaged, where that is not by the bytes of a file.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Kind:
     seal: str = ""
     text: bool = False
     needs: tuple[str, ...] = ()
+    damage: Callable[[random.Random, Path], Damage] | None = None
 
 
 @dataclass
@@ -442,7 +446,102 @@ def run(folder: Path) -> None:
 
 
 def run_read(folder: Path) -> Result:
-    return result([{k: v.numpy() for k, v in _fit(folder, 3, resume=True).state_dict().items()}])
+    return result([{k: v.numpy() for k, v in _fit(folder, 2, resume=True).state_dict().items()}])
+
+
+# ---------------------------------------------------------------- answers of the Hub
+
+
+class Hub:
+    """The Hub of the tests, on this machine, whose `nth` answer of a call is damaged; one a process."""
+
+    one: Hub | None = None
+
+    def __init__(self) -> None:
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "hub"))
+        import hubserver
+        import huggingface_hub.constants
+        import huggingface_hub.utils
+
+        self.tests, self.constants = hubserver, huggingface_hub.constants
+        self.server, self.nth, self.rng, self.count = hubserver.Server(), 0, random.Random(0), 0
+        self.answers: dict[str, int] = {}  # of a whole call of each kind, which comes first
+        self.call = ""
+        huggingface_hub.utils.disable_progress_bars()
+        self.constants.ENDPOINT = self.server.url
+        self.constants.HUGGINGFACE_CO_URL_TEMPLATE = self.server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        time.sleep = lambda seconds: None  # between tries
+        whole = hubserver._Handler.answer
+
+        def answer(handler: Any, status: int, body: Any = b"", headers: dict[str, str] | None = None) -> None:
+            headers = {k.lower(): v for k, v in (headers or {}).items()}
+            if not isinstance(body, bytes):
+                body, headers = json.dumps(body).encode(), {"content-type": "application/json"} | headers
+            self.count += 1
+            if self.count == self.nth:
+                status, body, headers = odd_answer(self.rng, status, body, headers)
+            whole(handler, status, body, headers)
+
+        hubserver._Handler.answer = answer
+
+    @classmethod
+    def at(cls, folder: Path, call: str) -> Hub:
+        """The server, empty, with the fault that the folder asks for and an empty cache."""
+        hub = cls.one = cls.one or cls()
+        if hub.call:
+            hub.answers.setdefault(hub.call, hub.count)
+        hub.server.reset()
+        asked = json.loads((folder / "fault.json").read_text())
+        hub.call, hub.count, hub.rng = call, 0, random.Random(asked["seed"])
+        hub.nth = 0 if asked["part"] is None else 1 + int(asked["part"] * hub.answers[call])
+        hub.constants.HF_HUB_CACHE = str(folder / "cache")
+        return hub
+
+
+def odd_answer(rng: random.Random, status: int, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+    """An answer of which the status, a header or the body is odd."""
+    what = rng.random()
+    if what < 0.15:
+        return rng.choice((200, 204, 206, 301, 302, 304, 400, 401, 403, 404, 409, 412, 416, 418, 429, 500, 503)), body, headers
+    if what < 0.5:
+        name = rng.choice(sorted({*headers, "etag", "x-repo-commit", "x-linked-etag", "x-linked-size", "location", "content-type",
+                                  "x-error-code", "x-error-message", "retry-after", "content-encoding"}))  # fmt: skip
+        value = rng.choice(("", "x", "-1", "0", "99999999999999", '"../../x"', "/etc/passwd", "a" * 60_000, "é".encode().decode("latin-1"),
+                            "gzip", "text/html", "http://127.0.0.1:9/x", "//", "1e9", '"' + "0" * 40 + '"'))  # fmt: skip
+        return status, body, headers | {name: value}
+    if body[:1] in (b"{", b"[") and rng.random() < 0.75:
+        return status, odd_json(rng, body), headers
+    if not body:
+        return status, PAGE, headers
+    return status, rng.choice((flip, gone, repeated, filled, lambda r, d: d[: r.randrange(len(d))], lambda r, d: PAGE))(rng, body), headers
+
+
+def fault(rng: random.Random, folder: Path) -> Damage:
+    """Which answer of a call is damaged, as a part of all of them."""
+    return Damage("an answer", json.dumps({"part": rng.random(), "seed": rng.randrange(1 << 32)}).encode())
+
+
+def hub_model(folder: Path) -> None:
+    model(folder)
+    (folder / "fault.json").write_text(json.dumps({"part": None, "seed": 0}))
+
+
+def pull_read(folder: Path) -> Result:
+    import zoo
+
+    hub = Hub.at(folder, "pull")
+    hub.server.add("me/m", {p.name: p.read_bytes() for p in (folder / "m").iterdir()})
+    found = zoo.load("hub:me/m", token=False)
+    return result([{k: v.numpy() for k, v in found.state_dict().items()}, found.recipe.model_dump_json()])
+
+
+def push_read(folder: Path) -> Result:
+    from zoo.model.publish import push
+
+    hub = Hub.at(folder, "push")
+    push(folder / "m", "me/new", token=hub.tests.OWNER, samples=False)
+    files = hub.server.repos["model", "me/new"].files
+    return result([{k: v for k, v in files.items() if k != ".gitattributes"}])
 
 
 # ---------------------------------------------------------------- the kinds
@@ -496,6 +595,8 @@ def _kinds() -> list[Kind]:
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
         Kind("recipe", old_model, recipe_read, ("m/config.json",), text=True),
         Kind("card", model, card_read, ("m/README.md",), text=True),
+        Kind("hub pull", hub_model, pull_read, ("fault.json",), sums=True, damage=fault),
+        Kind("hub push", hub_model, push_read, ("fault.json",), sums=True, damage=fault),
         Kind("training run", run, run_read, ("run/*.safetensors", "run/config.json"), sums=True),
     ]
     return found
@@ -740,13 +841,20 @@ def attempt(kind: Kind, folder: Path) -> tuple[str, Result | None, str]:
     return "ok", found, ""
 
 
-def judged(kind: Kind, damage: Damage, whole: Result, found: Result) -> str:
+def _shortened(before: bytes, damage: Damage) -> bool:
+    """Whether a cut of a text took nothing but a part of its last word, which no count of words can tell."""
+    return damage.cut and damage.data is not None and len(before.split()) == len(damage.data.split())
+
+
+def judged(kind: Kind, damage: Damage, before: bytes, whole: Result, found: Result) -> str:
     """Which of the outcomes a result is that was read without an error."""
     if not found.finite:
         return "silent"
     if found.same(whole):
         return "right"
     if found.said and found.said != whole.said:
+        return "visible"
+    if kind.text and _shortened(before, damage):
         return "visible"
     if (kind.sums and not damage.sealed) or (kind.counts and damage.cut) or (kind.whole and damage.data is None):
         return "silent"
@@ -761,7 +869,7 @@ def one(number: int, seed: int, kind: Kind, template: Path, whole: Result, folde
     path = rng.choice(files)
     before = path.read_bytes()
     for _ in range(20):
-        damage = damaged(rng, kind, path)
+        damage = damaged(rng, kind, path) if kind.damage is None else kind.damage(rng, path)
         if damage.data != before:
             break
     if damage.data is None:
@@ -770,17 +878,29 @@ def one(number: int, seed: int, kind: Kind, template: Path, whole: Result, folde
         path.write_bytes(damage.data)
     trial = Trial(number, kind.name, damage=f"{damage.name} of {path.relative_to(folder)}")
     how, found, trial.detail = attempt(kind, folder)
-    trial.outcome = how if found is None else judged(kind, damage, whole, found)
+    trial.outcome = how if found is None else judged(kind, damage, before, whole, found)
     return trial
+
+
+def not_read(kind: Kind, folder: Path, whole: Result) -> bool:
+    """Whether a kind's file is left out by the reader: the same comes of an empty one."""
+    next(p for pattern in kind.files for p in sorted(folder.glob(pattern))).write_bytes(b"")
+    found = attempt(kind, folder)[1]
+    return found is not None and found.same(whole)
 
 
 def worker(pipe: Any, root: Path, seed: int) -> None:
     """Trials, one after the other, as they are asked for: (number, kind)."""
+    # what clients read from the environment at their import: no network, no cache and no token of the user
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_ENDPOINT"), "http://127.0.0.1:9")
+    no = dict.fromkeys(("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "HF_HUB_DISABLE_TELEMETRY"), "1")
+    os.environ.update(nowhere | no | {"NO_PROXY": "127.0.0.1,localhost", "HF_HOME": str(root / "hf")})
     import torch
 
     import zoo.contract.registry
 
     torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries of C speak of what they meet
     zoo.contract.registry.domain_names()
     wholes: dict[str, Result] = {}
     limited = False
@@ -791,10 +911,15 @@ def worker(pipe: Any, root: Path, seed: int) -> None:
             if name not in wholes:
                 shutil.copytree(template, Path(temporary) / "whole")
                 how, found, detail = attempt(kind, Path(temporary) / "whole")
+                if found is not None and kind.damage is None and not_read(kind, Path(temporary) / "whole", found):
+                    found, how, detail = None, "unread", "an empty file in its place changes nothing"
                 if found is None:
-                    pipe.send(Trial(number, name, "unread", "none", detail))
+                    pipe.send(Trial(number, name, how, "", detail))
                     continue
                 wholes[name] = found
+            if number == PROBE:
+                pipe.send(Trial(number, name, "right"))
+                continue
             if not limited:
                 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
@@ -826,6 +951,10 @@ class _Runner:
         self.pipe.send(job)
 
     def end(self) -> None:
+        if self.job is None:
+            with suppress(OSError):
+                self.pipe.send(None)
+            self.process.join(5)
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -844,42 +973,49 @@ def fuzz(
             folder = root / "whole" / name.replace(" ", "_")
             folder.mkdir(parents=True)
             kind.make(folder)
-    names = [name for name in chosen if name not in left_out]
-    jobs = [(i, names[i % len(names)]) for i in (range(n) if only is None else [only])]
-    trials: list[Trial] = []
-    runners = [_Runner(root, seed) for _ in range(min(workers, len(jobs)))]
+    runners: list[_Runner] = []
     try:
-        while jobs or any(r.job for r in runners):
-            for i, runner in enumerate(runners):
-                while runner.job is None and jobs:
-                    job = jobs.pop(0)
-                    if job[1] not in left_out:
-                        runner.give(job)
-                # the first trial of a process loads everything
-                limit = seconds + (120 if runner.first else 0)
-                if runner.job and time.monotonic() - runner.since > limit:
-                    trials.append(Trial(*runner.job, "hang", "", f"no end after {limit:.0f} s"))
-                    runner.end()
-                    runners[i] = _Runner(root, seed)
-            busy = {r.pipe: r for r in runners if r.job}
-            for pipe in multiprocessing.connection.wait(list(busy), timeout=1):
-                runner = busy[pipe]
-                try:
-                    trial = pipe.recv()
-                    runner.job, runner.first = None, False
-                except EOFError:
-                    runner.process.join()
-                    trial = Trial(*runner.job, "foreign", "", f"the process died with code {runner.process.exitcode}")
-                    runner.end()
-                    runners[runners.index(runner)] = _Runner(root, seed)
-                if trial.outcome == "unread":
-                    left_out[trial.kind] = f"the whole input is not read: {trial.detail}"
-                else:
-                    trials.append(trial)
+        probes = [(PROBE, name) for name in chosen if name not in left_out]
+        for probe in _run(probes, runners, root, seed, workers, seconds):
+            if probe.outcome != "right":
+                left_out[probe.kind] = f"the whole input is not read: {probe.detail}"
+        names = [name for name in chosen if name not in left_out]
+        numbers = range(n) if only is None else [only]
+        jobs = [(i, names[i % len(names)]) for i in numbers] if names else []
+        return sorted(_run(jobs, runners, root, seed, workers, seconds), key=lambda t: t.number), left_out
     finally:
         for runner in runners:
             runner.end()
-    return sorted(trials, key=lambda t: t.number), left_out
+
+
+def _run(
+    jobs: list[tuple[int, str]], runners: list[_Runner], root: Path, seed: int, workers: int, seconds: float
+) -> list[Trial]:
+    """All jobs on the runners, of which there are more where there are not `workers`; one that dies or hangs is replaced."""
+    jobs, trials = list(jobs), []
+    runners += [_Runner(root, seed) for _ in range(min(workers, len(jobs)) - len(runners))]
+    while jobs or any(r.job for r in runners):
+        for i, runner in enumerate(runners):
+            if runner.job is None and jobs:
+                runner.give(jobs.pop(0))
+            # the first trial of a process loads everything
+            limit = seconds + (120 if runner.first else 0)
+            if runner.job and time.monotonic() - runner.since > limit:
+                trials.append(Trial(*runner.job, "hang", "", f"no end after {limit:.0f} s"))
+                runner.end()
+                runners[i] = _Runner(root, seed)
+        busy = {r.pipe: r for r in runners if r.job}
+        for pipe in multiprocessing.connection.wait(list(busy), timeout=1):
+            runner = busy[pipe]
+            try:
+                trials.append(pipe.recv())
+                runner.job, runner.first = None, False
+            except EOFError:
+                runner.process.join()
+                trials.append(Trial(*runner.job, "foreign", "", f"the process died with code {runner.process.exitcode}"))
+                runner.end()
+                runners[runners.index(runner)] = _Runner(root, seed)
+    return trials
 
 
 def table(trials: Sequence[Trial]) -> str:
