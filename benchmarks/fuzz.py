@@ -504,16 +504,52 @@ def odd_answer(rng: random.Random, status: int, body: bytes, headers: dict[str, 
     if what < 0.15:
         return rng.choice((200, 204, 206, 301, 302, 304, 400, 401, 403, 404, 409, 412, 416, 418, 429, 500, 503)), body, headers
     if what < 0.5:
-        name = rng.choice(sorted({*headers, "etag", "x-repo-commit", "x-linked-etag", "x-linked-size", "location", "content-type",
-                                  "x-error-code", "x-error-message", "retry-after", "content-encoding"}))  # fmt: skip
-        value = rng.choice(("", "x", "-1", "0", "99999999999999", '"../../x"', "/etc/passwd", "a" * 60_000, "é".encode().decode("latin-1"),
-                            "gzip", "text/html", "http://127.0.0.1:9/x", "//", "1e9", '"' + "0" * 40 + '"'))  # fmt: skip
+        name = rng.choice(
+            sorted(
+                {
+                    *headers,
+                    "etag",
+                    "x-repo-commit",
+                    "x-linked-etag",
+                    "x-linked-size",
+                    "location",
+                    "content-type",
+                    "x-error-code",
+                    "x-error-message",
+                    "retry-after",
+                    "content-encoding",
+                }
+            )
+        )
+        value = rng.choice(
+            (
+                "",
+                "x",
+                "-1",
+                "0",
+                "99999999999999",
+                '"../../x"',
+                "/etc/passwd",
+                "a" * 60_000,
+                "é".encode().decode("latin-1"),
+                "gzip",
+                "text/html",
+                "http://127.0.0.1:9/x",
+                "//",
+                "1e9",
+                '"' + "0" * 40 + '"',
+            )
+        )
         return status, body, headers | {name: value}
     if body[:1] in (b"{", b"[") and rng.random() < 0.75:
         return status, odd_json(rng, body), headers
     if not body:
         return status, PAGE, headers
-    return status, rng.choice((flip, gone, repeated, filled, lambda r, d: d[: r.randrange(len(d))], lambda r, d: PAGE))(rng, body), headers
+    return (
+        status,
+        rng.choice((flip, gone, repeated, filled, lambda r, d: d[: r.randrange(len(d))], lambda r, d: PAGE))(rng, body),
+        headers,
+    )
 
 
 def fault(rng: random.Random, folder: Path) -> Damage:
@@ -557,7 +593,9 @@ def _kinds() -> list[Kind]:
         name, counts = f"image {suffix} {mode}", suffix in (".png", ".bmp", ".tif")
         seal = "png" if suffix == ".png" else ""
         found.append(
-            Kind(name, picture(suffix, mode, **save), data_of("image"), ("a.*",), sums=suffix == ".png", counts=counts, seal=seal)
+            Kind(
+                name, picture(suffix, mode, **save), data_of("image"), ("a.*",), sums=suffix == ".png", counts=counts, seal=seal
+            )
         )
     found += [
         Kind("image idx.gz", idx, data_of("image"), ("train*",), sums=True, seal="gzip"),
@@ -573,12 +611,20 @@ def _kinds() -> list[Kind]:
         name = f"audio {suffix} {subtype.split('_')[-1].lower()}"
         found.append(Kind(name, sound(suffix, subtype, channels), data_of("audio"), ("a.*",), sums=sums, counts=counts))
     for name, make, counts, text in (
-        ("off", mesh(".off"), True, True), ("ply", mesh(".ply", encoding="ascii"), True, True), ("ply binary", mesh(".ply"), True, False),
-        ("obj", mesh(".obj"), False, True), ("stl", mesh(".stl", file_type="stl_ascii"), False, True),
-        ("stl binary", mesh(".stl"), True, False), ("glb", mesh(".glb"), True, False), ("pcd", cloud(".pcd"), True, True),
-        ("pcd binary", cloud(".bin.pcd"), True, False), ("xyz", cloud(".xyz"), False, True), ("txt", cloud(".txt"), False, True),
-        ("pts", cloud(".pts"), True, True), ("npy", cloud(".npy"), True, False),
-    ):  # fmt: skip
+        ("off", mesh(".off"), True, True),
+        ("ply", mesh(".ply", encoding="ascii"), True, True),
+        ("ply binary", mesh(".ply"), True, False),
+        ("obj", mesh(".obj"), False, True),
+        ("stl", mesh(".stl", file_type="stl_ascii"), False, True),
+        ("stl binary", mesh(".stl"), True, False),
+        ("glb", mesh(".glb"), True, False),
+        ("pcd", cloud(".pcd"), True, True),
+        ("pcd binary", cloud(".bin.pcd"), True, False),
+        ("xyz", cloud(".xyz"), False, True),
+        ("txt", cloud(".txt"), False, True),
+        ("pts", cloud(".pts"), True, True),
+        ("npy", cloud(".npy"), True, False),
+    ):
         found.append(Kind(f"point3d {name}", make, data_of("point3d"), ("a.*",), counts=counts, text=text))
     found += [
         Kind("point3d npz", cloud(".npz"), data_of("point3d"), ("a.*",), sums=True, seal="zip"),
@@ -623,10 +669,41 @@ class Damage:
     sealed: bool = False
 
 
-HUGE = (b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\x7f\xff\xff\xff",
-        b"\xff\xff", b"\x00" * 8, struct.pack("<Q", 10**12), struct.pack("<I", 10**9), struct.pack("<d", float("nan")))  # fmt: skip
-WORDS = ("", "-1", "0", "nan", "inf", "1e999", "1e38", "99999999999", "18446744073709551616", "0x10", "1,5", "--3", "1.2.3", "é", "\x00",
-         "-99999999", "9" * 400, "()", "%s", "None")  # fmt: skip
+HUGE = (
+    b"\xff" * 8,
+    b"\x7f" + b"\xff" * 7,
+    b"\xff\xff\xff\x7f",
+    b"\xff\xff\xff\xff",
+    b"\x00\x00\x00\x80",
+    b"\x7f\xff\xff\xff",
+    b"\xff\xff",
+    b"\x00" * 8,
+    struct.pack("<Q", 10**12),
+    struct.pack("<I", 10**9),
+    struct.pack("<d", float("nan")),
+)
+WORDS = (
+    "",
+    "-1",
+    "0",
+    "nan",
+    "inf",
+    "1e999",
+    "1e38",
+    "99999999999",
+    "18446744073709551616",
+    "0x10",
+    "1,5",
+    "--3",
+    "1.2.3",
+    "é",
+    "\x00",
+    "-99999999",
+    "9" * 400,
+    "()",
+    "%s",
+    "None",
+)
 PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
 
@@ -694,18 +771,55 @@ def odd_json(rng: random.Random, data: bytes) -> bytes:
     """JSON of which one value is odd, or a key is missing, unknown or there twice; or what a parser chokes on."""
     if rng.random() < 0.15:
         return rng.choice(
-            (b"[" * 100_000, b'{"a":' * 5_000 + b"1" + b"}" * 5_000, b"null", b"[]", b"3", b'"x"', b"{}", b"\xff\xfe{}", b"\xef\xbb\xbf" + data,
-             data + data, data.replace(b":", b": NaN,", 1), b"9" * 10_000, data.replace(b"{", b"{\x00", 1))
-        )  # fmt: skip
+            (
+                b"[" * 100_000,
+                b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
+                b"null",
+                b"[]",
+                b"3",
+                b'"x"',
+                b"{}",
+                b"\xff\xfe{}",
+                b"\xef\xbb\xbf" + data,
+                data + data,
+                data.replace(b":", b": NaN,", 1),
+                b"9" * 10_000,
+                data.replace(b"{", b"{\x00", 1),
+            )
+        )
     root = json.loads(data)
     node, key, place = {"": root}, "", root
     while isinstance(place, (dict, list)) and place and (place is root or rng.random() < 0.75):
         key_of = rng.choice(list(place)) if isinstance(place, dict) else rng.randrange(len(place))
         node, key, place = place, key_of, place[key_of]
     odd: tuple[Any, ...] = (
-        None, True, -1, 0, 10**12, 10**30, 1e308, "", "x", [], {}, [[]], "é" * 1000, [0] * 1000, 0.5, {"a": 1}, -(10**9), "../../x",
-        "\x00", float("nan"), float("inf"), {"kind": "x"}, [[[[[1]]]]], str(place), [place], 1,
-    )  # fmt: skip
+        None,
+        True,
+        -1,
+        0,
+        10**12,
+        10**30,
+        1e308,
+        "",
+        "x",
+        [],
+        {},
+        [[]],
+        "é" * 1000,
+        [0] * 1000,
+        0.5,
+        {"a": 1},
+        -(10**9),
+        "../../x",
+        "\x00",
+        float("nan"),
+        float("inf"),
+        {"kind": "x"},
+        [[[[[1]]]]],
+        str(place),
+        [place],
+        1,
+    )
     what = rng.random()
     if what < 0.7 or not isinstance(node, dict):
         node[key] = rng.choice(odd)
@@ -752,11 +866,20 @@ def resealed(rng: random.Random, data: bytes, seal: str, text: bool) -> bytes:
         body = members[name]
         end = 10 + int.from_bytes(body[8:10], "little")
         odd = rng.choice(
-            (b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000,), }",
-             b"{'descr': '<U99999999', 'fortran_order': False, 'shape': (9,), }", b"{'descr': 3}", b"(" * 3000, b"{'shape': (-1,)}",
-             b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }", b"{'descr': '<c8', 'fortran_order': True, 'shape': (), }",
-             b"{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (0, 2), }", b"'''", b"\xff\xfe")
-        )  # fmt: skip
+            (
+                b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+                b"{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000,), }",
+                b"{'descr': '<U99999999', 'fortran_order': False, 'shape': (9,), }",
+                b"{'descr': 3}",
+                b"(" * 3000,
+                b"{'shape': (-1,)}",
+                b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }",
+                b"{'descr': '<c8', 'fortran_order': True, 'shape': (), }",
+                b"{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (0, 2), }",
+                b"'''",
+                b"\xff\xfe",
+            )
+        )
         members[name] = body[:8] + len(odd).to_bytes(2, "little") + odd + body[end:]
     else:
         members[name] = inner(members[name])
@@ -800,8 +923,18 @@ def damaged(rng: random.Random, kind: Kind, path: Path) -> Damage:
     if name == "gone":
         return Damage(name, None)
     if name == "sealed":
-        return Damage(name, resealed(rng, data, kind.seal, kind.text or ".cif" in path.name or ".pdb" in path.name), sealed=True)
-    simple = {"swap": swapped, "repeat": repeated, "gap": gone, "fill": filled, "huge": huge, "word": reworded, "json": odd_json}
+        return Damage(
+            name, resealed(rng, data, kind.seal, kind.text or ".cif" in path.name or ".pdb" in path.name), sealed=True
+        )
+    simple = {
+        "swap": swapped,
+        "repeat": repeated,
+        "gap": gone,
+        "fill": filled,
+        "huge": huge,
+        "word": reworded,
+        "json": odd_json,
+    }
     return Damage(name, simple[name](rng, data))
 
 
@@ -961,7 +1094,14 @@ class _Runner:
 
 
 def fuzz(
-    n: int, seed: int, root: Path, *, kinds: Sequence[str] = (), workers: int = 2, seconds: float = SECONDS, only: int | None = None
+    n: int,
+    seed: int,
+    root: Path,
+    *,
+    kinds: Sequence[str] = (),
+    workers: int = 2,
+    seconds: float = SECONDS,
+    only: int | None = None,
 ) -> tuple[list[Trial], dict[str, str]]:
     """(the trials, {kind: why it was left out})."""
     chosen = {name: KINDS[name] for name in (kinds or KINDS)}

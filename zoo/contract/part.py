@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.errors import ConfigError, one_of
+
+P = TypeVar("P", bound="Part")
 
 
 class Part(BaseModel):
@@ -29,7 +31,7 @@ class Part(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
-    def model_validate(cls, obj: Any, **options: Any) -> Self:
+    def model_validate(cls: type[P], obj: Any, **options: Any) -> P:
         """The part that plain data describe."""
         try:
             return super().model_validate(obj, **options)
