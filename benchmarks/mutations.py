@@ -219,7 +219,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/protein/geometry.py", "F.pad(phi, (1, 0), value=none), F.pad(psi, (0, 1), value=none)",
         "F.pad(psi, (0, 1), value=none), F.pad(phi, (1, 0), value=none)", "tests/protein/test_protein_geometry.py",
     ),
-    "backbones: gaps are bridged": ("zoo/protein/data.py", "> GAP", "> 1e9", "tests/protein/test_protein_data.py"),
+    "backbones: gaps are bridged": ("zoo/protein/structure.py", "<= GAP", "<= 1e9", "tests/protein/test_protein_data.py"),
     "backbones: a motif where the prediction was": (
         "zoo/protein/motif.py", "where[first : first + size] = True", "where[first : first + size] = False",
         "tests/protein/test_protein_motif.py",

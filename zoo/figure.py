@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.extras import need
 
 
@@ -33,6 +33,12 @@ def grid(n: int, size: float, extra: str, columns: int | None = None) -> tuple[A
     for ax in axes[n:]:
         ax.set_axis_off()
     return figure, axes[:n]
+
+
+def check_axis(ax: Any) -> None:
+    """Refuse what is not a matplotlib axis, above all the name of a file."""
+    if ax is not None and not hasattr(ax, "imshow"):
+        raise ConfigError(f"plot({ax!r}): give a matplotlib axis, or nothing; the picture is saved by plot().save('name.png').")
 
 
 def to_picture(figure: Any) -> Image.Image:

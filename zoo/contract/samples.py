@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
+from zoo.files import write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def picture_format(path: str | Path) -> str:
+    """Pillow's name of the format that a suffix stands for; a ConfigError for one that no picture is written in."""
+    suffix = Path(path).suffix.lower()
+    written = {k: v for k, v in Image.registered_extensions().items() if v in Image.SAVE}
+    if suffix not in written:
+        raise ConfigError(f"cannot save a picture as {str(path)!r}: give a name that ends in .png, .jpg, .webp or the like.")
+    return written[suffix]
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture, whole or not at all; a ConfigError or a ResourceError says what does not work."""
+    memory, kind = io.BytesIO(), picture_format(path)
+    try:
+        picture.save(memory, format=kind)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"cannot save a picture {picture.size} {picture.mode} as {str(path)!r}: {error}.") from error
+    write_atomic(Path(path), memory.getvalue())
 
 
 @runtime_checkable
@@ -119,10 +141,11 @@ class Samples(Sequence[Any]):
 
     def plot(self, path: str | Path | None = None) -> Any:
         """One picture of all samples (a PIL image), also written to `path` when given."""
+        if path is not None:
+            picture_format(path)  # before the drawing, which takes a while
         picture = self._domain.plot(self)
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
+            save_picture(picture, path)
         return picture
 
     def _repr_png_(self) -> bytes:

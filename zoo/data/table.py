@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from typing import Any
 from zoo.contract.dataset import Dataset
 from zoo.data.cache import cache_folder
 from zoo.data.folder import HELD_OUT, rows_of
-from zoo.errors import ConfigError, DataError, HubError, one_of
+from zoo.errors import ConfigError, DataError, HubError, ZooError, one_of
 from zoo.hub import client as hub
 from zoo.hub.address import PREFIX, Address
 
@@ -223,7 +223,7 @@ class _Table:
         """The `datasets` library; its failures and those below it become one error."""
         try:
             import datasets
-            import pyarrow
+            import pyarrow  # noqa: F401
         except ImportError:
             raise ConfigError('tables and Hub datasets need `datasets`: pip install "diffusion-zoo[hub-data]".') from None
         address = self.place.pinned if isinstance(self.place, hub.Snapshot) else None
@@ -233,10 +233,11 @@ class _Table:
             else:
                 with hub.explained(address, doing, self.token):
                     yield datasets
-        except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-            if isinstance(error, (HubError, DataError, ConfigError)):
-                raise
-            raise DataError(f"cannot {doing} {self.name}: {type(error).__name__}: {error}") from None
+        except ZooError:
+            raise
+        except Exception as error:  # the libraries read what comes in good faith: odd data can end in any error
+            text = " ".join(str(error).split())[:500]
+            raise DataError(f"cannot {doing} {self.name}: {type(error).__name__}: {text}") from None
 
     def stream(self, datasets: Any) -> Mapping[str, Any]:
         """{split: stream}"""
@@ -245,7 +246,7 @@ class _Table:
             repo, commit = self.place.address.repo, self.place.commit
             if Path(repo).exists():  # the library would take that instead
                 raise DataError(f"the folder {repo} here has the name of the dataset. Start from another folder.")
-            hub.check_access(self.place.pinned, self.token)
+            hub.check_access(self.place, self.token)
             found = datasets.load_dataset(repo, self.config, revision=commit, streaming=True, token=self.token)
         else:
             kind = self.place[0].suffix.removeprefix(".")
@@ -275,7 +276,8 @@ class _Table:
             raise HubError(f"cannot read {self.place.pinned}: offline, and no copy of it in {_cache()}. Go online once.")
         with disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".reading-"))
+            temporary = folder.parent / f".reading-{secrets.token_hex(8)}"
+            temporary.mkdir()  # not mkdtemp: the folder stays, and the user's umask decides who may read it
         try:
             with self.errors("read") as datasets:
                 _write(datasets, self.stream(datasets)[split], parts, max_rows, temporary, self.name, self.token)
@@ -347,6 +349,7 @@ def _write(
                     raise DataError(f"{name}: the column {columns[part]!r} has over {MOST_LABELS} values: it is not a label.")
             rows.append(taken)
             count += 1
+            hub.progressed()
             if len(rows) == CHUNK:
                 flush()
         if rows:

@@ -25,7 +25,7 @@ from zoo.evaluation.distances import (
     precision_recall,
     wilson_interval,
 )
-from zoo.evaluation.evaluate import Evaluator
+from zoo.evaluation.evaluate import Evaluator, draw
 from zoo.evaluation.judge import Judge
 
 #: a sample nearer to a training sample than this share of real held-out samples counts as a copy
@@ -256,7 +256,7 @@ class JudgedEvaluator(Evaluator):
 
     def _draw(self, total: int, n: int) -> Tensor:
         """n different rows of `total` (all of them where there are fewer)."""
-        return torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))[:n]
+        return torch.tensor(draw(total, n, self.seed), dtype=torch.long)
 
     def _per_class(self, labels: Tensor, right: Tensor) -> dict[str, dict[str, Any]]:
         """Accuracy of each class that was asked for."""

@@ -23,6 +23,7 @@ from zoo.policy.envs import Episode, Task, get_task, rollout, save_video
 #: first seed of the environments' starts: those of "test" are for reports, those of "validation" for every choice
 FIRST_SEED = {"test": 100_000, "validation": 200_000}
 BATCH = 50  # episodes in step with each other
+DRAWN = 0  # seed of the episodes that are drawn for the floor
 
 #: {recipe: what its demonstrators reach}, measured by benchmarks/demonstrators.py
 DEMONSTRATORS = json.loads(Path(__file__).with_name("demonstrators.json").read_text(encoding="utf-8"))
@@ -118,7 +119,7 @@ class Evaluator(evaluate.Evaluator):
         seeds = [e.seed for e in episodes]
         if made.video is not None:
             save_video(episodes, made.video, self.rate)
-        still = rollout(task, task.still, seeds[:BATCH])
+        still = rollout(task, task.still, [seeds[i] for i in sorted(evaluate.draw(n, BATCH, DRAWN))])
         own, floor, best = summary(task, episodes), summary(task, still), DEMONSTRATORS[self.name]
         metrics: dict[str, dict[str, Any]] = {
             k: {"value": v, "ceiling": best["metrics"][k], "floor": floor[k], "better": "higher"} for k, v in own.items()
@@ -145,7 +146,7 @@ class Evaluator(evaluate.Evaluator):
             "success": f"share of episodes whose best score passes the threshold; intervals 95 % (Wilson); score: {task.unit}",
             "steps_to_success": "median over those that succeed",
             "ceiling": best["who"],
-            "floor": f"a policy that stays where it is, {len(still)} episodes",
+            "floor": f"a policy that stays where it is, {len(still)} of these episodes, drawn at random (seed {DRAWN})",
         }
         return {"metrics": metrics, "per_episode": per_episode, "protocol": protocol}
 
