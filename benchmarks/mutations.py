@@ -250,8 +250,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/contract/test_conditions.py",
     ),
     "steers in the wrong order": (
-        "zoo/core/predict.py", "for steer in steers:\n        predict = steer(predict)",
-        "for steer in reversed(steers):\n        predict = steer(predict)", "tests/core",
+        "zoo/core/predict.py", "for steer in steers:\n        if not takes(steer, 1)",
+        "for steer in reversed(steers):\n        if not takes(steer, 1)", "tests/core",
     ),
     "guidance rescale counts padding": (
         "zoo/core/guidance.py", "ratio = deviation(cond, real) / deviation(out, real)",

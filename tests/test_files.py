@@ -44,8 +44,15 @@ def test_the_folder_holds_four_readable_files(folder):
     assert json.loads((folder / "config.json").read_text())["format_version"] == checkpoint.FORMAT_VERSION
 
 
-def test_saving_is_reproducible(model, folder, tmp_path):
-    assert contents(model.save_pretrained(tmp_path / "again")) == contents(folder)
+def test_saving_is_reproducible(model, folder, monkeypatch, tmp_path):
+    assert contents(model.save_pretrained(folder)) == contents(folder)
+    before = contents(folder)
+    (tmp_path / "elsewhere").mkdir()
+    for there in (tmp_path, tmp_path / "elsewhere"):  # a card says where its folder is
+        monkeypatch.chdir(there)
+        found = contents(model.save_pretrained(Path("again")))
+        assert {k: v for k, v in found.items() if k != "README.md"} == {k: v for k, v in before.items() if k != "README.md"}
+        assert found == contents(tmp_path / "again")
 
 
 def test_half_precision_halves_the_file_and_leaves_the_model_alone(model, folder, tmp_path):

@@ -5,11 +5,12 @@ Neither numpy nor torch is imported here: their scalars and arrays are known by 
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, one_of
 
 
 def plain(value: Any) -> Any:
@@ -91,19 +92,39 @@ def _range(least: float | None, most: float | None) -> str:
     return f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
 
 
-def word(text: str) -> int | float | str:
-    """A word of a command line as the number that it looks like, else the word itself."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def known_arguments(call: Callable[..., Any], given: Mapping[str, Any], what: str, own: Container[str] = ()) -> None:
+    """Refuse a name that a function or a class does not take, with the nearest that it does.
+
+    Args:
+        what: what the arguments are called in the message.
+        own: names that the caller gives itself.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):  # some of C have none
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in given:
+        if name not in parameters or name in own:
+            raise one_of(what, name, [p for p in parameters if p not in own])
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:
-    """["a.b=1", ...] as a dictionary."""
+    """["a.b=1", ...] as a dictionary.
+
+    Raises:
+        ConfigError: one without "=", or a name that is given twice.
+    """
+    found: dict[str, str] = {}
     for text in texts:
-        if "=" not in text:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise ConfigError(f"{text!r}: give path=value, e.g. training.batch_size=32.")
-    return dict(t.split("=", 1) for t in texts)
+        if name in found:
+            raise ConfigError(f"{name!r} is given twice, as {found[name]!r} and as {value!r}. Give it once.")
+        found[name] = value
+    return found

@@ -7,9 +7,13 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import readme
+import torch
 import yaml
 
+import zoo
 from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models
+from zoo.core.diffusion import Diffusion
+from zoo.core.schedule import FlowSchedule
 from zoo.errors import ConfigError
 from zoo.hub import card
 from zoo.hub.push import check_card
@@ -224,3 +228,38 @@ def test_the_code_of_a_packaged_card_runs(name: str, tmp_path: Path, monkeypatch
     code = re.search(r"```python\n(.*?)```", (CHECKPOINTS / name / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     exec(compile(code, name, "exec"), {})
     assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def code_of(folder):
+    return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+@pytest.mark.parametrize("form", [lambda p, root: p, lambda p, root: p.relative_to(root)], ids=["absolute", "relative"])
+def test_the_card_of_ones_own_model_shows_the_code_that_loads_it(tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoo.contract.samples.Samples.save", lambda self, folder: None)
+    conditions = {"label": {"values": ["mine", "yours"]}}
+    folder = form(tmp_path / "image" / "fashion-ddpm", tmp_path)  # the name of a packaged model
+    small = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "sampling.steps": 1}
+    model = zoo.create("image/fashion-ddpm", **small, conditions=conditions)
+    model.save_pretrained(folder)
+    names = {}
+    exec(compile(code_of(folder), "card", "exec"), names)
+    assert torch.equal(names["samples"].tensor, model.sample(4, seed=0, progress=False).tensor)
+
+
+def test_the_card_of_a_net_of_ones_own_says_what_to_give(tmp_path):
+    net = torch.nn.Conv2d(1, 1, 1)
+    codec = zoo.create("image/fashion-ddpm", **{"net.channels": 16, "net.multipliers": [1], "net.attention": [False]}).codec
+    folder = tmp_path / "m"
+    zoo.Model.of(Diffusion(FlowSchedule(), "flow"), Wrapped(net), codec).save_pretrained(folder)
+    assert f'zoo.load("{folder.as_posix()}", net=YourNet(), codec=YourCodec(), diffusion=YourDiffusion())' in code_of(folder)
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x_t, t, cond, *, mask=None):
+        return self.net(x_t)

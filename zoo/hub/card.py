@@ -7,8 +7,10 @@ that somebody edited is known, and only the metadata above it is renewed.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import yaml
@@ -224,14 +226,28 @@ def renew(old: str, new: str) -> str:
 # ---------------------------------------------------------------- the whole card
 
 
-def _code(name: str, recipe: Recipe) -> str:
-    """Python that draws four samples; a condition that no example can leave out has a placeholder in it."""
+def _code(name: str, recipe: Recipe, parts: Sequence[str] = ()) -> str:
+    """Python that draws four samples; a condition that no example can leave out has a placeholder in it.
+
+    Args:
+        name: what `zoo.load` takes.
+        parts: those of the author's own, which no folder gives: "net", "codec", "diffusion".
+    """
     needed = {k: text for k, c in recipe.conditions.items() if (text := c.placeholder()) is not None}
     arguments = "".join(f"{k}={text}, " for k, text in needed.items())
     imports = "import numpy as np\nimport zoo" if needed else "import zoo"
     own = f"# your own {' and '.join(needed)} instead of zeros\n" if needed else ""
-    sample = f'{own}samples = zoo.load("{name}").sample(n=4, {arguments}seed=0)'
+    made = "".join(f", {p}=Your{p.capitalize()}()" for p in parts)
+    if parts:
+        own = f"# its author's own {' and '.join(parts)}: a folder never names code\n" + own
+    sample = f"{own}samples = zoo.load({json.dumps(name, ensure_ascii=False)}{made}).sample(n=4, {arguments}seed=0)"
     return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
+
+
+def place(folder: PurePath) -> str:
+    """A folder as `zoo.load` takes it, whatever models have its name."""
+    text = folder.as_posix()
+    return text if folder.is_absolute() or text.startswith((".", "~")) else f"./{text}"
 
 
 def model_card(
@@ -245,6 +261,7 @@ def model_card(
     sounds: Sequence[str] = (),
     base: str = "",
     command: str | None = None,
+    parts: Sequence[str] = (),
 ) -> str:
     """The card as Markdown with YAML metadata.
 
@@ -252,13 +269,17 @@ def model_card(
         evaluation: what `zoo eval` measured; its protocol may hold `training` and the `command` that made the model.
         picture: name of the sample picture in the folder.
         domain: the recipe's; default: the one of its name.
-        source: what `zoo.load` takes; default the registry name.
+        source: what `zoo.load` takes: a folder, see `place`, or a repository; default the registry name.
+        parts: what its author must give to `zoo.load` beside it: "net", "codec", "diffusion".
         sounds: names of sound samples in the folder.
         base: where the folder is on the web, ending in "/": a player in Markdown needs the whole address.
         command: the command that trained the model, where the evaluation does not say it.
     """
     name = f"{recipe.domain}/{recipe.name}"
-    parts = [f"\n# {name}\n\n{recipe.description}\n" if recipe.description else f"\n# {name}\n", _code(source or name, recipe)]
+    parts = [
+        f"\n# {name}\n\n{recipe.description}\n" if recipe.description else f"\n# {name}\n",
+        _code(source or name, recipe, parts),
+    ]
     if picture:
         parts.append(f"![samples]({picture})\n")
     if sounds:

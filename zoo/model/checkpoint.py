@@ -15,7 +15,7 @@ import torch
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError
-from zoo.hub.card import model_card, renew
+from zoo.hub.card import model_card, place, renew
 from zoo.model.golden import golden_inputs, golden_output
 
 FORMAT_VERSION = 1
@@ -63,7 +63,8 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     """Write a model's folder, see `zoo.Model.save_pretrained`."""
     old = folder / files.CARD
     if card is None:  # a text that somebody wrote stays
-        card = renew(old.read_bytes().decode() if old.is_file() else "", model_card(model.recipe, domain=model.domain))
+        own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))
+        card = renew(old.read_bytes().decode() if old.is_file() else "", own)
     weights = {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}

@@ -63,6 +63,7 @@ def prepared(model: Any, repo: str, *, samples: bool) -> Iterator[tuple[dict[str
             sounds=[n for n in files if n.endswith(MEDIA)],
             base=f"{hub.endpoint()}/{repo}/resolve/main/",
             command=training_command(stored.recipe, folder),
+            parts=list(model.own_parts or ()),
         )
         yield files, card
 
