@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: where a model's recipe is, in a folder
 CONFIG = "config.json"
+#: where it is until a save is finished (`zoo.files.SAVED`; that module loads torch)
+SAVED = ".zoo-saved"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,11 @@ def info(name: str) -> Card:
 
 def is_folder(name: str) -> bool:
     """Whether a text names a folder: it starts with "/", "." or "~", or there is one with a recipe."""
-    return name.startswith(("/", ".", "~")) or (name not in list_models() and (Path(name) / CONFIG).exists())
+    if name.startswith(("/", ".", "~")):
+        return True
+    # the second: a save whose process ended before its files were in their places, see `zoo.files.settle`
+    found = any((Path(name) / part).exists() for part in (CONFIG, f"{SAVED}/{CONFIG}"))
+    return found and name not in list_models()
 
 
 def create(name: str, **overrides: Any) -> Model:

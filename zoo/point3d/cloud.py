@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from zoo import extras
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
+from zoo.files import replacing
 
 need = partial(extras.need, extra="point3d")
 SUFFIXES = (".ply", ".glb", ".obj", ".npz")
@@ -90,18 +91,17 @@ class PointCloud:
 
         Raises:
             ConfigError: another suffix.
-            DataError: the file cannot be written.
+            ResourceError: the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() not in SUFFIXES:
             raise one_of("point cloud suffix", path.suffix, SUFFIXES)
-        try:
+        with replacing(path) as temporary:
             if path.suffix.lower() == ".npz":
-                np.savez_compressed(path, points=self.points, centre=self.centre, scale=self.scale)
+                with temporary.open("wb") as file:
+                    np.savez_compressed(file, points=self.points, centre=self.centre, scale=self.scale)
             else:
-                self.to_trimesh().export(path)
-        except OSError as error:
-            raise DataError(f"cannot save {path}: {error}") from error
+                self.to_trimesh().export(temporary)
         return path
 
     def to_trimesh(self) -> Any:
@@ -143,7 +143,8 @@ class PointCloud:
             raise ConfigError(f"spin({str(path)!r}, frames={frames}): give a .gif and at least 2 frames.")
         turns = (2 * math.pi * i / frames for i in range(frames))
         pictures = [Image.fromarray(render(self.points, turn, 0.35, size)).quantize(32) for turn in turns]
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=3000 // frames, loop=0)
+        with replacing(path) as temporary:
+            pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=3000 // frames, loop=0)
         return path
 
     def _repr_html_(self) -> str:
