@@ -119,9 +119,9 @@ def read_shape(path: str | Path, points: int = POOL) -> PointCloud:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except MemoryError as error:
-        raise DataError(f"{path}: too large for the memory of this machine.") from error
+        raise DataError(f"{path}: too large for the memory of this machine") from error
     except ZooError as error:
-        message = str(error)
+        message = str(error).rstrip(".")  # what lists it goes on
         raise DataError(message if str(path) in message else f"{path}: {message}") from error
 
 
@@ -186,7 +186,7 @@ class ShapeFolder(Folder):
         cloud = read_shape(path)
         if not FEWEST <= len(cloud) <= MOST:
             what = "Thin it out, or give a mesh" if len(cloud) > MOST else "Give a mesh, or a denser cloud"
-            raise DataError(f"{path}: a cloud of {len(cloud):,} points: models take {FEWEST} to {MOST:,}. {what}.")
+            raise DataError(f"{path}: a cloud of {len(cloud):,} points: models take {FEWEST} to {MOST:,}. {what}")
         self.clouds[path] = cloud
 
     def __getitem__(self, i: int) -> tuple[PointCloud, dict[str, Any]]:

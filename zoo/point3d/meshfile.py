@@ -45,6 +45,11 @@ def read_mesh(path: Path) -> list[Part]:
     except DataError:
         raise
     except Exception as error:  # the readers of a dozen formats raise whatever they meet
+        if kind == "ply" and "unexpected length" in str(error):
+            raise DataError(
+                "it is truncated, or it is a binary PLY whose faces have different numbers of corners, which is not read. "
+                "Export it as triangles, or as text"
+            ) from error
         raise DataError(f"no readable mesh or cloud ({type(error).__name__}: {error})") from error
     finally:
         log.setLevel(level)
