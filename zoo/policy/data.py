@@ -63,6 +63,7 @@ class Episodes(Dataset):
             step, as windows do at the end of an episode.
         skip_unreadable: skip short episodes, and those with numbers that are not finite.
         names: of the episodes, for messages.
+        hold_out: whether some of the episodes are held out; False where all are of the split.
 
     Attributes:
         episodes: (observations, actions) of each episode of the split.
@@ -87,6 +88,7 @@ class Episodes(Dataset):
         short: str = "refuse",
         skip_unreadable: bool = False,
         names: Sequence[str] = (),
+        hold_out: bool = True,
         source: str = "the data",
     ) -> None:
         if short not in SHORT:
@@ -102,7 +104,7 @@ class Episodes(Dataset):
         self.robot, self.horizon, self.n_obs, self.labels = robot, horizon, n_obs, {}
         starts = np.concatenate([[0], ends[:-1]])
         bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        if len(bounds) >= HELD_OUT:
+        if len(bounds) >= HELD_OUT and hold_out:
             bounds = [bounds[i] for i in rows_of(split, len(bounds), HELD_OUT)]
         self.episodes = [(observations[a:b], actions[a:b]) for a, b in bounds]
         if mirror is not None:  # after the split: an image of a held-out episode is held out, too
@@ -283,7 +285,12 @@ def _names(given: NDArray[Any] | None, array: NDArray[Any], what: str) -> tuple[
 
 
 def _of_recording(found: Recording, source: Path, window: dict[str, Any]) -> Episodes:
-    return Episodes(found.observations, found.actions, found.ends, found.robot, names=found.names, source=str(source), **window)
+    """The episodes of a recording; where it names its own splits, those of the split."""
+    own = bool(found.splits)
+    if own:
+        found = found.of_split(window["split"])
+    arrays = (found.observations, found.actions, found.ends)
+    return Episodes(*arrays, found.robot, names=found.names, hold_out=not own, source=str(source), **window)
 
 
 def open_episodes(source: str | Path, split: str = "train", **window: Any) -> Episodes:
