@@ -201,6 +201,27 @@ def test_a_stall_between_two_calls_costs_nothing_later(policy, monkeypatch):
     assert (controller.late, controller.robots[0].chunks) == (1, 2)
 
 
+def test_a_first_call_that_is_late_plans_all_the_same(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy)
+    controller = policy.controller(steps=1, deadline=0.05, executed=1)
+    encode = policy.codec.encode_windows
+    monkeypatch.setattr(policy.codec, "encode_windows", lambda w: (setattr(clock, "now", clock.now + 1), encode(w))[1])
+    seen = observations(23)
+    for one in seen:
+        controller.act(one)
+    assert (controller.late, controller.robots[0].chunks) == (21, 2)
+
+
+def test_a_net_that_stalls_in_every_plan_is_not_waited_for(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy)
+    controller = policy.controller(steps=10, deadline=0.05, executed=8)
+    seen = observations(40)
+    for one in seen:
+        clock.stalls = {clock.calls + 2: 1.0}  # in the second step, should this call plan
+        controller.act(one)
+    assert controller.robots[0].chunks == 3, "a chunk of 15 actions has an end"
+
+
 def test_after_a_slow_spell_it_plans_again(policy, monkeypatch):
     clock = Clock(monkeypatch, policy)
     controller = policy.controller(steps=2, deadline=0.05, executed=1)

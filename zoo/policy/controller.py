@@ -312,8 +312,9 @@ class Controller:
             raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
         if not torch.isfinite(x).all():
             raise NumericsError(f"{self.policy!r}: an action is not finite; the weights or the settings are broken.")
-        if stalled and 2 * done < plan.steps and all(robot.spare for robot in robots):
-            self.late += 1  # the last plan is better than one of a few steps
+        going_on = all(robot.chunk is not None and robot.at < self.codec.horizon for robot in robots)
+        if stalled and 2 * done < plan.steps and going_on:
+            self.late += 1  # what is left of the last plan is better than one of a few steps
             for robot in robots:
                 robot.early = True
             return True
@@ -338,7 +339,7 @@ class Controller:
         """
         plan = self.warm if warm and self.warm is not None else self.plan
         usual = self._usual(0.75)
-        if self.deadline is None or usual * plan.steps <= self.deadline - (time.perf_counter() - begin):
+        if self.deadline is None or not usual or usual * plan.steps <= self.deadline - (time.perf_counter() - begin):
             return plan
         fit = max(1, int((self.deadline - (time.perf_counter() - begin)) / usual + 1e-6))
         if warm:  # the same share of fewer steps
