@@ -365,7 +365,13 @@ def test_an_npz_of_other_shapes_and_kinds(tmp_path):
     assert open_episodes(write(action=action.astype(np.int16))).episodes[1][1][3, 1] == 3
     with pytest.warns(UserWarning, match=r"left out: grip \(bool \(21,\)\)"):
         open_episodes(write(grip=np.zeros(21, bool)))
+    even = FRAME / 20
+    assert len(open_episodes(write(timestamp=even, rate=20.0))) and len(open_episodes(write(timestamp=even)))
     for changed, message in [
+        ({"timestamp": even, "rate": 10.0}, r"0\.05 s apart, at 10 Hz"),
+        ({"timestamp": np.where(FRAME == 7, 0.3, even)}, r"frames 6 and 7 of episode 0 are 0 s apart, at 20 Hz"),
+        ({"timestamp": even[:5]}, "one number for each of 21 steps"),
+        ({"timestamp": np.zeros(21)}, "does not rise"),
         ({"observation": np.zeros((21, 2, 2, 3))}, r"must be \(steps, size\)"),
         ({"observation": np.zeros((21, 0))}, "0 columns"),
         ({"observation": np.zeros((21, 2), complex)}, "complex128; it must hold numbers"),

@@ -32,6 +32,7 @@ from zoo.policy.recordings import (
     Recording,
     Robot,
     as_rate,
+    check_times,
     foreign,
     read_lerobot,
     read_robomimic,
@@ -235,8 +236,8 @@ def open_npz(path: Path, **window: Any) -> Episodes:
     """Episodes of a file.
 
     `episodes.npz` holds `observation` (steps, Do), `action` (steps, Da) and `episode_ends` (episodes,), and where known
-    `observation_names`, `action_names`, `unit` and `rate`. One number a step may come as (steps,), tables of numbers as
-    (steps, a, b). A Push-T file has `state` (steps, 5) for its observation.
+    `observation_names`, `action_names`, `unit`, `rate`, and `timestamp` (steps,) in seconds, which must be even. One number a
+    step may come as (steps,), tables of numbers as (steps, a, b). A Push-T file has `state` (steps, 5) for its observation.
     """
     arrays = read_archive(path, what="demonstrations")
     missing = {"action", "episode_ends"} - arrays.keys()
@@ -265,7 +266,24 @@ def open_npz(path: Path, **window: Any) -> Episodes:
             if v.shape[:1] == action.shape[:1] and v.ndim and k not in known
         }
         tell_left_out(path, {k: v for k, v in left.items() if not k.endswith("_names") and k != "episode_ends"})
-    return Episodes(observation, action, arrays["episode_ends"], robot, source=str(path), **window)
+    found = Episodes(observation, action, arrays["episode_ends"], robot, source=str(path), **window)
+    if "timestamp" in arrays:
+        _check_stamps(path, arrays["timestamp"], arrays["episode_ends"], robot.rate)
+    return found
+
+
+def _check_stamps(path: Path, stamps: NDArray[Any], ends: NDArray[Any], rate: float | None) -> None:
+    """Times (steps,) in seconds that are even, at the rate or, where none is given, as most of them are."""
+    if stamps.dtype.kind not in NUMBERS or stamps.shape != (int(ends[-1]),):
+        raise DataError(
+            f"{path}: timestamp {stamps.shape} of {stamps.dtype}; give seconds, one number for each of {ends[-1]} steps."
+        )
+    steps = np.arange(len(stamps))
+    episode = np.searchsorted(ends, steps, "right")
+    usual = np.median(np.diff(stamps.astype(np.float64))) if len(stamps) > 1 else 1.0
+    if rate is None and not usual > 0:
+        raise DataError(f"{path}: timestamp does not rise from step to step.")
+    check_times(path, episode, steps - np.concatenate([[0], ends])[episode], stamps.astype(np.float64), rate or 1 / usual)
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:

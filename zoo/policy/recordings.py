@@ -117,7 +117,7 @@ def read_lerobot(folder: Path) -> Recording:
     _check_frames(folder, episode, frame, ends, file)
     _check_counts(folder, info, episode, ends)
     if stamps is not None:
-        _check_times(folder, episode, frame, stamps[order], rate)
+        check_times(folder, episode, frame, stamps[order], rate)
     robot = Robot(
         tuple(name for k in taken for name in _feature_names(k, features[k])),
         tuple(_feature_names("action", action)),
@@ -293,11 +293,11 @@ def _said_lengths(folder: Path) -> dict[int, int]:
         raise DataError(f"{folder / 'meta'}: its list of episodes cannot be read: {type(error).__name__}: {error}.") from error
 
 
-def _check_times(folder: Path, episode: NDArray[Any], frame: NDArray[Any], stamps: NDArray[Any], rate: float) -> None:
+def check_times(source: Path, episode: NDArray[Any], frame: NDArray[Any], stamps: NDArray[Any], rate: float) -> None:
     """The steps of an episode are 1 / rate apart."""
     if not np.isfinite(stamps).all():
         row = int(np.flatnonzero(~np.isfinite(stamps))[0])
-        raise DataError(f"{folder}: timestamp of episode {episode[row]}, frame {frame[row]} is not finite.")
+        raise DataError(f"{source}: timestamp of episode {episode[row]}, frame {frame[row]} is not finite.")
     gaps = np.diff(stamps)
     within = np.diff(episode) == 0
     # times are often float32, whose steps grow with the time
@@ -306,7 +306,7 @@ def _check_times(folder: Path, episode: NDArray[Any], frame: NDArray[Any], stamp
     if wrong.size:
         row = int(wrong[0])
         raise DataError(
-            f"{folder}: frames {frame[row]} and {frame[row + 1]} of episode {episode[row]} are {gaps[row]:g} s apart, at "
+            f"{source}: frames {frame[row]} and {frame[row + 1]} of episode {episode[row]} are {gaps[row]:g} s apart, at "
             f"{rate:g} Hz it must be {1 / rate:g} s ({wrong.size} such gaps). Resample or remove such episodes."
         )
 
