@@ -201,6 +201,27 @@ def test_a_stall_between_two_calls_costs_nothing_later(policy, monkeypatch):
     assert (controller.late, controller.robots[0].chunks) == (1, 2)
 
 
+def test_a_first_call_that_is_late_plans_all_the_same(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy)
+    controller = policy.controller(steps=1, deadline=0.05, executed=1)
+    encode = policy.codec.encode_windows
+    monkeypatch.setattr(policy.codec, "encode_windows", lambda w: (setattr(clock, "now", clock.now + 1), encode(w))[1])
+    seen = observations(23)
+    for one in seen:
+        controller.act(one)
+    assert (controller.late, controller.robots[0].chunks) == (21, 2)
+
+
+def test_a_net_that_stalls_in_every_plan_is_not_waited_for(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy)
+    controller = policy.controller(steps=10, deadline=0.05, executed=8)
+    seen = observations(40)
+    for one in seen:
+        clock.stalls = {clock.calls + 2: 1.0}  # in the second step, should this call plan
+        controller.act(one)
+    assert controller.robots[0].chunks == 3, "a chunk of 15 actions has an end"
+
+
 def test_after_a_slow_spell_it_plans_again(policy, monkeypatch):
     clock = Clock(monkeypatch, policy)
     controller = policy.controller(steps=2, deadline=0.05, executed=1)
@@ -350,6 +371,30 @@ def test_a_joined_plan_goes_on_with_the_last_one(policy):
     for one in seen:
         loose.act(one)
     assert (new - last)[1:4].abs().mean() < (loose.robots[0].chunk - last)[1:4].abs().mean()
+
+
+def test_a_plan_after_a_stall_goes_on_with_the_last_one(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy, stalls={16: 1.0, 31: 1.0})  # in the second step of the second plan, and late in a third
+    controller = policy.controller(steps=10, deadline=0.05, executed=8, seed=2)
+    robot, seen = controller.robots[0], observations(12)
+    for one in seen[:9]:
+        controller.act(one)
+    assert robot.early and robot.chunks == 1 and clock.calls == 4 + 10 + 2
+    old = robot.chunk
+    assert controller._moved_on(robot)[1][0] == 1
+    controller.act(seen[9])
+    torch.testing.assert_close(robot.chunk[0], old[9], msg="the action of the last plan that was carried out is held")
+    assert robot.chunks == 2 and not robot.early and not controller._moved_on(robot)[1].any()
+
+
+def test_robots_join_their_plans_each_for_itself(policy):
+    seen = np.stack([observations(9, s) for s in (1, 2)], 1)
+    controller, alone = policy.controller(2, steps=3, executed=4), policy.controller(steps=3, executed=4)
+    for i, one in enumerate(seen):
+        if i == 4:
+            controller.reset([1])  # both plan, one of them anew
+        acted = controller.act(one)
+        np.testing.assert_allclose(acted[0], alone.act(one[0]), atol=1e-2)
 
 
 def test_a_delayed_plan_begins_after_what_is_carried_out_by_then(policy):

@@ -40,6 +40,7 @@ class _Robot:
     spare: list[NDArray[np.float32]] = field(default_factory=list)  # the chunk's actions after those
     chunk: Tensor | None = None  # the last chunk, encoded
     at: int = 0  # the index in it of the next action
+    early: bool = False  # whether a stall makes the next plan come early, which then goes on with the last one
     past: list[tuple[int, NDArray[np.float32]]] = field(default_factory=list)  # (step, chunk from that step on)
     step: int = 0
     chunks: int = 0
@@ -63,7 +64,8 @@ class Controller:
         warm_start: start each plan from the last chunk, moved on, and run only this share of the sampling steps.
         join: whether a new plan goes on with the last one (as in real-time chunking, Black et al. 2025, section 3): actions
             that are carried out already are held in it, and the others are pulled to the last plan's, less and less up to
-            its end. Default: where plans come more often than the recipe's (`executed` below it), or `delay` is given.
+            its end. Default: where plans come more often than the recipe's (`executed` below it), or `delay` is given. A plan
+            that comes early because of a stall always goes on with the last one.
         delay: steps between an observation and the action that its `act` returns, as where plans are made while the robot
             moves. The actions of these steps are taken as those of the last plan.
         deadline: seconds that `act` may take. Where a whole plan does not fit, one of fewer steps is made. One that a slow
@@ -287,12 +289,11 @@ class Controller:
             return False
         rng = seeds.SampleRng(self.seed, [seeds.derive_seed(robot.stream, robot.chunks) for robot in robots])
         start, steer = None, list[Steering]()
-        last = [self._moved_on(robot) for robot in robots if robot.chunk is not None]
-        if last and len(last) == len(robots):
-            if self.warm is not None:
-                start = torch.stack([chunk for chunk, _ in last])
-            if self.join:
-                steer = [self._pull(torch.stack([c for c, _ in last]), torch.stack([w for _, w in last]))]
+        last, binds = (torch.stack(parts) for parts in zip(*map(self._moved_on, robots), strict=True))
+        if self.warm is not None and all(robot.chunk is not None for robot in robots):
+            start = last
+        if binds.any():
+            steer = [self._pull(last, binds)]
         plan = self._fitting(begin, start is not None)
         x, done, mark = None, 0, time.perf_counter()
         short = plan is not (self.plan if start is None else self.warm)
@@ -311,14 +312,17 @@ class Controller:
             raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
         if not torch.isfinite(x).all():
             raise NumericsError(f"{self.policy!r}: an action is not finite; the weights or the settings are broken.")
-        if stalled and 2 * done < plan.steps and all(robot.spare for robot in robots):
-            self.late += 1  # the last plan is better than one of a few steps
+        going_on = all(robot.chunk is not None and robot.at < self.codec.horizon for robot in robots)
+        if stalled and 2 * done < plan.steps and going_on:
+            self.late += 1  # what is left of the last plan is better than one of a few steps
+            for robot in robots:
+                robot.early = True
             return True
         first = self.codec.n_obs - 1
         for robot, encoded, actions in zip(robots, x, self.codec.decode(x, {}), strict=True):
             # before the first action of an episode nothing was carried out that a delay could skip
             robot.at = first + (self.delay if robot.chunk is not None else 0)
-            robot.chunk, robot.chunks = encoded, robot.chunks + 1
+            robot.chunk, robot.chunks, robot.early = encoded, robot.chunks + 1, stalled and 2 * done >= plan.steps
             self.clipped += actions.clipped
             coming = list(actions.values[robot.at :])
             many = 1 if stalled else self.executed  # an unfinished plan is not kept for longer than it must
@@ -335,7 +339,7 @@ class Controller:
         """
         plan = self.warm if warm and self.warm is not None else self.plan
         usual = self._usual(0.75)
-        if self.deadline is None or usual * plan.steps <= self.deadline - (time.perf_counter() - begin):
+        if self.deadline is None or not usual or usual * plan.steps <= self.deadline - (time.perf_counter() - begin):
             return plan
         fit = max(1, int((self.deadline - (time.perf_counter() - begin)) / usual + 1e-6))
         if warm:  # the same share of fewer steps
@@ -350,18 +354,20 @@ class Controller:
 
     def _moved_on(self, robot: _Robot) -> tuple[Tensor, Tensor]:
         """The last chunk (horizon, Da) moved on to the next one's time, its last action repeated, and how much each of its
-        steps binds the next chunk (horizon, 1): 1 what is carried out by then, then less and less up to the chunk's end.
+        steps binds the next chunk (horizon, 1): 1 what is carried out by then, then less and less up to the chunk's end; 0
+        where the next chunk is drawn anew.
         """
+        horizon = self.codec.horizon
         if robot.chunk is None:
-            raise ConfigError("there is no chunk to go on from.")
-        chunk, horizon = robot.chunk, self.codec.horizon
+            nothing = torch.zeros(self.codec.shape, device=self.policy.device, dtype=self.policy.wide)
+            return nothing, nothing[:, :1]
         bound = self.codec.n_obs - 1 + self.delay  # the next chunk's first action that is not settled
         shift = max(robot.at - bound, 0)
-        index = torch.arange(horizon, device=chunk.device)
+        index = torch.arange(horizon, device=robot.chunk.device)
         left = horizon - shift  # how many steps of the next chunk the last one knows
         binds = ((left - index) / max(left - bound + 1, 1)).clamp(0, 1)
-        binds = torch.where(index < bound, (index < left).to(binds), binds)
-        return chunk[(index + shift).clamp(max=horizon - 1)], binds[:, None].to(chunk)
+        binds = torch.where(index < bound, (index < left).to(binds), binds) * (self.join or robot.early)
+        return robot.chunk[(index + shift).clamp(max=horizon - 1)], binds[:, None].to(robot.chunk)
 
     def _pull(self, last: Tensor, binds: Tensor) -> Steering:
         """The steer that pulls a predicted chunk towards the last one (B, horizon, Da), as far as it binds (B, horizon, 1)."""
