@@ -21,7 +21,6 @@ from zoo.files import new_folder, save_tensors, write_atomic
 from zoo.hub import client, limits
 from zoo.hub.address import Address
 from zoo.hub.push import model_files, push
-from zoo.model.prepare import prepared
 
 #: seconds in all, in these tests; a third of it for a request, a sixth without a byte
 TOTAL = 0.6
@@ -67,13 +66,6 @@ def short(hub, monkeypatch):
     monkeypatch.setattr(limits, "RATE", 10**9)  # no further time for the files
 
 
-@pytest.fixture
-def ready(model, folder):
-    """What is pushed: (files, card)."""
-    with prepared(zoo.load(folder), "me/new", samples=False) as made:
-        yield made
-
-
 def spoil(hub, method: str, pattern: str, kind: str):
     place = hub.cdn if pattern in ("/cdn/", "/lfs/") else hub
     if kind == "wait":
@@ -108,8 +100,7 @@ def test_a_pull_ends_in_time_whichever_request_hangs(repo, hub, short, method, p
 
 @pytest.mark.parametrize(("method", "pattern", "kind"), combinations(PUSH))
 def test_a_push_ends_in_time_whichever_request_hangs(hub, ready, short, method, pattern, kind):
-    files, card = ready
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
+    files, recipe, card = ready
     if "README" in pattern:
         hub.add("me/new", {"README.md": b"my own words"})
     fault = spoil(hub, method, pattern, kind)
@@ -128,9 +119,9 @@ def test_these_are_all_requests_of_a_push_and_a_pull(hub, ready):
     """So that a request that is new does not stay without a test."""
     import re
 
-    files, card = ready
+    files, recipe, card = ready
     hub.add("me/new", {"README.md": b"my own words"})
-    push(Address("me/new"), files, zoo.load(next(iter(files.values())).parent).recipe, card, token=OWNER, tag="v1")
+    push(Address("me/new"), files, recipe, card, token=OWNER, tag="v1")
     hub.redirect = True
     pulled = [*PULL, ("HEAD", "/resolve/"), ("GET", "/resolve/")]
     client.pull("hub:me/new", ["model.safetensors"])
@@ -187,9 +178,13 @@ def test_a_wish_to_wait_that_is_none(repo, hub, value):
 
 
 def test_a_wish_to_wait_is_kept_up_to_a_limit(repo, hub):
-    hub.fault("/api/models", "status", status=503, Retry_After="86400")
+    for method, pattern in (
+        ("GET", "/api/models"),
+        ("GET", "config.json"),
+    ):  # after the first we wait, after the other the client
+        hub.fault(pattern, "status", method=method, status=429, Retry_After="86400", RateLimit='"api";r=0;t=99999')
     client.pull("hub:me/m", ())
-    assert max(hub.slept) <= limits.LONGEST_WAIT + 1
+    assert hub.slept == [limits.LONGEST_WAIT, limits.LONGEST_WAIT + 1]
 
 
 # ---------------------------------------------------------------- other ways without an end
@@ -339,6 +334,14 @@ def test_a_commit_is_never_a_name_of_a_file(repo, hub, tmp_path, commit, status)
     assert tree(tmp_path) == before and not Path("/tmp/zoo-evil").exists()
 
 
+def test_a_commit_in_the_answer_to_a_branch(repo, hub, tmp_path):
+    """Also where the client is used without a commit, as by the library for datasets."""
+    hub.fault("config.json", "answer", method="HEAD", times=99, X_Repo_Commit="../../../evil")
+    with pytest.raises(HubError, match="not a commit"), client.explained(Address("me/m"), "fetch", None):
+        huggingface_hub.hf_hub_download("me/m", "config.json", endpoint=hub.url)
+    assert not [p for p in tree(tmp_path) if "evil" in p]
+
+
 def test_a_reference_that_another_tool_wrote(repo, hub, tmp_path, monkeypatch):
     reference = Path(huggingface_hub.constants.HF_HUB_CACHE) / "models--me--m" / "refs" / "main"
     reference.parent.mkdir(parents=True)
@@ -391,12 +394,11 @@ def test_the_token_does_not_follow_an_upload_to_another_host(hub, ready, monkeyp
     """The storage may ask for a confirmation at any address: it gets no token there."""
     import json
 
-    files, card = ready
+    files, recipe, card = ready
     upload = {"href": f"{hub.cdn.url}/lfs/{'0' * 64}"}
     size = files["model.safetensors"].stat().st_size
     answer = {"objects": [{"oid": "0" * 64, "size": size, "actions": {"upload": upload, "verify": upload}}]}
     hub.fault("objects/batch", "answer", method="POST", times=9, body=json.dumps(answer).encode())
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
     with pytest.raises(HubError, match="cannot push to me/new@main"):
         push(Address("me/new"), files, recipe, card, token=OWNER)
     assert all(s.authorization is None for s in hub.cdn.log)
