@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import os
@@ -19,6 +20,21 @@ def cache_folder(name: str) -> Path:
 def md5(data: bytes) -> str:
     """The MD5 sum in hexadecimal: authors publish it to tell a damaged file, it does not protect from a forged one."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal; remembered in this process for as long as the file is not written to."""
+    about = path.stat()
+    return _sha256(path, about.st_size, about.st_mtime_ns, about.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256(path: Path, *version: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def download(url: str, *, advice: str, expected_md5: str | None = None, seconds: float = 60) -> bytes:
