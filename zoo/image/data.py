@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from zoo.contract.dataset import Dataset
-from zoo.data.archive import read_archive
+from zoo.data.archive import read_archive, read_gzip
 from zoo.data.cache import cache_folder, download, md5
 from zoo.data.folder import Folder, existing
 from zoo.data.table import Part, Table, open_rows, table_options
@@ -59,6 +60,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MOST_IDX = 2**28  # bytes of an unpacked file of MNIST's format; Fashion-MNIST's largest has 47 MB
 HELD_OUT = 5_000  # of the training rows: nothing trains on them, choices are made on them
 
 
@@ -108,17 +110,12 @@ def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
 
 def read_idx(path: Path) -> np.ndarray:
     """An array of the original MNIST format (gzip, big-endian header)."""
-    import gzip
-
-    try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is missing or truncated: {error}.") from error
-    if len(data) < 4 or data[2] != 8:
+    data = read_gzip(path, MOST_IDX, "a file of MNIST's format")
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise DataError(f"{path} is not an IDX file of bytes.")
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3]))
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
-    if body.size != np.prod(shape):
+    if body.size != math.prod(shape):
         raise DataError(f"{path} holds {body.size} bytes, its header says {shape}.")
     return body.reshape(shape)
 
