@@ -846,7 +846,7 @@ def odd_json(rng: random.Random, data: bytes) -> bytes:
 
 
 def odd_table(rng: random.Random, data: bytes) -> bytes:
-    """A whole Parquet file of which a column is of another kind, a cell is odd, or rows are gone, there twice or in another order."""
+    """A whole Parquet file: a column of another kind, an odd cell, or rows that are gone, there twice or in another order."""
     import pyarrow
     import pyarrow.parquet
 
@@ -989,9 +989,9 @@ def damaged(rng: random.Random, kind: Kind, path: Path) -> Damage:
     if name == "gone":
         return Damage(name, None)
     if name == "sealed":
-        return Damage(
-            name, resealed(rng, data, kind.seal, kind.text or ".cif" in path.name or ".pdb" in path.name), sealed=True
-        )
+        text = kind.text or ".cif" in path.name or ".pdb" in path.name
+        # the hash of a model's weights is in another file, which stays as it is
+        return Damage(name, resealed(rng, data, seal, text), sealed=bool(kind.seal))
     simple = {
         "swap": swapped,
         "repeat": repeated,
@@ -1123,7 +1123,10 @@ def worker(pipe: Any, root: Path, seed: int) -> None:
                 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
                 limited = True
-            pipe.send(one(number, seed, kind, template, wholes[name], Path(temporary) / "input"))
+            try:
+                pipe.send(one(number, seed, kind, template, wholes[name], Path(temporary) / "input"))
+            except Exception:
+                pipe.send(Trial(number, name, "broken", "", traceback.format_exc()))
 
 
 @dataclass
@@ -1214,7 +1217,10 @@ def _run(
         for pipe in multiprocessing.connection.wait(list(busy), timeout=1):
             runner = busy[pipe]
             try:
-                trials.append(pipe.recv())
+                trial = pipe.recv()
+                if trial.outcome == "broken":
+                    raise RuntimeError(f"the fuzzer itself is broken, in trial {trial.number} of {trial.kind}: {trial.detail}")
+                trials.append(trial)
                 runner.job, runner.first = None, False
             except EOFError:
                 runner.process.join()

@@ -4,16 +4,22 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
+import struct
+import subprocess
 import threading
+import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 import zoo
 from zoo.errors import DataError
 from zoo.image import data
-from zoo.image.data import ImageFolder, download_fashion_mnist, fashion_mnist, open_images
+from zoo.image.codec import fit
+from zoo.image.data import FORMATS, ImageFolder, download_fashion_mnist, fashion_mnist, open_images, read_picture
 
 rng = np.random.default_rng(0)
 
@@ -217,6 +223,152 @@ def test_unreadable_pictures_are_named_and_skipped_only_when_asked(folder):
         assert word in str(caught.value)
     pictures = open_images(folder, skip_unreadable=True)
     assert len(pictures) == 6 and {p.name for p in pictures.skipped} == {"cut.png", "text.jpg"}
+
+
+# ---------------------------------------------------------------- pictures as a viewer shows them
+
+LETTER = np.zeros((30, 20, 3), np.uint8)  # an L: no turn and no mirror leaves it as it is
+LETTER[4:26, 4:8] = LETTER[22:26, 4:16] = 255
+
+
+def read(path, **options):
+    """The picture in a file, as grey values."""
+    return np.asarray(read_picture(path, str(path), **options).convert("L")).astype(int)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_pictures_are_read_upright(tmp_path, suffix, turn):
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    turned = {1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
+              6: lambda x: np.rot90(x, 1), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: lambda x: np.rot90(x, 3)}  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    picture = Image.fromarray(np.ascontiguousarray(turned[turn](LETTER)))
+    picture.save(tmp_path / f"a{suffix}", exif=exif, quality=95)
+    found = read(tmp_path / f"a{suffix}")
+    assert found.shape == (30, 20) and np.abs(found - LETTER[..., 0]).mean() < 8
+
+
+def test_damaged_exif_data_is_passed_over(tmp_path):
+    Image.fromarray(LETTER).save(tmp_path / "a.jpg", exif=b"Exif\0\0XX*\0\x08\0\0\0", quality=95)
+    assert read(tmp_path / "a.jpg").shape == (30, 20)
+
+
+RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)
+
+
+def tiff(path, values, photometric=1):
+    Image.fromarray(values).save(path, tiffinfo={262: photometric})
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
+    Image.fromarray(RAMP * 257).save(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read(tmp_path / f"a{suffix}"), RAMP)
+    dark = (RAMP * 257 // 16).astype(np.uint16)
+    Image.fromarray(dark).save(tmp_path / f"b{suffix}")
+    np.testing.assert_array_equal(read(tmp_path / f"b{suffix}"), np.rint(dark / 257)), "16 bits have their white"
+    np.testing.assert_array_equal(np.asarray(open_images(tmp_path)[0][0]), RAMP)
+
+
+def test_sixteen_bits_with_white_at_zero_and_with_a_clear_value(tmp_path):
+    tiff(tmp_path / "a.tif", RAMP * 257, 0)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), 255 - RAMP)
+    Image.fromarray(RAMP * 257).save(tmp_path / "a.png", transparency=257)
+    picture = read_picture(tmp_path / "a.png", "a")
+    assert picture.mode == "LA" and np.asarray(picture)[0, :3].tolist() == [[0, 255], [1, 0], [2, 255]]
+    assert np.asarray(fit(picture, 16, 1))[0, 1] == 255, "what is clear lies on white"
+
+
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [
+        (RAMP.astype(np.int32), 255),
+        (RAMP.astype(np.int32) * 257, 65535),
+        (RAMP.astype(np.int32) * 0x7F7F7F, 2**31 - 1),
+        ((RAMP / 255).astype(np.float32), 1),
+        (RAMP.astype(np.float32), 255),
+        (RAMP.astype(np.float32) * 257, 65535),
+    ],
+)
+def test_numbers_without_a_white_get_one_for_the_whole_folder_and_it_is_said(tmp_path, values, white):
+    tiff(tmp_path / "a.tif", values)
+    tiff(tmp_path / "b.tif", (values / 300).astype(values.dtype))
+    with pytest.warns(UserWarning, match=rf"values up to .*: white is taken to be {white:.10g}\."):
+        pictures = open_images(tmp_path)
+    bright, dark = (np.asarray(pictures[i][0]) for i in range(2))
+    np.testing.assert_allclose(bright, np.rint(values.astype(float) * 255 / white), atol=1)
+    assert dark.max() <= 1, "a dark picture stays dark"
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, 1e9])
+def test_numbers_without_a_meaning_are_refused(tmp_path, value):
+    tiff(tmp_path / "a.tif", np.array([[0.5, value], [0, 0]], np.float32))
+    with pytest.raises(DataError, match=r"a\.tif: values .* holds numbers from 0 to 65535"):
+        open_images(tmp_path)
+
+
+def test_unsigned_numbers_of_32_bits(tmp_path):
+    values = (RAMP.astype(np.uint64) * 0x01010101).astype(np.uint32)
+    entries = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 1, 32), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200),
+               (277, 3, 1, 1), (278, 3, 1, 16), (279, 4, 1, 1024), (339, 3, 1, 1)]  # fmt: skip
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries) + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head.ljust(200, b"\0") + values.tobytes())
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), RAMP)
+
+
+def test_every_format_is_read_or_named(tmp_path):
+    grey, options = Image.fromarray(LETTER), {name: {"quality": 95} for name in ("JPEG", "WEBP", "AVIF")}
+    for name in (n for n, _ in FORMATS.items() if n in Image.SAVE and n not in ("ICNS", "ICO", "DDS", "MPO", "XBM")):
+        picture = grey.convert("L") if name in ("PCX",) else grey
+        picture.save(tmp_path / f"{name}{FORMATS[name][-1]}", name, **options.get(name, {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures = open_images(tmp_path)
+    names = {p.stem for p in pictures.readable}
+    assert {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "SGI"} <= names
+    for path in pictures.readable:
+        assert np.abs(read(path) - LETTER[..., 0]).mean() < 8, path
+
+
+def test_of_a_film_the_first_frame_counts_and_it_is_said(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8), v, np.uint8)) for v in (10, 200)]
+    for suffix in (".gif", ".tif", ".png", ".webp"):
+        frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match=r"4 picture.s. have several frames, of which the first counts: .*a\.gif"):
+        pictures = open_images(tmp_path)
+    assert all(abs(read(p).max() - 10) < 4 for p in pictures.files)
+
+
+def test_a_picture_starts_no_program_whatever_its_suffix(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("Ghostscript was asked"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(DataError, match=r"a\.png: cannot identify"):
+        open_images(tmp_path)
+
+
+def test_every_damaged_byte_is_one_error_or_a_picture(tmp_path):
+    """Decoders raise struct.error, IndexError, zlib.error and more, which is none of a user's concern."""
+    for suffix in (".png", ".gif", ".tif", ".bmp", ".jpg", ".webp", ".ico", ".qoi"):
+        memory = io.BytesIO()
+        Image.fromarray(LETTER[:12, :12]).save(memory, {".jpg": "JPEG", ".tif": "TIFF"}.get(suffix, suffix[1:]))
+        whole = memory.getvalue()
+        for place in range(0, min(len(whole), 600), 7):
+            damaged = bytearray(whole)
+            damaged[place] ^= int(rng.integers(1, 256))
+            with suppress(DataError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read_picture(io.BytesIO(damaged), "a picture")
+
+
+def test_one_file_says_what_is_meant(tmp_path):
+    Image.fromarray(LETTER).save(tmp_path / "one.png")
+    with pytest.raises(DataError, match=r"one\.png is one file\. Give a folder of pictures"):
+        open_images(tmp_path / "one.png")
 
 
 @pytest.mark.parametrize(

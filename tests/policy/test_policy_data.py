@@ -91,7 +91,7 @@ def test_bad_files_are_named(tmp_path):
     }.items():
         with pytest.raises(DataError, match=message):
             open_episodes(tmp_path / f"{name}.npz")
-    with pytest.raises(DataError, match="no demonstrations"):
+    with pytest.raises(DataError, match="no data at"):
         open_episodes(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="validation"):
         open_episodes(tmp_path, "dev")

@@ -111,7 +111,7 @@ def test_a_folder_is_a_dataset_with_a_report(pdb_lines, helix, tmp_path):
         assert len(open_chains(folder, "validation", skip_unreadable=True)) == 1
     with pytest.raises(ConfigError, match="split"):
         open_chains(folder, "rest")
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="no data at"):
         open_chains(tmp_path / "gone")
 
 

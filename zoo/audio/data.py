@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,25 @@ from zoo.audio.waveform import Waveform, hertz, need
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
 from zoo.data.cache import cache_folder, download
-from zoo.data.folder import Folder
-from zoo.data.table import Part, Table, open_rows, table_options
+from zoo.data.folder import Folder, existing
+from zoo.data.table import Part, Rows, Table, open_rows, table_options
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.files import write_atomic
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+#: what libsndfile decodes; {its name of a format: suffixes}
+FORMATS = {
+    "WAV": (".wav", ".wave"),
+    "WAVEX": (),
+    "RF64": (".rf64",),
+    "FLAC": (".flac",),
+    "OGG": (".ogg", ".oga", ".opus"),
+    "MP3": (".mp3",),
+    "MPEG": (),
+    "AIFF": (".aiff", ".aif", ".aifc"),
+    "AU": (".au", ".snd"),
+    "CAF": (".caf",),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 SPLITS = ("train", "validation", "test")
 FSDD_FILE, WORDS_FILE = "fsdd_8k.npz", "speech_commands_4w_16k.npz"
 #: of the digits: the official test takes, and those that nothing trains on and choices are made on
@@ -33,6 +47,14 @@ TEST_TAKES, VALIDATION_TAKES = range(0, 5), range(5, 10)
 VALIDATION_SPEAKERS = 9
 #: below this peak a clip counts as silent: one step of 16 bits is 3e-5
 SILENT = 2e-4
+#: above this peak samples are not those of a full scale of 1: whole numbers of 16 bits that were written as floats
+LOUDEST = 16.0
+#: sample rates in Hz that are read; a damaged header of another one would make resampling take all memory
+RATES = range(1_000, 1_536_001)
+#: values (samples of all channels) of the longest file that is read, 2 GB as float32; and of a block of it
+MOST_VALUES, BLOCK = 2**29, 2**20
+#: mean of the channels: seconds of a window, and below which share of the loudest channel's power in a window they cancel
+WINDOW, CANCELLED = 0.05, 0.01
 
 
 class Clips(Dataset):
@@ -157,49 +179,218 @@ def fsdd_hash(names: Sequence[str], audio: Sequence[NDArray[np.int16]]) -> str:
 # ---------------------------------------------------------------- anybody's recordings
 
 
-def read_clip(path: str | Path, data: bytes | None = None, notes: list[str] | None = None) -> Waveform:
-    """Read a whole sound file, or its bytes `data`, by `librosa.load`; of several channels the mean, and `notes` gets a line.
+def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list[str]] | None = None) -> Waveform:
+    """Read a whole sound file, or its bytes `data`; of several channels the mean, see `mono`.
+
+    Args:
+        notes: gets a line on a file of several channels, under "mixed" or "cancelled".
 
     Raises:
-        DataError: empty, silent or truncated, NaN, or not a sound file; the message names `path`.
+        DataError: empty, silent or truncated, NaN, a header that contradicts itself, or not a sound file; the message names
+            `path`.
     """
-    soundfile, audio = need("soundfile"), need("librosa.core.audio")
+    soundfile = need("soundfile")
     try:
         data = Path(path).read_bytes() if data is None else data
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if not data:
         raise DataError(f"{path}: the file is empty")
-    _check_whole(path, data)
     try:
-        # an open file, not its path: only that tells how much the file announces, and a path that soundfile rejects is read by
-        # other programs (audioread). Not librosa.stream: it seeks first, and an MP3 then differs in the last bit
-        file = soundfile.SoundFile(io.BytesIO(data))
-        expected, channels = file.frames, file.channels
-        x, rate = audio.load(file, sr=None, mono=False)
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+        with soundfile.SoundFile(_Memory(whole(data))) as file:
+            if file.format not in FORMATS:
+                raise DataError(f"it is a {file.format} file; {', '.join(SUFFIXES)} are read")
+            x, rate = _samples(file), file.samplerate
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except Exception as error:  # libsndfile's own error, and what its Python side meets in a header that is none
         raise DataError(f"{path}: not a readable sound file ({getattr(error, 'error_string', None) or repr(error)})") from error
-    if x.shape[-1] < expected:
-        raise DataError(f"{path}: truncated, {x.shape[-1]} of {expected} samples")
     if not x.size or not np.isfinite(x).all():
         raise DataError(f"{path}: holds {'NaN or infinity' if x.size else 'no samples'}")
-    if np.abs(x - x.mean(-1, keepdims=True)).max() < SILENT:
+    if rate not in RATES:
+        raise DataError(f"{path}: {rate} Hz; rates of {RATES[0]:,} to {RATES[-1]:,} Hz are read")
+    if np.abs(x).max() > LOUDEST:
+        raise DataError(f"{path}: samples up to {np.abs(x).max():g}, where full scale is 1. Divide them, by 32768 for 16 bits")
+    samples, channel = mono(x, rate)
+    if np.abs(samples - samples.mean()).max() < SILENT:
         raise DataError(f"{path}: silent")
-    if channels > 1 and notes is not None:
-        notes.append(f"{path} has {channels} channels")
-    return Waveform(audio.to_mono(x), rate)
+    if notes is not None and channel is not None:
+        notes.setdefault("cancelled", []).append(f"channel {channel + 1} of {path}")
+    elif notes is not None and len(x) > 1:
+        notes.setdefault("mixed", []).append(f"{path} has {len(x)} channels")
+    return Waveform(samples, rate)
 
 
-def _check_whole(path: str | Path, data: bytes) -> None:
-    """WAV and OGG tell where they end, but libsndfile, and so librosa, reads a part of such a file without an error."""
-    if data[:4] == b"RIFF":
-        size = int.from_bytes(data[4:8], "little") + 8
-        if len(data) < size < 0xFFFFFFFF:  # writers of streams put 0 or all ones there
-            raise DataError(f"{path}: truncated, {len(data)} of {size} bytes")
+class _Memory(io.BytesIO):
+    """Bytes for libsndfile, which seeks before the start of a damaged file: Python would print the error beside ours."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+def _samples(file: Any) -> NDArray[np.float32]:
+    """(channels, samples) of an open file, block by block: what its header says may be more than memory holds."""
+    blocks, values = [], 0
+    while len(block := file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)):
+        blocks.append(block)
+        values += block.size
+        if values > MOST_VALUES:
+            raise DataError(f"longer than {MOST_VALUES // file.channels:,} samples. Cut it into clips first")
+    count = values // file.channels
+    if count < file.frames:
+        raise DataError(f"truncated, {count} of {file.frames} samples")
+    return np.concatenate(blocks).T if blocks else np.zeros((file.channels, 0), np.float32)
+
+
+def mono(x: NDArray[np.float32], sample_rate: int) -> tuple[NDArray[np.float32], int | None]:
+    """One channel (L,) of several (channels, L), and which one was taken where their mean would not do.
+
+    It is the mean, unless channels cancel each other (one of two wires swapped): where windows that hold a tenth of the
+    sound's power would lose nearly all of it, the loudest channel is taken instead.
+    """
+    mixed = x.mean(0)
+    if len(x) == 1:
+        return x[0].copy(), None
+    size = max(1, min(x.shape[1], round(WINDOW * sample_rate)))
+    starts = np.arange(0, x.shape[1], size)
+
+    def power(y: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.add.reduceat((y - y.mean(-1, keepdims=True)).astype(np.float64) ** 2, starts, axis=-1)
+
+    channels = power(x)
+    loudest = channels.max(0)
+    if loudest[power(mixed) < CANCELLED * loudest].sum() <= 0.1 * loudest.sum():
+        return mixed, None
+    best = int(channels.sum(-1).argmax())
+    return x[best].copy(), best
+
+
+# ---------------------------------------------------------------- headers: libsndfile reads a part of a file without an error
+
+
+#: chunks that stand behind the samples of a WAV file
+TRAILING = (
+    b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"iXML",
+    b"_PMX", b"inst", b"acid", b"afsp", b"cart", b"chna", b"axml", b"umid", b"minf", b"elm1", b"regn", b"DGDA", b"DISP",
+    b"plst", b"levl", b"note", b"labl", b"ltxt", b"strc", b"SAUR", b"r64m", b"LGWV", b"AFAn", b"Fake",
+)  # fmt: skip
+#: lengths from here on stand for "as long as it goes": writers to a pipe put 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF, less a header
+STREAM = 0x7FFFE000
+
+
+def whole(data: bytes) -> bytes:
+    """The bytes of a sound file that is whole, as far as its header tells; a length that a pipe left open is filled in.
+
+    Raises:
+        DataError: truncated, or lengths in its header that cannot be.
+    """
+    if data[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and data[8:12] == b"WAVE":
+        return _whole_wav(data)
     if data[:4] == b"OggS":
-        page = data[data.rfind(b"OggS") :]  # the last one carries the flag "end of stream", and a table of its own length
-        if len(page) < 27 or not page[5] & 4 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            raise DataError(f"{path}: truncated, its stream has no end")
+        _whole_ogg(data)
+    elif data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"):
+        _whole_aiff(data)
+    elif data[:4] == b"fLaC" and len(data) > 26 and not (data[21] & 15 or any(data[22:26])):  # libsndfile cannot read it
+        raise DataError("its header does not say how long it is, as of a pipe. Convert it to WAV")
+    elif data[:4] == b".snd":
+        start, size = struct.unpack_from(">II", data.ljust(12, b"\0"), 4)
+        if size != 0xFFFFFFFF:
+            _fits(size, len(data) - start)
+            if len(data) - start > size + 1:
+                raise DataError(f"its header says {size} bytes of samples, and {len(data) - start} follow")
+    elif data[:4] == b"caff":
+        place = 8
+        while place + 12 <= len(data):
+            name, size = data[place : place + 4], struct.unpack_from(">q", data, place + 4)[0]
+            if name == b"data":
+                _fits(max(0, size), len(data) - place - 12)  # -1: to the end
+                break
+            if size < 0:
+                raise DataError(f"a chunk of {size} bytes")
+            place += 12 + size
+    return data
+
+
+def _fits(size: int, there: int) -> None:
+    """Samples of `size` bytes where `there` are left."""
+    if size > there:
+        raise DataError(f"truncated, {max(0, there)} of {size} bytes of samples")
+
+
+def _whole_wav(data: bytes) -> bytes:
+    """As `whole`. Only the chunk of samples counts: the length of all, at the file's start, is often off by one or more."""
+    order, place, wide = ">" if data[:4] == b"RIFX" else "<", 12, 0
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], struct.unpack_from(f"{order}I", data, place + 4)[0]
+        if name == b"ds64" and place + 24 <= len(data):  # lengths of 64 bits, of RF64
+            wide = struct.unpack_from("<Q", data, place + 16)[0]
+        if name == b"data":
+            break
+        place += 8 + size + size % 2
+    else:
+        return data  # libsndfile says what is wrong
+    start, left = place + 8, len(data) - place - 8
+    if data[:4] in (b"RF64", b"BW64") and size == 0xFFFFFFFF:
+        _fits(wide, left)
+        return data
+    if (size == 0 and left and not _chunks(data, start, order)) or (size >= STREAM and size > left):
+        if left > STREAM:
+            return data
+        size = left
+        sizes = struct.pack(f"{order}I", len(data) - 8), struct.pack(f"{order}I", size)
+        return data[:4] + sizes[0] + data[8 : place + 4] + sizes[1] + data[start:]
+    _fits(size, left)
+    if left > size and not any(_chunks(data, start + size + pad, order) for pad in {size % 2, 0}):
+        raise DataError(f"its header says {size} bytes of samples, and {left} follow. Save it anew")
+    return data
+
+
+def _chunks(data: bytes, place: int, order: str) -> bool:
+    """Whether from `place` on there is nothing but further chunks, tags or zeros, rather than samples."""
+    while place < len(data):
+        rest = data[place : place + 8]
+        if rest[:3] in (b"TAG", b"ID3") or not data[place:].strip(b"\0"):
+            return True
+        if rest[:4] not in TRAILING or len(rest) < 8:
+            return False
+        size = struct.unpack_from(f"{order}I", rest, 4)[0]
+        place += 8 + size + size % 2
+    return True
+
+
+def _whole_aiff(data: bytes) -> None:
+    """As `whole`, of AIFF and AIFC."""
+    place, needed = 12, 0
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], struct.unpack_from(">I", data, place + 4)[0]
+        if name == b"COMM" and place + 16 <= len(data):
+            channels, frames, bits = struct.unpack_from(">hIh", data, place + 8)
+            if data[8:12] == b"AIFF":  # the other one may be compressed
+                needed = frames * max(0, channels) * -(-max(0, bits) // 8)
+        if name == b"SSND":
+            _fits(size, len(data) - place - 8)
+            if needed and not -2 <= size - 8 - needed <= 8192:  # the samples may be padded to a block
+                raise DataError(f"its header says {needed} bytes of samples and {size - 8} of them. Save it anew")
+        place += 8 + size + size % 2
+
+
+def _whole_ogg(data: bytes) -> None:
+    """As `whole`, of Ogg: a page carries the flag "end of stream", and a table of its own length."""
+    place, flags, first = 0, 0, 0
+    while data[place : place + 4] == b"OggS" and len(data) >= place + 27:
+        count = data[place + 26]
+        flags = data[place + 5]
+        first += bool(flags & 2)
+        place += 27 + count + sum(data[place + 27 : place + 27 + count])
+        if place > len(data):
+            raise DataError("truncated, its stream has no end")
+    if not flags & 4:
+        raise DataError("truncated, its stream has no end")
+    if first > 1:
+        raise DataError(f"it holds {first} streams; only the first would be read. Save them one by one")
 
 
 class _AtRate:
@@ -216,7 +407,7 @@ class _AtRate:
 
 
 class AudioFolder(_AtRate, Folder):
-    """All recordings (WAV, FLAC, OGG, MP3) below a folder, see `zoo.data.folder.Folder`.
+    """All recordings (see `FORMATS`) below a folder, see `zoo.data.folder.Folder`.
 
     Args:
         speaker: regular expression with a group `speaker`, searched in each file's path below the folder, e.g.
@@ -226,10 +417,9 @@ class AudioFolder(_AtRate, Folder):
     def __init__(
         self, folder: str | Path, split: str = "train", *, speaker: str | None = None, skip_unreadable: bool = False
     ) -> None:
-        notes: list[str] = []
+        notes: dict[str, list[str]] = {}
         super().__init__(folder, split, SUFFIXES, "clip", lambda path: read_clip(path, notes=notes), skip_unreadable)
-        if notes:
-            warnings.warn(f"{len(notes)} clip(s) are mixed down to mono: {notes[0]}, ...", stacklevel=2)
+        _say(notes)
         self.speakers: dict[Path, str] = {}
         if speaker is not None:
             self.speakers = {p: _speaker(speaker, p.relative_to(self.folder).as_posix()) for p in self.readable}
@@ -245,9 +435,29 @@ class AudioFolder(_AtRate, Folder):
 class TableClips(_AtRate, Table):
     """Recordings of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them."""
 
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows)
+        self.said = set[str]()
+
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
         data, name, cond = self.item(i, "audio")
-        return self.resampled(read_clip(name, data)), cond
+        notes: dict[str, list[str]] = {}
+        clip = read_clip(name, data, notes)
+        if fresh := {kind: lines for kind, lines in notes.items() if kind not in self.said}:
+            self.said |= set(fresh)  # once, of the first row: nobody has read all of them
+            _say(fresh)
+        return self.resampled(clip), cond
+
+
+def _say(notes: Mapping[str, Sequence[str]]) -> None:
+    """Warnings of what `read_clip` noted."""
+    if mixed := notes.get("mixed"):
+        warnings.warn(f"{len(mixed)} clip(s) are mixed down to mono: {mixed[0]}, ...", stacklevel=3)
+    if cancelled := notes.get("cancelled"):
+        warnings.warn(
+            f"of {len(cancelled)} clip(s), whose channels cancel each other, only one is taken: {cancelled[0]}, ...",
+            stacklevel=3,
+        )
 
 
 def _speaker(pattern: str, name: str) -> str:
@@ -289,17 +499,15 @@ def open_audio(
             Part("label", "ClassLabel", ("label", "labels", "class", "word"), label_column, needed=False),
         )
         return TableClips(open_rows(source, split, parts, **table))
-    path = Path(source).expanduser()
-    if str(source) == PUBLIC and not path.exists():
-        path = download_fsdd(cache_folder(PUBLIC))
+    if str(source) == PUBLIC and not Path(PUBLIC).exists():
+        source = download_fsdd(cache_folder(PUBLIC))
+    path = existing(source, f"a folder of recordings (WAV, FLAC, MP3, ...), {FSDD_FILE}, or {PUBLIC!r}")
     found = [path / n for n in (FSDD_FILE, WORDS_FILE) if (path / n).exists()]
     if len(found) > 1:
         raise DataError(f"{path} holds {found[0].name} and {found[1].name}: give the path of one of them.")
     path = found[0] if found else path
-    if not path.exists():
-        raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, {FSDD_FILE}, or {PUBLIC!r}.")
     if path.is_file():
         if path.suffix != ".npz":
-            raise DataError(f"{path} is one file: give the folder of {', '.join(SUFFIXES)} files, or {FSDD_FILE}.")
+            raise DataError(f"{path} is one file: give the folder that it lies in, or {FSDD_FILE}.")
         return (speech_commands if path.name == WORDS_FILE else fsdd)(path, split)
     return AudioFolder(path, split, speaker=speaker, skip_unreadable=skip_unreadable)

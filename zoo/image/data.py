@@ -1,24 +1,64 @@
-"""Pictures to train on: Fashion-MNIST, and any folder of PNG, JPEG or WebP files."""
+"""Pictures to train on: Fashion-MNIST, and any folder of pictures that Pillow reads by itself."""
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
 from zoo.data.cache import cache_folder, download, md5
-from zoo.data.folder import Folder
+from zoo.data.folder import Folder, existing
 from zoo.data.table import Part, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
 from zoo.image.recipes import FASHION
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+#: {Pillow's name of a format: suffixes}. Of all that Pillow knows those are missing that it reads by running another program
+#: (EPS), that are stubs of other libraries, and that hold layers (PSD), fonts, films or palettes.
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+    "ICO": (".ico",),
+    "ICNS": (".icns",),
+    "PCX": (".pcx",),
+    "DDS": (".dds",),
+    "QOI": (".qoi",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "SUN": (".ras",),
+    "XBM": (".xbm",),
+    "XPM": (".xpm",),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+#: what stands for white in a picture of whole numbers or of floats whose file does not say it: the least that fits
+WHITE = {"int": (255.0, 65535.0, 2147483647.0, 4294967295.0), "float": (1.0, 255.0, 65535.0)}
+#: how a picture is brought upright, by its EXIF orientation
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 HELD_OUT = 5_000  # of the training rows: nothing trains on them, choices are made on them
 
 
@@ -106,34 +146,139 @@ def download_fashion_mnist(folder: str | Path, home: str | None = None) -> Path:
     return folder
 
 
-def read_picture(source: Path | io.BytesIO, name: str) -> Image.Image:
-    """Read one picture whole; a truncated or foreign one is a DataError that names it."""
+@dataclass
+class Seen:
+    """What is said once of many pictures that were read.
+
+    Attributes:
+        largest: {"int" or "float": the largest value} of pictures that do not say which value is white.
+        frames: of how many frames only the first was taken, by name of the picture ("several" where it is not counted).
+    """
+
+    largest: dict[str, float] = field(default_factory=dict)
+    frames: list[str] = field(default_factory=list)
+
+    def white(self, kind: str) -> float:
+        """What stands for white in all these pictures: the least of `WHITE` that is not below any of their values."""
+        return next(w for w in WHITE[kind] if w >= self.largest[kind])
+
+
+def read_picture(source: Path | io.BytesIO, name: str, seen: Seen | None = None, white: Seen | None = None) -> Image.Image:
+    """Read one picture whole and upright; of several frames the first.
+
+    Greys of more than 8 bits come out as 8 bits: 16 bits by their full range. Whole numbers of 32 bits and floats have no
+    white of their own: it is the least of `WHITE` that fits the picture, or all pictures that `white` has seen.
+
+    Args:
+        seen: gets what is to be said of the picture.
+
+    Raises:
+        DataError: a truncated or foreign file, or values without a meaning (negative, NaN, too large); it is named.
+    """
     try:
-        with Image.open(source) as picture:
+        # of the known formats only, whatever the suffix says: Pillow reads EPS by running Ghostscript on it
+        with Image.open(source, formats=_formats()) as picture:
+            several = bool(getattr(picture, "is_animated", False))
+            picture.seek(0)
             picture.load()
-            return picture.copy()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: {error}") from error
+            result = _upright(_eight_bits(picture, name, seen or Seen(), white))
+    except DataError:
+        raise
+    except Exception as error:  # the decoders of twenty formats raise whatever a damaged byte led to
+        raise DataError(f"{name}: {error or type(error).__name__}") from error
+    if several and seen is not None:
+        seen.frames.append(name)
+    return result
+
+
+def _formats() -> list[str]:
+    """The formats that this Pillow has been built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture as a viewer shows it. Pillow turns TIFF by itself, and then says so in the EXIF data."""
+    try:
+        turn = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data, which viewers pass over, too
+        turn = None
+    return picture.transpose(UPRIGHT[turn]) if turn in UPRIGHT else picture.copy()
+
+
+def _eight_bits(picture: Image.Image, name: str, seen: Seen, white: Seen | None) -> Image.Image:
+    """The picture with 8 bits a channel, where it has more."""
+    if picture.mode == "LAB":
+        raise DataError(f"{name}: colours in LAB. Save the picture as RGB.")
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture)
+    tags = picture.tag_v2 if hasattr(picture, "tag_v2") else {}  # of a TIFF
+    bits, unsigned = tags.get(258, (0,))[0], tags.get(339, (1,))[0] == 1  # BitsPerSample, SampleFormat
+    if picture.mode == "I" and bits == 32 and unsigned:
+        values = values.view(np.uint32)  # Pillow has no such mode
+    kind = "float" if picture.mode == "F" else "int"
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > WHITE[kind][-1]:
+        raise DataError(
+            f"{name}: values {values.min():.10g} to {values.max():.10g}; a picture of {kind} values holds numbers from 0 to "
+            f"{WHITE[kind][-1]:.10g}. Scale them first."
+        )
+    if picture.mode.startswith("I;16"):
+        most = 4095.0 if bits == 12 else 65535.0
+    elif picture.format in ("PNG", "PPM", "JPEG2000"):  # Pillow has brought them to 16 bits
+        most = 65535.0 if picture.mode == "I" else 1.0
+    else:
+        seen.largest[kind] = max(seen.largest.get(kind, 0.0), float(values.max()))
+        most = (white or Seen({kind: float(values.max())})).white(kind)
+        if values.max() > most:
+            raise DataError(f"{name}: {kind} values up to {values.max():.10g}, and white is {most:.10g}. Scale them first.")
+    grey = _bytes(values, most)
+    if tags.get(262) == 0 and picture.mode != "1":  # WhiteIsZero: Pillow inverts 8 bits only
+        grey = 255 - grey
+    result = Image.fromarray(grey)
+    if isinstance(clear := picture.info.get("transparency"), int):  # a value of the 16 bits
+        result = Image.merge("LA", (result, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
+    result.info |= {key: value for key, value in picture.info.items() if key in ("exif", "xmp", "XML:com.adobe.xmp")}
+    return result
+
+
+def _bytes(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    """Values 0 to `white` as 0 to 255."""
+    return np.rint(values.astype(np.float64) * (255.0 / white)).clip(0, 255).astype(np.uint8)
 
 
 class TableImages(Table):
-    """Pictures of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them."""
+    """Pictures of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them.
+
+    No row is read before it is asked for, so white is fixed where a picture does not say it: 1 for floats, 2**32 - 1 for whole
+    numbers of 32 bits.
+    """
 
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
         data, name, cond = self.item(i, "image")
-        return read_picture(io.BytesIO(data), name), cond
+        return read_picture(io.BytesIO(data), name, white=Seen({"float": 1.0, "int": WHITE["int"][-1]})), cond
 
 
 class ImageFolder(Folder):
-    """All pictures below a folder, see `zoo.data.folder.Folder`."""
+    """All pictures below a folder, see `zoo.data.folder.Folder`; upright, 8 bits a channel, of films the first frame."""
 
     def __init__(self, folder: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> None:
-        super().__init__(folder, split, SUFFIXES, "picture", self.open, skip_unreadable)
+        self.seen = Seen()
+        super().__init__(
+            folder, split, SUFFIXES, "picture", lambda path: read_picture(path, str(path), self.seen), skip_unreadable
+        )
+        for kind, largest in self.seen.largest.items():
+            warnings.warn(
+                f"{self.folder}: pictures of {kind} values up to {largest:.10g}: "
+                f"white is taken to be {self.seen.white(kind):.10g}.",
+                stacklevel=2,
+            )
+        if frames := self.seen.frames:
+            warnings.warn(f"{len(frames)} picture(s) have several frames, of which the first counts: {frames[0]}", stacklevel=2)
 
-    @staticmethod
-    def open(path: Path) -> Image.Image:
-        """Read one picture whole; a truncated or foreign file is a DataError that names it."""
-        return read_picture(path, str(path))
+    def open(self, path: Path) -> Image.Image:
+        """Read one picture whole, on the grey scale of the whole folder; errors as `read_picture`."""
+        return read_picture(path, str(path), white=self.seen)
 
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
         return self.open(self.files[i]), self.given(i)
@@ -165,11 +310,12 @@ def open_images(
             Part("label", "ClassLabel", ("label", "labels", "class", "cls"), label_column, needed=False),
         )
         return TableImages(open_rows(source, split, parts, **table))
-    path = Path(source).expanduser()
-    if str(source) == PUBLIC and not path.exists():
-        path = download_fashion_mnist(cache_folder(PUBLIC))
-    if not path.exists():
-        raise DataError(f"no data at {path}. Give a folder of {', '.join(SUFFIXES)} files, fashion_mnist.npz, or {PUBLIC!r}.")
+    if str(source) == PUBLIC and not Path(PUBLIC).exists():
+        source = download_fashion_mnist(cache_folder(PUBLIC))
+    wanted = f"a folder of pictures (PNG, JPEG, TIFF, ...), fashion_mnist.npz, or {PUBLIC!r}"
+    path = existing(source, wanted)
+    if path.is_file() and path.suffix.lower() != ".npz":
+        raise DataError(f"{path} is one file. Give {wanted}.")
     if path.is_file() or (path / "fashion_mnist.npz").exists() or (path / "t10k-labels-idx1-ubyte.gz").exists():
         return fashion_mnist(path, split)
     return ImageFolder(path, split, skip_unreadable=skip_unreadable)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
-from zoo.data.folder import Folder, rows_of
+from zoo.data.folder import Folder, existing
 from zoo.errors import DataError, ZooError, one_of
 from zoo.point3d.cloud import PointCloud, need
 from zoo.point3d.codec import FEWEST, MOST
@@ -201,14 +201,6 @@ def folder_clouds(folder: str | Path, split: str = "train", skip_unreadable: boo
     are the splits; without one for validation, every tenth training shape is held out for it.
     """
     found = ShapeFolder(folder, split, skip_unreadable)
-    own = {path: OWN_SPLITS[path.parent.name] for path in found.clouds if path.parent.name in OWN_SPLITS}
-    if len(own) == len(found.clouds):
-        if "validation" not in own.values():
-            train = [path for path, which in own.items() if which == "train"]
-            own |= dict.fromkeys((train[i] for i in rows_of("validation", len(train))), "validation")
-        found.files = [path for path, which in own.items() if which == split]
-        if not found.files:
-            raise DataError(f"{folder} has no shape of the split {split!r}.")
     items = [found[i] for i in range(len(found))]
     label = [cond["label"] for _, cond in items] if found.labels else None
     result = Clouds([cloud for cloud, _ in items], label, found.labels.get("label", []), balance=split == "train")
@@ -220,10 +212,8 @@ def open_clouds(source: str | Path, split: str = "train", *, skip_unreadable: bo
     """The archive of shapes, or a folder of meshes and clouds, whichever `source` is."""
     if split not in SPLITS:
         raise one_of("split", split, SPLITS)
-    path = Path(source).expanduser()
+    path = existing(source, f"a folder of {', '.join((*MESHES, *POINTS))} files, or {FURNITURE}")
     path = path / FURNITURE if (path / FURNITURE).exists() else path
-    if not path.exists():
-        raise DataError(f"no data at {path}. Give a folder of {', '.join((*MESHES, *POINTS))} files, or {FURNITURE}.")
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(f"{path} is one file: give the folder of {', '.join((*MESHES, *POINTS))} files, or {FURNITURE}.")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from zoo.contract.conditions import Array, Condition
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
-from zoo.data.folder import rows_of
+from zoo.data.folder import existing, rows_of
 from zoo.errors import DataError, one_of
 from zoo.policy.recordings import (
     NUMBERS,
@@ -298,8 +298,9 @@ def open_episodes(source: str | Path, split: str = "train", **window: Any) -> Ep
     for name in window:
         if name not in known:
             raise one_of("option of demonstrations", name, known)
-    path = Path(source).expanduser()
     window["split"] = split
+    wanted = "an episodes.npz, pusht_demos.npz, a LeRobotDataset folder or an HDF5 file of robomimic"
+    path = existing(source, wanted)
     if (path / "meta" / "info.json").exists():
         return _of_recording(read_lerobot(path), path, window)
     if why := foreign(path):
@@ -307,10 +308,7 @@ def open_episodes(source: str | Path, split: str = "train", **window: Any) -> Ep
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
-        raise DataError(
-            f"no demonstrations at {path}. Give an episodes.npz, pusht_demos.npz, a LeRobotDataset folder or an HDF5 file of "
-            "robomimic."
-        )
+        raise DataError(f"no demonstrations at {path}. Give {wanted}.")
     with path.open("rb") as file:
         start = file.read(8)
     if start == b"\x89HDF\r\n\x1a\n" or path.suffix.lower() in (".hdf5", ".h5"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive
-from zoo.data.folder import Folder
+from zoo.data.folder import Folder, existing
 from zoo.errors import DataError, one_of
 from zoo.protein.backbone import Backbone
 from zoo.protein.structure import Chain, read_structure
@@ -91,7 +91,7 @@ def open_chains(
     """The collected chains, or those of a folder of PDB and mmCIF files (.gz too), whichever `source` is."""
     if split not in SPLITS:
         raise one_of("split", split, SPLITS)
-    path = Path(source).expanduser()
+    path = existing(source, f"a folder of {', '.join(SUFFIXES)} files, or {CHAINS_FILE}")
     path = path / CHAINS_FILE if (path / CHAINS_FILE).exists() else path
     if path.suffix == ".npz" and path.is_file():
         return collected(path, split, min_length, max_length)
