@@ -1082,10 +1082,15 @@ def one(number: int, seed: int, kind: Kind, template: Path, whole: Result, folde
 
 
 def not_read(kind: Kind, folder: Path, whole: Result) -> bool:
-    """Whether a kind's file is left out by the reader: the same comes of an empty one."""
-    next(p for pattern in kind.files for p in sorted(folder.glob(pattern))).write_bytes(b"")
-    found = attempt(kind, folder)[1]
-    return found is not None and found.same(whole)
+    """Whether a kind's files are left out by the reader: the same comes where any of them is empty."""
+    for path in sorted(p for pattern in kind.files for p in folder.glob(pattern)):
+        data = path.read_bytes()
+        path.write_bytes(b"")
+        found = attempt(kind, folder)[1]
+        path.write_bytes(data)
+        if found is None or not found.same(whole):
+            return False
+    return True
 
 
 def worker(pipe: Any, root: Path, seed: int) -> None:
