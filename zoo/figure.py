@@ -14,6 +14,7 @@ from PIL import Image
 
 from zoo.errors import ConfigError, DataError
 from zoo.extras import need
+from zoo.files import replacing
 
 
 def new_figure(width: float, height: float, extra: str) -> Any:
@@ -53,10 +54,10 @@ def save_film(frames: Sequence[NDArray[np.uint8]], path: str | Path, rate: float
     if path.suffix not in (".gif", ".mp4"):
         raise DataError(f"cannot save {path}: a film is saved as .gif or .mp4.")
     imageio = need("imageio.v3", extra)
-    path.parent.mkdir(parents=True, exist_ok=True)
     gif, step = path.suffix == ".gif", max(2, math.ceil(rate / 10))
     how: dict[str, Any] = {"duration": 1000 * step / rate, "loop": 0} if gif else {"fps": rate, "codec": "libx264"}
-    imageio.imwrite(path, np.stack(frames[::step] if gif else frames), **how)
+    with replacing(path) as temporary:
+        imageio.imwrite(temporary, np.stack(frames[::step] if gif else frames), **how)
     return path
 
 

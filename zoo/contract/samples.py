@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
@@ -11,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.errors import ConfigError, DataError
-from zoo.files import write_atomic
+from zoo.errors import ConfigError, DataError, ResourceError
+from zoo.files import clear_leftovers, disk_errors, write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,12 +115,30 @@ class Samples(Sequence[Any]):
         return "-".join([f"{i:04d}", *safe])
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write one file a sample into `folder` (made when missing); returns the paths."""
+        """Write one file a sample into `folder` (made when missing); returns the paths.
+
+        Raises:
+            DataError: the folder is a file. ResourceError: the disk is full, or refuses; no part of a file is left.
+        """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise DataError(f"cannot save into {folder}: it is a file. Give a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        return [s.save(folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(folder)
+        return [self._write(s, folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]
+
+    def _write(self, sample: Any, path: Path) -> Path:
+        """One sample's file. Those of zoo's own domains appear whole; of others a part of a new file is taken away."""
+        new = not path.exists()
+        try:
+            with disk_errors(path):
+                return Path(sample.save(path))
+        except ResourceError:
+            if new:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def of(

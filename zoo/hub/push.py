@@ -23,6 +23,7 @@ from zoo.hub import client as hub
 from zoo.hub import limits
 from zoo.hub.address import COMMIT, PREFIX, Address, allowed, git_blob_id, has_hash
 from zoo.hub.card import MOST_CARD, edited, renew
+from zoo.values import parse_json
 
 CARD, CURVES, PICTURE = "README.md", "curves.json", "samples.png"
 MEDIA = (".wav", ".gif", ".mp4")  # samples that a card plays
@@ -84,10 +85,10 @@ def training_command(recipe: Recipe, run: Path) -> str | None:
     """The `zoo train` command of a run folder, from its checkpoint and what its recipe changed of the registered one."""
     name = f"{recipe.domain}/{recipe.name}"
     try:
-        facts = json.loads(load_metadata(run / CHECKPOINT)["zoo"])
-    except (CheckpointError, ValueError, KeyError):
+        facts = parse_json(load_metadata(run / CHECKPOINT)["zoo"], run / CHECKPOINT)
+    except (CheckpointError, KeyError):
         return None  # it is not a run of zoo
-    if name not in list_models():
+    if name not in list_models() or not isinstance(facts, dict) or not {"steps", "seed"} <= facts.keys():
         return None
 
     def flat(data: Any, path: str = "") -> dict[str, Any]:

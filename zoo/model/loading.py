@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: where a model's recipe is, in a folder
 CONFIG = "config.json"
+#: where it is until a save is finished (`zoo.files.SAVED`; that module loads torch)
+SAVED = ".zoo-saved"
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ def is_folder(name: str) -> bool:
     if name.startswith(("/", ".", "~")):
         return True
     try:
-        return name not in list_models() and (Path(name) / CONFIG).exists()
+        # the second: a save whose process ended before its files were in their places, see `zoo.files.settle`
+        found = any((Path(name) / part).exists() for part in (CONFIG, f"{SAVED}/{CONFIG}"))
     except (OSError, ValueError):  # a name that no file can have
         return False
+    return found and name not in list_models()
 
 
 def text_of(source: Any) -> str:

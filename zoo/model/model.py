@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from zoo import files
 from zoo.contract.codec import Codec
 from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Batch
@@ -25,6 +26,7 @@ from zoo.core.schedule import make_schedule
 from zoo.core.steer import broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
 from zoo.model import checkpoint, golden
+from zoo.model.budget import limited
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
 from zoo.model.place import device_named, dtype_named
 from zoo.model.plan import Chunk, Plan, check_names, make_plan
@@ -524,15 +526,26 @@ class Model(nn.Module):
             net, codec, diffusion: of a model that was made of its author's own parts, see `Model.of`.
         """
         folder, device, dtype = Path(folder), device_named(device), dtype_named(dtype)
-        recipe = checkpoint.read_recipe(folder)
-        if recipe.denoiser == OWN and net is None:
-            raise ConfigError(f"{folder} holds a net of its author's own, and a folder never names code: give net=YourNet().")
         given = {"net": net, "codec": codec, "diffusion": diffusion}
         check_parts(**{k: v for k, v in given.items() if v is not None})
-        if diffusion is not None:
-            check_diffusion(recipe, diffusion)
-        domain = own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
-        model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
-        checkpoint.fill(model, folder)
+
+        def read() -> Model:
+            config = checkpoint.read_config(folder)
+            recipe = Recipe.parse(config["recipe"])
+            if recipe.denoiser == OWN and net is None:
+                raise ConfigError(
+                    f"{folder} holds a net of its author's own, and a folder never names code: give net=YourNet()."
+                )
+            if diffusion is not None:
+                check_diffusion(recipe, diffusion)
+            domain = own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
+            shapes = files.load_shapes(folder / files.WEIGHTS)
+            checkpoint.check_files(folder, config)
+            with limited(shapes, folder):
+                model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
+            checkpoint.fill(model, folder)
+            return model
+
+        model = checkpoint.undisturbed(folder, read)
         model.folder = folder
-        return model.to(device=device, dtype=dtype)
+        return model if device is None and dtype is None else model.to(device=device, dtype=dtype)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init", metavar="MODEL", help="start from the weights of this model (a name or a folder) of the same net"
     )
     parser.add_argument("--max-minutes", type=float, help="stop and save after so long")
-    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints, 0 for one at the end alone")
     parser.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
@@ -62,21 +62,25 @@ def run(args: argparse.Namespace) -> None:
     from zoo.training.train import train
     from zoo.training.trainer import leave_group
 
-    train(
-        args.name,
-        data=args.data,
-        steps=args.steps,
-        out=args.out,
-        seed=args.seed,
-        resume=args.resume,
-        init=args.init,
-        cpu=args.cpu,
-        data_options=data_options(args),
-        overrides={k: None if v in NONE else v for k, v in pairs(args.set).items()},
-        max_minutes=args.max_minutes,
-        save_every=args.save_every,
-        preview_every=args.preview_every,
-    )
+    try:
+        train(
+            args.name,
+            data=args.data,
+            steps=args.steps,
+            out=args.out,
+            seed=args.seed,
+            resume=args.resume,
+            init=args.init,
+            cpu=args.cpu,
+            data_options=data_options(args),
+            overrides={k: None if v in NONE else v for k, v in pairs(args.set).items()},
+            max_minutes=args.max_minutes,
+            save_every=args.save_every,
+            preview_every=args.preview_every,
+        )
+    except (KeyboardInterrupt, SystemExit):
+        leave_group()  # a signal ended the run, and everything is saved
+        raise
     leave_group()
     print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
 
@@ -107,12 +111,14 @@ def piped(command: Callable[[], int]) -> int:
 
 
 def finished(run: Any, args: argparse.Namespace) -> int:
-    """Run a command; a ZooError is printed as one line. Returns the exit code."""
+    """Run a command; a ZooError is printed as one line. Returns the exit code; after a signal 128 and its number."""
     try:
         run(args)
     except ZooError as error:
         print(f"zoo: {error}", file=sys.stderr)
         return 2
+    except SystemExit as end:  # a run that SIGTERM ended, see `zoo.training.train.fit`
+        return end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         return 130
