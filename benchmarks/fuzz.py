@@ -281,7 +281,7 @@ def policy_npz(folder: Path) -> None:
     np.savez_compressed(folder / "episodes.npz", observation=observation, action=action, episode_ends=ends, rate=10.0)
 
 
-def lerobot(folder: Path) -> None:
+def lerobot(folder: Path, version: str = "v3.0") -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -291,7 +291,7 @@ def lerobot(folder: Path) -> None:
     number = {"dtype": "int64", "shape": [1], "names": None}
     names = ("episode_index", "frame_index", "index", "task_index")
     info = {
-        "codebase_version": "v3.0", "robot_type": "test", "total_episodes": len(ends), "total_frames": len(action), "fps": 10,
+        "codebase_version": version, "robot_type": "test", "total_episodes": len(ends), "total_frames": len(action), "fps": 10,
         "total_tasks": 1, "chunks_size": 1000, "data_files_size_in_mb": 100, "splits": {"train": f"0:{len(ends)}"},
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "features": {"observation.state": feature, "action": feature, "timestamp": {"dtype": "float32", "shape": [1]}}
@@ -301,7 +301,10 @@ def lerobot(folder: Path) -> None:
     (folder / "meta" / "info.json").write_text(json.dumps(info))
     data = folder / "data" / "chunk-000"
     data.mkdir(parents=True)
-    for file, episodes in enumerate(([0, 1], [2])):
+    if version == "v2.1":
+        lines = [json.dumps({"episode_index": i, "tasks": ["push"], "length": steps}) for i in range(len(ends))]
+        (folder / "meta" / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    for file, episodes in enumerate(([0, 1], [2]) if version == "v3.0" else ([0], [1], [2])):
         rows = np.concatenate([np.arange(e * steps, (e + 1) * steps) for e in episodes])
         table = pyarrow.table(
             {
@@ -314,7 +317,11 @@ def lerobot(folder: Path) -> None:
                 "task_index": 0 * rows,
             }
         )
-        pyarrow.parquet.write_table(table, data / f"file-{file:03d}.parquet")
+        pyarrow.parquet.write_table(table, data / f"{'file' if version == 'v3.0' else 'episode'}-{file:03d}.parquet")
+
+
+def old_lerobot(folder: Path) -> None:
+    lerobot(folder, "v2.1")
 
 
 def hdf5(folder: Path) -> None:
@@ -636,6 +643,9 @@ def _kinds() -> list[Kind]:
         Kind("protein archive", chains_npz, data_of("protein", "protein_backbones.npz"), sums=True, seal="zip"),
         Kind("policy npz", policy_npz, data_of("policy", "episodes.npz"), sums=True, seal="zip"),
         Kind("policy lerobot", lerobot, data_of("policy"), ("meta/*.json", "data/*/*.parquet"), whole=True, counts=True),
+        Kind(
+            "policy lerobot 2.1", old_lerobot, data_of("policy"), ("meta/*.json*", "data/*/*.parquet"), whole=True, counts=True
+        ),
         Kind("policy hdf5", hdf5, data_of("policy", "low_dim.hdf5"), needs=("h5py",)),
         Kind("model folder", model, model_read, ("m/config.json", "m/*.safetensors"), sums=True, whole=True),
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
@@ -669,6 +679,8 @@ class Damage:
     sealed: bool = False
 
 
+#: what is damaged inside by a file's suffix, without a checksum that must fit
+SEALS = {".parquet": "parquet", ".safetensors": "safetensors", ".glb": "glb"}
 HUGE = (
     b"\xff" * 8,
     b"\x7f" + b"\xff" * 7,
@@ -833,6 +845,40 @@ def odd_json(rng: random.Random, data: bytes) -> bytes:
     return json.dumps(root).encode()
 
 
+def odd_table(rng: random.Random, data: bytes) -> bytes:
+    """A whole Parquet file: a column of another kind, an odd cell, or rows that are gone, there twice or in another order."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    columns = {name: table.column(name).to_pylist() for name in table.schema.names}
+    name, n = rng.choice(list(columns)), table.num_rows
+    what, row = rng.randrange(8), rng.randrange(n)
+    cells = columns[name]
+    if what == 0:
+        del columns[name]
+    elif what == 1:
+        cells[row] = None
+    elif what == 2:
+        columns[name] = [str(cell) for cell in cells]
+    elif what == 3 and isinstance(cells[row], list):
+        cells[row] = rng.choice(
+            ([], cells[row] * 2, cells[row][:1], [None] * len(cells[row]), [float("nan")] * len(cells[row]))
+        )
+    elif what == 4 and isinstance(cells[row], (int, float)):
+        cells[row] = type(cells[row])(rng.choice((-1, 0, 10**15, 2**31, -(10**9))))
+    elif what == 5:
+        columns = {k: v[:row] + v[row + 1 :] for k, v in columns.items()}
+    elif what == 6:
+        columns = {k: v[: row + 1] + v[row:] for k, v in columns.items()}
+    else:
+        order = rng.sample(range(n), n)
+        columns = {k: [v[i] for i in order] for k, v in columns.items()}
+    memory = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), memory)
+    return memory.getvalue()
+
+
 def resealed(rng: random.Random, data: bytes, seal: str, text: bool) -> bytes:
     """A file that is damaged inside, with checksums that fit."""
 
@@ -843,6 +889,25 @@ def resealed(rng: random.Random, data: bytes, seal: str, text: bool) -> bytes:
             return huge(rng, found) if rng.random() < 0.5 else flip(rng, found, 2, 128)
         return rng.choice((flip, gone, repeated, filled, reworded if text else flip))(rng, found)
 
+    if seal == "parquet":
+        return odd_table(rng, data)
+    if seal == "safetensors":
+        size = int.from_bytes(data[:8], "little")
+        head = odd_json(rng, data[8 : 8 + size])
+        return len(head).to_bytes(8, "little") + head + data[8 + size :]
+    if seal == "glb":
+        size = int.from_bytes(data[12:16], "little")
+        head = odd_json(rng, data[20 : 20 + size])
+        head += b" " * (-len(head) % 4)
+        rest = data[20 + size :]
+        return (
+            data[:8]
+            + (20 + len(head) + len(rest)).to_bytes(4, "little")
+            + len(head).to_bytes(4, "little")
+            + b"JSON"
+            + head
+            + rest
+        )
     if seal == "gzip":
         return gzip.compress(inner(gzip.decompress(data)), 1, mtime=0)
     if seal == "png":
@@ -897,7 +962,8 @@ def damaged(rng: random.Random, kind: Kind, path: Path) -> Damage:
         ("flip", 4), ("flip in the header", 3), ("cut", 3), ("cut near the end", 1.5), ("swap", 1), ("repeat", 1), ("gap", 1.5),
         ("fill", 1.5), ("huge", 2.5), ("append", 1), ("empty", 0.3), ("page", 0.3),
     ]  # fmt: skip
-    if kind.seal:
+    seal = kind.seal or SEALS.get(path.suffix, "")
+    if seal:
         choice.append(("sealed", 5))
     if kind.text:
         choice.append(("word", 6))
@@ -923,9 +989,9 @@ def damaged(rng: random.Random, kind: Kind, path: Path) -> Damage:
     if name == "gone":
         return Damage(name, None)
     if name == "sealed":
-        return Damage(
-            name, resealed(rng, data, kind.seal, kind.text or ".cif" in path.name or ".pdb" in path.name), sealed=True
-        )
+        text = kind.text or ".cif" in path.name or ".pdb" in path.name
+        # the hash of a model's weights is in another file, which stays as it is
+        return Damage(name, resealed(rng, data, seal, text), sealed=bool(kind.seal))
     simple = {
         "swap": swapped,
         "repeat": repeated,
@@ -1016,10 +1082,15 @@ def one(number: int, seed: int, kind: Kind, template: Path, whole: Result, folde
 
 
 def not_read(kind: Kind, folder: Path, whole: Result) -> bool:
-    """Whether a kind's file is left out by the reader: the same comes of an empty one."""
-    next(p for pattern in kind.files for p in sorted(folder.glob(pattern))).write_bytes(b"")
-    found = attempt(kind, folder)[1]
-    return found is not None and found.same(whole)
+    """Whether a kind's files are left out by the reader: the same comes where any of them is empty."""
+    for path in sorted(p for pattern in kind.files for p in folder.glob(pattern)):
+        data = path.read_bytes()
+        path.write_bytes(b"")
+        found = attempt(kind, folder)[1]
+        path.write_bytes(data)
+        if found is None or not found.same(whole):
+            return False
+    return True
 
 
 def worker(pipe: Any, root: Path, seed: int) -> None:
@@ -1057,7 +1128,10 @@ def worker(pipe: Any, root: Path, seed: int) -> None:
                 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
                 limited = True
-            pipe.send(one(number, seed, kind, template, wholes[name], Path(temporary) / "input"))
+            try:
+                pipe.send(one(number, seed, kind, template, wholes[name], Path(temporary) / "input"))
+            except Exception:
+                pipe.send(Trial(number, name, "broken", "", traceback.format_exc()))
 
 
 @dataclass
@@ -1148,7 +1222,10 @@ def _run(
         for pipe in multiprocessing.connection.wait(list(busy), timeout=1):
             runner = busy[pipe]
             try:
-                trials.append(pipe.recv())
+                trial = pipe.recv()
+                if trial.outcome == "broken":
+                    raise RuntimeError(f"the fuzzer itself is broken, in trial {trial.number} of {trial.kind}: {trial.detail}")
+                trials.append(trial)
                 runner.job, runner.first = None, False
             except EOFError:
                 runner.process.join()
