@@ -219,7 +219,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/protein/geometry.py", "F.pad(phi, (1, 0), value=none), F.pad(psi, (0, 1), value=none)",
         "F.pad(psi, (0, 1), value=none), F.pad(phi, (1, 0), value=none)", "tests/protein/test_protein_geometry.py",
     ),
-    "backbones: gaps are bridged": ("zoo/protein/data.py", "> GAP", "> 1e9", "tests/protein/test_protein_data.py"),
+    "backbones: gaps are bridged": ("zoo/protein/structure.py", "<= GAP", "<= 1e9", "tests/protein/test_protein_data.py"),
     "backbones: a motif where the prediction was": (
         "zoo/protein/motif.py", "where[first : first + size] = True", "where[first : first + size] = False",
         "tests/protein/test_protein_motif.py",
@@ -250,8 +250,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/contract/test_conditions.py",
     ),
     "steers in the wrong order": (
-        "zoo/core/predict.py", "for steer in steers:\n        predict = steer(predict)",
-        "for steer in reversed(steers):\n        predict = steer(predict)", "tests/core",
+        "zoo/core/predict.py", "for steer in steers:\n        if not takes(steer, 1)",
+        "for steer in reversed(steers):\n        if not takes(steer, 1)", "tests/core",
     ),
     "guidance rescale counts padding": (
         "zoo/core/guidance.py", "ratio = deviation(cond, real) / deviation(out, real)",

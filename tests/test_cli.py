@@ -99,7 +99,73 @@ def test_verify(folder, capsys):
     assert re.search(r"within \d\.\de[-+]\d\d$", capsys.readouterr().out.strip())
 
 
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0 and capsys.readouterr().out == f"zoo {zoo.__version__}\n"
+
+
+def test_list_and_info_speak_json_to_programs(folder, capsys):
+    assert main(["list", "image/*", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [m["name"] for m in found] == zoo.list_models("image/*")
+    assert set(found[0]) == {"name", "domain", "description", "packaged"}
+    assert main(["info", folder, "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["config"] == zoo.info(folder).config and card["evaluation"] is None and card["domain"] == "image"
+
+
+def test_a_drawn_seed_is_printed_and_gives_the_same_again(folder, tmp_path, capsys):
+    assert main(["sample", folder, "-n", "1", "--steps", "1", "-o", str(tmp_path / "a")]) == 0
+    seed = re.search(r"--seed (\d+)", capsys.readouterr().out)[1]
+    assert main(["sample", folder, "-n", "1", "--steps", "1", "--seed", seed, "-o", str(tmp_path / "b")]) == 0
+    assert f"seed {seed}" in capsys.readouterr().out
+    assert (tmp_path / "a" / "0000.png").read_bytes() == (tmp_path / "b" / "0000.png").read_bytes()
+
+
+OPTIONS = [
+    ("guidance_interval=[0.2,5]", [0.2, 5]),
+    ("guidance_interval=0.2,5", [0.2, 5]),
+    ("guidance_interval=[0.2, Infinity]", [0.2, float("inf")]),
+    ("guidance_interval=none", None),
+    ("clip=None", None),
+    ("clip=0.5", 0.5),
+    ('guidance_weight={"label": 2}', {"label": 2}),
+    ("spacing=karras", "karras"),
+    ("lower_order_final=false", False),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), OPTIONS)
+def test_an_option_may_be_none_a_pair_or_json(folder, tmp_path, monkeypatch, text, value):
+    asked = {}
+
+    def sample(self, n, **arguments):
+        asked.update(arguments)
+        raise zoo.ZooError("seen")
+
+    monkeypatch.setattr(zoo.Model, "sample", sample)
+    assert main(["sample", folder, "--option", text, "-o", str(tmp_path / "out")]) == 2
+    assert asked[text.partition("=")[0]] == value
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    line = [sys.executable, "-m", "zoo", "list"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # before the first line is written: the interpreter alone takes longer to start
+        error = process.stderr.read()
+    assert process.returncode == 141 and error == ""
+
+
 FAILURES = [
+    (["sample", "FOLDER", "--option", "eta=1", "--option", "eta=0"], "given twice"),
+    (["sample", "FOLDER", "--label-two", "a", "--label-two", "b"], "given twice"),
+    (["sample", "FOLDER", "--option", "guidance_interval=[0.2,"], "not JSON"),
+    (["train", "image/fashion-ddpm", "--data", "OUT", "--out", "OUT", "--set", "training.lrr=1"], "Did you mean 'lr'"),
+    (["sample", "FOLDER", "--option", "n=3"], "given by -n"),
+    (["sample", "FOLDER", "--steps", "2", "--option", "steps=3"], "given by --steps"),
+    (["sample", "FOLDER", "--option", "steer=3"], "steer"),
+    (["train", "image/fashion-ddpm", "--data", "OUT", "--out", "OUT", "--set", "training.lr=none"], "training.lr"),
     (["sample", "image/fashion-dpm"], "image/fashion-ddpm"),
     (["sample", "FOLDER", "--label", "shoe"], "sneaker"),
     (["sample", "FOLDER", "-n", "0"], "n=0"),

@@ -44,8 +44,15 @@ def test_the_folder_holds_four_readable_files(folder):
     assert json.loads((folder / "config.json").read_text())["format_version"] == checkpoint.FORMAT_VERSION
 
 
-def test_saving_is_reproducible(model, folder, tmp_path):
-    assert contents(model.save_pretrained(tmp_path / "again")) == contents(folder)
+def test_saving_is_reproducible(model, folder, monkeypatch, tmp_path):
+    assert contents(model.save_pretrained(folder)) == contents(folder)
+    before = contents(folder)
+    (tmp_path / "elsewhere").mkdir()
+    for there in (tmp_path, tmp_path / "elsewhere"):  # a card says where its folder is
+        monkeypatch.chdir(there)
+        found = contents(model.save_pretrained(Path("again")))
+        assert {k: v for k, v in found.items() if k != "README.md"} == {k: v for k, v in before.items() if k != "README.md"}
+        assert found == contents(tmp_path / "again")
 
 
 def test_half_precision_halves_the_file_and_leaves_the_model_alone(model, folder, tmp_path):
@@ -65,6 +72,9 @@ def test_verify_notices_one_changed_weight(folder):
     tensors = files.load_tensors(path)
     tensors["denoiser.net.exit.bias"] += 0.1
     files.save_tensors(path, tensors)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        zoo.load(folder)
+    files.reseal(folder / files.CONFIG)
     with pytest.raises(CheckpointError, match="golden"):
         zoo.load(folder).verify()
 
@@ -76,11 +86,11 @@ def rewrite(folder: Path, change) -> None:
     tensors = files.load_tensors(folder / files.WEIGHTS)
     change(tensors)
     save_file(tensors, folder / files.WEIGHTS)
+    files.reseal(folder / files.CONFIG)
 
 
 def reconfigure(folder: Path, **change) -> None:
-    config = json.loads((folder / files.CONFIG).read_text()) | change
-    (folder / files.CONFIG).write_text(json.dumps(config))
+    files.reseal(folder / files.CONFIG, **change)
 
 
 def recipe(folder: Path) -> dict:
@@ -107,12 +117,12 @@ BROKEN = {
     "not finite": (lambda f: rewrite(f, lambda t: t[KEY].fill_(torch.nan)), "not finite"),
     "no config": (lambda f: (f / files.CONFIG).unlink(), "no config.json"),
     "config no JSON": (lambda f: (f / files.CONFIG).write_text("{"), "cannot be read as JSON"),
-    "config of others": (lambda f: (f / files.CONFIG).write_text('{"model_type": "bert"}'), "not a zoo config"),
-    "newer format": (lambda f: reconfigure(f, format_version=2), "format version 2; this zoo reads up to 1"),
+    "config of others": (lambda f: (f / files.CONFIG).write_text('{"model_type": "bert"}'), "not a file of zoo"),
+    "newer format": (lambda f: reconfigure(f, format_version=3), "format version 3; this zoo reads up to 2"),
     "foreign recipe": (lambda f: reconfigure(f, recipe={"name": "x"}), "recipe"),
     "other net": (lambda f: reconfigure(f, recipe=recipe(f) | {"net": {}}), "does not fit"),
     "no golden": (lambda f: (f / files.GOLDEN).unlink(), "is missing"),
-    "foreign golden": (lambda f: save_file({"a": torch.ones(1)}, f / files.GOLDEN), "lacks"),
+    "foreign golden": (lambda f: (save_file({"a": torch.ones(1)}, f / files.GOLDEN), reconfigure(f)), "lacks"),
 }  # fmt: skip
 
 
@@ -236,7 +246,7 @@ def test_write_atomic_never_shows_a_part(tmp_path, monkeypatch):
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(path.read_bytes()), real(handle)))
     files.write_atomic(path, b"new" * 1000)
-    assert seen == [b"old"], "the old file stands until the new one is on the disk"
+    assert seen[0] == b"old", "the old file stands until the new one is on the disk"
     assert path.read_bytes() == b"new" * 1000 and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 

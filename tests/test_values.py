@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.contract.typed import word
 from zoo.errors import ConfigError
-from zoo.values import for_each, number, pairs, plain, plain_data, several, whole, word
+from zoo.values import for_each, number, pairs, plain, plain_data, several, whole
 
 SEVEN = [7, np.int64(7), np.uint8(7), np.array(7), torch.tensor(7), torch.tensor(7, dtype=torch.int16)]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo import __version__
+from zoo.contract.typed import typed
 from zoo.errors import ConfigError, one_of
 from zoo.training.command import add_arguments as train_arguments
-from zoo.training.command import finished
+from zoo.training.command import finished, piped
 from zoo.training.command import run as train
-from zoo.values import pairs, word
+from zoo.values import pairs
 
 
 def conditions(rest: Sequence[str]) -> dict[str, str]:
@@ -24,8 +27,22 @@ def conditions(rest: Sequence[str]) -> dict[str, str]:
         value = text if equals else next(left, None)
         if not name.startswith("--") or value is None:
             raise ConfigError(f"{part!r}: give a condition of the model as --NAME VALUE, e.g. --label sneaker.")
-        found[name[2:].replace("-", "_")] = value
+        key = name[2:].replace("-", "_")
+        if key in found:
+            raise ConfigError(f"{name} is given twice, as {found[key]!r} and as {value!r}. Give it once.")
+        found[key] = value
     return found
+
+
+def said(args: argparse.Namespace, own: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for by options of its own and by --option together; the same by both is a ConfigError."""
+    given = {k: getattr(args, k) for k in own if getattr(args, k) is not None}
+    for name in ("n", *given):
+        if name in options:
+            raise ConfigError(
+                f"--option {name}=...: {name} is given by {'-n' if name == 'n' else '--' + name.replace('_', '-')}."
+            )
+    return given | dict(options)
 
 
 def list_(args: argparse.Namespace) -> None:
@@ -33,16 +50,31 @@ def list_(args: argparse.Namespace) -> None:
     from zoo.contract.registry import list_models
     from zoo.model.loading import info
 
-    for name in list_models(args.pattern, args.domain):
-        card = info(name)
-        print(f"{name:24} {'packaged' if card.packaged else 'recipe':10} {card.description}")
+    cards = [info(name) for name in list_models(args.pattern, args.domain)]
+    if args.json:
+        keys = ("name", "domain", "description", "packaged")
+        print(_json([{k: getattr(card, k) for k in keys} for card in cards]), end="")
+        return
+    for card in cards:
+        print(f"{card.name:24} {'packaged' if card.packaged else 'recipe':10} {card.description}")
 
 
 def info(args: argparse.Namespace) -> None:
     """zoo info NAME"""
     from zoo.model.loading import info
 
-    print(info(args.name))
+    card = info(args.name)
+    if args.json:
+        keys = ("name", "domain", "description", "packaged", "config", "evaluation")
+        print(_json({k: getattr(card, k) for k in keys}), end="")
+    else:
+        print(card)
+
+
+def _json(data: Any) -> str:
+    from zoo.files import dump_json
+
+    return dump_json(data).decode()
 
 
 def sample(args: argparse.Namespace) -> None:
@@ -50,32 +82,24 @@ def sample(args: argparse.Namespace) -> None:
     from zoo.model.loading import load
 
     model = load(args.name)
-    options: dict[str, Any] = {k: word(v) for k, v in pairs(args.option).items()}
+    options: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     size = model.codec.size_name
     for name, text in given.items():
         if name in model.recipe.conditions:
             options[name] = model.recipe.conditions[name].parse(text)
         elif name == size:
-            sizes = [word(v) for v in text.split(",")]
-            options[name] = sizes if len(sizes) > 1 else sizes[0]
+            options[name] = typed(text)
         else:
             known = [*model.recipe.conditions, *([size] if size else [])]
             raise one_of(f"option or condition of {args.name}", name, known)
-    samples = model.sample(
-        args.n,
-        sampler=args.sampler,
-        steps=args.steps,
-        guidance_weight=args.guidance_weight,
-        guidance_scale=args.guidance_scale,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        **options,
-    )
+    own = ("sampler", "steps", "guidance_weight", "guidance_scale", "seed", "batch_size")
+    samples = model.sample(args.n, **said(args, own, options))
     out = Path(args.out)
     files = samples.save(out)
     samples.plot(out / "samples.png")
-    print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}")
+    drawn = "" if args.seed is not None else f" (drawn; the same again: --seed {samples.plan.seed})"
+    print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}, seed {samples.plan.seed}{drawn}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -86,9 +110,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from zoo.model.loading import load
 
     model = load(args.name)
-    settings: dict[str, Any] = {k: word(v) for k, v in pairs(args.option).items()}
-    given = {"steps": args.steps, "sampler": args.sampler, "guidance_weight": args.guidance_weight, "video": args.video}
-    settings |= {k: v for k, v in given.items() if v is not None}
+    settings: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
+    settings = said(args, ("steps", "sampler", "guidance_weight", "video"), settings)
     result = measure(model, args.n, data=args.data, seed=args.seed, split=args.split, **settings)
     if args.json:
         write_atomic(Path(args.json), dump_json(result))
@@ -141,6 +164,7 @@ def publish(args: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line; every option is described in its help."""
     main = argparse.ArgumentParser(prog="zoo", description="The diffusion model zoo that goes beyond images.")
+    main.add_argument("--version", action="version", version=f"zoo {__version__}")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(
@@ -155,8 +179,10 @@ def parser() -> argparse.ArgumentParser:
     p = command("list", list_, "List the models.", model=False)
     p.add_argument("pattern", nargs="?", default="*", help='e.g. "image/*"')
     p.add_argument("--domain", help="only this domain")
+    p.add_argument("--json", action="store_true", help="as JSON, for programs")
 
-    command("info", info, "What a model is, its conditions and its measured quality.")
+    p = command("info", info, "What a model is, its conditions and its measured quality.")
+    p.add_argument("--json", action="store_true", help="as JSON, with the whole recipe and the measured figures")
 
     p = command("sample", sample, "Generate samples into a folder.")
     p.add_argument("-n", type=int, default=4, help="how many (default 4)")
@@ -165,14 +191,18 @@ def parser() -> argparse.ArgumentParser:
         "--label",
         help="a label for all samples, or n of them with commas between; the model's other conditions (zoo info NAME) likewise",
     )
-    p.add_argument("--sampler", help="ddpm, ddim, dpmpp or heun (default: the model's)")
+    p.add_argument("--sampler", help="ddpm, ddim, dpmpp, heun or euler (default: the model's)")
     p.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     p.add_argument("--guidance-weight", type=float, help="w of the paper; 0 is plain conditional")
     p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
-    p.add_argument("--seed", type=int, help="default: a random one")
+    p.add_argument("--seed", type=int, help="default: a random one, which is printed")
     p.add_argument("--batch-size", type=int, help="samples made at a time")
     p.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="more of Model.sample: eta=1, spacing=karras"
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="more of Model.sample; VALUE is a word, none, a pair or JSON: eta=1, clip=none, guidance_interval=[0.2,5]",
     )
 
     train_arguments(command("train", train, "Train a recipe on your own data."))
@@ -186,8 +216,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int)
     p.add_argument("--guidance-weight", type=float)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
-    p.add_argument("--json", help="write the whole result to this file, with what there is of each sample")
+    p.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="more of the evaluation or Model.sample, see zoo sample",
+    )
+    p.add_argument("--json", metavar="FILE", help="write the whole result to this file, with what there is of each sample")
 
     command("verify", verify, "Read a model strictly and recompute its golden output.")
 
@@ -212,6 +248,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a ZooError is printed as one line. Returns the exit code."""
+    return piped(functools.partial(_main, argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     line = parser()
     args, rest = line.parse_known_args(argv)
     args.rest = rest

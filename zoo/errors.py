@@ -49,12 +49,18 @@ class ContractError(ZooError, AssertionError):
     """A domain that breaks the contract of plug-ins, see `zoo.testing`."""
 
 
-def one_of(what: str, value: object, allowed: Iterable[object], error: type[ZooError] = ConfigError) -> ZooError:
-    """The error for a value outside a closed list, with the nearest allowed names first."""
+def one_of(
+    what: str, value: object, allowed: Iterable[object], error: type[ZooError] = ConfigError, *, listed: str = "Allowed"
+) -> ZooError:
+    """The error for a value outside a closed list, with the nearest allowed names first.
+
+    Args:
+        listed: what the names are, where others are allowed as well.
+    """
     names = [str(a) for a in allowed]
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return error(f"unknown {what} {value!r}.{hint} Allowed: {', '.join(names)}.")
+    return error(f"unknown {what} {value!r}.{hint} {listed}: {', '.join(names)}.")
 
 
 @contextmanager

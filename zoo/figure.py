@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.extras import need
+from zoo.files import replacing
 
 
 def new_figure(width: float, height: float, extra: str) -> Any:
@@ -35,6 +36,12 @@ def grid(n: int, size: float, extra: str, columns: int | None = None) -> tuple[A
     return figure, axes[:n]
 
 
+def check_axis(ax: Any) -> None:
+    """Refuse what is not a matplotlib axis, above all the name of a file."""
+    if ax is not None and not hasattr(ax, "imshow"):
+        raise ConfigError(f"plot({ax!r}): give a matplotlib axis, or nothing; the picture is saved by plot().save('name.png').")
+
+
 def to_picture(figure: Any) -> Image.Image:
     """A figure, drawn, as an RGB picture."""
     figure.canvas.draw()
@@ -47,10 +54,10 @@ def save_film(frames: Sequence[NDArray[np.uint8]], path: str | Path, rate: float
     if path.suffix not in (".gif", ".mp4"):
         raise DataError(f"cannot save {path}: a film is saved as .gif or .mp4.")
     imageio = need("imageio.v3", extra)
-    path.parent.mkdir(parents=True, exist_ok=True)
     gif, step = path.suffix == ".gif", max(2, math.ceil(rate / 10))
     how: dict[str, Any] = {"duration": 1000 * step / rate, "loop": 0} if gif else {"fps": rate, "codec": "libx264"}
-    imageio.imwrite(path, np.stack(frames[::step] if gif else frames), **how)
+    with replacing(path) as temporary:
+        imageio.imwrite(temporary, np.stack(frames[::step] if gif else frames), **how)
     return path
 
 

@@ -1,15 +1,19 @@
-"""Numbers and lists as users give them, of Python, numpy or torch, as the plain ones that the code works with.
+"""Numbers and lists as users give them, of Python, numpy or torch, and JSON as files hold it, as the plain ones that the code
+works with.
 
 Neither numpy nor torch is imported here: their scalars and arrays are known by what they can do.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
+import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, NoReturn
 
-from zoo.errors import ConfigError
+from zoo.errors import CheckpointError, ConfigError, one_of
 
 
 def plain(value: Any) -> Any:
@@ -91,19 +95,80 @@ def _range(least: float | None, most: float | None) -> str:
     return f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
 
 
-def word(text: str) -> int | float | str:
-    """A word of a command line as the number that it looks like, else the word itself."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def known_arguments(call: Callable[..., Any], given: Mapping[str, Any], what: str, own: Container[str] = ()) -> None:
+    """Refuse a name that a function or a class does not take, with the nearest that it does.
+
+    Args:
+        what: what the arguments are called in the message.
+        own: names that the caller gives itself.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):  # some of C have none
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in given:
+        if name not in parameters or name in own:
+            raise one_of(what, name, [p for p in parameters if p not in own])
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:
-    """["a.b=1", ...] as a dictionary."""
+    """["a.b=1", ...] as a dictionary.
+
+    Raises:
+        ConfigError: one without "=", or a name that is given twice.
+    """
+    found: dict[str, str] = {}
     for text in texts:
-        if "=" not in text:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise ConfigError(f"{text!r}: give path=value, e.g. training.batch_size=32.")
-    return dict(t.split("=", 1) for t in texts)
+        if name in found:
+            raise ConfigError(f"{name!r} is given twice, as {found[name]!r} and as {value!r}. Give it once.")
+        found[name] = value
+    return found
+
+
+def parse_json(text: str | bytes, what: object) -> Any:
+    """Strict JSON: UTF-8, no key twice in an object, only finite numbers, not nested without end.
+
+    Args:
+        what: the file, or what else it is, for the error.
+
+    Raises:
+        CheckpointError: anything else.
+    """
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [k for k, _ in found]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
+        return dict(found)
+
+    def constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not a number of JSON")
+
+    def real(digits: str) -> float:
+        number = float(digits)
+        if not math.isfinite(number):
+            raise ValueError(f"{digits[:20]} is too large a number")
+        return number
+
+    def whole(digits: str) -> int:
+        if len(digits) > 40:
+            raise ValueError(f"{digits[:20]}... is too large a number")
+        return int(digits)
+
+    try:
+        plain = text.decode("utf-8") if isinstance(text, bytes) else text
+        data = json.loads(plain, object_pairs_hook=pairs, parse_constant=constant, parse_float=real, parse_int=whole)
+        json.dumps(data, ensure_ascii=False).encode()  # half a character, written as an escape, cannot be encoded
+        return data
+    except RecursionError:
+        raise CheckpointError(f"{what} cannot be read as JSON: it is nested too deeply.") from None
+    except ValueError as error:
+        raise CheckpointError(f"{what} cannot be read as JSON: {error}.") from error

@@ -8,7 +8,7 @@ import torch
 from train_judge import KINDS, main
 
 import zoo
-from zoo.audio import evaluate
+from zoo.audio import evaluate, metrics
 from zoo.audio.data import SPLITS, open_audio
 from zoo.audio.judge import CHECKPOINTS, Judge, load_judge
 from zoo.audio.metrics import Evaluator, quantise
@@ -58,6 +58,13 @@ def measured(judge):
     reference, train = clips(80, 1), clips(120, 2)[0]
     voices = Judge((4, 4, 8), ("high", "low"), RATE, L).eval()
     return Evaluator(judge, reference, train, raw=0.5 * reference[0], speakers=voices, split="validation")
+
+
+def test_the_clips_of_a_spread_are_drawn(measured, monkeypatch):
+    """Every other clip is of one kind: clips picked at even steps would all be that."""
+    monkeypatch.setattr(metrics, "PAIRS", 20)
+    features = torch.tensor([0.0, 1.0]).repeat(20)[:, None]
+    assert measured.spread(features) == measured.spread(features) == pytest.approx(0.5, abs=0.2)
 
 
 # ---------------------------------------------------------------- the judge

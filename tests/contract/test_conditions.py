@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.contract.conditions import CONDITIONS, Array, Condition, Given, Label, Reading, condition
+from zoo.contract.conditions import CONDITIONS, Array, Condition, Given, Label, Reading, condition, parse_condition
 from zoo.contract.dataset import Items
 from zoo.core.guidance import is_null
 from zoo.errors import ConfigError, ShapeError
@@ -177,3 +177,39 @@ def test_a_new_kind_of_condition_works_everywhere_without_a_change(tags, tmp_pat
 def test_an_unknown_kind_is_named():
     with pytest.raises(ConfigError, match=r"unknown kind of condition 'smell'.*label"):
         zoo.create("image/fashion-ddpm", conditions={"nose": {"kind": "smell"}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "word"),
+    [
+        (Label, {"values": []}, "values"),
+        (Label, {"values": "abc"}, "values"),
+        (Label, {"values": ["a", "b", "a"]}, "'a' is there 2 times"),
+        (Label, {"values": ["a", " "]}, "without a name"),
+        (Label, {"valus": ["a"]}, "Did you mean 'values'"),
+        (Label, {"values": ["a"], "free": "x"}, "free"),
+        (Array, {"shape": ()}, "shape"),
+        (Array, {"shape": [0]}, "shape"),
+        (Array, {"shap": [1]}, "Did you mean 'shape'"),
+    ],
+)
+def test_a_condition_with_wrong_fields_is_our_own_error(kind, fields, word):
+    with pytest.raises(ConfigError, match=word):
+        kind(**fields)
+    with pytest.raises(ConfigError, match=word):
+        kind.model_validate(fields)
+    with pytest.raises(ConfigError, match=word):
+        parse_condition({"kind": kind.model_fields["kind"].default} | fields)
+
+
+def test_labels_that_differ_in_case_alone_are_two():
+    assert Label(values=["a", "A"]).index("label", "A") == 1
+
+
+def test_what_is_typed_for_a_condition_may_be_none_or_json():
+    label, array = Label(values=["bag", "None of these", "true"]), Array(shape=(2,))
+    assert label.parse("bag,none") == ["bag", None] and label.parse('["bag", null]') == ["bag", None]
+    assert label.parse("none of these") == "none of these" and label.parse("none") is None and label.parse("true") == "true"
+    assert array.parse("[0.2, 5]") == array.parse("0.2,5") == [0.2, 5] and array.parse("none") is None
+    with pytest.raises(ConfigError, match="not JSON"):
+        array.parse("[0.2, 5")

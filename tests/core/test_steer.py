@@ -15,6 +15,14 @@ from zoo.errors import ConfigError, ShapeError
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 
+WHERE = torch.zeros(28, 28, dtype=torch.bool)
+WHERE[:, :14] = True
+
+
+@pytest.fixture(scope="module")
+def small():
+    return zoo.create("image/fashion-ddpm", **SMALL)
+
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
@@ -36,9 +44,9 @@ def test_held_eps_belongs_to_the_known_x0():
     half = torch.tensor([True, False, False, False])
     _, eps = Hold(torch.zeros(4, dtype=torch.float64), half)(predict)(X, level)
     assert torch.equal(eps[:, ~half], predict(X, level)[1][:, ~half]), "unknown parts keep the prediction's own noise"
-    for kind in (Hold, Place):
+    for kind, what in ((Hold, x0), (Place, lambda x0: x0)):
         with pytest.raises(ShapeError, match="bool"):
-            kind(x0, where.float())
+            kind(what, where.float())
 
 
 def test_what_is_known_may_depend_on_the_prediction():
@@ -129,3 +137,76 @@ def test_steers_of_other_packages_are_attributes(monkeypatch):
         STEERS.remove("towards")
     with pytest.raises(AttributeError, match="no attribute 'towards'"):
         _ = zoo.steer.towards
+
+
+PAIR = (torch.zeros(2, 1, 28, 28), torch.zeros(2, 1, 28, 28))
+ODD_STEERS = {
+    "nothing": lambda predict: lambda x, level: None,
+    "one tensor": lambda predict: lambda x, level: predict(x, level)[0],
+    "three": lambda predict: lambda x, level: (*predict(x, level), 1),
+    "both in one": lambda predict: lambda x, level: torch.stack(predict(x, level)),
+    "numpy": lambda predict: lambda x, level: (predict(x, level)[0].numpy(), PAIR[1]),
+    "another shape": lambda predict: lambda x, level: (PAIR[0][:, :, :3], PAIR[1]),
+    "one sample for all": lambda predict: lambda x, level: (PAIR[0][:1], PAIR[1]),
+    "noise that broadcasts": lambda predict: lambda x, level: (PAIR[0], torch.zeros(1)),
+    "whole numbers": lambda predict: lambda x, level: (PAIR[0].long(), PAIR[1]),
+    "a prediction without arguments": lambda predict: lambda: PAIR,
+    "a steer without arguments": lambda: PAIR,
+    "a class in place of its object": Hold,
+    "known parts of another shape": Hold(torch.zeros(5, 5), torch.ones(5, 5, dtype=torch.bool)),
+}
+
+
+@pytest.mark.parametrize("name", ODD_STEERS)
+def test_a_steer_that_gives_no_prediction_like_x_is_named(small, name):
+    with pytest.raises((ConfigError, ShapeError)):
+        small.sample(2, steer=ODD_STEERS[name], sampler="ddim", steps=1, seed=0, progress=False)
+
+
+ODD_ENERGIES = {
+    "a number": lambda x0: 3.0,
+    "nothing": lambda x0: None,
+    "cut off": lambda x0: x0.detach().sum(),
+    "every pixel": lambda x0: x0.square(),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ENERGIES)
+def test_an_energy_without_a_gradient_is_named(name):
+    with pytest.raises((ConfigError, ShapeError), match="energy"):
+        gradient(predict, X, DiscreteSchedule().level(300), ODD_ENERGIES[name])
+
+
+ODD_KNOWN = {
+    "not finite": (torch.full((1, 28, 28), float("nan")), WHERE),
+    "another shape": (torch.zeros(5, 5), WHERE),
+    "an object": ("a.png", WHERE),
+    "a mask of another shape": (torch.zeros(1, 28, 28), torch.ones(5, 5, dtype=torch.bool)),
+    "a text for a mask": (torch.zeros(1, 28, 28), "left"),
+    "a ragged mask": (torch.zeros(1, 28, 28), [[True], [True, False]]),
+    "a mask of numbers": (torch.zeros(1, 28, 28), WHERE.float()),
+}
+
+
+@pytest.mark.parametrize("name", ODD_KNOWN)
+def test_known_parts_that_do_not_fit_are_refused_before_the_first_step(small, name):
+    known, where = ODD_KNOWN[name]
+    with pytest.raises((ConfigError, ShapeError)):
+        small.sample_iter(1, known=known, where=where, steps=1, seed=0)
+    with pytest.raises((ConfigError, ShapeError)):
+        small.inpaint(known, where, steps=1, seed=0, progress=False)
+
+
+def test_known_parts_of_numpy_are_as_good_as_tensors(small):
+    known = torch.linspace(-1, 1, 28).expand(1, 28, 28)
+    settings = {"sampler": "ddim", "steps": 2, "seed": 0}
+    *_, expected = small.sample_iter(2, known=known, where=WHERE, **settings)
+    *_, found = small.sample_iter(2, known=known.numpy(), where=WHERE.tolist(), **settings)
+    assert torch.equal(found.x, expected.x) and torch.equal(found.x[:, 0][:, WHERE], known[0][WHERE].expand(2, -1))
+
+
+def test_what_is_not_finite_may_lie_where_nothing_is_held():
+    values = torch.tensor([0.5, float("nan")])
+    assert Hold(values, torch.tensor([True, False])).known.tolist() == [True, False]
+    with pytest.raises(ConfigError, match="finite"):
+        Hold(values, torch.tensor([False, True]))

@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,6 +90,7 @@ class Fault:
     times: int
     status: int
     headers: dict
+    body: bytes | None = None
 
 
 class Server:
@@ -101,7 +103,12 @@ class Server:
         class Handler(_Handler):
             hub = server
 
-        self.http = ThreadingHTTPServer((host, 0), Handler)
+        class Listener(ThreadingHTTPServer):
+            def handle_error(self, *args) -> None:
+                if not isinstance(sys.exc_info()[1], OSError):  # a client that gives up hangs up
+                    super().handle_error(*args)
+
+        self.http = Listener((host, 0), Handler)
         self.http.daemon_threads = True
         self.url = f"http://{host}:{self.http.server_address[1]}"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -113,6 +120,7 @@ class Server:
         self.log: list = []
         self.faults: list = []
         self.users = {OWNER: ("me", True), READER: ("reader", False), OTHER: ("other", True)}
+        self.keep: dict | None = None  # where answers are kept: {(method, path): body}
         self.redirect = False  # large files come from the other host
         self.xet = ""  # where Xet's storage is, "" without; then `objects` holds Xet's hashes, and `known` the contents
         self.known: dict = {}
@@ -133,14 +141,18 @@ class Server:
         self.repos[kind, name] = repo
         return repo
 
-    def fault(self, pattern: str, kind: str, *, method: str = "GET", times: int = 1, status: int = 500, **headers) -> None:
+    def fault(self, pattern: str, kind: str, *, method: str = "GET", times: int = 1, status: int = 500,
+              body: bytes | None = None, **headers) -> None:  # fmt: skip
         """The next `times` requests whose path holds the pattern go wrong.
 
         kind: "status" answers with that status; "truncate", "reset" and "stall" stop in mid-body; "corrupt" changes one
-        byte; "lost" does what was asked and hangs up; "drop" hangs up at once.
+        byte; "lost" does what was asked and hangs up; "drop" hangs up at once; "silent" never answers; "drip" sends one
+        byte after the other, slowly, from the first header on, "drip-body" from the first byte of the body on; "endless"
+        has a body without end; "circle" sends on to itself; "answer" is the right answer with these headers (None: without
+        it), and with `body` in place of its own.
         """
         named = {k.replace("_", "-"): v for k, v in headers.items()}
-        self.faults.append(Fault(method, pattern, kind, times, status, named))
+        self.faults.append(Fault(method, pattern, kind, times, status, named, body))
 
     def paths(self, method: str | None = None) -> list:
         return [s.path for s in self.log if method in (None, s.method)]
@@ -160,19 +172,40 @@ class _Handler(BaseHTTPRequestHandler):
         if not isinstance(body, bytes):
             body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"} | (headers or {})
         headers = {k.lower(): v for k, v in (headers or {}).items()}
+        if self.hub.keep is not None and self.hub.cdn:
+            self.hub.keep[self.command, self.route] = body
         kind = self.broken.kind if self.broken else ""
         self.seen.status = status
         if kind == "lost":
             return self.hang_up()
+        if kind == "answer":
+            body = body if self.broken.body is None else self.broken.body
+            if self.broken.body is not None:
+                headers.pop("content-length", None)
+            headers |= {k.lower(): v for k, v in self.broken.headers.items()}
+            headers = {k: v for k, v in headers.items() if v is not None}
+        if kind == "endless":
+            headers.pop("content-length", None)
+            headers["transfer-encoding"] = "chunked"
         if kind == "corrupt" and body:
             body = bytes([body[0] ^ 1]) + body[1:] if len(body) < 9000 else body[:9000] + bytes([body[9000] ^ 1]) + body[9001:]
         self.send_response(status)
-        headers.setdefault("content-length", str(len(body)))
+        if "transfer-encoding" not in headers:
+            headers.setdefault("content-length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name, value)
+        if kind == "drip":
+            return self.drip(b"".join(self._headers_buffer) + b"\r\n" + body)
         self.end_headers()
         if self.command == "HEAD":
             return None
+        if kind == "drip-body":
+            return self.drip(body)
+        if kind == "endless":
+            with contextlib.suppress(OSError):
+                while not self.hub.stop_stalling.is_set():
+                    self.wfile.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+            return self.hang_up()
         if kind in ("truncate", "reset", "stall"):
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
@@ -182,12 +215,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         return None
 
+    def drip(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            for i in range(len(data)):
+                self.wfile.write(data[i : i + 1])
+                self.wfile.flush()
+                if self.hub.stop_stalling.wait(0.04):
+                    break
+        self.hang_up()
+
     def hang_up(self, *, reset: bool = False) -> None:
-        self.wfile.flush()
+        with contextlib.suppress(OSError):
+            self.wfile.flush()
         if reset:  # a TCP reset instead of an orderly end
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
-            self.connection.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # the client was quicker
+                self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
         self.close_connection = True
 
@@ -227,6 +271,11 @@ class _Handler(BaseHTTPRequestHandler):
                 break
         if self.broken and self.broken.kind == "drop":
             return self.hang_up()
+        if self.broken and self.broken.kind == "silent":
+            self.hub.stop_stalling.wait(30)
+            return self.hang_up()
+        if self.broken and self.broken.kind == "circle":
+            return self.answer(302, b"", {"Location": self.path})
         if self.broken and self.broken.kind == "status":
             status, headers = self.broken.status, self.broken.headers
             return self.answer(status, {"error": f"a fault with {self.headers.get('Authorization')}"}, headers)

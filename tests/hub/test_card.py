@@ -1,16 +1,22 @@
 """Model cards: what their metadata say, when they count as edited, what of them is kept."""
 
 import re
+import time
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import readme
+import torch
 import yaml
 
+import zoo
 from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models
+from zoo.core.diffusion import Diffusion
+from zoo.core.schedule import FlowSchedule
 from zoo.errors import ConfigError
 from zoo.hub import card
+from zoo.hub.push import check_card
 from zoo.model.model import Model
 
 RECIPE = get_recipe("image/fashion-ddpm")
@@ -158,6 +164,57 @@ def test_bad_metadata_are_one_clear_error(text):
         card.split(text)
 
 
+MARK = "<!-- zoo-card " + "0" * 64 + " -->"
+LONG = {
+    "blank lines": "\n" * 400_000,
+    "blank lines of Windows": "\r\n" * 200_000,
+    "spaces": " " * 400_000,
+    "blank lines before a mark": "a" + "\n" * 400_000 + MARK + "b",
+    "marks": MARK[:20] * 20_000,
+    "rules": "---\n" * 100_000,
+    "rules with spaces": "---\n" + ("---" + " " * 2000 + "x\n") * 150,
+    "blank metadata": "---\n" + "\n" * 30_000 + "\n---\nb",
+    "metadata without an end": "---\n" + "\n" * 400_000,
+    "a text of blank lines": "---\na: |\n  b\n" + "\n" * 30_000 + "  c\n---\nb",
+    "a quoted text": "---\na: '" + "\n" * 30_000 + "'\n---\nb",
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_no_card_takes_long(text):
+    """Each was quadratic, or is so in the client's own reader: minutes."""
+    started = time.perf_counter()
+    assert card.edited(text) == bool(card.split(text)[1].strip())
+    new = card.renew(text, card.model_card(RECIPE))
+    check_card(new)
+    assert time.perf_counter() - started < 3.0
+
+
+BOMBS = {
+    "aliases": "a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]",
+    "merges": "a: &a {x: 1}\nb: {<<: [*a, *a]}",
+    "nested": "a: " + "[" * 60 + "]" * 60,
+    "nested without an end": "[" * 60_000,
+    "a long number": "a: " + "9" * 50_000,
+    "a number of base 60": "a: " + "1:" * 20_000 + "1",
+    "a date that is none": "a: 2024-99-99",
+    "much": "a: " + "b" * 70_000,
+}
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+def test_metadata_that_grow_are_refused(text):
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"README.md: its metadata .*(not YAML|more than 64 kB)") as caught:
+        card.split(f"---\n{text}\n---\nb")
+    assert time.perf_counter() - started < 2.0 and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_card_has_a_size():
+    with pytest.raises(ConfigError, match="more than 1 MB"):
+        card.edited("a" * (card.MOST_CARD + 1))
+
+
 @pytest.mark.parametrize("folder", sorted(p.parent for p in CHECKPOINTS.glob("*/*/config.json")), ids=lambda p: p.name)
 def test_packaged_cards_are_what_the_program_makes(folder: Path):
     assert (folder / "README.md").read_text(encoding="utf-8") == readme.card(folder), "run: python benchmarks/readme.py"
@@ -171,3 +228,38 @@ def test_the_code_of_a_packaged_card_runs(name: str, tmp_path: Path, monkeypatch
     code = re.search(r"```python\n(.*?)```", (CHECKPOINTS / name / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     exec(compile(code, name, "exec"), {})
     assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def code_of(folder):
+    return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+@pytest.mark.parametrize("form", [lambda p, root: p, lambda p, root: p.relative_to(root)], ids=["absolute", "relative"])
+def test_the_card_of_ones_own_model_shows_the_code_that_loads_it(tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoo.contract.samples.Samples.save", lambda self, folder: None)
+    conditions = {"label": {"values": ["mine", "yours"]}}
+    folder = form(tmp_path / "image" / "fashion-ddpm", tmp_path)  # the name of a packaged model
+    small = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "sampling.steps": 1}
+    model = zoo.create("image/fashion-ddpm", **small, conditions=conditions)
+    model.save_pretrained(folder)
+    names = {}
+    exec(compile(code_of(folder), "card", "exec"), names)
+    assert torch.equal(names["samples"].tensor, model.sample(4, seed=0, progress=False).tensor)
+
+
+def test_the_card_of_a_net_of_ones_own_says_what_to_give(tmp_path):
+    net = torch.nn.Conv2d(1, 1, 1)
+    codec = zoo.create("image/fashion-ddpm", **{"net.channels": 16, "net.multipliers": [1], "net.attention": [False]}).codec
+    folder = tmp_path / "m"
+    zoo.Model.of(Diffusion(FlowSchedule(), "flow"), Wrapped(net), codec).save_pretrained(folder)
+    assert f'zoo.load("{folder.as_posix()}", net=YourNet(), codec=YourCodec(), diffusion=YourDiffusion())' in code_of(folder)
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x_t, t, cond, *, mask=None):
+        return self.net(x_t)

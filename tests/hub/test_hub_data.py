@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import zoo
 from zoo.data import table as hub_data
 from zoo.data.table import Part, is_table, open_rows
 from zoo.errors import ConfigError, DataError, HubError
+from zoo.hub import limits
 from zoo.image.data import TableImages, open_images
 
 datasets = pytest.importorskip("datasets")
@@ -487,6 +489,60 @@ def test_a_stream_that_breaks_leaves_nothing(remote, hub, tmp_path):
     assert not list((tmp_path / "zoo-cache").rglob("*.arrow"))
     hub.faults.clear()
     assert len(open_images("hub:me/pets")) == 360
+
+
+READS = [
+    ("GET", "/api/datasets/me/pets$"), ("GET", "auth-check"), ("GET", "/revision/"), ("GET", "/tree/"), ("HEAD", "README.md"),
+    ("GET", "README.md"), ("GET", "train-0.parquet"), ("GET", "train-1.parquet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["silent", "drip", "drip-body", "wait"])
+@pytest.mark.parametrize(
+    ("method", "pattern"), [pytest.param(*r, marks=() if r == READS[6] else pytest.mark.slow) for r in READS]
+)
+def test_reading_a_dataset_ends_in_time_whichever_request_hangs(remote, hub, monkeypatch, tmp_path, method, pattern, kind):
+    monkeypatch.setenv("ZOO_HUB_TIMEOUT", "1.5")
+    monkeypatch.setattr(limits, "RATE", 10**9)
+    if kind == "wait":
+        hub.fault(pattern, "status", method=method, status=429, times=999, Retry_After="100000")
+    else:
+        hub.fault(pattern, kind, method=method, times=999)
+    started = time.monotonic()
+    if (pattern, kind) in {("auth-check", "drip-body"), ("README.md", "drip-body")}:  # two bytes, or none
+        monkeypatch.setenv("ZOO_HUB_TIMEOUT", "60")
+        hub.faults.clear()
+        assert len(open_images("hub:me/pets")) == 360
+        return
+    with pytest.raises(HubError, match=r"dataset me/pets@.*The limits: 0.25 s without an answer, 0.5 s for a request, 1.5 s"):
+        open_images("hub:me/pets")
+    assert time.monotonic() - started < 4 and sum(hub.slept) <= 1.5
+    assert not list((tmp_path / "zoo-cache").rglob("*.arrow"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "pattern"), READS)
+def test_odd_answers_to_a_reader(remote, hub, monkeypatch, tmp_path, method, pattern):
+    """A table or one clear error: never another table, and nothing foreign."""
+    from test_hub_odd import BODIES, STATUSES
+
+    rng = np.random.default_rng(0)
+    faults = [("answer", {"body": b, **h}) for b, h in BODIES.values()] if method == "GET" else []
+    faults += [("status", {"status": s}) for s in rng.choice(STATUSES, 5, replace=False).tolist()]
+    faults += [("status", {"status": 302, "Location": t}) for t in ("", "http://[", "file:///etc/passwd", "//")]
+    monkeypatch.setenv("ZOO_HUB_TIMEOUT", "6")
+    for i, (kind, options) in enumerate(faults):
+        monkeypatch.setenv("ZOO_CACHE", str(tmp_path / f"zoo-cache{i}"))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / f"hf{i}"))
+        hub.faults.clear()
+        hub.fault(pattern, kind, method=method, times=999, **options)
+        try:
+            data = open_images("hub:me/pets")
+        except (HubError, DataError) as error:
+            text = str(error)
+            assert "me/pets" in text and "\n" not in text and len(text) < 1000, text  # it may end well
+        else:
+            assert [np.asarray(data[k][0])[0, 0] for k in (0, 9, -1)] == [0, 10, data.rows.numbers[-1] % 256], (kind, options)
 
 
 SMALL = {

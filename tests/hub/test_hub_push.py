@@ -12,6 +12,7 @@ from hubserver import OTHER, OWNER, READER, equal
 import zoo
 from zoo import files
 from zoo.errors import CheckpointError, ConfigError, HubError
+from zoo.files import reseal
 from zoo.hub import card
 from zoo.hub.push import model_files, training_command
 from zoo.model.publish import publish, push
@@ -173,6 +174,9 @@ def test_a_broken_folder_never_leaves_this_machine(hub, mine):
     config = json.loads((mine / "config.json").read_text())
     config["recipe"]["net"]["channels"] = 32
     (mine / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        push(mine, "me/new", token=OWNER)
+    reseal(mine / "config.json")
     with pytest.raises(CheckpointError, match="does not fit"):
         push(mine, "me/new", token=OWNER)
     with pytest.raises(CheckpointError, match="no model folder"):
@@ -318,7 +322,7 @@ def test_a_card_that_nobody_edited_is_renewed(hub, mine):
 def test_a_card_with_bad_metadata_is_refused_before_anything_is_pushed(hub, mine, front, error, message):
     recipe = json.loads((mine / "config.json").read_text())
     recipe["recipe"]["licence"] = ""  # so that the card's own is kept
-    (mine / "config.json").write_text(json.dumps(recipe))
+    reseal(mine / "config.json", recipe=recipe["recipe"])
     (mine / "README.md").write_text(f"---\n{front}\n---\nmy words")
     with pytest.raises(error, match=message):
         push(mine, "me/new", token=OWNER)

@@ -1,6 +1,7 @@
 """Plans: every argument of `sample` in whatever form it comes, and the settings that samples keep."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -72,16 +73,72 @@ def test_samples_keep_the_settings_that_were_used(model):
         "guidance_interval": default.guidance_interval,
         "guidance_rescale": 0.0,
         "clip": default.clip,
+        "guess_below": None,
     }
     free = model.sample(1, seed=0, steps=2, progress=False).plan.settings()
-    assert free["guidance_weight"] == 0.0 and "guidance_interval" not in free, "nothing was asked for, so nothing is guided"
+    assert free["guidance_weight"] == 0.0 and free["guidance_interval"] is None, "nothing was asked for, so nothing is guided"
     given = {"sampler": "heun", "steps": 3, "s_churn": 2.0, "s_noise": 1.01, "clip": None, "guidance_scale": 1.5}
     used = model.sample(1, label="bag", seed=0, progress=False, **given).plan.settings()
-    assert used["s_churn"] == 2.0 and used["s_noise"] == 1.01 and used["guidance_weight"] == 0.5 and "clip" not in used
-    again = model.sample(1, label="bag", seed=0, progress=False, **used, clip=None)
+    assert used["s_churn"] == 2.0 and used["s_noise"] == 1.01 and used["guidance_weight"] == 0.5 and used["clip"] is None
+    again = model.sample(1, label="bag", seed=0, progress=False, **used)
     assert torch.equal(again.tensor, model.sample(1, label="bag", seed=0, progress=False, **given).tensor)
     each = model.plan(1, label="bag", guidance_weight={"label": 2.0}).settings()["guidance_weight"]
     assert each == {"label": 2.0}
+
+
+#: a recipe whose defaults are all something, so that what a call turned off must be said
+SOME = SMALL | {
+    "sampling.clip": 0.5, "sampling.guidance_interval": [0.3, 5.0], "sampling.guess_below": 1.0,
+    "sampling.guidance_weight": 1.0, "diffusion.self_condition": True,
+}  # fmt: skip
+
+
+def test_the_settings_of_a_call_replay_it_whatever_it_turned_off():
+    model = zoo.create("image/fashion-ddpm", **SMALL)
+    with torch.no_grad():
+        for i, p in enumerate(model.denoiser.parameters()):
+            p += 0.2 * torch.randn(p.shape, generator=seeds.generator(i))
+    parts = {"diffusion.self_condition": False}
+    other = zoo.create("image/fashion-ddpm", **SOME | parts)
+    other.load_state_dict(model.state_dict())
+    fixed = {"label": "bag", "seed": 3, "progress": False}
+    off = {"clip": None, "guidance_interval": None, "guess_below": None}
+    free = other.sample(1, steps=4, guidance_weight=2.0, **off, **fixed)
+    assert {k: free.plan.settings()[k] for k in off} == off
+    assert torch.equal(other.sample(1, **free.plan.settings(), **fixed).tensor, free.tensor)
+    assert not torch.equal(other.sample(1, steps=4, guidance_weight=2.0, **fixed).tensor, free.tensor)
+    assert math.isinf(other.plan(1, guess_below=None).guess_below) and other.plan(1).guess_below == 1.0
+
+
+def test_the_settings_of_a_variation_have_all_its_steps(model):
+    item = model.sample(1, seed=0, steps=1, progress=False)[0]
+    varied = model.vary(item, 0.3, seed=1, steps=10, progress=False)
+    settings = varied.plan.settings()
+    assert (varied.plan.steps, settings["steps"], settings["strength"]) == (3, 10, 0.3)
+    again = model.vary(item, seed=1, progress=False, **settings)
+    assert torch.equal(again.tensor, varied.tensor) and again.plan.settings() == settings
+
+
+ODD_ARGUMENTS = [
+    ({"n": 10**30}, "n="),
+    ({"sampler": []}, "sampler"),
+    ({"sampler": {}}, "sampler"),
+    ({"spacing": []}, "spacing"),
+    ({"sampler": "ddim", "eta": "a"}, "eta"),
+    ({"sampler": "ddim", "eta": [1]}, "eta"),
+    ({"sampler": "heun", "s_churn": "a"}, "s_churn"),
+    ({"sampler": "dpmpp", "lower_order_final": "no"}, "lower_order_final"),
+    ({"sampler": "ddpm", "variance": 3}, "variance"),
+    ({"guidance_interval": [True, 2]}, "interval"),
+    ({"on_step": 3}, "on_step"),
+    ({"progress": "yes"}, "progress"),
+]
+
+
+@pytest.mark.parametrize(("given", "word"), ODD_ARGUMENTS)
+def test_an_argument_of_another_kind_is_one_clear_error(model, given, word):
+    with pytest.raises(ConfigError, match=word):
+        model.sample(**{"n": 1, "steps": 1, "progress": False} | given)
 
 
 def test_a_plan_says_what_sample_would_do_without_doing_it(model):
@@ -160,3 +217,22 @@ def test_the_axis_of_sizes_need_not_be_the_first(tmp_path):
     batch = model.batch([(torch.ones(3, n), {}) for n in (2, 5)])
     assert batch.x0.shape == (2, 3, 5) and batch.mask.sum(1).tolist() == [2, 5] and not batch.x0[0, :, 2:].any()
     assert model.save_pretrained(tmp_path / "m") and model.verify(tmp_path / "m") == 0.0
+
+
+def test_guidance_that_acts_at_no_step_warns(model):
+    with pytest.warns(UserWarning, match=r"acts at no step: none of the 2 .* Take more steps"):
+        model.plan(1, label="bag", steps=2, guidance_weight=5.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.plan(1, label="bag", steps=5, guidance_weight=5.0)
+        model.plan(1, label="bag", steps=2, guidance_weight=0.0)
+        model.plan(1, steps=2, guidance_weight=5.0)  # nothing is asked for
+
+
+def test_bounds_are_those_of_the_grid_and_kept_in_the_settings(model):
+    plan = model.plan(1, steps=4, bounds=[0.03, 20.0])
+    assert [plan.levels[i].ratio for i in (0, 3)] == pytest.approx([20.0, 0.03])
+    assert plan.settings()["bounds"] == (0.03, 20.0)
+    assert model.plan(1, **plan.settings()).levels == plan.levels
+    with pytest.raises(ConfigError, match="spacing='karras'"):
+        model.plan(1, spacing="trailing", bounds=(0.03, 20.0))

@@ -1,6 +1,8 @@
 """PointCloud: files, pictures, surfaces, and what it refuses."""
 
+import errno
 import json
+import os
 import re
 import struct
 
@@ -9,7 +11,9 @@ import pytest
 import trimesh
 from PIL import Image
 
-from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.contract.registry import get_domain
+from zoo.contract.samples import Samples
+from zoo.errors import ConfigError, DataError, ResourceError, ShapeError
 from zoo.point3d.cloud import PointCloud, contact_sheet, render
 
 rng = np.random.default_rng(0)
@@ -127,3 +131,29 @@ def test_a_surface_around_a_ball():
     for wrong in (0.0, -1.0, 1e-4):
         with pytest.raises(ConfigError, match="pitch"):
             sphere().to_mesh(wrong)
+
+
+def test_a_file_name_is_not_an_axis(tmp_path):
+    with pytest.raises(ConfigError, match=r"plot\('x\.xyz'\): give a matplotlib axis.*save"):
+        sphere().plot("x.xyz")
+    samples = Samples.of([sphere(), sphere()], domain=get_domain("point3d"))
+    for name in ("x.xyz", "x", "x.pdf.gz"):
+        with pytest.raises(ConfigError, match=r"cannot save a picture as .*\.png"):
+            samples.plot(tmp_path / name)
+    samples.plot(tmp_path / "new" / "a.PNG")
+    assert [p.name for p in tmp_path.rglob("*")] == ["new", "a.PNG"], "and nothing half written"
+
+
+def test_a_disk_without_room_leaves_the_old_file(tmp_path, monkeypatch):
+    sphere().save(tmp_path / "a.ply")
+    old = (tmp_path / "a.ply").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for save in (sphere(300).save, sphere(300).spin, Samples.of([sphere()], domain=get_domain("point3d")).plot):
+        name = {"save": "a.ply", "spin": "a.gif", "plot": "a.png"}[save.__name__]
+        with pytest.raises(ResourceError, match="no room"):
+            save(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ply"] and (tmp_path / "a.ply").read_bytes() == old

@@ -165,6 +165,16 @@ def test_real_shapes_come_near_the_ceiling_and_copies_are_found(measured, shapes
     json.dumps(result)
 
 
+def test_the_points_that_earth_is_moved_from_are_drawn(measured, monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluate, "earth_mover", lambda a, b: seen.append(b) or 1.0)
+    monkeypatch.setattr(evaluate, "interval", lambda draws: (0.0, 0.0, 0.0))  # takes its time
+    measured.compare(measured.reference, measured.labels)
+    assert {len(x) for x in seen} == {16}
+    starts = {x[:16].tobytes() for x in measured.reference}
+    assert not any(x.tobytes() in starts for x in seen), "not the first ones of the file"
+
+
 def test_worse_clouds_measure_worse(measured, shapes_file):
     test = open_clouds(shapes_file, "test")
     noisy = [x + np.float32(0.05) * rng.standard_normal(x.shape).astype("f4") for x in measured.reference]

@@ -4,8 +4,9 @@ import pytest
 from Bio.PDB import MMCIFParser, PDBParser
 from chains import chain
 
-from zoo.errors import DataError, ShapeError
+from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.protein.backbone import Backbone
+from zoo.protein.data import read_chains
 from zoo.protein.metrics import MEASURES
 
 
@@ -61,3 +62,17 @@ def test_bad_backbones(tmp_path, helix):
         Backbone(np.full((5, 3, 3), np.nan))
     with pytest.raises(DataError, match=r"\.pdb, \.ent, \.cif"):
         helix.save(tmp_path / "x.xyz")
+
+
+def test_what_no_pdb_file_has_columns_for_is_saved_as_mmcif(helix, tmp_path):
+    for atoms in (helix.atoms + 10_000, helix.atoms - 1_000, np.zeros((10_000, 3, 3))):
+        with pytest.raises(DataError, match=r"no columns for .*\.cif"):
+            Backbone(atoms).save(tmp_path / "a.pdb")
+    far = Backbone(helix.atoms + 10_000)
+    np.testing.assert_allclose(read_chains(far.save(tmp_path / "a.cif"))[0][0].atoms, far.atoms, atol=2e-3)
+
+
+def test_a_file_name_is_not_an_axis(helix):
+    for draw in (helix.plot, helix.ramachandran):
+        with pytest.raises(ConfigError, match=r"plot\('x\.xyz'\): give a matplotlib axis.*save"):
+            draw("x.xyz")

@@ -6,7 +6,8 @@ from chains import atoms_of, changed, put
 
 from zoo.errors import ConfigError, DataError
 from zoo.protein.backbone import Backbone
-from zoo.protein.data import open_chains, read_chains, read_motif
+from zoo.protein.data import open_chains, read_chains
+from zoo.protein.motif import read_motif
 
 
 def test_formats_give_the_same_chain(helix, tmp_path):

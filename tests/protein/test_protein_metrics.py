@@ -6,8 +6,12 @@ import pytest
 from chains import chain, mirrored
 
 import zoo
-from zoo.errors import DataError
+from zoo.contract.registry import get_domain
+from zoo.contract.samples import Samples
+from zoo.errors import ConfigError, DataError
 from zoo.evaluation.evaluate import evaluate
+from zoo.protein import evaluate as protein_evaluate
+from zoo.protein.backbone import Backbone
 from zoo.protein.data import open_chains
 from zoo.protein.evaluate import BETTER, Evaluator, designability
 from zoo.protein.metrics import MEASURES, glued, measure, ramachandran, tm_score
@@ -140,5 +144,34 @@ def test_a_model_is_measured_with_its_protocol():
     assert (protocol["samples"], protocol["sampler"], protocol["steps"]) == (4, "euler", 3) and "4 test chains" in protocol[
         "reference"
     ]
+    assert protocol["seed"] == 0 and "2 samples, 2 real and 2 glued chains, drawn at random (seed 0)" in protocol["tm"]
     assert 44 <= int(protocol["length"].split()[0]) <= 51, "lengths of the training chains"
     json.dumps(result)
+
+
+def test_the_chains_for_tm_scores_are_drawn_and_as_many_as_samples(helix, monkeypatch):
+    """In the file a family of 8 stands in front: the first chains would be each other's copies."""
+    family = [chain(40, seed=1)] * 8
+    others = [chain(40 + k % 9, seed=100 + k) for k in range(24)]
+    judge = Evaluator([*family, *others], [helix.atoms, *others[:8]])
+    seen = []
+    monkeypatch.setattr(Backbone, "idealised", lambda self: self)
+    monkeypatch.setattr(protein_evaluate, "glued", lambda chains, lengths, seed: others[: len(lengths)])
+    monkeypatch.setattr(
+        judge, "folds", lambda chains: seen.append(chains) or {"nearest_tm": 0.0, "copy_rate": 0.0, "pairwise_tm": 0.0}
+    )
+    monkeypatch.setattr(judge, "compare", lambda chains: dict.fromkeys(MEASURES, 0.0) | {"plausible": 0.0, "ramachandran": 0.0})
+    made = [Backbone(x) for x in others[:16]]
+    samples = Samples.of(made, domain=get_domain("protein"))
+    protocol = judge.measure(samples, tm_samples=12)["protocol"]
+    assert [len(chains) for chains in seen] == [12] * 3 and "12 samples, 12 real and 12 glued chains" in protocol["tm"]
+    first = sum(any(x is y for y in family) for x in seen[1])
+    assert 1 <= first <= 6, f"{first} of 12 from the quarter that stands in front"
+    assert not all(x is y.atoms for x, y in zip(seen[0], made, strict=False)), "of the samples, too"
+    drawn = [x.tobytes() for x in seen[1]]
+    seen.clear()
+    judge.measure(samples, tm_samples=12)
+    assert [x.tobytes() for x in seen[1]] == drawn, "the same for the same seed"
+    assert "tm" not in judge.measure(samples, tm_samples=0)["protocol"]
+    with pytest.raises(ConfigError, match="tm_samples"):
+        judge.measure(samples, tm_samples=-1)

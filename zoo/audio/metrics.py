@@ -97,10 +97,14 @@ class Evaluator(judged.JudgedEvaluator):
         return (power.unflatten(2, (STEPS, 4)).mean(3) + QUIET).log().flatten(1)
 
     def extra(self, x: Tensor, features: Tensor) -> dict[str, float]:
-        own = {"diversity": _spread(features) / _spread(self._reference_features)}
+        own = {"diversity": self.spread(features) / self.spread(self._reference_features)}
         if self.speakers is not None:
             own["voices"] = float((self.voices(x).double() >= PRESENT * len(x)).sum())
         return own
+
+    def spread(self, features: Tensor) -> float:
+        """Mean Euclidean distance of two different rows, of up to PAIRS rows drawn at random."""
+        return torch.pdist(features[self._draw(len(features), PAIRS)].double()).mean().item()
 
     def voices(self, x: Tensor) -> Tensor:
         """How often each voice is found in prepared clips (n, L): (speakers,) int64."""
@@ -145,7 +149,8 @@ class Evaluator(judged.JudgedEvaluator):
         lines = {
             "sound": "all clips, real ones too, through the codec and rounded to 16 bits, as in a saved file; raw accuracy is "
             f"that of the real {self.split} clips without the codec",
-            "diversity": "mean distance of two clips in the judge's features, relative to the reference's",
+            "diversity": "mean distance of two clips in the judge's features, relative to the reference's, "
+            f"of up to {PAIRS} clips drawn at random",
             "copies": f"looked for in ln mel power, {BANDS} bands, {STEPS} steps of {STEP_MS} ms around the middle of the "
             "sound: most training clips that are moved and played up to 6 % faster or slower are still found",
             "floor": f"{n} clips of white noise; for copying, training clips",
@@ -154,8 +159,3 @@ class Evaluator(judged.JudgedEvaluator):
             return lines
         value = self.speakers.card.get("accuracy", {}).get("test", {}).get("value")
         return lines | {"voices": f"heard in {PRESENT:.0%} of the clips or more by a judge of test accuracy {value}"}
-
-
-def _spread(features: Tensor) -> float:
-    """Mean Euclidean distance of two different rows, of up to PAIRS rows evenly picked."""
-    return torch.pdist(features[:: max(1, -(-len(features) // PAIRS))].double()).mean().item()

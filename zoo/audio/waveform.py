@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from zoo import extras
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
 from zoo.figure import new_figure, to_picture
+from zoo.files import write_atomic
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 #: decibels below the clip's maximum that a spectrogram shows
@@ -115,15 +116,18 @@ class Waveform:
 
         Raises:
             ConfigError: another suffix.
-            DataError: the file cannot be written.
+            DataError: the format cannot hold the clip.
+            ResourceError: the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() not in FORMATS:
             raise one_of("sound file suffix", path.suffix, FORMATS)
+        memory = io.BytesIO()
         try:
-            need("soundfile").write(path, self.pcm(), self.sample_rate, "PCM_16", format=FORMATS[path.suffix.lower()])
+            need("soundfile").write(memory, self.pcm(), self.sample_rate, "PCM_16", format=FORMATS[path.suffix.lower()])
         except (OSError, RuntimeError) as error:
             raise DataError(f"cannot save {path}: {error}") from error
+        write_atomic(path, memory.getvalue())
         return path
 
     def plot(self, ax: Any = None) -> Any:

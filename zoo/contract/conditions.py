@@ -11,7 +11,6 @@ This module loads no torch by itself: recipes are made of conditions, and names 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import Field, PositiveInt, field_validator
 
 from zoo.contract.part import Part
+from zoo.contract.typed import typed, word
 from zoo.errors import ConfigError, ShapeError, ZooError, one_of
 from zoo.extras import Registry
-from zoo.values import for_each, plain, several, word
+from zoo.values import for_each, plain, several
 
 if TYPE_CHECKING:
     import torch
@@ -121,11 +121,7 @@ class Condition(Part):
 
     def parse(self, text: str) -> Any:
         """What a user types on the command line as a value for `read`: JSON, or words and numbers with commas between."""
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            words = [word(w) for w in text.split(",")]
-            return words if len(words) > 1 else words[0]
+        return typed(text)
 
     def describe(self) -> str:
         """What it takes, in one line."""
@@ -157,6 +153,19 @@ class Label(Condition):
     def _texts(cls, value: Any) -> Any:
         found = several(value)
         return value if found is None else tuple(found)
+
+    @field_validator("values")
+    @classmethod
+    def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        """Two labels of one name could not be told apart, and one without a name could not be asked for."""
+        twice = sorted({v for v in values if values.count(v) > 1})
+        if twice:
+            raise ConfigError(
+                f"the label {twice[0]!r} is there {values.count(twice[0])} times; each label needs a name of its own."
+            )
+        if any(not v.strip() for v in values):
+            raise ConfigError("a label without a name; give each label a word.")
+        return values
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -215,6 +224,8 @@ class Label(Condition):
 
     def parse(self, text: str) -> Any:
         known = {v.casefold() for v in self.values}
+        if text.startswith("[") and text.casefold() not in known:
+            return typed(text)
         words = [text] if text.casefold() in known else text.split(",")
         found = [w if w.casefold() in known else word(w) for w in words]
         return found if len(found) > 1 else found[0]

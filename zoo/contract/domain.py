@@ -5,6 +5,7 @@ Shapes: B batch, *S the shape of one encoded sample.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +21,10 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.core import seeds
 from zoo.core.predict import Steering
-from zoo.core.steer import hold
+from zoo.core.steer import broadcasts, hold, mask_of
 from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import Registry
+from zoo.values import known_arguments
 
 #: denoisers that every domain can use by name, beside its own: another package's, or a program's
 DENOISERS: Registry[Callable[..., nn.Module]] = Registry("denoiser", "zoo.denoisers")
@@ -124,6 +126,7 @@ class Domain(ABC):
         codecs = self.codecs
         if codecs is None:
             raise ConfigError(f"the domain {self.name!r} builds no codec: give yours, codec=YourCodec(...).")
+        known_arguments(codecs, options, f"{self.name} codec option")
         try:
             return codecs(**options)
         except TypeError as error:
@@ -139,9 +142,16 @@ class Domain(ABC):
             known = DENOISERS
         if recipe.denoiser not in known:
             raise one_of(f"{self.name} denoiser", recipe.denoiser, [*self.denoisers, *DENOISERS])
+        own = {"shape", "conditions"}
+        known_arguments(known[recipe.denoiser], recipe.net, f"{recipe.denoiser} option", own)
         try:
             return known[recipe.denoiser](shape=shape, conditions=recipe.conditions, **recipe.net)
         except TypeError as error:
+            # options that a class hands on to what it is made of are known to nobody but Python
+            odd = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if odd is not None and odd[1] in recipe.net:
+                used = [k for k in recipe.net if k != odd[1]]
+                raise one_of(f"{recipe.denoiser} option", odd[1], used, listed="Options in use") from error
             raise ConfigError(f"denoiser {recipe.denoiser!r} of the domain {self.name!r}: {error}.") from error
 
     def hold(self, model: Generator, known: Any, where: Any, arguments: Mapping[str, Any], **options: Any) -> Held:
@@ -158,12 +168,8 @@ class Domain(ABC):
         """
         if known is None or where is None:
             raise ConfigError("inpaint: give `known`, an object of the domain, and `where`, True where it is kept.")
-        x0, mask = model.encoded(known), torch.as_tensor(where)
-        try:
-            fits = torch.broadcast_shapes(mask.shape, x0.shape) == x0.shape
-        except RuntimeError:
-            fits = False
-        if not fits:
+        x0, mask = model.encoded(known), mask_of(where)
+        if not broadcasts(mask.shape, x0.shape):
             raise ShapeError(f"where {tuple(mask.shape)} does not broadcast to {tuple(x0.shape)}.")
         mask = mask.to(x0.device)
         size = None if model.codec.size_name is None else model.codec.size_of(x0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, UnknownModelError, one_of
+from zoo.values import parse_json
 
 if TYPE_CHECKING:
     from zoo.contract.codec import Codec
@@ -116,9 +116,9 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes(), path)
         whole = all({"value", "better"} <= m.keys() for m in found["metrics"].values()) and isinstance(found["protocol"], dict)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, CheckpointError, ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise CheckpointError(f"{path} is not an evaluation of zoo (metrics and their protocol). Make it: zoo eval --json.")

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError, ResourceError
+from zoo.files import clear_leftovers, disk_errors, write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def picture_format(path: str | Path) -> str:
+    """Pillow's name of the format that a suffix stands for; a ConfigError for one that no picture is written in."""
+    suffix = Path(path).suffix.lower()
+    written = {k: v for k, v in Image.registered_extensions().items() if v in Image.SAVE}
+    if suffix not in written:
+        raise ConfigError(f"cannot save a picture as {str(path)!r}: give a name that ends in .png, .jpg, .webp or the like.")
+    return written[suffix]
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture, whole or not at all; a ConfigError or a ResourceError says what does not work."""
+    memory, kind = io.BytesIO(), picture_format(path)
+    try:
+        picture.save(memory, format=kind)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"cannot save a picture {picture.size} {picture.mode} as {str(path)!r}: {error}.") from error
+    write_atomic(Path(path), memory.getvalue())
 
 
 @runtime_checkable
@@ -92,12 +115,30 @@ class Samples(Sequence[Any]):
         return "-".join([f"{i:04d}", *safe])
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write one file a sample into `folder` (made when missing); returns the paths."""
+        """Write one file a sample into `folder` (made when missing); returns the paths.
+
+        Raises:
+            DataError: the folder is a file. ResourceError: the disk is full, or refuses; no part of a file is left.
+        """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise DataError(f"cannot save into {folder}: it is a file. Give a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        return [s.save(folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(folder)
+        return [self._write(s, folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]
+
+    def _write(self, sample: Any, path: Path) -> Path:
+        """One sample's file. Those of zoo's own domains appear whole; of others a part of a new file is taken away."""
+        new = not path.exists()
+        try:
+            with disk_errors(path):
+                return Path(sample.save(path))
+        except ResourceError:
+            if new:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def of(
@@ -119,10 +160,11 @@ class Samples(Sequence[Any]):
 
     def plot(self, path: str | Path | None = None) -> Any:
         """One picture of all samples (a PIL image), also written to `path` when given."""
+        if path is not None:
+            picture_format(path)  # before the drawing, which takes a while
         picture = self._domain.plot(self)
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
+            save_picture(picture, path)
         return picture
 
     def _repr_png_(self) -> bytes:

@@ -39,7 +39,11 @@ class Guidance:
         for name, weight in self.each.items():
             number(weight, f"guidance_weight of {name}", what="0 is plain conditional")
         ends = several(self.interval) or []
-        if len(ends) != 2 or not all(isinstance(e, (int, float)) for e in ends) or not 0 <= ends[0] < ends[1]:
+        if (
+            len(ends) != 2
+            or not all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in ends)
+            or not 0 <= ends[0] < ends[1]
+        ):
             raise ConfigError(f"guidance interval {self.interval!r}: give two numbers, 0 <= lo < hi, in sigma / alpha.")
         number(self.rescale, "guidance_rescale", 0, 1, what="a share")
 

@@ -10,6 +10,7 @@ Each is a function of (x, level); a new one needs no change of the others. `asse
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 from zoo.core.diffusion import Denoiser, Diffusion, to_x0_eps
 from zoo.core.guidance import Guidance, null_like
 from zoo.core.schedule import Level
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, ShapeError
 
 #: x (B,*S) at a level -> the prediction of a net, shaped like x
 Output = Callable[[Tensor, Level], Tensor]
@@ -151,12 +152,63 @@ def projected(predict: Predict, project: Project) -> Predict:
 
 
 def steered(predict: Predict, steers: Sequence[Steering]) -> Predict:
-    """A prediction with steers around it, the first one innermost."""
+    """A prediction with steers around it, the first one innermost.
+
+    Raises:
+        ConfigError: a steer that does not take a prediction, or gives none; when it predicts, one that gives no pair of
+            tensors.
+        ShapeError: when it predicts, one whose tensors are not shaped like x.
+    """
     for steer in steers:
-        predict = steer(predict)
-        if not callable(predict):
-            raise ConfigError(f"the steer {steer!r} gave {predict!r}; a steer gives a prediction, see zoo.core.steer.")
+        if not takes(steer, 1):
+            raise ConfigError(
+                f"the steer {steer!r} does not take a prediction; give steer(predict) -> predict, see zoo.core.steer."
+            )
+        inner, predict = predict, steer(predict)
+        if not callable(predict) or not (predict is inner or takes(predict, 2)):
+            raise ConfigError(
+                f"the steer {steer!r} gave {predict!r}; a steer gives a prediction (x, level) -> (x0, eps), see zoo.core.steer."
+            )
+        predict = looked_at(predict, steer)
     return predict
+
+
+def takes(call: Callable[..., object], n: int) -> bool:
+    """Whether a function takes n arguments; True where nobody can say."""
+    try:
+        inspect.signature(call).bind(*range(n))
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
+
+
+def looked_at(predict: Predict, steer: Steering) -> Predict:
+    """A steered prediction, of which a sampler would broadcast or cut what is not a pair of tensors like x."""
+
+    def checked(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        found = predict(x, level)
+        if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(f, Tensor) for f in found):
+            given = f"{len(found)} values" if isinstance(found, (tuple, list)) and len(found) != 2 else _kinds(found)
+            raise ConfigError(f"the steer {steer!r} predicted {given}; give two tensors, (x0, eps).")
+        x0, eps = found
+        for name, value in (("x0", x0), ("eps", eps)):
+            if value.shape != x.shape:
+                raise ShapeError(
+                    f"the steer {steer!r} gave {name} {tuple(value.shape)} for x {tuple(x.shape)}; they must be alike."
+                )
+            if not value.is_floating_point():
+                raise ConfigError(f"the steer {steer!r} gave {name} of {value.dtype}; give floating-point numbers like x.")
+        return x0, eps
+
+    return checked
+
+
+def _kinds(found: object) -> str:
+    if isinstance(found, (tuple, list)):
+        return ", ".join(type(f).__name__ for f in found)
+    return f"a {type(found).__name__}"
 
 
 def remembered(predict: Predict, memory: Memory) -> Predict:

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from zoo.core.predict import Predict, Steering, noise_of
 from zoo.core.schedule import Level
-from zoo.errors import ShapeError
+from zoo.errors import ConfigError, ShapeError
 from zoo.extras import Registry
 
-__all__ = ["STEERS", "Hold", "Place", "Steer", "gradient", "hold", "noise_of", "traced"]
+__all__ = ["STEERS", "Hold", "Place", "Steer", "gradient", "hold", "mask_of", "noise_of", "traced"]
 
 #: makers of steers by name: those of other packages are attributes of this module, too
 STEERS: Registry[Callable[..., Steering]] = Registry("steer", "zoo.steers")
@@ -56,20 +56,31 @@ class Hold(Steer):
     As a conditional this is only an approximation: the other parts are not drawn from the right distribution.
 
     Args:
-        values: clean values, broadcast to x (B,*S).
+        values: clean values, broadcast to x (B,*S), a tensor or what makes one.
         where: bool, broadcast to x.
 
     Raises:
-        ShapeError: `where` is not a bool tensor.
+        ShapeError: `where` is not of bool, or one of them does not broadcast to the other or to x.
+        ConfigError: values that are not numbers, or not finite where they are held.
     """
 
-    def __init__(self, values: Tensor, where: Tensor) -> None:
-        self.values, self.where = values, checked(where)
+    def __init__(self, values: Any, where: Any) -> None:
+        self.values, self.where = values_of(values), mask_of(where)
+        try:
+            held = torch.where(self.where.to(self.values.device), self.values, 0)
+        except RuntimeError:
+            shapes = f"known {tuple(self.values.shape)} and where {tuple(self.where.shape)}"
+            raise ShapeError(f"{shapes} do not broadcast to each other.") from None
+        if not torch.isfinite(held).all():
+            raise ConfigError("known: NaN or infinity where it is held; every number of it must be finite there.")
         self.known = self.where
 
     def __call__(self, predict: Predict) -> Predict:
         def held(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             x0, eps = predict(x, level)
+            for name, given in (("known", self.values), ("where", self.where)):
+                if not broadcasts(given.shape, x0.shape):
+                    raise ShapeError(f"{name} {tuple(given.shape)} does not broadcast to the samples {tuple(x0.shape)}.")
             where = self.where.to(x0.device)
             x0 = torch.where(where, self.values.to(x0), x0)
             return x0, torch.where(where, noise_of(x, x0, level), eps)
@@ -85,11 +96,13 @@ class Place(Steer):
         where: bool, broadcast to x: where the known parts are.
 
     Raises:
-        ShapeError: `where` is not a bool tensor.
+        ShapeError: `where` is not of bool. ConfigError: `place` is not a function.
     """
 
-    def __init__(self, place: Callable[[Tensor], Tensor], where: Tensor) -> None:
-        self.place, self.known = place, checked(where)
+    def __init__(self, place: Callable[[Tensor], Tensor], where: Any) -> None:
+        if not callable(place):
+            raise ConfigError(f"place={place!r}: give a function x0 (B,*S) -> x0 with the known parts in it.")
+        self.place, self.known = place, mask_of(where)
 
     def __call__(self, predict: Predict) -> Predict:
         def placed(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
@@ -99,16 +112,42 @@ class Place(Steer):
         return placed
 
 
-def hold(known: Tensor | Callable[[Tensor], Tensor], where: Tensor) -> Steer:
-    """The steer of known parts: values (*S), or a function that puts them into the predicted x0."""
-    return Hold(known, where) if isinstance(known, Tensor) else Place(known, where)
+def hold(known: Any, where: Any) -> Steer:
+    """The steer of known parts: values (*S) as a tensor or an array, or a function that puts them into the predicted x0."""
+    return Place(known, where) if callable(known) and not isinstance(known, Tensor) else Hold(known, where)
 
 
-def checked(where: Tensor) -> Tensor:
-    """The mask of known parts itself, or a ShapeError unless it is of bool."""
-    if where.dtype != torch.bool:
-        raise ShapeError(f"`where` must be a bool tensor, got {where.dtype}.")
-    return where
+def values_of(known: Any) -> Tensor:
+    """Known values as a tensor; a ConfigError for what are no numbers."""
+    try:
+        return torch.as_tensor(known)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"a {type(known).__name__}"
+        raise ConfigError(f"known: {what}; give encoded values (*S) as a tensor or an array, see Model.encoded.") from None
+
+
+def mask_of(where: Any, name: str = "where") -> Tensor:
+    """The mask of known parts as a tensor: of torch, numpy or lists.
+
+    Raises:
+        ShapeError: not of bool. ConfigError: None, or no mask at all.
+    """
+    try:
+        mask = torch.as_tensor(where)
+    except (TypeError, ValueError, RuntimeError):
+        given = "None" if where is None else f"a {type(where).__name__} that makes no tensor"
+        raise ConfigError(f"{name}: {given}; give a bool array or tensor, True for what is kept.") from None
+    if mask.dtype != torch.bool:
+        raise ShapeError(f"`{name}` must be a bool tensor, got {mask.dtype}.")
+    return mask
+
+
+def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether a tensor of the first shape broadcasts to the second."""
+    try:
+        return bool(torch.broadcast_shapes(shape, to) == to)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return False
 
 
 def gradient(predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,10 +155,20 @@ def gradient(predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor
 
     Args:
         energy: x0 (B,*S) -> (B,) or a scalar; it must be differentiable.
+
+    Raises:
+        ShapeError: an energy of another shape. ConfigError: one that is no tensor, or does not depend on x0.
     """
     with torch.enable_grad():
         leaf, x0, eps = traced(predict, x, level)
-        (slope,) = torch.autograd.grad(energy(x0).sum(), leaf)
+        found = energy(x0)
+        if not isinstance(found, Tensor):
+            raise ConfigError(f"the energy {energy!r} gave a {type(found).__name__}; it must give a tensor (B,) or a scalar.")
+        if found.shape not in ((), (1,), (len(x),)):
+            raise ShapeError(f"the energy {energy!r} gave {tuple(found.shape)}; it must give one number a sample, {(len(x),)}.")
+        if not found.requires_grad:
+            raise ConfigError(f"the energy {energy!r} has no gradient: compute it of x0 by torch, without detach or numpy.")
+        (slope,) = torch.autograd.grad(found.sum(), leaf)
     return x0.detach(), eps.detach(), slope
 
 

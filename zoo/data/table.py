@@ -14,8 +14,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -293,6 +293,7 @@ class _Table:
         """The `datasets` library; its failures and those below it become one error."""
         try:
             import datasets
+            import pyarrow  # noqa: F401
         except ImportError:
             raise ConfigError('tables and Hub datasets need `datasets`: pip install "diffusion-zoo[hub-data]".') from None
         address = self.place.pinned if isinstance(self.place, hub.Snapshot) else None
@@ -304,8 +305,9 @@ class _Table:
                     yield datasets
         except ZooError:
             raise
-        except Exception as error:  # the readers of a dozen formats raise whatever a damaged byte led to
-            raise DataError(f"cannot {doing} {self.name}: {type(error).__name__}: {error}") from None
+        except Exception as error:  # the libraries read what comes in good faith: odd data can end in any error
+            text = " ".join(str(error).split())[:500]
+            raise DataError(f"cannot {doing} {self.name}: {type(error).__name__}: {text}") from None
 
     def stream(self, datasets: Any) -> Mapping[str, Any]:
         """{split: stream}"""
@@ -314,7 +316,7 @@ class _Table:
             repo, commit = self.place.address.repo, self.place.commit
             if Path(repo).exists():  # the library would take that instead
                 raise DataError(f"the folder {repo} here has the name of the dataset. Start from another folder.")
-            hub.check_access(self.place.pinned, self.token)
+            hub.check_access(self.place, self.token)
             builder = datasets.load_dataset_builder(repo, self.config, revision=commit, token=self.token)
             for files in (builder.config.data_files or {}).values():
                 for file in files:  # a card may name any file, also one of this machine
@@ -378,7 +380,8 @@ class _Table:
             raise HubError(f"cannot read {self.place.pinned}: offline, and no copy of it in {_cache()}. Go online once.")
         with disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".reading-"))
+            temporary = folder.parent / f".reading-{secrets.token_hex(8)}"
+            temporary.mkdir()  # not mkdtemp: the folder stays, and the user's umask decides who may read it
         try:
             with self.errors("read") as datasets:
                 _write(datasets, self, self.stream(datasets)[split], parts, max_rows, temporary)
@@ -463,6 +466,7 @@ def _write(
                     raise DataError(f"{name}: the column {columns[part]!r} has over {MOST_LABELS} values: it is not a label.")
             rows.append(taken)
             count += 1
+            hub.progressed()
             if len(rows) == CHUNK:
                 flush()
         if rows:

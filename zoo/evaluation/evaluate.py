@@ -95,6 +95,11 @@ def real_data(data: str | Path | None, file: str, hint: str) -> str | Path:
     raise DataError(f"evaluation compares with real data: give {hint}, or set ZOO_DATA.")
 
 
+def draw(total: int, n: int, seed: int) -> list[int]:
+    """Numbers of n different things of `total` (all of them where there are fewer), drawn at random: how a subset is taken."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].tolist()
+
+
 def sample_timed(model: Generator, n: int, **arguments: Any) -> tuple[Samples, dict[str, Any]]:
     """`model.sample` and how it was done: every setting that was used, time and hardware, for the protocol.
 

@@ -7,7 +7,6 @@ Numbers measured in the features of two different judges cannot be compared, so 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import CheckpointError, ConfigError
-from zoo.files import dump_json, load_strict, load_tensors, save_tensors, write_atomic
+from zoo.files import (
+    check_hash,
+    hash_of,
+    load_strict,
+    load_tensors,
+    new_folder,
+    read_sealed,
+    save_tensors,
+    seal,
+    settle,
+    write_atomic,
+)
 
 WEIGHTS, CARD = "judge.safetensors", "judge.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 J = TypeVar("J", bound="Judge")
 
@@ -97,10 +107,10 @@ class Judge(nn.Module):
 
 def save_judge(judge: Judge, folder: str | Path, card: dict[str, Any]) -> None:
     """Write `judge.safetensors` and `judge.json` into a folder (made if missing); `card` is kept beside the weights."""
-    folder = Path(folder)
-    save_tensors(folder / WEIGHTS, judge.state_dict())
-    meta = {"format_version": FORMAT_VERSION, "config": judge.config, "card": card}
-    write_atomic(folder / CARD, dump_json(meta))
+    with new_folder(Path(folder)) as new:
+        save_tensors(new / WEIGHTS, judge.state_dict())
+        meta = {"format_version": FORMAT_VERSION, "config": judge.config, "card": card}
+        write_atomic(new / CARD, seal(meta, CARD, {WEIGHTS: hash_of(new / WEIGHTS)}))
 
 
 def load_judge(kind: type[J], folder: str | Path, device: str | torch.device | None = None) -> J:
@@ -115,17 +125,21 @@ def load_judge(kind: type[J], folder: str | Path, device: str | torch.device | N
         CheckpointError: a missing, damaged, foreign or newer folder. The message names file and key.
     """
     folder = Path(folder)
-    try:
-        meta = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        version, config, card = meta["format_version"], meta["config"], meta["card"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(f"no readable judge in {folder}: {type(e).__name__}: {e}") from e
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{folder / CARD} has format {version}, this zoo reads {FORMAT_VERSION}; update zoo")
+    settle(folder)
+    if not (folder / CARD).is_file():
+        raise CheckpointError(f"no readable judge in {folder}: it has no {CARD}.")
+    meta, hashes = read_sealed(folder / CARD, FORMAT_VERSION)
+    config, card = meta.get("config"), meta.get("card")
+    if not isinstance(config, dict) or not isinstance(card, dict):
+        raise CheckpointError(f"no readable judge in {folder}: {CARD} needs config and card.")
+    if hashes is not None and set(hashes) != {WEIGHTS}:
+        raise CheckpointError(f"{folder / CARD} holds the hashes of {', '.join(hashes) or 'nothing'}, not of {WEIGHTS}.")
+    for name, digest in (hashes or {}).items():
+        check_hash(folder / name, digest)
     try:
         judge = kind(**config)
-    except (ConfigError, TypeError) as e:
-        raise CheckpointError(f"{folder / CARD} does not describe a judge: {e}") from e
+    except Exception as e:  # of whatever a number led to
+        raise CheckpointError(f"{folder / CARD} does not describe a judge: {type(e).__name__}: {e}") from e
     load_strict(judge, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
     judge.card = card
     return judge.eval().requires_grad_(False).to(device or "cpu")

@@ -25,7 +25,7 @@ from zoo.evaluation.distances import (
     precision_recall,
     wilson_interval,
 )
-from zoo.evaluation.evaluate import Evaluator
+from zoo.evaluation.evaluate import Evaluator, draw
 from zoo.evaluation.judge import Judge
 
 #: a sample nearer to a training sample than this share of real held-out samples counts as a copy
@@ -256,7 +256,7 @@ class JudgedEvaluator(Evaluator):
 
     def _draw(self, total: int, n: int) -> Tensor:
         """n different rows of `total` (all of them where there are fewer)."""
-        return torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))[:n]
+        return torch.tensor(draw(total, n, self.seed), dtype=torch.long)
 
     def _per_class(self, labels: Tensor, right: Tensor) -> dict[str, dict[str, Any]]:
         """Accuracy of each class that was asked for."""
@@ -287,9 +287,11 @@ class JudgedEvaluator(Evaluator):
             "precision_recall": f"nearest-neighbour manifolds, k = {NEIGHBOURS} (arXiv:1904.06991)",
             "copy_rate": f"share nearer than {self.copy_distance:.4f} (Euclidean) to one "
             f"of {len(self.train)} training {self.noun}, as {COPY_SHARE:.0%} of real held-out ones are",
-            "nearest_copy": f"smallest such distance; ceiling over {len(self._held_out_distances)} {self.noun}",
+            "nearest_copy": f"smallest such distance; ceiling over {len(self._held_out_distances)} {self.split} {self.noun}",
             "ceiling": f"{min(n, len(self.train))} random real training {self.noun} in place of samples; for "
             f"accuracy and copying the real {self.split} {self.noun}; for the Frechet distance the mean of "
             f"{self._ceiling_subsets(n)} such subsets, with their range",
+            "subsets": f"all drawn at random (seed {self.seed}): of real {self.noun} for ceilings, the copy distance and the "
+            "floor of copying, and those of kid",
             "seed": self.seed,
         } | self.protocol(n)

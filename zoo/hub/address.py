@@ -20,6 +20,8 @@ _NAME = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+#: what content is known by: git's id of a small file, the SHA-256 of a large one
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def allowed(name: str) -> bool:

@@ -7,8 +7,10 @@ that somebody edited is known, and only the metadata above it is renewed.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import yaml
@@ -34,7 +36,10 @@ COLUMNS = {
 #: keys of the metadata that zoo writes; a card keeps all others
 MANAGED = ("library_name", "pipeline_tag", "model-index")
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
-_MARK = re.compile(r"\s*<!-- zoo-card ([0-9a-f]{64}) -->\s*\Z")
+_MARK = re.compile(r"<!-- zoo-card ([0-9a-f]{64}) -->")
+#: bytes of a README.md that is read, and of its metadata: the parser of YAML is slow
+MOST_CARD, MOST_METADATA, MOST_DEPTH = 1 << 20, 1 << 16, 50
+_LONG_NUMBER = re.compile(r"[-+.0-9_:eE]{200,}")
 
 
 def metrics_table(evaluation: Mapping[str, Any]) -> str:
@@ -127,24 +132,62 @@ def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, domain
     return dict(data.to_dict())
 
 
+class _Dumper(yaml.SafeDumper):
+    """Without anchors, and with a text of several lines on one: the client's own reader is slow with blank lines."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _as_text(dumper: _Dumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _as_text)
+
+
+def _load(text: str) -> Any:
+    """YAML as plain data, in linear time: nothing that stands for more than it is, and the fast parser where it is there.
+
+    Raises:
+        yaml.YAMLError, ValueError: it is not YAML, or has an alias, a number or a nesting that is too long.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"the alias *{event.anchor} is not read: write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"nested deeper than {MOST_DEPTH}")
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
+            raise ValueError("a number of more than 200 digits")
+    return yaml.load(text, loader)
+
+
 def _front(data: Mapping[str, Any]) -> str:
     # not ModelCardData.to_yaml: it would write a tuple with a tag that no safe reader takes, and break long lines
-    return f"---\n{yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=10_000)}---\n"
+    return f"---\n{yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)}---\n"
 
 
 def split(card: str) -> tuple[dict[str, Any], str]:
-    """A card's metadata and text; metadata that are not a mapping are a ConfigError.
+    """A card's metadata and text; metadata that are not a mapping, or too long, are a ConfigError.
 
     Not by the client's `ModelCard`: it loses a key without a value, and refuses a card whose model-index, which zoo writes
     anew, is broken.
     """
+    if len(card) > MOST_CARD:
+        raise ConfigError(f"README.md has more than {MOST_CARD >> 20} MB. Make it shorter.")
     found = _FRONT.match(card)
     if found is None:
         return {}, card
+    if len(found[1]) > MOST_METADATA:
+        raise ConfigError(f"README.md: its metadata (between the lines ---) have more than {MOST_METADATA >> 10} kB.")
     try:
-        data = yaml.safe_load(found[1]) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"README.md: its metadata (between the lines ---) are not YAML: {error}") from None
+        data = _load(found[1]) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: also "2024-99-99"
+        text = " ".join(str(error).split())[:300]
+        raise ConfigError(f"README.md: its metadata (between the lines ---) are not YAML: {text}") from None
     if not isinstance(data, dict):
         raise ConfigError("README.md: its metadata (between the lines ---) must be `key: value` lines.")
     return data, card[found.end() :]
@@ -159,9 +202,10 @@ def _digest(text: str) -> str:
 
 def edited(card: str) -> bool:
     """Whether somebody wrote the text of a card: it has no hash of zoo, or another."""
-    text = split(card)[1]
-    mark = _MARK.search(text)
-    return bool(text.strip()) and (mark is None or mark[1] != _digest(text[: mark.start()]))
+    text = split(card)[1].rstrip()
+    start = text.rfind("<!-- zoo-card ")
+    mark = None if start < 0 else _MARK.fullmatch(text, start)
+    return bool(text) and (mark is None or mark[1] != _digest(text[:start]))
 
 
 def renew(old: str, new: str) -> str:
@@ -182,14 +226,28 @@ def renew(old: str, new: str) -> str:
 # ---------------------------------------------------------------- the whole card
 
 
-def _code(name: str, recipe: Recipe) -> str:
-    """Python that draws four samples; a condition that no example can leave out has a placeholder in it."""
+def _code(name: str, recipe: Recipe, parts: Sequence[str] = ()) -> str:
+    """Python that draws four samples; a condition that no example can leave out has a placeholder in it.
+
+    Args:
+        name: what `zoo.load` takes.
+        parts: those of the author's own, which no folder gives: "net", "codec", "diffusion".
+    """
     needed = {k: text for k, c in recipe.conditions.items() if (text := c.placeholder()) is not None}
     arguments = "".join(f"{k}={text}, " for k, text in needed.items())
     imports = "import numpy as np\nimport zoo" if needed else "import zoo"
     own = f"# your own {' and '.join(needed)} instead of zeros\n" if needed else ""
-    sample = f'{own}samples = zoo.load("{name}").sample(n=4, {arguments}seed=0)'
+    made = "".join(f", {p}=Your{p.capitalize()}()" for p in parts)
+    if parts:
+        own = f"# its author's own {' and '.join(parts)}: a folder never names code\n" + own
+    sample = f"{own}samples = zoo.load({json.dumps(name, ensure_ascii=False)}{made}).sample(n=4, {arguments}seed=0)"
     return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
+
+
+def place(folder: PurePath) -> str:
+    """A folder as `zoo.load` takes it, whatever models have its name."""
+    text = folder.as_posix()
+    return text if folder.is_absolute() or text.startswith((".", "~")) else f"./{text}"
 
 
 def model_card(
@@ -203,6 +261,7 @@ def model_card(
     sounds: Sequence[str] = (),
     base: str = "",
     command: str | None = None,
+    parts: Sequence[str] = (),
 ) -> str:
     """The card as Markdown with YAML metadata.
 
@@ -210,13 +269,17 @@ def model_card(
         evaluation: what `zoo eval` measured; its protocol may hold `training` and the `command` that made the model.
         picture: name of the sample picture in the folder.
         domain: the recipe's; default: the one of its name.
-        source: what `zoo.load` takes; default the registry name.
+        source: what `zoo.load` takes: a folder, see `place`, or a repository; default the registry name.
+        parts: what its author must give to `zoo.load` beside it: "net", "codec", "diffusion".
         sounds: names of sound samples in the folder.
         base: where the folder is on the web, ending in "/": a player in Markdown needs the whole address.
         command: the command that trained the model, where the evaluation does not say it.
     """
     name = f"{recipe.domain}/{recipe.name}"
-    parts = [f"\n# {name}\n\n{recipe.description}\n" if recipe.description else f"\n# {name}\n", _code(source or name, recipe)]
+    parts = [
+        f"\n# {name}\n\n{recipe.description}\n" if recipe.description else f"\n# {name}\n",
+        _code(source or name, recipe, parts),
+    ]
     if picture:
         parts.append(f"![samples]({picture})\n")
     if sounds:

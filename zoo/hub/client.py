@@ -2,7 +2,8 @@
 
 What the client leaves to its callers and is done here (measured with huggingface_hub 1.31 to 2.4): it does not notice a
 changed byte, does not try again after a reset connection or a 5xx GET, mixes revisions when a branch moves between two
-files, and would fetch any kind of file. Nothing here runs code of a repository or opens a pickle.
+files, and would fetch any kind of file. It has no end to its waits and takes the server's word for names of files: see
+`zoo.hub.limits`. Nothing here runs code of a repository or opens a pickle.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo import __version__
 from zoo.errors import HubError, ResourceError, ZooError
-from zoo.hub.address import COMMIT, CONFIG, PREFIX, SUFFIXES, WEIGHTS, Address, allowed, has_hash
+from zoo.hub import limits
+from zoo.hub.address import COMMIT, CONFIG, HASH, PREFIX, SUFFIXES, WEIGHTS, Address, allowed, has_hash
 
-ATTEMPTS, WAIT, LONGEST_WAIT = 3, 1.0, 30.0  # tries, seconds before the second, the most that a server may ask for
-AGAIN = (408, 429, 500, 502, 503, 504)  # answers that may be better the next time
+ATTEMPTS, WAIT = 3, 1.0  # tries, seconds before the second
 
+#: in the file that remembers a listing: not the name of a file of ours, so that older versions pass it over
+_SIZES = "sizes"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 T = TypeVar("T")
 
@@ -72,14 +75,6 @@ def token_sent(token: str | bool | None) -> str | None:
     return found
 
 
-def _client_errors() -> tuple[type[BaseException], ...]:
-    # all that the client, its HTTP layer and its storage module raise: their own errors and these built-in ones
-    from huggingface_hub import errors
-    from huggingface_hub.utils import httpx
-
-    return (errors.EntryNotFoundError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError)
-
-
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -88,18 +83,25 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _stopped(error: BaseException) -> limits.StoppedError | None:
+    """The error from below the client that it may have wrapped in its own."""
+    return next((e for e in _chain(error) if isinstance(e, limits.StoppedError)), None)
+
+
 def _pause(error: BaseException, attempt: int) -> float | None:
     """Seconds to wait before the next try; None where another try cannot help."""
     from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError, httpx
 
+    if _stopped(error):
+        return None
     for e in _chain(error):
         if isinstance(e, LocalEntryNotFoundError):
             return None  # the client has already tried six times, or it is offline
         if isinstance(e, HfHubHTTPError):
-            if e.response is None or e.response.status_code not in AGAIN:
+            if e.response is None or e.response.status_code not in limits.AGAIN:
                 return None
-            after = e.response.headers.get("Retry-After", "")
-            return min(float(after), LONGEST_WAIT) if after.isdigit() else WAIT * 2**attempt
+            after = e.response.headers.get("Retry-After", "")  # a whole number or nothing: `zoo.hub.limits` sees to it
+            return min(float(after), limits.LONGEST_WAIT) if after else WAIT * 2**attempt
         if isinstance(e, (httpx.ProxyError, httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
             return None
         if isinstance(e, httpx.TransportError) or "Consistency check failed" in str(e):
@@ -109,43 +111,55 @@ def _pause(error: BaseException, attempt: int) -> float | None:
 
 def retried(call: Callable[[], T]) -> T:
     """The result of a call that may be repeated: after a failure that can pass it is, `ATTEMPTS` times in all."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except _client_errors() as error:
-            pause = _pause(error, attempt)
-            if pause is None or attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(pause)
+    with limits.exchange() as here:
+        for attempt in range(ATTEMPTS):
+            try:
+                return call()
+            except Exception as error:
+                pause = _pause(error, attempt)
+                if pause is None or attempt == ATTEMPTS - 1:
+                    raise
+                here.check(f"the exchange ({type(error).__name__})", pause)
+                time.sleep(pause)
     raise HubError("no attempt was made.")  # ATTEMPTS is at least 1
 
 
 @contextmanager
 def explained(address: Address, doing: str, token: str | bool | None) -> Iterator[None]:
-    """Turn each failure of the client in the block into one HubError: what, of which repository and revision, what to do."""
-    sent = token_sent(token)
+    """Turn each failure of the client in the block into one HubError: what, of which repository and revision, what to do.
+
+    All requests in the block are under the limits of `zoo.hub.limits`; a block within another shares its time.
+    """
+    sent: str | None = None
     try:
-        yield
-    except ZooError:
-        raise
-    except _client_errors() as error:
-        text = _explanation(error, address, sent)
+        with limits.exchange() as here:
+            sent = token_sent(token)
+            yield
+    except Exception as error:  # the client reads what comes in good faith: an odd answer can end in any error
+        stopped = _stopped(error)
+        if isinstance(error, ZooError) and stopped is None:
+            raise
+        text = str(stopped) if stopped is not None else _explanation(error, address, sent, here)
         # without the cause: its text comes from the server and the HTTP layer, and may repeat what was sent to them
         found = ResourceError if "no room" in text else HubError
         raise found(f"cannot {doing} {address}: {_clean(text, sent)}") from None
 
 
 def _clean(text: str, token: str | None) -> str:
+    """A text that may come from the server: on one line, not long, without a token and without what moves a terminal."""
     if token:
         text = text.replace(token, "***")
-    return re.sub(r"\bhf_\w{4,}", "hf_***", text)
+    text = "".join(c if c.isprintable() else " " for c in re.sub(r"\bhf_\w{4,}", "hf_***", text[:10_000]))
+    text = " ".join(text.split())
+    return text if len(text) <= 600 else f"{text[:450]} ... {text[-140:]}"
 
 
-def _no_hub() -> str:
+def no_hub() -> str:
+    """What to say of an answer that no Hub gives."""
     return f"{endpoint()} does not answer like a Hub. Check HF_ENDPOINT, and what is between (a proxy, a login page)."
 
 
-def _explanation(error: BaseException, address: Address, sent: str | None) -> str:
+def _explanation(error: BaseException, address: Address, sent: str | None, here: limits.Exchange) -> str:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
@@ -177,12 +191,17 @@ def _explanation(error: BaseException, address: Address, sent: str | None) -> st
             return "the Hub asks for fewer requests (429). Wait some minutes; a token raises the limit."
         if status is not None:
             hint = "The Hub has a problem; try again later." if status >= 500 else "The request was refused."
-            return f"answer {status} ({getattr(e, 'server_message', None) or 'no reason given'}). {hint}"
+            reason = " ".join(str(getattr(e, "server_message", None) or "no reason given").split())
+            return f"answer {status} ({reason[:200]}). {hint}"
     for e in chain:
         if isinstance(e, errors.OfflineModeIsEnabled):
             return f"offline, and not in the cache. Go online once: zoo pull {PREFIX}{address.repo}, without HF_HUB_OFFLINE."
         if isinstance(e, errors.FileMetadataError):
-            return _no_hub()
+            return no_hub()
+        if isinstance(e, httpx.TooManyRedirects):
+            return f"the Hub sends us on in a circle. {no_hub()}"
+        if isinstance(e, httpx.TimeoutException):
+            return f"{endpoint()} did not answer in time ({type(e).__name__}). {here.words()}"
         if isinstance(e, httpx.TransportError):
             return f"{endpoint()} cannot be reached ({type(e).__name__}). Check the network and HF_ENDPOINT, then try again."
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -191,6 +210,8 @@ def _explanation(error: BaseException, address: Address, sent: str | None) -> st
             return "the file came truncated each time. Try again later."
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"not in the cache. Go online once: zoo pull {PREFIX}{address.repo}."
+    if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError, RecursionError, json.JSONDecodeError)):
+        return f"{no_hub()} ({type(error).__name__}: {str(error)[:200]})"
     while error.__cause__ is not None:  # what was raised on purpose; the context may be an attempt of no interest
         error = error.__cause__
     return " ".join(f"{type(error).__name__}: {error}".split())
@@ -206,12 +227,14 @@ class Snapshot:
     Attributes:
         files: name -> SHA-256 (64 hex digits: large files, LFS and Xet) or git's blob id (40: the others).
         private: whether only its owner sees the repository (None: not asked, the answer came from the cache).
+        sizes: name -> bytes, of those whose size is known.
     """
 
     address: Address
     commit: str
     files: Mapping[str, str]
     private: bool | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pinned(self) -> Address:
@@ -234,17 +257,41 @@ def ask(address: Address, token: str | bool | None) -> Snapshot:
     """What a revision holds, from the Hub: one request, and the one place where a revision becomes a commit."""
     options = {"revision": address.revision, "repo_type": address.kind, "files_metadata": True, "timeout": 30}
     with explained(address, "find", token):
-        try:
-            got = retried(lambda: api(token).repo_info(address.repo, **options))
-            files = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in got.siblings or ()}
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
-            raise HubError(f"cannot find {address}: {_no_hub()}") from None
-    odd = address.pinned and got.sha != address.revision
-    if odd or not COMMIT.fullmatch(got.sha or "") or not all(isinstance(v, str) for v in files.values()):
-        raise HubError(f"cannot find {address}: {_no_hub()}")
-    if address.kind == "dataset" and f"{address.repo.split('/')[1]}.py" in files:
+        got = retried(lambda: api(token).repo_info(address.repo, **options))
+        found = _listing(address, got)
+    if address.kind == "dataset" and any(s.rfilename == f"{address.repo.split('/')[1]}.py" for s in got.siblings):
         raise HubError(f"{address} is made by a script of its own: zoo runs no code of a repository. Use one of plain files.")
-    return Snapshot(address, got.sha, {k: v for k, v in sorted(files.items()) if allowed(k)}, got.private)
+    return found
+
+
+def _listing(address: Address, got: Any) -> Snapshot:
+    """The client's answer as ours, each part of it checked: names and hashes become names of files on this machine."""
+
+    def odd(what: str) -> HubError:
+        return HubError(f"cannot find {address}: the listing has {_clean(what, None)[:150]}. {no_hub()}")
+
+    if not isinstance(got.sha, str) or not COMMIT.fullmatch(got.sha) or (address.pinned and got.sha != address.revision):
+        raise odd(f"the commit {got.sha!r}")
+    if got.private is not None and not isinstance(got.private, bool):
+        raise odd(f"private = {got.private!r}")
+    files: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    if not isinstance(got.siblings, list):
+        raise odd("no files")
+    for s in got.siblings:
+        name = s.rfilename
+        if not isinstance(name, str):
+            raise odd(f"a file with the name {name!r}")
+        if not allowed(name):
+            continue
+        digest, size = (s.lfs.sha256, s.lfs.size) if s.lfs else (s.blob_id, s.size)
+        if not isinstance(digest, str) or not HASH.fullmatch(digest) or len(digest) != (64 if s.lfs else 40):
+            raise odd(f"the hash {digest!r} for {name}")
+        if files.setdefault(name, digest) != digest:
+            raise odd(f"two files {name}")
+        if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 50:
+            sizes[name] = size
+    return Snapshot(address, got.sha, dict(sorted(files.items())), got.private, sizes)
 
 
 def resolve(address: Address, token: str | bool | None = None, *, local_files_only: bool = False) -> Snapshot:
@@ -255,16 +302,18 @@ def resolve(address: Address, token: str | bool | None = None, *, local_files_on
     """
     storage, local = _storage(address), local_files_only or offline()
     reference = storage / "refs" / (address.revision or "main")
+    commit = None
     if address.pinned:
         commit = address.revision
     elif local and reference.is_file():
-        commit = reference.read_text(encoding="utf-8").strip()
-    else:
-        commit = None
+        text = reference.read_text(encoding="utf-8", errors="replace").strip()
+        commit = text if COMMIT.fullmatch(text) else None  # another tool may have written what a server said
     if commit is not None:
         try:
             known = json.loads((storage / "zoo" / f"{commit}.json").read_text(encoding="utf-8"))
-            return Snapshot(address, commit, {k: v for k, v in known.items() if allowed(k) and isinstance(v, str)})
+            files = {k: v for k, v in known.items() if allowed(k) and isinstance(v, str) and HASH.fullmatch(v)}
+            sizes = known.get(_SIZES) or {}
+            return Snapshot(address, commit, files, None, {k: v for k, v in sizes.items() if k in files and isinstance(v, int)})
         except (OSError, ValueError, AttributeError):
             pass  # never seen by zoo, or damaged: what the client itself has cached, or ask
         folder = storage / "snapshots" / commit
@@ -278,15 +327,23 @@ def resolve(address: Address, token: str | bool | None = None, *, local_files_on
             f"{f'@{address.revision}' if address.revision else ''}, without HF_HUB_OFFLINE and local_files_only."
         )
     found = ask(address, token)
-    _write(storage / "zoo" / f"{found.commit}.json", json.dumps(dict(found.files)).encode())
+    _write(storage / "zoo" / f"{found.commit}.json", json.dumps({**found.files, _SIZES: found.sizes}).encode())
     if not address.pinned:
         _write(reference, found.commit.encode())
     return found
 
 
-def check_access(address: Address, token: str | bool | None) -> None:
+def progressed() -> None:
+    """Give a dataset that is being read its whole time again: a row has come, and nobody knows how many there are."""
+    if (here := limits.current()) is not None:
+        here.restart()
+
+
+def check_access(snapshot: Snapshot, token: str | bool | None) -> None:
     """Whether this token may read the content (what a repository holds is told even where it is gated); else a HubError."""
-    with explained(address, "read", token):
+    address = snapshot.pinned
+    with explained(address, "read", token), limits.exchange() as here:
+        here.know(address.repo, snapshot.commit, snapshot.files)
         retried(lambda: api(token).auth_check(address.repo, repo_type=address.kind))
 
 
@@ -307,13 +364,17 @@ def fetch(snapshot: Snapshot, name: str, token: str | bool | None = None, *, loc
         raise HubError(f"{address} (commit {snapshot.commit[:12]}) has no file {name!r}. Is it a model of zoo, whole?")
 
     def download(force: bool) -> Path:
-        with explained(address, f"fetch {name} of", token):
-            path = retried(
-                lambda: client().hf_hub_download(
-                    address.repo, name, repo_type=address.kind, revision=snapshot.commit, endpoint=endpoint(), token=token,
-                    library_name="zoo", library_version=__version__, local_files_only=local, force_download=force,
-                )
-            )  # fmt: skip
+        with explained(address, f"fetch {name} of", token), limits.exchange() as here:
+            here.know(address.repo, snapshot.commit, snapshot.files)
+            with here.fetching(name, snapshot.sizes.get(name)), limits.watched(f"the transfer of {name}"):
+                if not local:
+                    _wait_for_others(snapshot, name, here)
+                path = retried(
+                    lambda: client().hf_hub_download(
+                        address.repo, name, repo_type=address.kind, revision=snapshot.commit, endpoint=endpoint(), token=token,
+                        library_name="zoo", library_version=__version__, local_files_only=local, force_download=force,
+                    )
+                )  # fmt: skip
         return Path(path)
 
     path, digest = download(False), snapshot.files[name]
@@ -330,6 +391,20 @@ def fetch(snapshot: Snapshot, name: str, token: str | bool | None = None, *, loc
         f"{name} of {address} came damaged twice: its hash is not {digest}. It was not kept. Try again later, or over "
         f"another network; if it stays so, tell the owner at {endpoint()}/{address.repo}."
     )
+
+
+def _wait_for_others(snapshot: Snapshot, name: str, here: limits.Exchange) -> None:
+    """The client waits without end for another process that fetches the same file: wait here first, no longer than allowed."""
+    from huggingface_hub.utils import WeakFileLock
+
+    storage = _storage(snapshot.address)
+    lock = storage.parent / ".locks" / storage.name / f"{snapshot.files[name]}.lock"
+    if lock.exists():
+        try:
+            with WeakFileLock(lock, timeout=max(here.left(), 0.001)):
+                pass
+        except TimeoutError:
+            raise here.late(f"waiting for another process that fetches {name} (it holds {lock})") from None
 
 
 def pull(
@@ -353,6 +428,13 @@ def pull(
         HubError: nothing of a model that is not whole is ever returned.
     """
     address = source if isinstance(source, Address) else Address.of(source)
+    with limits.exchange() as here:
+        return _pulled(address, names, token, local_files_only, here)
+
+
+def _pulled(
+    address: Address, names: Iterable[str] | None, token: str | bool | None, local_files_only: bool, here: limits.Exchange
+) -> Path:
     snapshot = resolve(address, token, local_files_only=local_files_only)
     missing = [n for n in (CONFIG, WEIGHTS) if n not in snapshot.files]
     if missing:
@@ -360,6 +442,8 @@ def pull(
             f"{address} is not a model of zoo: it has no {' and no '.join(missing)} (commit {snapshot.commit[:12]})."
         )
     wanted = set(snapshot.files if names is None else names) & set(snapshot.files) | {CONFIG}
+    for name in wanted & set(snapshot.sizes):
+        here.expect(name, snapshot.sizes[name])
     paths = {n: fetch(snapshot, n, token, local_files_only=local_files_only) for n in sorted(wanted)}
     return paths[CONFIG].parent
 

@@ -7,8 +7,9 @@ the tag comes last. Each step first looks at what is there, so a second run does
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 from zoo import __version__
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_recipe, list_models
-from zoo.errors import CheckpointError, HubError
+from zoo.errors import CheckpointError, ConfigError, HubError
 from zoo.files import load_metadata
 from zoo.hub import client as hub
-from zoo.hub.address import PREFIX, Address, allowed, git_blob_id, has_hash
-from zoo.hub.card import edited, renew
+from zoo.hub import limits
+from zoo.hub.address import COMMIT, PREFIX, Address, allowed, git_blob_id, has_hash
+from zoo.hub.card import MOST_CARD, edited, renew
+from zoo.values import parse_json
 
 CARD, CURVES, PICTURE = "README.md", "curves.json", "samples.png"
 MEDIA = (".wav", ".gif", ".mp4")  # samples that a card plays
@@ -52,19 +55,40 @@ class Pushed:
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """What of a folder is pushed: files of allowed kinds at its top and in samples/, not the training checkpoint."""
-    found = {p.relative_to(folder).as_posix(): p for p in sorted([*folder.glob("*"), *folder.glob("samples/*")]) if p.is_file()}
-    return {name: path for name, path in found.items() if allowed(name) and name != CHECKPOINT}
+    """What of a folder is pushed: files of allowed kinds at its top and in samples/, not the training checkpoint.
+
+    Raises:
+        CheckpointError: one of them is a link that leads out of the folder: what is there was not given to be published.
+    """
+    inside = [Path(os.path.realpath(folder))]
+    cache = Path(os.path.realpath(Path(hub.client().constants.HF_HUB_CACHE).expanduser()))
+    if inside[0].is_relative_to(cache):
+        inside.append(cache)  # a pulled model: the client keeps the content apart, and links to it
+    found = {}
+    for path in sorted([*folder.glob("*"), *folder.glob("samples/*")]):
+        name = path.relative_to(folder).as_posix()
+        if not allowed(name) or name == CHECKPOINT:
+            continue
+        real = Path(os.path.realpath(path))
+        if not any(real.is_relative_to(root) for root in inside):
+            raise CheckpointError(
+                f"{path} is a link to {real}, outside of the folder: it is not pushed. Put a copy there, or remove the link."
+            )
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(f"{path} is a link to nothing. Remove it, or put the file there.")
+        if real.is_file():
+            found[name] = real  # not the link, which may lead elsewhere by the time that it is read
+    return found
 
 
 def training_command(recipe: Recipe, run: Path) -> str | None:
     """The `zoo train` command of a run folder, from its checkpoint and what its recipe changed of the registered one."""
     name = f"{recipe.domain}/{recipe.name}"
     try:
-        facts = json.loads(load_metadata(run / CHECKPOINT)["zoo"])
-    except (CheckpointError, ValueError, KeyError):
+        facts = parse_json(load_metadata(run / CHECKPOINT)["zoo"], run / CHECKPOINT)
+    except (CheckpointError, KeyError):
         return None  # it is not a run of zoo
-    if name not in list_models():
+    if name not in list_models() or not isinstance(facts, dict) or not {"steps", "seed"} <= facts.keys():
         return None
 
     def flat(data: Any, path: str = "") -> dict[str, Any]:
@@ -88,8 +112,9 @@ def check_card(text: str) -> None:
     try:
         hub.client().ModelCard(text, ignore_metadata_errors=False)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
+        text = " ".join(str(error).split())[:300]
         raise HubError(
-            f"README.md: its metadata are not valid for the Hub: {error}. Mend the part between the lines ---."
+            f"README.md: its metadata are not valid for the Hub: {text}. Mend the part between the lines ---."
         ) from None
 
 
@@ -137,8 +162,9 @@ def push(
         ConfigError: a card without readable metadata.
         HubError: the Hub refuses, cannot be reached, or the tag names another state. Repeating the push is always safe.
     """
-    _create(address, private, token)
-    return _publish(address, files, recipe, card, private=private, token=token, tag=tag)
+    with limits.exchange() as here:
+        _create(address, private, token)
+        return _publish(address, files, recipe, card, here, private=private, token=token, tag=tag)
 
 
 def _create(address: Address, private: bool, token: str | bool | None) -> None:
@@ -152,6 +178,7 @@ def _publish(
     files: Mapping[str, Path],
     recipe: Recipe,
     fresh: str,
+    here: limits.Exchange,
     *,
     private: bool,
     token: str | bool | None,
@@ -174,12 +201,18 @@ def _publish(
         if tag and (at := _tagged(address, tag, token)):
             raise HubError(_other_state(address, tag, at))
         changed.update(dict.fromkeys([*new, *gone]))
+        for n in new:
+            here.expect(n, files[n].stat().st_size if n != CARD else len(card))
         client = hub.client()
         operations = [client.CommitOperationAdd(n, card if n == CARD else str(files[n])) for n in new]
         operations += [client.CommitOperationDelete(n, is_folder=False) for n in gone]
         message = f"{recipe.domain}/{recipe.name}, zoo {__version__}"
-        made = hub.api(token).create_commit(address.repo, operations, commit_message=message, parent_commit=there.commit)
-        return str(made.oid)
+        with limits.watched("the upload"):
+            made = hub.api(token).create_commit(address.repo, operations, commit_message=message, parent_commit=there.commit)
+        if not isinstance(made.oid, str) or not COMMIT.fullmatch(made.oid):
+            raise HubError(f"cannot push to {address}: the new commit has the name {str(made.oid)[:80]!r}. {hub.no_hub()}")
+        _check_content(Address(address.repo, made.oid), {n: files.get(n) for n in new}, card, gone, token)
+        return made.oid
 
     with hub.explained(address, "push to", token):
         commit = hub.retried(once)
@@ -191,6 +224,22 @@ def _publish(
     return Pushed(address.repo, commit, tuple(sorted(changed)), tag)
 
 
+def _check_content(
+    at: Address, new: Mapping[str, Path | None], card: bytes, gone: Sequence[str], token: str | bool | None
+) -> None:
+    """Whether a new commit holds what was sent: the Hub may leave out a file without an error."""
+    there = hub.ask(at, token).files
+    wrong = [n for n in gone if n in there] + [n for n in new if n not in there]
+    for name in set(new) & set(there):
+        path = new[name]
+        same = there[name] == git_blob_id(card) if name == CARD or path is None else has_hash(path, there[name])
+        if not same:
+            wrong.append(name)
+    if wrong:
+        names = ", ".join(sorted(wrong))
+        raise HubError(f"cannot push to {at}: the new commit does not hold what was sent: {names}. Push again.")
+
+
 def _other_state(address: Address, tag: str, commit: str | None) -> str:
     return (
         f"{address.repo} has the tag {tag!r} already, of another state (commit {str(commit)[:12]}). Tags are not moved: give "
@@ -200,15 +249,22 @@ def _other_state(address: Address, tag: str, commit: str | None) -> str:
 
 def _tagged(address: Address, tag: str, token: str | bool | None) -> str | None:
     refs = hub.retried(lambda: hub.api(token).list_repo_refs(address.repo))
-    return next((str(t.target_commit) for t in refs.tags if t.name == tag), None)
+    commit = next((t.target_commit for t in refs.tags if t.name == tag), None)
+    if commit is not None and (not isinstance(commit, str) or not COMMIT.fullmatch(commit)):
+        raise HubError(f"cannot push to {address}: the tag {tag!r} is of {str(commit)[:80]!r}, not of a commit. {hub.no_hub()}")
+    return commit
 
 
 def _card(local: Path | None, fresh: str, there: hub.Snapshot, token: str | bool | None) -> str:
     """What README.md becomes: a text that somebody wrote is kept, the folder's before the repository's."""
     paths = [local] if local else []
     if CARD in there.files:
+        if there.sizes.get(CARD, 0) > MOST_CARD:
+            raise HubError(f"README.md of {there.pinned} has {there.sizes[CARD]} bytes, more than {MOST_CARD}. Shorten it.")
         paths.append(hub.fetch(there, CARD, token))
     for path in paths:
+        if path.stat().st_size > MOST_CARD:
+            raise ConfigError(f"{path} has {path.stat().st_size} bytes, more than {MOST_CARD}. Shorten it.")
         old = path.read_bytes().decode("utf-8", "replace")  # bytes: line ends stay as they are
         if edited(old):
             fresh = renew(old, fresh)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.files import replacing
 from zoo.values import plain
 
 
@@ -36,7 +37,8 @@ class ImageSample:
         """Write the picture; the suffix names the format (PNG is lossless)."""
         path = Path(path)
         try:
-            self.pil().save(path)
+            with replacing(path) as temporary:
+                self.pil().save(temporary)
         except ValueError as error:
             raise DataError(f"cannot save {path}: {error}. Use a .png name.") from error
         return path

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import copy
-import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError
-from zoo.hub.card import model_card, renew
+from zoo.hub.card import model_card, place, renew
 from zoo.model.golden import golden_inputs, golden_output
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: the files whose hashes config.json holds, from format 2 on
+HASHED = (files.GOLDEN, files.WEIGHTS)
+T = TypeVar("T")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder, its format version checked."""
+    """config.json of a model folder, its format version and, from format 2 on, its own hash checked.
+
+    Its hashes of the other files are the key `sha256` {name: hex digits}; format 1 has none.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"no model folder at {folder}. A folder has {files.CONFIG} and {files.WEIGHTS}.")
+    files.settle(folder)
     path = folder / files.CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is not a model folder: it has no {files.CONFIG}.") from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    version = config.get("format_version") if isinstance(config, dict) else None
-    if not isinstance(version, int) or "recipe" not in config:
-        raise CheckpointError(f"{path} is not a zoo config: it needs format_version and recipe.")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}; this zoo reads up to {FORMAT_VERSION}. "
-            "Upgrade: pip install -U diffusion-zoo."
-        )
+    if not path.exists():
+        raise CheckpointError(f"{folder} is not a model folder: it has no {files.CONFIG}.")
+    config, hashes = files.read_sealed(path, FORMAT_VERSION)
+    if not isinstance(config.get("recipe"), dict):
+        raise CheckpointError(f"{path} is not a zoo config: it has no recipe.")
+    if hashes is not None:
+        if set(hashes) != set(HASHED):
+            raise CheckpointError(f"{path} holds the hashes of {', '.join(hashes) or 'nothing'}, not of {', '.join(HASHED)}.")
+        config[files.HASH] = hashes
     return config
 
 
@@ -48,10 +49,44 @@ def read_recipe(folder: Path) -> Recipe:
     return Recipe.parse(read_config(folder)["recipe"])
 
 
+def check_files(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder whose weights or golden file are not those that its config.json was written with."""
+    for name, digest in config.get(files.HASH, {}).items():
+        files.check_hash(folder / name, digest)
+
+
+def undisturbed(folder: Path, read: Callable[[], T]) -> T:
+    """The result of reading a model folder, all of one save: where another process saves there meanwhile, it is read again."""
+    for _ in range(20):
+        before = _stamps(folder)
+        try:
+            found = read()
+        except CheckpointError:
+            files.settle(folder)
+            if _stamps(folder) == before:
+                raise
+        else:
+            if _stamps(folder) == before:
+                return found
+    raise CheckpointError(f"{folder} is written again and again while it is read. Wait for the run that saves there.")
+
+
+def _stamps(folder: Path) -> list[tuple[int, ...] | None]:
+    """What tells one state of a folder's files from the next."""
+    found: list[tuple[int, ...] | None] = []
+    for name in (files.CONFIG, *HASHED):
+        try:
+            stat = (folder / name).stat()
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found
+
+
 def fill(model: Any, folder: Path) -> None:
     """The weights of a folder into a model: a missing or extra key or a wrong shape is an error."""
     path = folder / files.WEIGHTS
-    tensors = files.load_tensors(path)
+    tensors, _ = files.load_tensors_metadata(path, mapped=True)
     for prefix, part in (("denoiser.", model.denoiser), ("codec.", model.codec)):
         own = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
         files.load_strict(part, own, path)
@@ -63,11 +98,16 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     """Write a model's folder, see `zoo.Model.save_pretrained`."""
     old = folder / files.CARD
     if card is None:  # a text that somebody wrote stays
-        card = renew(old.read_bytes().decode() if old.is_file() else "", model_card(model.recipe, domain=model.domain))
-    weights = {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
+        own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))
+        try:
+            text = old.read_bytes().decode() if old.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{old} cannot be read as text, and a card that somebody wrote is kept: {error}.") from error
+        card = renew(text, own)
+    weights = {f"denoiser.{k}": v for k, v in files.state_of(model.denoiser).items()}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    weights |= {f"codec.{k}": v for k, v in model.codec.state_dict().items()}
+    weights |= {f"codec.{k}": v for k, v in files.state_of(model.codec).items()}
     inputs = golden_inputs(model)
     config = {
         "format_version": FORMAT_VERSION,
@@ -78,7 +118,8 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
         files.save_tensors(new / files.WEIGHTS, weights)
         files.save_tensors(new / files.GOLDEN, {**inputs, "out": golden_output(stored, inputs)})
         files.write_atomic(new / files.CARD, card.encode())
-        files.write_atomic(new / files.CONFIG, files.dump_json(config))
+        hashes = {name: files.hash_of(new / name) for name in HASHED}
+        files.write_atomic(new / files.CONFIG, files.seal(config, files.CONFIG, hashes))
     return folder
 
 

@@ -54,13 +54,21 @@ def difference(model: Any, folder: str | PathLike[str]) -> float:
         CheckpointError: the difference is above 1e-3 (0.05 in half precision), or there is no whole golden file.
     """
     path = Path(folder) / files.GOLDEN
-    stored = files.load_tensors(path)
-    missing = {*golden_inputs(model), "out"} - stored.keys()
-    if missing:
+    stored, own = files.load_tensors(path), golden_inputs(model)
+    if missing := {*own, "out"} - stored.keys():
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}.")
     expected = stored.pop("out")
-    error = float((golden_output(model, stored) - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+    files.check_tensors(stored, own, path, exact=True)
+    try:
+        found = golden_output(model, stored)
+    except IndexError as error:  # a condition that the model has not
+        raise CheckpointError(f"{path} is not of this model: {error}.") from error
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        raise CheckpointError(
+            f"{path}: its output {tuple(expected.shape)} is not of this model, which gives {tuple(found.shape)}."
+        )
+    off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
     limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05
-    if not error <= limit:
-        raise CheckpointError(f"{folder}: the net differs from its golden output by {error:.1e} (allowed {limit:g}).")
-    return error
+    if not off <= limit:
+        raise CheckpointError(f"{folder}: the net differs from its golden output by {off:.1e} (allowed {limit:g}).")
+    return off

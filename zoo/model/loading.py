@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from zoo.contract.formats import FORMATS
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe, known, list_models, packaged_folder, read_evaluation
-from zoo.errors import HubError
+from zoo.errors import ConfigError, HubError
 
 if TYPE_CHECKING:
     from zoo.model.model import Model
 
 #: where a model's recipe is, in a folder
 CONFIG = "config.json"
+#: where it is until a save is finished (`zoo.files.SAVED`; that module loads torch)
+SAVED = ".zoo-saved"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Card:
 def info(name: str) -> Card:
     """The card of a registered model, of a model folder or of a repository ("hub:owner/name[@revision]")."""
     folder: Path | None
+    name = text_of(name)
     if name.startswith("hub:") or is_folder(name):
         from zoo.hub import client as hub
         from zoo.model.checkpoint import read_recipe
@@ -62,12 +65,27 @@ def info(name: str) -> Card:
 
 def is_folder(name: str) -> bool:
     """Whether a text names a folder: it starts with "/", "." or "~", or there is one with a recipe."""
-    return name.startswith(("/", ".", "~")) or (name not in list_models() and (Path(name) / CONFIG).exists())
+    if name.startswith(("/", ".", "~")):
+        return True
+    try:
+        # the second: a save whose process ended before its files were in their places, see `zoo.files.settle`
+        found = any((Path(name) / part).exists() for part in (CONFIG, f"{SAVED}/{CONFIG}"))
+        return found and name not in list_models()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def text_of(source: Any) -> str:
+    """What names a model as a text; a ConfigError for what is neither a text nor a path."""
+    if not isinstance(source, str | Path):
+        what = f"a {type(source).__name__}"
+        raise ConfigError(f"{what} names no model: give a name (see zoo list), a folder, or hub:owner/name[@revision].")
+    return str(source)
 
 
 def create(name: str, **overrides: Any) -> Model:
     """An untrained model of a registered recipe; overrides are dotted recipe paths: create(n, **{"net.channels": 32})."""
-    return build(get_recipe(name).override(overrides))
+    return build(get_recipe(text_of(name)).override(overrides))
 
 
 def build(recipe: Recipe) -> Model:
@@ -92,14 +110,16 @@ def load(
         source: a registry name ("image/fashion-ddpm"), a folder (starts with "/", "." or "~", or exists with a
             config.json), or a Hub repository ("hub:owner/name", "hub:owner/name@revision"). A registry name without
             packaged weights is looked for on the Hub, see `zoo.hub.address.namespace`.
-        device, dtype: where and in which dtype to put the weights.
+        device, dtype: where and in which dtype to put the weights, also by name: "cuda:0", "bf16".
         token: for the Hub: an access token; None is the user's own, if any, False is none.
         local_files_only: make no request: the Hub's files must be in the cache.
         **parts: net, codec, diffusion of a model that was made of its author's own parts, see `zoo.Model.of`.
     """
     from zoo.model.model import Model
     from zoo.model.own import check_parts
+    from zoo.model.place import device_named, dtype_named
 
+    device, dtype = device_named(device), dtype_named(dtype)  # before anything is fetched
     check_parts(**{k: v for k, v in parts.items() if v is not None})
     folder = locate(source, token=token, local_files_only=local_files_only)
     if not parts and folder.is_dir():
@@ -123,7 +143,7 @@ def _is_zoo(folder: Path) -> bool:
 
 def locate(source: str | Path, *, token: str | bool | None = None, local_files_only: bool = False) -> Path:
     """The folder of a model that is given as for `load`; from the Hub it is fetched first."""
-    text = str(source)
+    text = text_of(source)
     if isinstance(source, Path) or is_folder(text):
         return Path(text).expanduser()
     folder = None if text.startswith("hub:") else packaged_folder(known(text))

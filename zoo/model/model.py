@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from zoo import files
 from zoo.contract.codec import Codec
 from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Batch
@@ -18,14 +19,17 @@ from zoo.contract.domain import Domain
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
+from zoo.core.device import exact
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import make_schedule
-from zoo.core.steer import hold
-from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, memory_for
+from zoo.core.steer import broadcasts, hold
+from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
 from zoo.model import checkpoint, golden
+from zoo.model.budget import limited
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
+from zoo.model.place import device_named, dtype_named
 from zoo.model.plan import Chunk, Plan, check_names, make_plan
 from zoo.values import several
 
@@ -192,7 +196,8 @@ class Model(nn.Module):
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
-                options: spacing, eta, variance, s_churn, step_scale, guess_below, guidance_interval, guidance_rescale, clip.
+                options: spacing, bounds, eta, variance, s_churn, step_scale, guess_below, guidance_interval,
+                guidance_rescale, clip.
 
         Raises:
             ConfigError: an argument that is unknown or invalid.
@@ -215,23 +220,32 @@ class Model(nn.Module):
         self,
         n: int = 1,
         *,
-        known: Tensor | Callable[[Tensor], Tensor] | None = None,
-        where: Tensor | None = None,
+        known: Any = None,
+        where: Any = None,
         steer: Sequence[Steering] | Steering = (),
         **arguments: Any,
     ) -> Iterator[Step]:
         """The steps of one chunk of n samples in encoded units: each `Step` has level, x and x0 (n,*S).
 
         Args:
-            known, where: encoded values and the bool mask of what is held fixed, broadcast to (n,*S) (in-painting).
+            known, where: encoded values and the bool mask of what is held fixed, broadcast to (n,*S) (in-painting), as
+                tensors or arrays; known may also be a function that puts its parts into a predicted x0 (n,*S).
             steer, **arguments: as for `sample`.
+
+        Raises:
+            ConfigError, ShapeError: as `sample`, and known parts that do not fit.
         """
         if (known is None) != (where is None):
             raise ConfigError("known and where belong together: give both, or none.")
         plan = self.plan(n, **arguments)
-        if known is not None and where is not None:
-            steer = [hold(known, torch.as_tensor(where).to(self.device)), *listed(steer)]
-        return self.run(plan, self._chunk(plan, range(plan.n)), steer=steer)
+        chunk = self._chunk(plan, range(plan.n))
+        if known is not None:
+            held, shape = hold(known, where), self._empty(chunk).shape
+            for name, given in (("known", getattr(held, "values", None)), ("where", held.known)):
+                if given is not None and not broadcasts(given.shape, shape):
+                    raise ShapeError(f"{name} {tuple(given.shape)} does not broadcast to the samples {tuple(shape)}.")
+            steer = [held, *listed(steer)]
+        return self.run(plan, chunk, steer=steer)
 
     def inpaint(
         self,
@@ -259,7 +273,7 @@ class Model(nn.Module):
             ConfigError, ShapeError: nothing known, or a mask that does not fit; and as `sample`.
         """
         if method not in METHODS:
-            raise ConfigError(f"method={method!r}: allowed are {', '.join(METHODS)}.")
+            raise one_of("method of in-painting", method, METHODS)
         own = {k: arguments.pop(k) for k in self.domain.inpaint_options if k in arguments}
         held = self.domain.hold(self, known, where, arguments, **own)
         plan = self.plan(n, **self._size_argument(held.size) | arguments)
@@ -293,9 +307,39 @@ class Model(nn.Module):
         return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
 
     def encoded(self, item: Any) -> Tensor:
-        """A domain object, or an encoded tensor (*S), as an encoded tensor on this device."""
-        x0: Tensor = item if self._is_encoded(item) else self.codec.encode(item)
+        """A domain object, or an encoded tensor (*S), as an encoded tensor on this device.
+
+        Raises:
+            ConfigError: not an object that the codec encodes, or one with NaN or infinity. ShapeError: of another shape.
+        """
+        x0: Tensor = item if self._is_encoded(item) else self._encode(item)
+        if not self._is_encoded(x0):
+            found = f"{tuple(x0.shape)} of {x0.dtype}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
+            raise ShapeError(f"the codec made {found} of the object; samples of {self!r} are {self.codec.shape}.")
+        if not torch.isfinite(x0).all():
+            raise ConfigError("the object holds NaN or infinity; every number of it must be finite, also where it is not kept.")
         return x0.to(self.device, self.wide)
+
+    def _encode(self, item: Any) -> Tensor:
+        """An object through the codec, which may be anybody's: what it cannot make sense of is told as such."""
+        try:
+            return self.codec.encode(item)
+        except ZooError:
+            raise
+        except Exception as error:
+            what = type(item).__name__
+            if isinstance(item, str | PurePath):
+                advice = f"; this is {str(item)!r}, the name of a file? Read the file first"
+            elif isinstance(item, Sequence):
+                advice = f"; this holds {len(item)} things: give one at a time"
+            elif isinstance(item, Tensor) or hasattr(item, "shape"):
+                advice = f" or an encoded tensor {self.codec.shape}; this has the shape {tuple(item.shape)}"
+            else:
+                advice = ""
+            raise ConfigError(
+                f"a {what} is not an object of the domain {self.domain.name!r}: give one such as model.sample makes{advice}. "
+                f"(The codec: {type(error).__name__}: {error})"
+            ) from error
 
     def _is_encoded(self, item: Any) -> bool:
         """Whether this is a tensor of the codec's shape, apart from a size of its own."""
@@ -329,6 +373,10 @@ class Model(nn.Module):
         start: Tensor | None = None,
     ) -> Samples:
         """Run a plan chunk by chunk and decode."""
+        if not (progress is None or isinstance(progress, bool)):
+            raise ConfigError(f"progress={progress!r}: give True, False, or None for a bar where sampling takes long.")
+        if not (on_step is None or callable(on_step)):
+            raise ConfigError(f"on_step={on_step!r}: give a function that is called with every Step.")
         items: list[Any] = []
         chunks = list(plan.rows())
         total = len(chunks) * plan.steps
@@ -384,7 +432,7 @@ class Model(nn.Module):
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
             while True:
                 # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
-                with torch.no_grad():
+                with torch.no_grad(), exact():
                     step = next(steps, None)
                 if step is None:
                     return
@@ -468,7 +516,7 @@ class Model(nn.Module):
         folder: str | PathLike[str],
         *,
         device: Any = None,
-        dtype: torch.dtype | None = None,
+        dtype: Any = None,
         net: nn.Module | None = None,
         codec: Codec | None = None,
         diffusion: Diffusion | None = None,
@@ -476,19 +524,30 @@ class Model(nn.Module):
         """Read a model folder strictly: a missing or extra key, a wrong shape, a newer format are errors.
 
         Args:
-            device, dtype: where and in which dtype to put the weights.
+            device, dtype: where and in which dtype to put the weights, also by name: "cuda:0", "bf16".
             net, codec, diffusion: of a model that was made of its author's own parts, see `Model.of`.
         """
-        folder = Path(folder)
-        recipe = checkpoint.read_recipe(folder)
-        if recipe.denoiser == OWN and net is None:
-            raise ConfigError(f"{folder} holds a net of its author's own, and a folder never names code: give net=YourNet().")
+        folder, device, dtype = Path(folder), device_named(device), dtype_named(dtype)
         given = {"net": net, "codec": codec, "diffusion": diffusion}
         check_parts(**{k: v for k, v in given.items() if v is not None})
-        if diffusion is not None:
-            check_diffusion(recipe, diffusion)
-        domain = own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
-        model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
-        checkpoint.fill(model, folder)
+
+        def read() -> Model:
+            config = checkpoint.read_config(folder)
+            recipe = Recipe.parse(config["recipe"])
+            if recipe.denoiser == OWN and net is None:
+                raise ConfigError(
+                    f"{folder} holds a net of its author's own, and a folder never names code: give net=YourNet()."
+                )
+            if diffusion is not None:
+                check_diffusion(recipe, diffusion)
+            domain = own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
+            shapes = files.load_shapes(folder / files.WEIGHTS)
+            checkpoint.check_files(folder, config)
+            with limited(shapes, folder):
+                model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
+            checkpoint.fill(model, folder)
+            return model
+
+        model = checkpoint.undisturbed(folder, read)
         model.folder = folder
-        return model.to(device=device, dtype=dtype)
+        return model if device is None and dtype is None else model.to(device=device, dtype=dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +27,11 @@ DRAWN, SIZE = 1, 2
 #: samples made at a time, where nobody asks
 CHUNK = 64
 #: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
-COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip", "guess_below")
+COMMON = ("spacing", "bounds", "guidance_interval", "guidance_rescale", "clip", "guess_below")
+#: those of them that None turns off, whatever the recipe has: no clipping, guidance everywhere, a guess at every level
+NONE = ("clip", "guidance_interval", "guess_below")
+#: how many samples one call makes at most; what it keeps of each would not fit into memory
+MOST = 10_000_000
 #: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
 CHURN = ("s_churn", "s_min", "s_max")
 #: names that no condition can have: arguments of the methods of a model, and what a net that conditions itself is told
@@ -66,6 +72,7 @@ class Plan:
         names: {name: n labels} what was asked for in the user's words, None for nothing.
         sizes: how many elements each sample has; None where all have the codec's shape.
         public: the sampler's options as the user gives them.
+        strength, whole: of a plan that runs only the last of its steps: their share, and how many the whole grid has.
     """
 
     n: int
@@ -82,7 +89,10 @@ class Plan:
     size_axis: int = 0
     guess_below: float = math.inf
     spacing: str | None = None
+    bounds: tuple[float, float] | None = None
     public: Mapping[str, Any] = field(default_factory=dict)
+    strength: float | None = None
+    whole: int | None = None
 
     @property
     def steps(self) -> int:
@@ -90,20 +100,23 @@ class Plan:
         return len(self.levels) - 1
 
     def settings(self) -> dict[str, Any]:
-        """Every setting that was used, by the name that `model.sample` takes it by; what is at "none" is left out."""
-        interval = None if self.guidance.interval == (0.0, math.inf) else self.guidance.interval
+        """Every setting that was used, by the name that the methods of a model take it by: the same call again.
+
+        None stands for no clipping, no interval and no bound of the guess. `steps` are those of the whole grid, of which
+        `strength` is the share that was run, where `model.vary` ran only the last of them.
+        """
         found = {
             "sampler": self.sampler,
-            "steps": self.steps,
+            "steps": self.steps if self.whole is None else self.whole,
             "guidance_weight": dict(self.guidance.each) or self.guidance.weight,
-            "spacing": self.spacing,
-            "guidance_interval": interval,
+            "guidance_interval": None if self.guidance.interval == (0.0, math.inf) else self.guidance.interval,
             "guidance_rescale": self.guidance.rescale,
             "clip": self.clip,
             "guess_below": None if math.isinf(self.guess_below) else self.guess_below,
             **self.public,
         }
-        return {k: v for k, v in found.items() if v is not None}
+        known = {"spacing": self.spacing, "bounds": self.bounds, "strength": self.strength}
+        return found | {k: v for k, v in known.items() if v is not None}
 
     def after(self, strength: float) -> Plan:
         """The last share `strength` of the steps."""
@@ -112,7 +125,7 @@ class Plan:
             raise ConfigError(f"strength={share!r}: give a share of the steps, above 0 (no change) up to 1 (all new).")
         start = self.steps - max(1, round(share * self.steps))
         options = {k: v[start:] if k == "churned" else v for k, v in self.options.items()}
-        return replace(self, levels=self.levels[start:], options=options)
+        return replace(self, levels=self.levels[start:], options=options, strength=share, whole=self.steps)
 
     def chunk(self, rows: range) -> Chunk:
         """Samples `rows`."""
@@ -129,11 +142,11 @@ class Plan:
 class Arguments:
     """The arguments of a call, taken one by one, so that what nobody took can be named in the end.
 
-    None stands for an argument that was not given, except for `clip`, where it means "no clipping".
+    None stands for an argument that was not given, except for those of `NONE`, where it means "none".
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        self.left = {k: plain(v) for k, v in given.items() if v is not None or k == "clip"}
+        self.left = {k: plain(v) for k, v in given.items() if v is not None or k in NONE}
 
     def take(self, name: str, default: Any = None) -> Any:
         """The argument, or the default."""
@@ -170,16 +183,21 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         ConfigError: an argument that is unknown or invalid.
     """
     n, default = whole(n, "n", 1), recipe.sampling
+    if n > MOST:
+        raise ConfigError(f"n={n}: one call makes at most {MOST:,} samples. Make several calls, each with a seed of its own.")
     given = Arguments(arguments)
     batch_size = whole(given.take("batch_size", min(n, CHUNK)), "batch_size", 1)
     seed = seeds.check_seed(given.take("seed"))
-    name = given.take("sampler", default.sampler)
+    name = _text(given.take("sampler", default.sampler), "sampler")
     sampler = get_sampler(name)
     read = _conditions(recipe, codec, given, n, seed)
     sizes = None if codec.size_name is None else _sizes(codec, given.take(codec.size_name), n, seed)
     guidance = _guidance(recipe, given)
     spacing = given.take("spacing", default.spacing)
-    levels = schedule.levels(given.take("steps", default.steps), spacing)
+    if spacing is not None:
+        _text(spacing, "spacing")
+    bounds = given.numbers("bounds", default.bounds if spacing == default.spacing else None)
+    levels = schedule.levels(given.take("steps", default.steps), spacing, bounds)
     clip = given.take("clip", default.clip)
     if clip is not None and not number(clip, "clip", what="a bound of x0; None for no clipping") > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
@@ -191,6 +209,13 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     cond = {k: v.values for k, v in read.items()}
     if all(bool(is_null(c).all()) for c in cond.values()):
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
+    elif (guidance.weight or guidance.each) and not any(guidance.active(level) for level in levels[:-1]):
+        low, high = guidance.interval
+        warnings.warn(
+            f"guidance acts at no step: none of the {len(levels) - 1} has {low:g} < sigma / alpha <= {high:g}. "
+            "Take more steps, or a wider guidance_interval.",
+            stacklevel=4,
+        )
     return Plan(
         n=n,
         seed=seed,
@@ -206,8 +231,16 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         size_axis=codec.size_axis,
         guess_below=math.inf if below is None else below,
         spacing=spacing,
+        bounds=bounds,
         public=public,
     )
+
+
+def _text(value: Any, name: str) -> str:
+    """A name, checked."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{name}={value!r}: give its name as a text.")
+    return value
 
 
 def _conditions(recipe: Recipe, codec: Codec, given: Arguments, n: int, seed: int) -> dict[str, Given]:
@@ -253,11 +286,30 @@ def _sampler_options(
             size = [codec.size_name] if codec.size_name else []
             known = [*COMMON, *sampler.options, *(CHURN if churns else ()), *recipe.conditions, *size]
             raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
+    _check_kinds(sampler.run, public)
+    if churns:
+        _check_kinds(churn, {k: v for k, v in public.items() if k in CHURN})
     options = {k: v for k, v in public.items() if not (churns and k in CHURN)}
     if churns and public.get("s_churn"):
         strength = {k: public[k] for k in CHURN if public.get(k) is not None}
         options["churned"] = churn(schedule, levels, **strength)
     return options
+
+
+def _check_kinds(call: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuse an option of another kind than its default: samplers compute with what they are given."""
+    for name, parameter in inspect.signature(call).parameters.items():
+        if name not in given:
+            continue
+        value, default = given[name], parameter.default
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name}={value!r}: give True or False.")
+        elif isinstance(default, (int, float)) or parameter.annotation in (float, "float"):
+            if not (value == math.inf and default == math.inf):
+                number(value, name)
+        elif isinstance(default, str):
+            _text(value, name)
 
 
 def _sizes(codec: Codec, value: Any, n: int, seed: int) -> list[int]:

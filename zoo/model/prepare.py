@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from zoo.contract.registry import read_evaluation
-from zoo.errors import CheckpointError
+from zoo.files import read_json
 from zoo.hub import client as hub
 from zoo.hub.address import PREFIX
 from zoo.hub.card import model_card
@@ -63,6 +62,7 @@ def prepared(model: Any, repo: str, *, samples: bool) -> Iterator[tuple[dict[str
             sounds=[n for n in files if n.endswith(MEDIA)],
             base=f"{hub.endpoint()}/{repo}/resolve/main/",
             command=training_command(stored.recipe, folder),
+            parts=list(model.own_parts or ()),
         )
         yield files, card
 
@@ -91,7 +91,4 @@ def unchanged(model: Any) -> bool:
 
 
 def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+    return read_json(path) if path.exists() else None

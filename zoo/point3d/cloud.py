@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import math
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -15,6 +16,8 @@ from PIL import Image, ImageDraw
 
 from zoo import extras
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
+from zoo.figure import check_axis
+from zoo.files import write_atomic
 
 need = partial(extras.need, extra="point3d")
 SUFFIXES = (".ply", ".glb", ".obj", ".npz")
@@ -38,7 +41,8 @@ class PointCloud:
     """
 
     def __init__(self, points: ArrayLike, centre: ArrayLike = (0.0, 0.0, 0.0), scale: float = 1.0) -> None:
-        x = np.ascontiguousarray(points, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused below
+            x = np.ascontiguousarray(points, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != 3 or not len(x):
             raise ShapeError(f"a cloud is points (N, 3) of at least one point, got {x.shape}.")
         if not np.isfinite(x).all():
@@ -90,18 +94,21 @@ class PointCloud:
 
         Raises:
             ConfigError: another suffix.
-            DataError: the file cannot be written.
+            DataError: no such folder. ResourceError: the file cannot be written; what was there stays.
         """
         path = Path(path)
-        if path.suffix.lower() not in SUFFIXES:
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
             raise one_of("point cloud suffix", path.suffix, SUFFIXES)
-        try:
-            if path.suffix.lower() == ".npz":
-                np.savez_compressed(path, points=self.points, centre=self.centre, scale=self.scale)
-            else:
-                self.to_trimesh().export(path)
-        except OSError as error:
-            raise DataError(f"cannot save {path}: {error}") from error
+        if not path.parent.is_dir():
+            raise DataError(f"cannot save {path}: there is no folder {path.parent}.")
+        if suffix == ".npz":
+            memory = io.BytesIO()
+            np.savez_compressed(memory, points=self.points, centre=self.centre, scale=self.scale)
+            data: Any = memory.getvalue()
+        else:
+            data = self.to_trimesh().export(file_type=suffix[1:])
+        write_atomic(path, data.encode() if isinstance(data, str) else data)
         return path
 
     def to_trimesh(self) -> Any:
@@ -133,6 +140,7 @@ class PointCloud:
 
     def plot(self, ax: Any = None) -> Any:
         """Three views, nearer points darker: a PIL image. On a matplotlib axis `ax` it is drawn there."""
+        check_axis(ax)
         picture = contact_sheet([self], [""], size=256)
         return picture if ax is None else ax.imshow(picture)
 
@@ -143,7 +151,9 @@ class PointCloud:
             raise ConfigError(f"spin({str(path)!r}, frames={frames}): give a .gif and at least 2 frames.")
         turns = (2 * math.pi * i / frames for i in range(frames))
         pictures = [Image.fromarray(render(self.points, turn, 0.35, size)).quantize(32) for turn in turns]
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=3000 // frames, loop=0)
+        memory, how = io.BytesIO(), {"save_all": True, "duration": 3000 // frames, "loop": 0}
+        pictures[0].save(memory, format="GIF", append_images=pictures[1:], **how)
+        write_atomic(path, memory.getvalue())
         return path
 
     def _repr_html_(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,19 @@ from zoo.data.archive import read_archive
 from zoo.data.folder import Folder, existing
 from zoo.errors import DataError, ZooError, one_of
 from zoo.point3d.cloud import PointCloud, need
+from zoo.point3d.codec import FEWEST, MOST
+from zoo.point3d.gltf import read_gltf
+from zoo.point3d.meshfile import read_mesh
+from zoo.point3d.pointfile import read_pcd, read_text
 
 SPLITS = ("train", "validation", "test")
-MESHES, POINTS = (".obj", ".ply", ".stl", ".glb", ".off"), (".npy", ".npz", ".xyz")
+MESHES, POINTS = (".obj", ".ply", ".stl", ".glb", ".gltf", ".off"), (".npy", ".npz", ".xyz", ".pts", ".pcd")
+#: clouds as text; a .txt counts as one unless its name is that of a list or of a note beside the shapes
+TEXTS = (".xyz", ".pts", ".txt")
+CLOUD_TEXT = (
+    r"(?i)(?!(readme|licen[cs]e|notice|copying|changes|changelog|requirements|attribution|credits|(train|val|test|all|.*(_|-|^)"
+    r"(names?|list|files?|filelist|split|train|val|test|classes|categories|labels?|ids)|synsetoffset2category)\.txt)).*\.txt"
+)
 #: points that are sampled from a mesh, of which training takes others each time
 POOL = 4096
 #: bytes of the largest file that is read: a mesh of ten million faces
@@ -95,53 +106,72 @@ def read_shape(path: str | Path, points: int = POOL) -> PointCloud:
     file without faces gives its own points.
 
     Raises:
-        DataError: a file that is empty, above 512 MB, no mesh or cloud, without surface, or with NaN in it; it is named.
+        DataError: a file that is empty, truncated, above 512 MB, no mesh or cloud, without surface, with NaN in it, or with
+            parts that cannot be read; it is named.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
+        if not 0 < size <= LARGEST:
+            raise DataError(f"{size:,} bytes; files of 1 to {LARGEST:,} bytes are read. Make a large mesh coarser first.")
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of odd numbers is refused, not warned of
+            return PointCloud.normalised(_points(path, points))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    if not 0 < size <= LARGEST:
-        raise DataError(f"{path}: {size:,} bytes; files of 1 to {LARGEST:,} bytes are read. Make a large mesh coarser first.")
-    found = _arrays(path) if path.suffix.lower() in (".npy", ".npz") else _geometry(path, points)
-    try:
-        return PointCloud.normalised(found)
+    except MemoryError as error:
+        raise DataError(f"{path}: too large for the memory of this machine") from error
     except ZooError as error:
-        raise DataError(f"{path}: {error}") from error
+        message = str(error).rstrip(".")  # what lists it goes on
+        raise DataError(message if str(path) in message else f"{path}: {message}") from error
 
 
-def _arrays(path: Path) -> NDArray[Any]:
-    """The points of an NPY file, or of `points` in an NPZ file; errors as `read_shape`."""
-    if path.suffix.lower() == ".npz":
-        return read_archive(path, ("points",), "a cloud of points")["points"]
+def _points(path: Path, points: int) -> NDArray[Any]:
+    """The points (N, 3) of a file, or `points` of its surface; errors as `read_shape`."""
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return _numbers(read_archive(path, ("points",), "a cloud of points")["points"])
+    if suffix == ".npy":
+        return _numbers(_array(path))
+    if suffix in TEXTS:
+        return read_text(path)
+    if suffix == ".pcd":
+        return read_pcd(path)
+    parts = read_gltf(path) if suffix in (".glb", ".gltf") else read_mesh(path)
+    if not all(np.isfinite(vertices).all() for vertices, _ in parts):
+        raise DataError("its vertices hold NaN or infinity")
+    surfaces = [(vertices, faces) for vertices, faces in parts if faces is not None and len(faces)]
+    if not surfaces:
+        if not parts:
+            raise DataError("holds neither faces nor points")
+        return np.concatenate([vertices for vertices, _ in parts])
+    trimesh = need("trimesh")
+    mesh = trimesh.util.concatenate([trimesh.Trimesh(vertices, faces, process=False) for vertices, faces in surfaces])
+    if not 0 < mesh.area < math.inf:
+        raise DataError(f"the surface of its {len(mesh.faces)} faces is {'zero' if not mesh.area > 0 else 'not finite'}")
+    return np.asarray(trimesh.sample.sample_surface(mesh, points, seed=0)[0])
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """The points of an NPY file; nothing is allocated before the file is known to hold what its header says."""
+    numpy = np.lib.format
     try:
         with path.open("rb") as file:  # np.load would open an archive, too, whatever the name of the file
-            found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: no readable array of points ({error})") from error
+            major = numpy.read_magic(file)[0]
+            shape, _, dtype = (numpy.read_array_header_1_0 if major == 1 else numpy.read_array_header_2_0)(file)
+            if math.prod(shape) * dtype.itemsize > path.stat().st_size - file.tell():
+                raise ValueError(f"it is truncated, or its header is damaged: {shape} {dtype}")
+            file.seek(0)
+            found: NDArray[Any] = numpy.read_array(file, allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python, with the errors of it
+        raise DataError(f"no readable array of points ({error})") from error
     return found
 
 
-def _geometry(path: Path, points: int) -> NDArray[Any]:
-    """Points of what trimesh reads; errors as `read_shape`."""
-    trimesh = need("trimesh")
-    try:
-        parts = trimesh.load_scene(path, process=False, skip_materials=True).dump()
-    except Exception as error:  # the readers of a dozen formats raise whatever they meet
-        raise DataError(f"{path}: no readable mesh or cloud ({type(error).__name__}: {error})") from error
-    meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    if not all(np.isfinite(part.vertices).all() for part in parts):
-        raise DataError(f"{path}: its vertices hold NaN or infinity")
-    if not meshes:
-        clouds = [part.vertices for part in parts if len(getattr(part, "vertices", ()))]
-        if not clouds:
-            raise DataError(f"{path}: holds neither faces nor points")
-        return np.concatenate(clouds)
-    mesh = trimesh.util.concatenate(meshes)
-    if not mesh.area > 0:
-        raise DataError(f"{path}: the surface of its {len(mesh.faces)} faces is zero")
-    return trimesh.sample.sample_surface(mesh, points, seed=0)[0]
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, where it is one of real numbers."""
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"its points are {array.dtype}, not real numbers")
+    return array
 
 
 class ShapeFolder(Folder):
@@ -149,11 +179,15 @@ class ShapeFolder(Folder):
 
     def __init__(self, folder: str | Path, split: str, skip_unreadable: bool) -> None:
         self.clouds: dict[Path, PointCloud] = {}
-        super().__init__(folder, split, (*MESHES, *POINTS), "shape", self.read, skip_unreadable)
+        super().__init__(folder, split, (*MESHES, *POINTS), "shape", self.read, skip_unreadable, CLOUD_TEXT)
 
     def read(self, path: Path) -> None:
-        """Read one file; errors as `read_shape`."""
-        self.clouds[path] = read_shape(path)
+        """Read one file; errors as `read_shape`, also for a cloud of so few or so many points that no model takes it."""
+        cloud = read_shape(path)
+        if not FEWEST <= len(cloud) <= MOST:
+            what = "Thin it out, or give a mesh" if len(cloud) > MOST else "Give a mesh, or a denser cloud"
+            raise DataError(f"{path}: a cloud of {len(cloud):,} points: models take {FEWEST} to {MOST:,}. {what}")
+        self.clouds[path] = cloud
 
     def __getitem__(self, i: int) -> tuple[PointCloud, dict[str, Any]]:
         return self.clouds[self.files[i]], self.given(i)

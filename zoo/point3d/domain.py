@@ -12,6 +12,7 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator, Held
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
+from zoo.core.steer import mask_of
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
@@ -64,9 +65,9 @@ class Point3dDomain(Domain):
             if keep is not None:
                 raise ConfigError("where and keep are two forms of one mask: give one of them.")
             return super().hold(model, x0, where, arguments)
-        kept = torch.ones(len(x0), dtype=torch.bool) if keep is None else torch.as_tensor(keep)
-        if kept.shape != (len(x0),) or kept.dtype != torch.bool:
-            raise ShapeError(f"keep {tuple(kept.shape)} {kept.dtype} must be ({len(x0)},) bool, one for each point.")
+        kept = torch.ones(len(x0), dtype=torch.bool) if keep is None else mask_of(keep, "keep")
+        if kept.shape != (len(x0),):
+            raise ShapeError(f"keep {tuple(kept.shape)} must be ({len(x0)},) bool, one for each point.")
         if kept.sum() < FEWEST:
             raise DataError(f"{int(kept.sum())} points are kept; at least {FEWEST} tell a shape.")
         usual = max(len(x0), model.codec.shape[0]) if keep is None else len(x0)

@@ -180,7 +180,10 @@ class Evaluator(evaluate.Evaluator):
             return result
 
         everything = summary(np.arange(len(samples)), np.arange(len(self.reference)))
-        a, b = [samples[i][:MOVED] for i in draws[0]], [x[:MOVED] for x in self.reference]
+        # each cloud's own draw: files may keep the points of a part side by side
+        a, b = (
+            [x[rng.permutation(len(x))[:MOVED]] for x in clouds] for clouds in ([samples[i] for i in draws[0]], self.reference)
+        )
         moved = compare_sets(distances(a, a, earth_mover), distances(a, b, earth_mover), distances(b, b, earth_mover))
         everything["nna_emd"], *everything["nna_emd_interval"] = interval([moved.nearest])
         per_class = {}
@@ -229,7 +232,8 @@ class Evaluator(evaluate.Evaluator):
             "sets": f"all categories pooled, of each as many samples as it has reference shapes, mean of {DRAWS} such draws; "
             "intervals 95 %, bootstrap over draws and members",
             "nna": "accuracy of the 1-nearest-neighbour classifier, Chamfer distance (both mean squared ones, summed) of "
-            f"{len(self.reference[0])} points; nna_emd: one draw, earth mover's distance of {MOVED} points, exact",
+            f"{len(self.reference[0])} points; nna_emd: one draw, earth mover's distance of {MOVED} points drawn "
+            "from each cloud, exact",
             "mmd": "mean Chamfer distance of a reference shape to its nearest sample; blur lowers it and noise raises "
             "coverage: read the two together",
             "accuracy": "share to which a PointNet gives the label asked for; on real test shapes "
@@ -239,8 +243,10 @@ class Evaluator(evaluate.Evaluator):
             "copy_rate": "share nearer to a training shape of its category (Chamfer distance, all axes brought to one spread) "
             f"than {self.copy_distance:.3f} of the category's mean for real {self.split} shapes, as {COPY_SHARE:.0%} of these "
             f"are; nearest_copy: the smallest such ratio; {len(self.train)} training shapes",
-            "ceiling": f"{CEILING} real training shapes for each of the reference; for accuracy and copying the latter",
+            "ceiling": f"{CEILING} real training shapes for each of the reference, drawn at random; for accuracy and copying "
+            "the latter",
             "floor": "points of all training shapes of a category together; for copying, training shapes",
+            "subsets": f"all drawn at random (seed {self.seed})",
             "seed": self.seed,
         }
 

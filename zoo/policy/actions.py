@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import DataError, ShapeError
 from zoo.figure import new_figure, to_picture
+from zoo.files import replacing
 
 
 class Actions:
@@ -54,7 +55,8 @@ class Actions:
         if path.suffix != ".npz":
             raise DataError(f"cannot save {path}: actions are saved as .npz.")
         extra: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
-        np.savez(path, action=self.values, action_names=np.array(self.names), unit=self.unit, **extra)
+        with replacing(path) as temporary:
+            np.savez(temporary, action=self.values, action_names=np.array(self.names), unit=self.unit, **extra)
         return path
 
     def plot(self, ax: Any = None) -> Any:

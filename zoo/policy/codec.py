@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
-from zoo.errors import CheckpointError, ConfigError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes
 from zoo.values import plain
+
+#: an observation is far outside where it lies this many half widths of the training range from its middle
+FAR = 2.0
+#: it is too small where it lies outside, and no number of it is larger than this share of the training data's
+SMALL = 0.1
+#: numbers near zero, or a spread, below this share of half the training range say nothing to the net
+NOTHING = 0.01
+#: dimensions that are named in a message
+NAMED = 5
 
 
 class PolicyCodec(Codec):
@@ -76,12 +87,31 @@ class PolicyCodec(Codec):
             rows = np.concatenate([episode[index] for episode in dataset.episodes])
             getattr(self, f"{what}_low").copy_(torch.from_numpy(rows.min(0)))
             getattr(self, f"{what}_high").copy_(torch.from_numpy(rows.max(0)))
+        if not self._fitted:
+            raise DataError("the demonstrations are zeros throughout: there is nothing to learn from them.")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PolicyCodec:
+        """Moves to another device; the ranges stay float32 in a model of any dtype.
+
+        In bfloat16 an edge of 490 pixels would become 488 or 492, and every action with it.
+        """
+        kept = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            if not buffer.is_meta:
+                setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+    @property
+    def _fitted(self) -> bool:
+        """Whether there are statistics: without any, every range is 0..0."""
+        return any(bool(range_.any()) for range_ in self.buffers())
 
     def _range(self, what: str) -> tuple[Tensor, Tensor]:
-        """(middle, half width) of a range; 1 for the width of a dimension that never moves."""
-        if not (self.action_high > self.action_low).any():
+        """(middle, half width) of a range, float32; 1 for the width of a dimension that never moves."""
+        if not self._fitted:
             raise CheckpointError("this policy has no statistics of its training data: train it, or load a trained one.")
-        low, high = getattr(self, f"{what}_low"), getattr(self, f"{what}_high")
+        low, high = getattr(self, f"{what}_low").float(), getattr(self, f"{what}_high").float()
         half = (high - low) / 2
         return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
 
@@ -98,15 +128,21 @@ class PolicyCodec(Codec):
         return self.encode(np.stack([getattr(actions, "values", actions) for actions in items])), None
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Actions]:
-        """(B, horizon, Da) -> actions in the robot's units; what lies outside the data's range is clipped and counted."""
+        """(B, horizon, Da) -> actions in the robot's units.
+
+        What lies outside the data's range is clipped to its edge and counted. A dimension that never moves in the data comes
+        out as exactly that value; it has no range to lie outside of, and is not counted.
+        """
         if tuple(x0.shape[1:]) != self.shape:
             raise ShapeError(f"encoded actions {tuple(x0.shape)} must be (B, {self.shape[0]}, {self.shape[1]}).")
         middle, half = self._range("action")
+        low, high = self.action_low.float(), self.action_high.float()
         x0 = x0.detach().to(middle.device).float()
-        outside = (x0.abs() > 1 + 1e-6).flatten(1).sum(1).tolist()
-        values = (x0.clamp(-1, 1) * half + middle).cpu().numpy()
+        outside = ((x0.abs() > 1 + 1e-6) & (high > low)).flatten(1).sum(1).tolist()
+        # the second clamp takes what rounding adds at the edges, and all of a range without width
+        values = (x0.clamp(-1, 1) * half + middle).clamp(low, high).cpu().numpy()
         facts: dict[str, Any] = {"names": self.action_names, "unit": self.unit, "rate": self.rate}
-        facts |= {"low": self.action_low.cpu().numpy(), "high": self.action_high.cpu().numpy()}
+        facts |= {"low": low.cpu().numpy(), "high": high.cpu().numpy()}
         return [Actions(v, clipped=int(c), **facts) for v, c in zip(values, outside, strict=True)]
 
     def flat(self, observation: Any) -> Tensor:
@@ -114,43 +150,151 @@ class PolicyCodec(Codec):
 
         Raises:
             ShapeError: missing or foreign keys, or another number of dimensions.
+            ConfigError: what is not an array of real numbers.
         """
         if isinstance(observation, Mapping):
             if set(observation) != set(self.keys):
                 want = ", ".join(self.keys) or "an array"
-                raise ShapeError(f"observation: has {', '.join(map(str, observation))}; give {want}.")
-            observation = np.concatenate([np.atleast_1d(np.asarray(observation[k], np.float64)) for k in self.keys], -1)
-        array = torch.as_tensor(np.asarray(observation), dtype=torch.float32)
+                raise ShapeError(f"observation: has {', '.join(map(str, observation)) or 'nothing'}; give {want}.")
+            parts = [np.atleast_1d(_numbers(observation[k], k)) for k in self.keys]
+            if len({part.shape[:-1] for part in parts}) > 1:
+                shapes = ", ".join(f"{k} {part.shape}" for k, part in zip(self.keys, parts, strict=True))
+                raise ShapeError(f"observation: {shapes} must have the same axes but for the last.")
+            array = np.concatenate(parts, -1)
+        else:
+            array = _numbers(observation)
         if array.ndim < 1 or array.shape[-1] != len(self.observation_names):
             names = ", ".join(self.observation_names)
             raise ShapeError(
                 f"observation {tuple(array.shape)}: its last axis must hold {len(self.observation_names)}: {names}."
             )
-        return array
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, which is refused by name
+            return torch.from_numpy(np.array(array, np.float32))
 
     def condition(self, name: str, value: Any) -> Tensor:
-        """Observations (n_obs, Do) or (n, n_obs, Do), or dictionaries of their parts -> the same in encoded units.
+        """Observations in the robot's units -> windows in encoded units, (n_obs, Do) or (n, n_obs, Do).
+
+        Args:
+            value: a window (n_obs, Do) of the last observations, oldest first, or n windows (n, n_obs, Do), as arrays or as
+                dictionaries of their parts. A single observation (Do,) is the start of an episode: it repeats, as it does
+                in the controller and in training.
 
         Raises:
             ShapeError: another shape.
             ConfigError: NaN or infinity (a robot must not move on them), or other units than the training data's.
+
+        Warns:
+            of numbers that the training data make unlikely, see `doubt`.
         """
         array = self.flat(value)
+        if array.ndim == 1:
+            array = array.expand(self.n_obs, -1)
+        encoded = self.encode_windows(array)
+        if doubt := self.doubt(array, encoded):
+            warnings.warn(f"observation: {doubt}", stacklevel=2)
+        return encoded
+
+    def encode_windows(self, array: Tensor) -> Tensor:
+        """`condition` of an array that `flat` made, without its warnings."""
         if array.ndim not in (2, 3) or array.shape[-2] != self.n_obs:
+            size = len(self.observation_names)
             raise ShapeError(
                 f"observation {tuple(array.shape)} must be the last {self.n_obs} of them, oldest first: "
-                f"({self.n_obs}, {len(self.observation_names)}), or n such windows."
+                f"({self.n_obs}, {size}), or n such windows; or one alone, ({size},), at the start of an episode."
             )
         if not torch.isfinite(array).all():
             bad = sorted({self.observation_names[i] for i in (~torch.isfinite(array)).nonzero()[:, -1].tolist()})
             raise ConfigError(f"observation: {', '.join(bad)} is NaN or infinite; a robot must not move on that.")
         middle, half = (r.cpu() for r in self._range("observation"))
         encoded = (array.cpu() - middle) / half
-        # other units (metres for pixels) put most numbers far outside; a rare state puts a few a little outside
-        if (encoded.abs() > 2).float().mean() > 0.5:
-            low, high = float(self.observation_low.min()), float(self.observation_high.max())
+        # other units (metres for pixels) put most numbers of an observation far outside; a rare state puts a few a little
+        moves = (self.observation_high > self.observation_low).cpu()
+        far = ((encoded.abs() > FAR) & moves).sum(-1) > 0.5 * int(moves.sum())
+        if far.any():
             raise ConfigError(
-                f"observation: most numbers ({float(array.min()):g} to {float(array.max()):g}) lie far outside the training "
-                f"data's {low:g} to {high:g}; are these its units?"
+                f"observation: most numbers ({_span(array[far])}) lie far outside the training data's "
+                f"{self._training()}; are these its units?"
             )
         return encoded
+
+    def _training(self) -> str:
+        """The range of all observed numbers of the training data, for messages."""
+        return f"{float(self.observation_low.min()):g} to {float(self.observation_high.max()):g}"
+
+    def too_small(self, array: Tensor) -> str:
+        """What is wrong where observations (..., Do) are far smaller than the training data's, as 0..1 for pixels; else "".
+
+        Then most numbers lie outside the training range, towards zero, and none is a tenth as large as the data's.
+        """
+        low, high = self.observation_low.float().cpu(), self.observation_high.float().cpu()
+        usual = torch.maximum(low.abs(), high.abs()).median()
+        outside = ((array < low) | (array > high)).float().mean(-1) > 0.5
+        small = outside & (array.abs().amax(-1) < SMALL * usual)
+        if not small.any():
+            return ""
+        return (
+            f"the numbers ({_span(array[small])}) are far smaller than the training data's {self._training()}; are these its "
+            "units, or were they scaled?"
+        )
+
+    def doubt(self, array: Tensor, encoded: Tensor) -> str:
+        """Why observations (..., Do) are unlikely to be what the policy was trained on, or "".
+
+        Said are: numbers far smaller than the training data's; single dimensions far outside their range; dimensions that
+        never moved in the data, at another value; and observations that all lie in a hundredth of the range around zero.
+        """
+        if small := self.too_small(array):
+            return small
+        low, high = self.observation_low.float().cpu(), self.observation_high.float().cpu()
+        moves = high > low
+        named = lambda bad: self._named(array, bad.reshape(-1, bad.shape[-1]).any(0))  # noqa: E731
+        far = (encoded.abs() > FAR) & moves
+        if far.any():
+            return f"{named(far)} lies far outside the training range; the policy has seen nothing like it."
+        still = ((array - low).abs() > 0.01 * low.abs() + 1e-6) & ~moves
+        if still.any():
+            return f"{named(still)} never moved in the training data, and has another value now."
+        near_zero = (array.abs() < NOTHING * (high - low) / 2) | ~moves
+        if int(moves.sum()) >= 3 and near_zero.all():
+            return (
+                f"all numbers ({_span(array)}) are near zero, within {NOTHING:.0%} of the training range; are these its units, "
+                "or were they scaled?"
+            )
+        return ""
+
+    def _named(self, array: Tensor, which: Tensor) -> str:
+        """Dimensions by name, with their value and the range of the training data."""
+        rows = array.reshape(-1, array.shape[-1])
+        numbers = which.nonzero()[:, 0].tolist()
+        texts = [
+            f"{self.observation_names[i]} = {float(rows[rows[:, i].abs().argmax(), i]):g} "
+            f"({float(self.observation_low[i]):g} to {float(self.observation_high[i]):g})"
+            for i in numbers[:NAMED]
+        ]
+        more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+        return ", ".join(texts) + more
+
+
+def _span(array: Tensor) -> str:
+    return f"{float(array.min()):g} to {float(array.max()):g}"
+
+
+def _numbers(value: Any, name: str = "") -> NDArray[np.float64]:
+    """Real numbers of Python, numpy or torch as an array of float64.
+
+    Raises:
+        ConfigError: anything else: None, texts, ragged lists, complex numbers, masked values.
+    """
+    what = f"observation {name!r}" if name else "observation"
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().to(torch.float64 if value.is_floating_point() else value.dtype).resolve_conj().numpy()
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ConfigError(f"{what}: has masked values; a robot must not move on that.")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ConfigError(f"{what}: a ragged list; give an array of numbers.") from None
+    if array.dtype.kind not in "fiub":
+        kind = type(value).__name__ if array.ndim == 0 or array.dtype.kind == "O" else f"array of {array.dtype}"
+        raise ConfigError(f"{what}: got {kind}; give an array of real numbers.")
+    return array.astype(np.float64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zoo import extras
 from zoo.errors import DataError, ShapeError
-from zoo.figure import new_figure, to_picture, turning_line
+from zoo.figure import check_axis, new_figure, to_picture, turning_line
 from zoo.files import write_atomic
 from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
 from zoo.protein.metrics import SHORTEST, measure
@@ -76,6 +76,12 @@ class Backbone:
         path = Path(path)
         if path.suffix.lower() not in WRITERS:
             raise DataError(f"cannot save {path}: a backbone is saved as {', '.join(WRITERS)}.")
+        low, high = float(self.atoms.min()), float(self.atoms.max())
+        if path.suffix.lower() != ".cif" and not (low > -999.9995 and high < 9999.9995 and len(self) <= 9999):
+            raise DataError(
+                f"cannot save {path}: a PDB file has no columns for {len(self)} residues at {low:.3f} to {high:.3f} angstrom. "
+                "Save it as .cif."
+            )
         builder = need("Bio.PDB.StructureBuilder").StructureBuilder()
         builder.init_structure("backbone")
         builder.init_model(0)
@@ -104,6 +110,7 @@ class Backbone:
     def plot(self, ax: Any = None) -> Any:
         """The CA trace, seen along the axis of least extent, coloured by secondary structure; returns the picture."""
         own = ax is None
+        check_axis(ax)
         ax = new_figure(4, 4, "protein").subplots() if own else ax
         ca = self.atoms[:, 1] - self.atoms[:, 1].mean(0)
         axes = np.linalg.svd(ca, full_matrices=True)[2]
@@ -124,6 +131,7 @@ class Backbone:
     def ramachandran(self, ax: Any = None) -> Any:
         """phi against psi of every inner residue, in degrees; returns the picture."""
         own = ax is None
+        check_axis(ax)
         ax = new_figure(4, 4, "protein").subplots() if own else ax
         phi, psi = np.degrees(torsions(torch.from_numpy(self.atoms))[1:-1, :2].numpy()).T
         ax.scatter(phi, psi, s=8, c=[COLOURS[k] for k in self.structure()[1:-1]])

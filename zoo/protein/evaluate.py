@@ -16,10 +16,11 @@ from zoo.contract.domain import Generator
 from zoo.contract.samples import Samples
 from zoo.evaluation import evaluate
 from zoo.evaluation.distances import jensen_shannon, wilson_interval
-from zoo.evaluation.evaluate import real_data
+from zoo.evaluation.evaluate import draw, real_data
 from zoo.protein.data import CHAINS_FILE, open_chains
 from zoo.protein.metrics import FRAGMENT, MEASURES, glued, ramachandran, table, tm_score
 from zoo.protein.rigid import rmsd
+from zoo.values import whole
 
 Chain = NDArray[Any]
 #: metric -> which way is good
@@ -30,8 +31,6 @@ USUAL, COPY = 0.95, 0.8
 LIMITS = ("min_length", "max_length")
 #: lengths that are measured, unless others are asked for
 LENGTHS = range(40, 91)
-#: real and glued chains that are compared with all training chains
-TM_OTHERS = 20
 
 
 class Evaluator(evaluate.Evaluator):
@@ -39,10 +38,11 @@ class Evaluator(evaluate.Evaluator):
 
     Args:
         reference, train: real held-out chains, and those that the generator was trained on. split: what the reference is.
+        seed: of the chains that are drawn for TM-scores, and of the glued ones.
     """
 
-    def __init__(self, reference: Sequence[Chain], train: Sequence[Chain], *, split: str = "test") -> None:
-        self.reference, self.train, self.split = list(reference), list(train), split
+    def __init__(self, reference: Sequence[Chain], train: Sequence[Chain], *, split: str = "test", seed: int = 0) -> None:
+        self.reference, self.train, self.split, self.seed = list(reference), list(train), split, seed
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -80,24 +80,27 @@ class Evaluator(evaluate.Evaluator):
         """All figures of backbones, raw ("value") and after `Backbone.idealised` ("idealised").
 
         Args:
-            tm_samples: how many samples are compared with every training chain, at about 7 ms a pair; 0 for none.
+            tm_samples: how many samples are compared with every training chain, and as many real and glued chains, all drawn
+                at random; at about 7 ms a pair. 0 for none.
         """
-        n, seed = len(made), 0 if made.plan is None else made.plan.seed
+        n, count = len(made), min(whole(tm_samples, "tm_samples", 0), len(made))
         real = [x for x in self.reference if len(x) in LENGTHS] or self.reference
         columns = {"value": [s.atoms for s in made], "idealised": [s.idealised().atoms for s in made]}
-        columns |= {"ceiling": real, "floor": glued(self.train, [len(s) for s in made], seed)}
+        columns |= {"ceiling": real, "floor": glued(self.train, [len(s) for s in made], self.seed)}
         found = {k: self.compare(chains) for k, chains in columns.items()}
-        if tm_samples:
-            for k, count in (("value", tm_samples), ("ceiling", TM_OTHERS), ("floor", TM_OTHERS)):
-                found[k] |= self.folds(columns[k][:count])
+        if count:
+            # drawn, as files keep families side by side: the first ones would be each other's relatives
+            drawn = {k: draw(len(columns[k]), count, self.seed) for k in ("value", "ceiling", "floor")}
+            for k, rows in drawn.items():
+                found[k] |= self.folds([columns[k][i] for i in rows])
         metrics: dict[str, dict[str, Any]] = {
             k: {column: found[column].get(k) for column in columns} | {"better": way}
             for k, way in BETTER.items()
             if k in found["value"]
         }
-        for k, count in (("plausible", n), ("backbone_clash", n), ("copy_rate", min(n, tm_samples))):
+        for k, trials in (("plausible", n), ("backbone_clash", n), ("copy_rate", count)):
             if k in metrics:
-                metrics[k]["interval"] = list(wilson_interval(round(found["value"][k] * count), count))
+                metrics[k]["interval"] = list(wilson_interval(round(found["value"][k] * trials), trials))
         protocol = {
             "samples": n,
             "split": self.split,
@@ -105,10 +108,15 @@ class Evaluator(evaluate.Evaluator):
             "length": f"{min(map(len, made))} to {max(map(len, made))} residues, as often as training chains have them",
             "plausible": f"share of chains in which every measure lies where that of {USUAL:.0%} of the training chains does",
             "ramachandran": "Jensen-Shannon divergence in nats of (phi, psi) from the training chains, bins of 15 degrees",
-            "tm": f"TM-align over the sample's length: first {tm_samples} samples, {TM_OTHERS} real and {TM_OTHERS} glued "
-            f"chains, each against all {len(self.train)} training chains; a copy has more than {COPY}",
             "floor": f"fragments of {FRAGMENT} residues of training chains, glued with ideal bonds",
+            "seed": self.seed,
         }
+        if count:
+            protocol["tm"] = (
+                f"TM-align over the sample's length: {count} samples, {len(drawn['ceiling'])} real and {count} glued chains, "
+                f"drawn at random (seed {self.seed}), each against all {len(self.train)} training chains; a copy has more than "
+                f"{COPY}"
+            )
         return {"metrics": metrics, "protocol": protocol}
 
     def folds(self, chains: Sequence[Chain]) -> dict[str, float]:

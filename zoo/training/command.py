@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from zoo.contract.typed import NAMED
 from zoo.errors import ZooError
 from zoo.values import pairs
 
+#: how a value of nothing is spelt, as for every option of the command line
+NONE = [k for text, value in NAMED.items() if value is None for k in (text, text.capitalize())]
+#: what a shell reports of a program whose reader went away: 128 and the number of SIGPIPE
+BROKEN_PIPE = 141
 #: parts of a sample that a Hub dataset may keep in a column of another name; a domain takes those that it knows
 COLUMNS = ("image", "audio", "label")
 
@@ -31,12 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init", metavar="MODEL", help="start from the weights of this model (a name or a folder) of the same net"
     )
     parser.add_argument("--max-minutes", type=float, help="stop and save after so long")
-    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints, 0 for one at the end alone")
     parser.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read and prepare the data ahead")
+    parser.add_argument("--compile", action="store_true", help="run the net through torch.compile: worth minutes of waiting")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe: training.lr=2e-4"
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="override the recipe; VALUE is a word, none or JSON: training.lr=2e-4",
     )
 
 
@@ -51,21 +64,27 @@ def run(args: argparse.Namespace) -> None:
     from zoo.training.train import train
     from zoo.training.trainer import leave_group
 
-    train(
-        args.name,
-        data=args.data,
-        steps=args.steps,
-        out=args.out,
-        seed=args.seed,
-        resume=args.resume,
-        init=args.init,
-        cpu=args.cpu,
-        data_options=data_options(args),
-        overrides=pairs(args.set),
-        max_minutes=args.max_minutes,
-        save_every=args.save_every,
-        preview_every=args.preview_every,
-    )
+    try:
+        train(
+            args.name,
+            data=args.data,
+            steps=args.steps,
+            out=args.out,
+            seed=args.seed,
+            resume=args.resume,
+            init=args.init,
+            cpu=args.cpu,
+            data_options=data_options(args),
+            overrides={k: None if v in NONE else v for k, v in pairs(args.set).items()},
+            max_minutes=args.max_minutes,
+            save_every=args.save_every,
+            preview_every=args.preview_every,
+            workers=args.workers,
+            compile=args.compile,
+        )
+    except (KeyboardInterrupt, SystemExit):
+        leave_group()  # a signal ended the run, and everything is saved
+        raise
     leave_group()
     print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
 
@@ -75,16 +94,35 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"zoo train {name}", description=f"Train {name} on your own data.")
     parser.set_defaults(name=name)
     add_arguments(parser)
+    return piped(functools.partial(_main, parser, argv))
+
+
+def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     return finished(run, parser.parse_args(argv))
 
 
+def piped(command: Callable[[], int]) -> int:
+    """Run a command whose output may go to a reader that stops early, such as `head`. Returns the exit code."""
+    try:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # what is left in the buffer has nowhere to go; the interpreter would complain of it as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
 def finished(run: Any, args: argparse.Namespace) -> int:
-    """Run a command; a ZooError is printed as one line. Returns the exit code."""
+    """Run a command; a ZooError is printed as one line. Returns the exit code; after a signal 128 and its number."""
     try:
         run(args)
     except ZooError as error:
         print(f"zoo: {error}", file=sys.stderr)
         return 2
+    except SystemExit as end:  # a run that SIGTERM ended, see `zoo.training.train.fit`
+        return end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         return 130

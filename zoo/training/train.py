@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe
 from zoo.core import seeds
-from zoo.errors import CheckpointError, ConfigError, DataError
+from zoo.errors import CheckpointError, ConfigError, DataError, one_of
 from zoo.model.checkpoint import read_recipe
 from zoo.model.loading import build, is_folder, load
 from zoo.model.model import Model
+from zoo.training.fingerprint import fingerprint
+from zoo.training.lock import Lock
 from zoo.training.objective import Objective
 from zoo.training.trainer import CHECKPOINT, WEIGHTS, Trainer
-from zoo.values import plain, whole
+from zoo.values import number, whole
 
 
 def fit(
@@ -45,13 +49,15 @@ def fit(
         resume: go on from the checkpoint in `out`, bit for bit.
         cpu: stay on the CPU even where there is a GPU.
         objective: what is made smaller; default: the recipe's.
-        **loop: max_minutes, log_every, save_every, preview_every.
+        **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
     Raises:
-        ConfigError, DataError, CheckpointError: an invalid argument, an empty dataset, a folder that holds a run.
+        ConfigError, DataError, CheckpointError: an invalid argument, an empty dataset, a folder that holds a run, or one in
+            which another run is at work.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM ended it (code 143), after everything was saved.
         NumericsError: a loss that is not finite.
     """
-    steps = whole(steps, "steps", 1)
+    steps, loop = whole(steps, "steps", 1), loop_options(loop)
     check_data(dataset, model.recipe)
     seed = whole(seed, "seed")
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
@@ -64,6 +70,29 @@ def fit(
     with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder:
         run_in(model, dataset, Path(folder), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
     return model
+
+
+#: what `fit` and `train` hand on to `Trainer.run`
+LOOP = ("max_minutes", "log_every", "save_every", "preview_every", "workers", "compile")
+
+
+def loop_options(loop: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run is watched, checked before anything is written: `LOOP`.
+
+    Raises:
+        ConfigError: another name, or a number that is none.
+    """
+    for name in loop:
+        if name not in LOOP:
+            raise one_of("option of training", name, LOOP)
+    found: dict[str, Any] = {k: whole(v, k, 0) for k, v in loop.items() if k not in ("max_minutes", "compile")}
+    if "compile" in loop:
+        if not isinstance(loop["compile"], bool):
+            raise ConfigError(f"compile={loop['compile']!r}: give True or False.")
+        found["compile"] = loop["compile"]
+    if (minutes := loop.get("max_minutes")) is not None:
+        found["max_minutes"] = number(minutes, "max_minutes", 0)
+    return found
 
 
 def check_data(dataset: Dataset, recipe: Recipe) -> None:
@@ -119,16 +148,27 @@ def run_in(
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective)
-    trainer.init = init
-    if going_on:
-        trainer.resume()
-    else:
-        if fit_codec:
-            model.codec.fit(dataset)
-        trainer.save()
-    trainer.run(**{k: plain(v) for k, v in loop.items()})
+    with Lock(out) if trainer.main else nullcontext() as trainer.lock:
+        if trainer.main:
+            if has_run(out, resume) != going_on:
+                raise CheckpointError(f"another run came and went in {out} while this one began. Look at it, and start again.")
+            for folder in (out, out / "previews"):
+                files.clear_leftovers(folder)
+        trainer.init = init
+        if going_on:
+            trainer.resume()
+        else:
+            if fit_codec:
+                model.codec.fit(dataset)
+            trainer.data = fingerprint(dataset, model.codec)
+            trainer.save()
+        trainer.run(**loop)
     trainer.ema.copy_to(model.denoiser)
     model.eval()
+    if trainer.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    if trainer.signal:
+        raise SystemExit(128 + trainer.signal)
 
 
 def has_run(out: Path, resume: bool) -> bool:
@@ -162,9 +202,11 @@ def train(
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
         init: a model (name or folder) of the same net and codec, whose weights the run starts from.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
-        **loop: max_minutes, log_every, save_every, preview_every.
+        **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
+
+    Raises: as `fit`.
     """
-    steps, seed, out = whole(steps, "steps", 1), whole(seed, "seed"), Path(out)
+    steps, seed, out, loop = whole(steps, "steps", 1), whole(seed, "seed"), Path(out), loop_options(loop)
     recipe = recipe_of(source).override(overrides or {})
     domain = get_domain(recipe.domain)
     options = domain.data_options(recipe) | dict(data_options or {})

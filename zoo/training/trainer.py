@@ -7,6 +7,7 @@ as one that was never stopped.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -19,23 +20,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field, StrictInt, ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from zoo import files
 from zoo.contract.dataset import Batch, Dataset
+from zoo.contract.part import Part
 from zoo.contract.recipe import Recipe, Training
 from zoo.core import seeds
 from zoo.errors import CheckpointError, ConfigError, NumericsError
 from zoo.model.model import Model
-from zoo.training.batches import BATCHES, indices
+from zoo.training.batches import Batches
 from zoo.training.ema import EMA
+from zoo.training.fingerprint import fingerprint
+from zoo.training.lock import Lock
 from zoo.training.log import Log
 from zoo.training.muon import Muon
 from zoo.training.objective import OBJECTIVES, Objective
+from zoo.values import parse_json
 
 CHECKPOINT = "checkpoint.safetensors"
+#: of its facts; 1 had neither a hash nor `data` and `stateless`
+FORMAT_VERSION = 2
+#: what of a recipe is only said of a model: it may change within a run
+ABOUT = ("sampling", "description", "data", "licence", "paper")
 # streams of random numbers that must never meet, beside that of the batches
 NOISE, WEIGHTS = 2, 3
 
@@ -66,19 +76,61 @@ class Loss(nn.Module):
         return self.objective.loss(self.model, batch, rng)
 
 
+class Facts(Part):
+    """What a checkpoint knows beside its tensors and the recipe.
+
+    Attributes:
+        step, steps: done, and in all.
+        seconds: of training until now.
+        rows, data: how many samples the dataset has, and what they are (None: not known).
+        processes: that train together.
+        init: what the weights started from.
+        stateless: parameters of which the optimizer keeps nothing, since they never had a gradient.
+    """
+
+    step: StrictInt = Field(ge=0)
+    steps: StrictInt = Field(ge=1)
+    seed: StrictInt
+    seconds: float = Field(ge=0, strict=True)
+    rows: StrictInt = Field(ge=1)
+    processes: StrictInt = Field(1, ge=1)
+    init: str = ""
+    format: StrictInt = Field(1, ge=1)
+    data: str | None = None
+    stateless: list[str] = []
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> Facts:
+        """The facts of a checkpoint; what is not one is a CheckpointError."""
+        data = parse_json(text, path)
+        version = data.get("format") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format {version}; this zoo reads up to {FORMAT_VERSION}. Upgrade: pip install -U diffusion-zoo."
+            )
+        try:
+            facts = cls.model_validate(data)
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc'])) or 'facts'}: {e['msg']}" for e in error.errors()]
+            raise CheckpointError(f"{path} is not a training checkpoint of zoo: {'; '.join(lines[:5])}.") from None
+        if facts.step > facts.steps:
+            raise CheckpointError(f"{path} is damaged: it is of step {facts.step} of {facts.steps}.")
+        return facts
+
+
 @dataclass
 class Window:
     """What was measured since the last line of the log."""
 
     since: float
     step: int
-    loss: float = 0.0
-    norm: float = 0.0
+    loss: Tensor | float = 0.0
+    norm: Tensor | float = 0.0
 
-    def add(self, loss: float, norm: float) -> None:
-        """One more step."""
-        self.loss += loss
-        self.norm = max(self.norm, norm)
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """One more step. Nothing is read from the device here: that would wait for it."""
+        self.loss = self.loss + loss
+        self.norm = torch.maximum(norm, torch.as_tensor(self.norm, device=norm.device))
 
 
 class Trainer:
@@ -127,12 +179,18 @@ class Trainer:
         self.ema = EMA(model.denoiser, self.options.ema)
         self.net, self.optimizer = self.accelerator.prepare(Loss(model, self.objective), self.optimizer)
         self.step, self.seconds = 0, 0.0
+        #: (loss, gradient norm) of the steps since the last check, added up: not finite as soon as one of them is not
+        self.unchecked = torch.zeros(2, device=self.device)
         self.stop = ""  # why the loop ends before its last step
+        self.signal = 0  # the one that asked for it
         self.init = ""  # what the weights started from
+        self.data: str | None = None  # what the data are, see `fingerprint`
+        self.lock: Lock | None = None
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that the recipe names, over the denoiser's parameters."""
-        options = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
+        options: dict[str, Any] = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
+        options["fused"] = True if self.device.type == "cuda" else None
         if self.options.optimizer == "adamw":
             return torch.optim.AdamW(self.model.denoiser.parameters(), **options)
         exact = torch.bfloat16 if native_bf16() else torch.float32
@@ -140,132 +198,236 @@ class Trainer:
 
     # ------------------------------------------------------------ one step
 
-    def batch(self, step: int, part: int) -> Batch:
-        """The share of this process in part `part` of step `step` (parts: gradient accumulation)."""
-        size, count = self.options.batch_size, self.accelerator.num_processes
-        position = (step * self.options.accumulate + part) * count + self.accelerator.process_index
+    def batches(self) -> Batches:
+        """All batches of the run, on the CPU."""
         # one group for the batches of one step: no process waits for another's longer samples
-        group = size * count * self.options.accumulate
-        rows = indices(position, size, len(self.dataset), self.seed, self.sizes, group)
-        rng = seeds.generator(self.seed, BATCHES, -1, position)
-        return self.model.batch([self.dataset[i] for i in rows], rng).to(self.device)
+        group = self.options.batch_size * self.accelerator.num_processes * self.options.accumulate
+        codec = self.model.codec if self.device.type == "cpu" else copy.deepcopy(self.model.codec).cpu()
+        return Batches(self.dataset, codec, self.model.recipe, self.seed, self.sizes, group)
 
-    def train_step(self) -> tuple[float, float]:
-        """One optimizer step; returns (loss, gradient norm)."""
+    def positions(self, steps: range) -> range:
+        """Where the batches of this process in these steps are: one after the other for each part of a step."""
+        each = self.options.accumulate * self.accelerator.num_processes
+        first = self.accelerator.process_index
+        return range(steps.start * each + first, steps.stop * each + first, self.accelerator.num_processes)
+
+    def train_step(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+        """One optimizer step; returns (loss, gradient norm), scalars that stay on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, self.options)
-        total, parts = 0.0, self.options.accumulate
+        parts = self.options.accumulate
+        total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
-            batch = self.batch(self.step, part)
+            batch = next(batches).to(self.device)
             rng = seeds.generator(self.seed, NOISE, self.step, part, self.accelerator.process_index)
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     loss = self.net(batch, rng) / parts
                 self.accelerator.backward(loss)
-            total += loss.item()
-        norm = float(self.accelerator.clip_grad_norm_(self.model.denoiser.parameters(), self.options.clip_norm))
-        total = float(self.accelerator.reduce(torch.tensor(total, device=self.device), "mean"))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise NumericsError(
-                f"step {self.step}: loss {total}, gradient norm {norm}. Stopped; the checkpoint in {self.out} is from "
-                "before. Lower training.lr or use training.precision=fp32."
-            )
+            total += loss.detach()
+        norm = self.accelerator.clip_grad_norm_(self.model.denoiser.parameters(), self.options.clip_norm).detach()
+        if self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(total, "mean")
+        self.unchecked += torch.stack([total.to(norm.dtype), norm])
+        if self.device.type == "cpu":  # there is nothing to wait for, and the weights stay as they were before this step
+            self.check_finite()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.model.denoiser, self.step)
         self.step += 1
         return total, norm
 
-    def flops(self) -> float:
-        """Floating point operations of one optimizer step, counted forward and backward."""
-        batch, parameters = self.batch(0, 0), list(self.model.denoiser.parameters())
+    def check_finite(self) -> None:
+        """Stop where loss or gradient of a step since the last check were not finite. No checkpoint is made without it."""
+        loss, norm = self.unchecked.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NumericsError(
+                f"step {self.step}: loss {loss}, gradient norm {norm}. Stopped; the checkpoint in {self.out} is from "
+                "before. Lower training.lr or use training.precision=fp32."
+            )
+        self.unchecked.zero_()
+
+    def flops(self, batch: Batch) -> float:
+        """Floating point operations of one optimizer step on such batches, counted forward and backward."""
+        parameters = list(self.model.denoiser.parameters())
         with FlopCounterMode(display=False) as counter:
             # gradients are taken, not accumulated: several processes would wait for each other's
-            loss = self.objective.loss(self.model, batch, seeds.generator(0))
+            loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
             torch.autograd.grad(loss, parameters, allow_unused=True)
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
 
     # ------------------------------------------------------------ checkpoints
 
     def save(self) -> None:
-        """Checkpoint of everything that the next step depends on, in one atomic file."""
+        """Checkpoint of everything that the next step depends on, in one atomic file that holds its own hash."""
+        self.check_finite()
         if not self.main:
             return
-        state = {f"net.{k}": v for k, v in self.model.denoiser.state_dict().items()}
-        state |= {f"codec.{k}": v for k, v in self.model.codec.state_dict().items()}
-        state |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
-        for name, p in self.model.denoiser.named_parameters():
+        if not self.out.is_dir():
+            self.note(f"{self.out} was removed while the run was in it: it is made again, with what the run still has.")
+        state = {f"net.{k}": v for k, v in files.state_of(self.model.denoiser).items()}
+        state |= {f"codec.{k}": v for k, v in files.state_of(self.model.codec).items()}
+        state |= {f"ema.{files.plain_name(k)}": v for k, v in self.ema.shadow.items()}
+        stateless = []
+        for name, p in self._parameters():
             state |= {f"optimizer.{name}.{k}": v for k, v in self._optimizer().state[p].items()}
-        facts: dict[str, Any] = {
-            "step": self.step,
-            "steps": self.steps,
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "rows": len(self.dataset),
-        }
-        facts |= {"processes": self.accelerator.num_processes, "init": self.init}
-        meta = {"zoo": json.dumps(facts), "recipe": self.model.recipe.model_dump_json()}
-        files.save_tensors(self.out / CHECKPOINT, state, meta)
+            if not self._optimizer().state[p]:
+                stateless.append(name)
+        facts = Facts(
+            step=self.step,
+            steps=self.steps,
+            seed=self.seed,
+            seconds=self.seconds,
+            rows=len(self.dataset),
+            processes=self.accelerator.num_processes,
+            init=self.init,
+            format=FORMAT_VERSION,
+            data=self.data,
+            stateless=stateless,
+        )
+        meta = {"zoo": json.dumps(facts.model_dump()), "recipe": self.model.recipe.model_dump_json()}
+        files.save_sealed(self.out / CHECKPOINT, state, meta)
+
+    def note(self, text: str) -> None:
+        """Say something above the bar, once for all processes."""
+        if self.main:
+            tqdm.write(text)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
+    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The denoiser's parameters under the names that they have where it is not compiled."""
+        return [(files.plain_name(k), p) for k, p in self.model.denoiser.named_parameters()]
+
     def resume(self) -> None:
-        """Go on from the checkpoint in `out`; a different recipe, seed or dataset size is an error."""
+        """Go on from the checkpoint in `out`; a different recipe, seed or dataset is an error.
+
+        Raises:
+            CheckpointError: a file that is damaged, lacks something or holds more, or is of another run.
+        """
         path = self.out / CHECKPOINT
-        state, meta = files.load_tensors_metadata(path)
-        if "zoo" not in meta:
-            raise CheckpointError(f"{path} is not a training checkpoint of zoo.")
-        facts = json.loads(meta["zoo"])
+        state, meta, sealed = files.load_sealed(path)
+        if set(meta) != {"zoo", "recipe"}:
+            raise CheckpointError(f"{path} is not a training checkpoint of zoo: its metadata are {', '.join(meta) or 'empty'}.")
+        facts = Facts.parse(meta["zoo"], path)
+        if (facts.format >= 2) != sealed:
+            raise CheckpointError(f"{path} is damaged: format {facts.format} goes {'with' * (not sealed) or 'without'} a hash.")
+        recipe = parse_json(meta["recipe"], path)
+        if not isinstance(recipe, dict):
+            raise CheckpointError(f"{path} is damaged: its recipe is not one.")
+        before, after = Recipe.parse(recipe), self.model.recipe
         now = {"seed": self.seed, "rows": len(self.dataset), "processes": self.accelerator.num_processes}
-        changed = [f"{k} was {facts[k]}, now {v}" for k, v in now.items() if facts[k] != v]
-        before, after = Recipe.parse(json.loads(meta["recipe"])), self.model.recipe
+        changed = [f"{k} was {getattr(facts, k)}, now {v}" for k, v in now.items() if getattr(facts, k) != v]
         changed += [
             f"{k} was {getattr(before, k)!r}, now {getattr(after, k)!r}"
             for k in Recipe.model_fields
-            if k not in ("sampling", "description") and getattr(before, k) != getattr(after, k)
+            if k not in ABOUT and getattr(before, k) != getattr(after, k)
         ]
         # the number of steps sets when the learning rate starts to fall: it may change until that has begun
-        falling = (1 - self.options.decay) * min(facts["steps"], self.steps)
-        if facts["steps"] != self.steps and facts["step"] > falling:
-            changed.append(f"steps was {facts['steps']}, now {self.steps}, and the learning rate already falls")
+        falling = (1 - self.options.decay) * min(facts.steps, self.steps)
+        if facts.steps != self.steps and facts.step > falling:
+            changed.append(f"steps was {facts.steps}, now {self.steps}, and the learning rate already falls")
         if changed:
             raise CheckpointError(f"cannot resume {self.out}: " + "; ".join(changed) + ".")
 
-        def pick(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        parts: dict[str, dict[str, Tensor]] = {k: {} for k in ("net", "codec", "ema", "optimizer")}
+        for key, value in state.items():
+            prefix, _, name = key.partition(".")
+            if prefix not in parts:
+                raise CheckpointError(f"{path} has the foreign key {key}.")
+            parts[prefix][files.plain_name(name)] = value
+        moments = self._moments(parts["optimizer"], facts, path)
+        shadow = {files.plain_name(k): v for k, v in self.ema.shadow.items()}
+        files.check_tensors(parts["ema"], shadow, path, exact=True)
+        files.check_finite(parts["ema"], path)
+        files.load_strict(self.model.denoiser, parts["net"], path, exact=True)
+        files.load_strict(self.model.codec, parts["codec"], path, exact=True)
+        self.data = fingerprint(self.dataset, self.model.codec)
+        if facts.data is None:
+            why = "was written before data were compared" if facts.format < 2 else "is of data that are drawn anew each time"
+            self.note(f"{path} {why}: only their number is.")
+        elif facts.data != self.data:
+            raise CheckpointError(
+                f"cannot resume {self.out}: the data are others than before, though as many ({facts.rows}). Give those that "
+                "the run began with, from any folder; or start a new one from its weights, with init (--init)."
+            )
+        for key, value in parts["ema"].items():
+            shadow[key].copy_(value)
+        fused = bool(self._optimizer().defaults["fused"])  # else AdamW counts its steps on the CPU
+        for name, p in self._parameters():
+            own = {k: v if k == "step" and not fused else v.to(p.device) for k, v in moments[name].items()}
+            if own:
+                self._optimizer().state[p] = own
+        self.step, self.seconds, self.init = facts.step, facts.seconds, facts.init
 
-        files.load_strict(self.model.denoiser, pick("net."), path)
-        files.load_strict(self.model.codec, pick("codec."), path)
-        for key, value in pick("ema.").items():
-            self.ema.shadow[key].copy_(value)
-        moments = pick("optimizer.")
-        for name, p in self.model.denoiser.named_parameters():
-            entries = {
-                k: moments[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq", "momentum") if f"{name}.{k}" in moments
-            }
-            self._optimizer().state[p] = {k: v if k == "step" else v.to(p.device) for k, v in entries.items()}
-        self.step, self.seconds, self.init = facts["step"], facts["seconds"], facts.get("init", "")
+    def _moments(self, given: dict[str, Tensor], facts: Facts, path: Path) -> dict[str, dict[str, Tensor]]:
+        """The optimizer's state of each parameter, checked: {parameter: {what: tensor}}, empty where it had none."""
+        matrices = {id(p) for g in self._optimizer().param_groups if g.get("matrices") for p in g["params"]}
+        wanted: dict[str, Tensor] = {}
+        for name, p in self._parameters():
+            kinds = ("momentum",) if id(p) in matrices else ("step", "exp_avg", "exp_avg_sq")
+            own = {f"{name}.{k}": torch.zeros(()) if k == "step" else p for k in kinds}
+            # older files do not say which parameters never had a gradient: all of a parameter's state is there, or none of it
+            absent = facts.step == 0 or (name in facts.stateless if facts.format >= 2 else own.keys().isdisjoint(given))
+            wanted |= {} if absent else own
+        if facts.step and not wanted and facts.format < 2:
+            raise CheckpointError(f"{path} lacks the state of the optimizer.")
+        files.check_tensors(given, wanted, path, exact=True)
+        files.check_finite(given, path)
+        found: dict[str, dict[str, Tensor]] = {name: {} for name, _ in self._parameters()}
+        for key, value in given.items():
+            name, _, kind = key.rpartition(".")
+            if kind == "step" and not (1 <= float(value) <= facts.step and float(value).is_integer()):
+                raise CheckpointError(f"{path}: {key} is {float(value):g}, of a run of {facts.step} steps.")
+            if kind == "exp_avg_sq" and bool((value < 0).any()):
+                raise CheckpointError(f"{path}: {key} holds negative numbers, and it is a mean of squares.")
+            found[name][kind] = value
+        return found
 
     # ------------------------------------------------------------ the loop
 
     def run(
-        self, *, max_minutes: float | None = None, log_every: int = 50, save_every: int = 500, preview_every: int = 2000
+        self,
+        *,
+        max_minutes: float | None = None,
+        log_every: int = 50,
+        save_every: int = 500,
+        preview_every: int = 2000,
+        workers: int = 0,
+        compile: bool = False,
     ) -> None:
-        """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`."""
-        flops = self.flops()
+        """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`.
+
+        Args:
+            max_minutes: the time, see above; None for no limit.
+            log_every, save_every, preview_every: steps between lines of the log, checkpoints and previews. 0: none before
+                the end, and no preview at all.
+            workers: processes that make the batches ahead; the batches are the same.
+            compile: run the net through `torch.compile`. It rounds in other places: weights are not the same to the bit.
+
+        Raises:
+            KeyboardInterrupt: SIGINT ended it. SystemExit: SIGTERM did, with the code 143. Everything is saved then.
+        """
+        batches = self.batches()
+        flops = self.flops(batches[0])
+        coming = batches.ahead(self.positions(range(self.step, self.steps)), workers)
+        if compile:
+            self.model.denoiser.compile()
         start, before = time.monotonic(), self.seconds
         window = Window(start, self.step)
         logs = closing(Log(self.out, self.step)) if self.main else nullcontext()
         total, first = self.steps, self.step
         with logs as log, self._signals(), tqdm(total=total, initial=first, unit="step", disable=not self.main) as bar:
             while self.step < self.steps and not self.stop:
-                window.add(*self.train_step())
+                window.add(*self.train_step(coming))
                 now = time.monotonic()
                 self.seconds = before + now - start
                 bar.update()
-                if self.step % log_every == 0 or self.step == self.steps:
+                if (log_every and self.step % log_every == 0) or self.step == self.steps:
+                    self.check_finite()
+                    now = time.monotonic()  # the device has done the steps by now, not only been told to do them
                     row = self.measured(window, now, flops)
                     if log is not None:
                         log.write(row)
@@ -274,14 +436,17 @@ class Trainer:
                     window = Window(now, self.step)
                 if save_every and self.step % save_every == 0:
                     self.save()
+                if self.lock is not None:
+                    self.lock.pulse()
                 if preview_every and self.step % preview_every == 0:
                     self.preview()
                 if max_minutes is not None and now - start > 60 * max_minutes:
                     self.stop = f"{max_minutes:g} minutes are over"
                 self._agree_to_stop()
+        self.model.denoiser._compiled_call_impl = None
         self.save()
-        if self.stop and self.main:
-            tqdm.write(f"stopped at step {self.step} of {self.steps}: {self.stop}. Go on with --resume.")
+        if self.stop:
+            self.note(f"stopped at step {self.step} of {self.steps}: {self.stop}. Go on with --resume.")
         self.export()
         self.accelerator.wait_for_everyone()
 
@@ -292,9 +457,9 @@ class Trainer:
         samples = self.options.batch_size * self.options.accumulate * self.accelerator.num_processes
         return {
             "step": self.step,
-            "loss": window.loss / steps,
+            "loss": float(window.loss) / steps,
             "lr": learning_rate(self.step - 1, self.steps, self.options),
-            "grad_norm": window.norm,
+            "grad_norm": float(window.norm),
             "samples_per_s": rate * samples,
             "gflop_per_s": rate * flops / 1e9,
             "minutes": self.seconds / 60,
@@ -314,15 +479,25 @@ class Trainer:
             return
         n, domain = 20, self.model.domain
         path = self.out / "previews" / f"{self.step:07d}.png"
-        with self.ema.applied(self.model.denoiser):
+        with self.ema.applied(self.model.denoiser), self._plain():
             try:
                 samples = self.model.eval().sample(n, seed=0, progress=False, **self._shown(n))
                 samples.plot(path)
                 if domain.suffix != path.suffix:
                     samples.save(path.with_suffix(""))
             except NumericsError as error:
-                tqdm.write(f"no preview at step {self.step}: {error}")
+                self.note(f"no preview at step {self.step}: {error}")
         self.model.train()
+
+    @contextmanager
+    def _plain(self) -> Iterator[None]:
+        """The net as it is inside the block: for a few samples nothing is compiled."""
+        net = self.model.denoiser
+        compiled, net._compiled_call_impl = net._compiled_call_impl, None
+        try:
+            yield
+        finally:
+            net._compiled_call_impl = compiled
 
     def _shown(self, n: int) -> dict[str, Any]:
         """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others."""
@@ -345,7 +520,7 @@ class Trainer:
         old: dict[int, Any] = {}
 
         def ask(number: int, frame: Any) -> None:
-            self.stop = signal.Signals(number).name
+            self.stop, self.signal = signal.Signals(number).name, number
             signal.signal(number, old[number])
 
         try:
@@ -364,4 +539,5 @@ def leave_group() -> None:
     """What a program of several processes does after its last training: left to the interpreter's end, it may abort there."""
     from accelerate import PartialState
 
-    PartialState().destroy_process_group()
+    if PartialState._shared_state:  # else there is none, and asking for it would start one
+        PartialState().destroy_process_group()
