@@ -319,7 +319,7 @@ READS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["silent", "drip", "drip-body", "wait"])
+@pytest.mark.parametrize("kind", ["silent", *(pytest.param(k, marks=pytest.mark.slow) for k in ("drip", "drip-body", "wait"))])
 @pytest.mark.parametrize(
     ("method", "pattern"), [pytest.param(*r, marks=() if r == READS[6] else pytest.mark.slow) for r in READS]
 )
