@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 import torch
 from torch import Tensor
 
+from zoo.disk import clear_leftovers, disk_errors, replacing
 from zoo.errors import DataError, ResourceError
-from zoo.files import clear_leftovers, disk_errors, replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from zoo import extras
+from zoo.disk import saving
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
-from zoo.files import replacing
 
 need = partial(extras.need, extra="point3d")
 SUFFIXES = (".ply", ".glb", ".obj", ".npz")
@@ -96,7 +96,7 @@ class PointCloud:
         path = Path(path)
         if path.suffix.lower() not in SUFFIXES:
             raise one_of("point cloud suffix", path.suffix, SUFFIXES)
-        with replacing(path) as temporary:
+        with saving(path) as temporary:
             if path.suffix.lower() == ".npz":
                 with temporary.open("wb") as file:
                     np.savez_compressed(file, points=self.points, centre=self.centre, scale=self.scale)
@@ -143,7 +143,7 @@ class PointCloud:
             raise ConfigError(f"spin({str(path)!r}, frames={frames}): give a .gif and at least 2 frames.")
         turns = (2 * math.pi * i / frames for i in range(frames))
         pictures = [Image.fromarray(render(self.points, turn, 0.35, size)).quantize(32) for turn in turns]
-        with replacing(path) as temporary:
+        with saving(path) as temporary:
             pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=3000 // frames, loop=0)
         return path
 
