@@ -117,7 +117,7 @@ BROKEN = {
     "not finite": (lambda f: rewrite(f, lambda t: t[KEY].fill_(torch.nan)), "not finite"),
     "no config": (lambda f: (f / files.CONFIG).unlink(), "no config.json"),
     "config no JSON": (lambda f: (f / files.CONFIG).write_text("{"), "cannot be read as JSON"),
-    "config of others": (lambda f: (f / files.CONFIG).write_text('{"model_type": "bert"}'), "not a file of zoo"),
+    "config of others": (lambda f: (f / files.CONFIG).write_text('{"model_type": "bert"}'), "not a zoo config"),
     "newer format": (lambda f: reconfigure(f, format_version=3), "format version 3; this zoo reads up to 2"),
     "foreign recipe": (lambda f: reconfigure(f, recipe={"name": "x"}), "recipe"),
     "other net": (lambda f: reconfigure(f, recipe=recipe(f) | {"net": {}}), "does not fit"),

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.disk import replacing
 from zoo.errors import ConfigError, DataError
 from zoo.extras import need
-from zoo.files import replacing
 
 
 def new_figure(width: float, height: float, extra: str) -> Any:

@@ -1,5 +1,4 @@
-"""Numbers and lists as users give them, of Python, numpy or torch, and JSON as files hold it, as the plain ones that the code
-works with.
+"""Numbers and lists as users give them, of Python, numpy or torch, as the plain ones that the code works with.
 
 Neither numpy nor torch is imported here: their scalars and arrays are known by what they can do.
 """
@@ -7,13 +6,11 @@ Neither numpy nor torch is imported here: their scalars and arrays are known by 
 from __future__ import annotations
 
 import inspect
-import json
-import math
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from zoo.errors import CheckpointError, ConfigError, one_of
+from zoo.errors import ConfigError, one_of
 
 
 def plain(value: Any) -> Any:
@@ -131,44 +128,3 @@ def pairs(texts: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"{name!r} is given twice, as {found[name]!r} and as {value!r}. Give it once.")
         found[name] = value
     return found
-
-
-def parse_json(text: str | bytes, what: object) -> Any:
-    """Strict JSON: UTF-8, no key twice in an object, only finite numbers, not nested without end.
-
-    Args:
-        what: the file, or what else it is, for the error.
-
-    Raises:
-        CheckpointError: anything else.
-    """
-
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [k for k, _ in found]
-        if len(set(keys)) < len(keys):
-            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
-        return dict(found)
-
-    def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not a number of JSON")
-
-    def real(digits: str) -> float:
-        number = float(digits)
-        if not math.isfinite(number):
-            raise ValueError(f"{digits[:20]} is too large a number")
-        return number
-
-    def whole(digits: str) -> int:
-        if len(digits) > 40:
-            raise ValueError(f"{digits[:20]}... is too large a number")
-        return int(digits)
-
-    try:
-        plain = text.decode("utf-8") if isinstance(text, bytes) else text
-        data = json.loads(plain, object_pairs_hook=pairs, parse_constant=constant, parse_float=real, parse_int=whole)
-        json.dumps(data, ensure_ascii=False).encode()  # half a character, written as an escape, cannot be encoded
-        return data
-    except RecursionError:
-        raise CheckpointError(f"{what} cannot be read as JSON: it is nested too deeply.") from None
-    except ValueError as error:
-        raise CheckpointError(f"{what} cannot be read as JSON: {error}.") from error

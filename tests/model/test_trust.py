@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
-from zoo import files
+from zoo import disk, files
 from zoo.contract.registry import CHECKPOINTS
+from zoo.disk import parse_json
 from zoo.errors import CheckpointError, ResourceError
 from zoo.model import checkpoint
-from zoo.values import parse_json
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 PACKAGED = sorted(p.parent for name in ("config.json", "judge.json") for p in CHECKPOINTS.glob(f"*/*/{name}"))
@@ -227,7 +227,7 @@ def test_a_save_that_is_killed_anywhere_leaves_the_old_model_or_the_new_one(fold
     for path in (folder / "elsewhere").iterdir():
         path.unlink()
     (folder / "elsewhere").rmdir()
-    monkeypatch.setattr(files.shutil, "rmtree", lambda *a, **k: None)  # a killed process cleans nothing up
+    monkeypatch.setattr(disk.shutil, "rmtree", lambda *a, **k: None)  # a killed process cleans nothing up
     seen = set()
     for k in places:
         for path in folder.iterdir():
@@ -253,7 +253,7 @@ def test_a_save_that_is_killed_anywhere_leaves_the_old_model_or_the_new_one(fold
         seen.add(found == new)
     assert seen == {True, False} or call == "rename"
     monkeypatch.undo()
-    files._ours.clear()
+    disk._ours.clear()
     model.save_pretrained(folder)
     assert contents(folder) == new, "what killed saves left is cleared"
 
@@ -263,7 +263,7 @@ def contents_of_files(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_another_live_process_writes_is_left_alone(folder):
-    host = files._host()
+    host = disk._host()
     live, dead = folder / f".zoo-tmp-{host}-1-abc", folder / f".zoo-tmp-{host}-99999999-abc.png"
     other = folder / ".zoo-tmp-00000000-99999999-abc"
     for path in (live, dead, other):

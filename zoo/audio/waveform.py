@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo import extras
+from zoo.disk import saving
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
 from zoo.figure import new_figure, to_picture
-from zoo.files import write_atomic
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 #: decibels below the clip's maximum that a spectrogram shows
@@ -116,7 +116,7 @@ class Waveform:
 
         Raises:
             ConfigError: another suffix.
-            DataError: the format cannot hold the clip.
+            DataError: the format cannot hold the clip, or there is no such folder.
             ResourceError: the file cannot be written.
         """
         path = Path(path)
@@ -127,7 +127,8 @@ class Waveform:
             need("soundfile").write(memory, self.pcm(), self.sample_rate, "PCM_16", format=FORMATS[path.suffix.lower()])
         except (OSError, RuntimeError) as error:
             raise DataError(f"cannot save {path}: {error}") from error
-        write_atomic(path, memory.getvalue())
+        with saving(path) as temporary:
+            temporary.write_bytes(memory.getvalue())
         return path
 
     def plot(self, ax: Any = None) -> Any:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.contract.recipe import Recipe
+from zoo.disk import parse_json
 from zoo.errors import CheckpointError, ConfigError, UnknownModelError, one_of
-from zoo.values import parse_json
 
 if TYPE_CHECKING:
     from zoo.contract.codec import Codec

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zoo.disk import clear_leftovers, disk_errors, write_atomic
 from zoo.errors import ConfigError, DataError, ResourceError
-from zoo.files import clear_leftovers, disk_errors, write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

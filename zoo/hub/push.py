@@ -18,12 +18,11 @@ from zoo import __version__
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_recipe, list_models
 from zoo.errors import CheckpointError, ConfigError, HubError
-from zoo.files import load_metadata
+from zoo.files import load_metadata, parse_json
 from zoo.hub import client as hub
 from zoo.hub import limits
 from zoo.hub.address import COMMIT, PREFIX, Address, allowed, git_blob_id, has_hash
 from zoo.hub.card import MOST_CARD, edited, renew
-from zoo.values import parse_json
 
 CARD, CURVES, PICTURE = "README.md", "curves.json", "samples.png"
 MEDIA = (".wav", ".gif", ".mp4")  # samples that a card plays

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.contract.codec import Codec
+from zoo.disk import saving
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.files import replacing
 from zoo.values import plain
 
 
@@ -37,7 +37,7 @@ class ImageSample:
         """Write the picture; the suffix names the format (PNG is lossless)."""
         path = Path(path)
         try:
-            with replacing(path) as temporary:
+            with saving(path) as temporary:
                 self.pil().save(temporary)
         except ValueError as error:
             raise DataError(f"cannot save {path}: {error}. Use a .png name.") from error

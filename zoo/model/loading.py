@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any
 from zoo.contract.formats import FORMATS
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe, known, list_models, packaged_folder, read_evaluation
+from zoo.disk import CONFIG, SAVED
 from zoo.errors import ConfigError, HubError
 
 if TYPE_CHECKING:
     from zoo.model.model import Model
-
-#: where a model's recipe is, in a folder
-CONFIG = "config.json"
-#: where it is until a save is finished (`zoo.files.SAVED`; that module loads torch)
-SAVED = ".zoo-saved"
 
 
 @dataclass(frozen=True)

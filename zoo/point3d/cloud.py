@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from zoo import extras
+from zoo.disk import write_atomic
 from zoo.errors import ConfigError, DataError, ShapeError, one_of
 from zoo.figure import check_axis
-from zoo.files import write_atomic
 
 need = partial(extras.need, extra="point3d")
 SUFFIXES = (".ply", ".glb", ".obj", ".npz")

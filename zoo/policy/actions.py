@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.disk import saving
 from zoo.errors import DataError, ShapeError
 from zoo.figure import new_figure, to_picture
-from zoo.files import replacing
 
 
 class Actions:
@@ -55,7 +55,7 @@ class Actions:
         if path.suffix != ".npz":
             raise DataError(f"cannot save {path}: actions are saved as .npz.")
         extra: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
-        with replacing(path) as temporary:
+        with saving(path) as temporary:
             np.savez(temporary, action=self.values, action_names=np.array(self.names), unit=self.unit, **extra)
         return path
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import extras
+from zoo.disk import write_atomic
 from zoo.errors import DataError, ShapeError
 from zoo.figure import check_axis, new_figure, to_picture, turning_line
-from zoo.files import write_atomic
 from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
 from zoo.protein.metrics import SHORTEST, measure
 

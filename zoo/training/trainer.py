@@ -39,7 +39,6 @@ from zoo.training.lock import Lock
 from zoo.training.log import Log
 from zoo.training.muon import Muon
 from zoo.training.objective import OBJECTIVES, Objective
-from zoo.values import parse_json
 
 CHECKPOINT = "checkpoint.safetensors"
 #: of its facts; 1 had neither a hash nor `data` and `stateless`
@@ -102,7 +101,7 @@ class Facts(Part):
     @classmethod
     def parse(cls, text: str, path: Path) -> Facts:
         """The facts of a checkpoint; what is not one is a CheckpointError."""
-        data = parse_json(text, path)
+        data = files.parse_json(text, path)
         version = data.get("format") if isinstance(data, dict) else None
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise CheckpointError(
@@ -314,7 +313,7 @@ class Trainer:
         facts = Facts.parse(meta["zoo"], path)
         if (facts.format >= 2) != sealed:
             raise CheckpointError(f"{path} is damaged: format {facts.format} goes {'with' * (not sealed) or 'without'} a hash.")
-        recipe = parse_json(meta["recipe"], path)
+        recipe = files.parse_json(meta["recipe"], path)
         if not isinstance(recipe, dict):
             raise CheckpointError(f"{path} is damaged: its recipe is not one.")
         before, after = Recipe.parse(recipe), self.model.recipe

@@ -71,6 +71,8 @@ def test_samples_and_their_picture_leave_no_part(tmp_path, full_disk):
     assert os.listdir(tmp_path / "out") == []
     with pytest.raises(DataError, match="unknown file extension"):
         samples.plot(tmp_path / "samples.what")
+    with pytest.raises(DataError, match="there is no folder"):
+        samples[0].save(tmp_path / "nowhere" / "a.png")
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot write"):
         samples.plot(tmp_path / "file" / "samples.png")
