@@ -653,7 +653,7 @@ def _kinds() -> list[Kind]:
         Kind("card", model, card_read, ("m/README.md",), text=True),
         Kind("hub pull", hub_model, pull_read, ("fault.json",), sums=True, damage=fault),
         Kind("hub push", hub_model, push_read, ("fault.json",), sums=True, damage=fault),
-        Kind("training run", run, run_read, ("run/*.safetensors", "run/config.json"), sums=True),
+        Kind("training run", run, run_read, ("run/checkpoint*",), sums=True),
     ]
     return found
 

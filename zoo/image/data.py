@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -107,22 +108,34 @@ def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array of the original MNIST format (gzip, big-endian header)."""
+    """An array of the original MNIST format (gzip, big-endian header).
+
+    Raises:
+        DataError: missing, damaged, of another form, or larger than any such file is.
+    """
     import gzip
+    import zlib
 
     try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is missing or truncated: {error}.") from error
+        with gzip.open(path) as file:
+            data = file.read(LARGEST_IDX + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is missing, truncated or damaged: {error}.") from error
+    if len(data) > LARGEST_IDX:
+        raise DataError(f"{path} unpacks to more than {LARGEST_IDX:,} bytes, which no such file has.")
     if len(data) < 4 or data[2] != 8:
         raise DataError(f"{path} is not an IDX file of bytes.")
+    if len(data) < 4 + 4 * data[3]:
+        raise DataError(f"{path} ends inside its header.")
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3]))
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
-    if body.size != np.prod(shape):
+    if body.size != math.prod(shape):  # of Python's whole numbers, which do not run over
         raise DataError(f"{path} holds {body.size} bytes, its header says {shape}.")
     return body.reshape(shape)
 
 
+#: bytes that an IDX file may unpack to: four times those of MNIST's largest; a small file can be packed that unpacks without end
+LARGEST_IDX = 200_000_000
 PUBLIC = "fashion-mnist"  # the name by which users ask for the public data
 #: the public home of the data, with the MD5 sums that its authors publish
 FASHION_HOME = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
