@@ -134,7 +134,7 @@ def read_idx(path: Path) -> np.ndarray:
     return body.reshape(shape)
 
 
-#: bytes that an IDX file may unpack to: four times those of MNIST's largest; a small file can be packed that unpacks without end
+#: bytes that an IDX file may unpack to, four times those of the largest; a small file can unpack without end
 LARGEST_IDX = 200_000_000
 PUBLIC = "fashion-mnist"  # the name by which users ask for the public data
 #: the public home of the data, with the MD5 sums that its authors publish
