@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from curves import settings
+from train_packaged import HISTORY
 
 from zoo import files
 from zoo.contract.recipe import Recipe
@@ -42,18 +43,30 @@ def with_defaults(run: Path, name: str) -> Model:
 
 
 def training(run: Path) -> str:
-    """How a run was trained, from its checkpoint; one that started from another run or model tells that one's training too."""
+    """How a run was trained: from its checkpoint, or from what `train_packaged.py` wrote beside the model.
+
+    One that started from another run or model tells that one's training too.
+    """
+    if (run / HISTORY).exists():
+        facts = json.loads((run / HISTORY).read_text())
+        device = "" if facts["device"] == "CPU" else f" on one {facts['device']}"
+        text = f"{facts['steps']} steps of {facts['samples']} samples in {facts['seconds'] / 60:.0f} minutes{device}"
+        return f"{before(facts['init'])}; from there {text}" if facts["init"] else text
     _, meta = files.load_tensors_metadata(run / CHECKPOINT)
     facts, options = json.loads(meta["zoo"]), Recipe.parse(json.loads(meta["recipe"])).training
     size = options.batch_size * options.accumulate * facts["processes"]
     text = f"{facts['step']} steps of {size} samples in {facts['seconds'] / 60:.0f} minutes"
     if not (init := facts.get("init")):
         return text
-    if (Path(init) / CHECKPOINT).exists():
-        return f"{training(Path(init))}; from there {text}"
+    return f"{before(init)}; from there {text}"
+
+
+def before(init: str) -> str:
+    """The training of what a run started from, a folder of a run or a packaged model."""
+    if (Path(init) / CHECKPOINT).exists() or (Path(init) / HISTORY).exists():
+        return training(Path(init))
     evaluation = info(init).evaluation if init in list_models() else None
-    before = evaluation["protocol"]["training"] if evaluation else f"the training of {init}"
-    return f"{before}; from there {text}"
+    return str(evaluation["protocol"]["training"]) if evaluation else f"the training of {init}"
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def main() -> None:
     model = zoo.load(args.name) if packaged else zoo.create(args.name)
     print(f"{model!r}, n={args.n}, {args.steps} steps, {torch.get_num_threads()} threads")
     label = [i % 10 for i in range(args.n)] if "label" in model.recipe.conditions else None
-    for sampler in ("ddpm", "ddim", "dpmpp", "heun"):
+    for sampler in ("ddpm", "ddim", "dpmpp", "heun", "euler"):
         for weight in (0.0, 1.0):
             settings = {"sampler": sampler, "steps": args.steps, "guidance_weight": weight}
             net, share, calls = overhead(model, args.n, **settings, **({"label": label} if label else {}))

@@ -7,7 +7,7 @@ import zoo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp", "heun"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp", "heun", "euler"])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_the_sampler_s_own_work_is_small(sampler, weight):
     """Everything but the network call: below 3 % of the network's time at n = 16."""

@@ -101,7 +101,7 @@ def test_what_is_no_data_is_said(tmp_path, fsdd_file, words_file):
         open_audio(both)
     with np.load(fsdd_file) as z:
         np.savez(tmp_path / "fsdd_8k.npz", **{k: z[k] for k in z if k != "offsets"}, offsets=np.zeros(9))
-    with pytest.raises(DataError, match="9 offsets"):
+    with pytest.raises(DataError, match=r"not an FSDD archive: .*offsets float64 .9,."):
         open_audio(tmp_path / "fsdd_8k.npz")
 
 
@@ -177,6 +177,46 @@ def test_the_hash_is_that_of_the_real_clips(zoo_data):
         audio, offsets = z["audio"], z["offsets"]
     assert fsdd_hash(names, [audio[offsets[i] : offsets[i + 1]] for i in rows]) == data.FSDD_SHA256
     assert [len(open_audio(zoo_data / "audio" / "fsdd_8k.npz", s)) for s in data.SPLITS] == [2400, 300, 300]
+
+
+def odd(path, **change):
+    """The archive with other arrays."""
+    with np.load(path) as z:
+        arrays = {k: z[k] for k in z}
+    np.savez(path.parent / "odd.npz", **arrays | {k: v(arrays[k]) for k, v in change.items()})
+    return path.parent / "odd.npz"
+
+
+CHANGES = {
+    "audio": [lambda x: x.astype(np.float64), lambda x: x[None], lambda x: x[:0], lambda x: x.astype(str)],
+    "offsets": [lambda x: x[::-1], lambda x: x + 10**9, lambda x: x[:-1], lambda x: x.astype(np.uint8), lambda x: x - 1],
+    "digit": [lambda x: x + 9, lambda x: x[1:], lambda x: x.astype(float), lambda x: x[None]],
+    "speaker": [lambda x: x.astype(str), lambda x: x.astype(int) - 9],
+    "take": [lambda x: x[1:], lambda x: x.astype("datetime64[s]")],
+    "sample_rate": [lambda x: np.array([1, 2]), lambda x: np.array("fast"), lambda x: np.array(0), lambda x: np.array(10**12)],
+}
+
+
+@pytest.mark.parametrize(("name", "change"), [(k, f) for k, fs in CHANGES.items() for f in fs])
+def test_an_archive_of_digits_with_odd_arrays_is_refused(fsdd_file, name, change):
+    with pytest.raises(DataError, match=r"odd\.npz is not an FSDD archive"):
+        data.fsdd(odd(fsdd_file, **{name: change}))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("audio", lambda x: x[0]),
+        ("audio", lambda x: x.astype(float)),
+        ("label", lambda x: x + 9),
+        ("is_test", lambda x: x.astype(int)),
+        ("speaker", lambda x: x[1:]),
+        ("sample_rate", lambda x: np.array(3.5)),
+    ],
+)
+def test_an_archive_of_words_with_odd_arrays_is_refused(words_file, name, change):
+    with pytest.raises(DataError, match=r"odd\.npz is not an archive of Speech Commands"):
+        data.speech_commands(odd(words_file, **{name: change}))
 
 
 # ---------------------------------------------------------------- folders

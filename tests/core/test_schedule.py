@@ -1,5 +1,6 @@
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -114,7 +115,10 @@ def test_flow_shift_moves_times_towards_noise():
         (lambda: DiscreteSchedule("cosin"), "cosine"),
         (lambda: DiscreteSchedule(T=1), "at least 2"),
         (lambda: DiscreteSchedule(beta_start=0.5, beta_end=0.1), "beta_start"),
-        (lambda: DiscreteSchedule(zero_terminal_snr=True).levels(5, "karras"), "zero terminal SNR"),
+        (lambda: DiscreteSchedule().levels(5, "karras", (3.0, 0.1)), "0 < low < high"),
+        (lambda: DiscreteSchedule().levels(5, "karras", (0.1, float("inf"))), "0 < low < high"),
+        (lambda: DiscreteSchedule().levels(5, "karras", 3.0), "give two numbers"),
+        (lambda: DiscreteSchedule().levels(5, "trailing", (0.1, 3.0)), "spacing='karras'"),
         (lambda: DiscreteSchedule().level(1000), "0 to 999"),
         (lambda: EDMSchedule(sigma_min=2, sigma_max=1), "sigma_min"),
         (lambda: FlowSchedule(shift=0), "shift"),
@@ -123,6 +127,22 @@ def test_flow_shift_moves_times_towards_noise():
 def test_errors(call, match):
     with pytest.raises(ConfigError, match=match):
         call()
+
+
+@pytest.mark.parametrize("schedule", [DiscreteSchedule("cosine"), EDMSchedule(), FlowSchedule()])
+def test_a_karras_grid_has_the_ends_that_are_asked_for_and_else_starts_at_80(schedule):
+    ratios = [level.ratio for level in schedule.levels(9, "karras", (0.03, 20.0))[:-1]]
+    assert (ratios[0], ratios[-1]) == pytest.approx((20.0, 0.03))
+    roots = [r ** (1 / 7) for r in ratios]  # Karras et al. 2022, Eq. 5
+    steps = [a - b for a, b in pairwise(roots)]
+    assert steps == pytest.approx([steps[0]] * 8)
+    assert schedule.levels(9, "karras")[0].ratio == pytest.approx(80.0)
+
+
+def test_a_karras_grid_does_not_start_above_what_the_schedule_has():
+    assert DiscreteSchedule("linear", beta_end=0.01).levels(9, "karras")[0].ratio < 20
+    zero_snr = DiscreteSchedule(zero_terminal_snr=True).levels(9, "karras")[0]
+    assert 40 < zero_snr.ratio <= 80, "its last level is at infinity, and the one before it lower"
 
 
 @pytest.mark.parametrize(

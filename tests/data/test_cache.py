@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.data.cache import cache_folder, download
+from zoo.data.cache import cache_folder, download, file_sha256
 from zoo.errors import DataError
 
 ADVICE = "Put it there by hand."
@@ -70,3 +70,18 @@ def test_a_server_that_says_nothing_is_given_up(server):
     home, _ = server
     with pytest.raises(DataError, match="timed out"):
         download(f"{home}/silent", advice=ADVICE, seconds=0.2)
+
+
+def test_a_server_that_never_ends_is_given_up(server):
+    home, answers = server
+    answers["bytes"], answers["length"] = bytes(3 * 2**20), 3 * 2**20
+    with pytest.raises(DataError, match=rf"it sends more than 1,000 bytes\. {ADVICE}"):
+        download(f"{home}/a", advice=ADVICE, most=1000)
+    with pytest.raises(DataError, match=rf"bytes in 0 seconds, and no end\. {ADVICE}"):
+        download(f"{home}/a", advice=ADVICE, total=0)
+
+
+def test_the_sum_of_a_file_is_that_of_its_content(tmp_path):
+    for content in (b"a", b"b", bytes(2**21)):
+        (tmp_path / "a").write_bytes(content)
+        assert file_sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

@@ -9,6 +9,7 @@ import torch
 from hubserver import Server
 
 import zoo
+from zoo.model.prepare import prepared
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "sampling.steps": 2}
 
@@ -49,6 +50,14 @@ def model():
 @pytest.fixture(scope="session")
 def folder(model, tmp_path_factory):
     return model.save_pretrained(tmp_path_factory.mktemp("hub") / "m")
+
+
+@pytest.fixture(scope="session")
+def ready(folder):
+    """What is pushed of the model: (files, recipe, card)."""
+    model = zoo.load(folder)
+    with prepared(model, "me/new", samples=False) as (files, card):
+        yield files, model.recipe, card
 
 
 @pytest.fixture

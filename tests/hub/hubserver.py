@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -102,7 +103,12 @@ class Server:
         class Handler(_Handler):
             hub = server
 
-        self.http = ThreadingHTTPServer((host, 0), Handler)
+        class Listener(ThreadingHTTPServer):
+            def handle_error(self, *args) -> None:
+                if not isinstance(sys.exc_info()[1], OSError):  # a client that gives up hangs up
+                    super().handle_error(*args)
+
+        self.http = Listener((host, 0), Handler)
         self.http.daemon_threads = True
         self.url = f"http://{host}:{self.http.server_address[1]}"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

@@ -1,6 +1,7 @@
 """Model cards: what their metadata say, when they count as edited, what of them is kept."""
 
 import re
+import time
 from pathlib import Path
 
 import huggingface_hub
@@ -15,6 +16,7 @@ from zoo.core.diffusion import Diffusion
 from zoo.core.schedule import FlowSchedule
 from zoo.errors import ConfigError
 from zoo.hub import card
+from zoo.hub.push import check_card
 from zoo.model.model import Model
 
 RECIPE = get_recipe("image/fashion-ddpm")
@@ -160,6 +162,57 @@ def test_renew_keeps_the_text_byte_for_byte_and_foreign_metadata():
 def test_bad_metadata_are_one_clear_error(text):
     with pytest.raises(ConfigError, match=r"README.md: its metadata"):
         card.split(text)
+
+
+MARK = "<!-- zoo-card " + "0" * 64 + " -->"
+LONG = {
+    "blank lines": "\n" * 400_000,
+    "blank lines of Windows": "\r\n" * 200_000,
+    "spaces": " " * 400_000,
+    "blank lines before a mark": "a" + "\n" * 400_000 + MARK + "b",
+    "marks": MARK[:20] * 20_000,
+    "rules": "---\n" * 100_000,
+    "rules with spaces": "---\n" + ("---" + " " * 2000 + "x\n") * 150,
+    "blank metadata": "---\n" + "\n" * 30_000 + "\n---\nb",
+    "metadata without an end": "---\n" + "\n" * 400_000,
+    "a text of blank lines": "---\na: |\n  b\n" + "\n" * 30_000 + "  c\n---\nb",
+    "a quoted text": "---\na: '" + "\n" * 30_000 + "'\n---\nb",
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_no_card_takes_long(text):
+    """Each was quadratic, or is so in the client's own reader: minutes."""
+    started = time.perf_counter()
+    assert card.edited(text) == bool(card.split(text)[1].strip())
+    new = card.renew(text, card.model_card(RECIPE))
+    check_card(new)
+    assert time.perf_counter() - started < 3.0
+
+
+BOMBS = {
+    "aliases": "a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]",
+    "merges": "a: &a {x: 1}\nb: {<<: [*a, *a]}",
+    "nested": "a: " + "[" * 60 + "]" * 60,
+    "nested without an end": "[" * 60_000,
+    "a long number": "a: " + "9" * 50_000,
+    "a number of base 60": "a: " + "1:" * 20_000 + "1",
+    "a date that is none": "a: 2024-99-99",
+    "much": "a: " + "b" * 70_000,
+}
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+def test_metadata_that_grow_are_refused(text):
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"README.md: its metadata .*(not YAML|more than 64 kB)") as caught:
+        card.split(f"---\n{text}\n---\nb")
+    assert time.perf_counter() - started < 2.0 and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_card_has_a_size():
+    with pytest.raises(ConfigError, match="more than 1 MB"):
+        card.edited("a" * (card.MOST_CARD + 1))
 
 
 @pytest.mark.parametrize("folder", sorted(p.parent for p in CHECKPOINTS.glob("*/*/config.json")), ids=lambda p: p.name)

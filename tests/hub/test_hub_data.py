@@ -3,7 +3,9 @@
 import io
 import json
 import multiprocessing
+import os
 import re
+import time
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -17,9 +19,12 @@ import zoo
 from zoo.data import table as hub_data
 from zoo.data.table import Part, is_table, open_rows
 from zoo.errors import ConfigError, DataError, HubError
+from zoo.hub import limits
 from zoo.image.data import TableImages, open_images
 
 datasets = pytest.importorskip("datasets")
+pyarrow = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
 
 NAMES = ["cat", "dog", "owl"]
 PARTS = (Part("image", "Image", ("image",)), Part("label", "ClassLabel", ("label",), needed=False))
@@ -236,6 +241,156 @@ def test_rows_go_to_another_process(tmp_path):
         assert pool.map(rows.__getitem__, [3]) == [rows[3]]
 
 
+# ---------------------------------------------------------------- what rows point at
+
+
+def pointing(folder, *paths):
+    """A folder with a table whose rows point at files; one of them, `in.png`, lies in it, and `secret.png` beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "deep").mkdir(exist_ok=True)
+    (folder / "in.png").write_bytes(png(7))
+    (folder / "deep" / "er.png").write_bytes(png(8))
+    (folder / ".hidden.png").write_bytes(png(6))
+    (folder.parent / "secret.png").write_bytes(png(9))
+    if not (folder / "link.png").is_symlink():
+        (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    written(folder / "x.parquet", {"image": datasets.Image()}, [{"image": {"bytes": None, "path": str(p)}} for p in paths])
+    return folder
+
+
+def written(path, features, rows):
+    """A Parquet file of rows as they are: the library would put the files that they point at into it."""
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, datasets.Features(features).arrow_schema), path)
+    return path
+
+
+def test_rows_may_point_at_files_of_their_own_folder(tmp_path):
+    folder = pointing(tmp_path / "d", "in.png", "deep/er.png", "./in.png", "deep/../in.png", tmp_path / "d" / "in.png")
+    data = open_images(folder)
+    assert [int(np.asarray(data[i][0]).max()) for i in range(5)] == [7, 8, 7, 7, 7]
+
+
+OUTSIDE = [
+    "{secret}", "../secret.png", "deep/../../secret.png", "link.png", "file://{secret}", "https://127.0.0.1:9/x.png", "~/x.png",
+    "hf://datasets/me/private@main/x.png", "zip://in.png::{secret}", "gone.png", "deep", ".hidden.png", "/etc/passwd", "a\0b",
+    "/dev/zero",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_rows_open_no_file_outside_their_folder(tmp_path, path, monkeypatch):
+    from datasets.utils import file_utils
+
+    monkeypatch.setattr(file_utils, "xopen", lambda *_, **__: pytest.fail("a file was opened"))
+    path = path.format(secret=tmp_path / "secret.png")
+    folder = pointing(tmp_path / "d", "in.png", path)
+    with pytest.raises(DataError, match=r"d points at .* which is not a file of the dataset itself: it is not opened"):
+        open_images(folder)
+    assert not list((tmp_path / "zoo-cache").rglob("*.arrow"))
+
+
+def test_a_table_given_alone_points_at_nothing(tmp_path):
+    folder = pointing(tmp_path / "d", "in.png")
+    with pytest.raises(DataError, match="Give the folder of the file, not the file alone"):
+        open_images(folder / "x.parquet")
+
+
+def test_no_other_column_opens_files(tmp_path):
+    """A label of the type Image would be decoded by the library, which opens what the row points at."""
+    row = {"image": {"bytes": png(1), "path": None}, "label": {"bytes": None, "path": "/etc/passwd"}}
+    for kind in (datasets.Image(), datasets.Audio()):
+        file = written(tmp_path / "x.parquet", {"image": datasets.Image(), "label": kind}, [row])
+        for options in ({}, {"label_column": "label"}):
+            with pytest.raises(DataError, match=f"the column 'label' is no label: it holds {type(kind).__name__}"):
+                open_images(file, image_column="image", **options)
+
+
+def test_a_file_that_rows_point_at_may_change(tmp_path):
+    folder = pointing(tmp_path / "d", "in.png")
+    assert np.asarray(open_images(folder)[0][0]).max() == 7
+    (folder / "in.png").write_bytes(png(77, 13))
+    assert np.asarray(open_images(folder)[0][0]).max() == 77
+
+
+ELSEWHERE = (
+    "/etc/passwd",
+    "../x.png",
+    "hf://datasets/me/other@main/x",
+    "https://x/y.png",
+    "zip://a::/etc/x.zip",
+    "a//b",
+    ".git/x",
+)
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_rows_of_the_hub_open_files_of_their_own_commit_only(path):
+    from zoo.hub.address import Address
+    from zoo.hub.client import Snapshot
+
+    commit = 40 * "a"
+    table = hub_data._Table(Snapshot(Address("me/pets", None, "dataset"), commit, {}), None, "hub:me/pets", None, None)
+    home = f"hf://datasets/me/pets@{commit}/"
+    assert table.inside("a/b.png") == table.inside(f"{home}a/b.png") == f"{home}a/b.png"
+    assert table.inside(f"zip://in/x.png::{home}a.zip") == f"zip://in/x.png::{home}a.zip"
+    for one in (path, f"{home}../x.png", f"zip://x::{path}", f"https://x::{home}a.zip", f"{home}a/../../x"):
+        with pytest.raises(DataError, match="it is not opened"):
+            table.inside(one)
+
+
+# ---------------------------------------------------------------- splits and copies
+
+
+def test_local_files_say_their_split(tmp_path):
+    def sizes(folder):
+        return [len(open_rows(folder, s, PARTS)) for s in ("train", "validation", "test")]
+
+    layouts = [("train-00000-of-00001", "validation-0", "test"), ("data/train", "data/dev", "data/test-1")]
+    for train, val, test in [*layouts, ("train/0", "val/0", "test/0")]:
+        folder = tmp_path / train.replace("/", "-")
+        for name, rows in ((train, 30), (val, 4), (test, 5)):
+            parquet(folder / f"{name}.parquet", rows=rows)
+        assert sizes(folder) == [30, 4, 5]
+    parquet(folder / "more.parquet", rows=3)
+    with pytest.raises(DataError, match="mixes files of splits"):
+        sizes(folder)
+    saved = datasets.DatasetDict({"train": table(rows=20), "test": table(rows=3)})
+    saved.save_to_disk(tmp_path / "saved")
+    assert sizes(tmp_path / "saved") == [18, 2, 3]
+
+
+def test_two_kinds_of_files_are_refused_and_hidden_ones_passed_over(tmp_path):
+    parquet(tmp_path / "a.parquet", rows=3)
+    (tmp_path / "._a.parquet").write_bytes(b"Mac")
+    assert len(open_rows(tmp_path, "train", PARTS)) == 3
+    (tmp_path / "b.arrow").write_bytes(b"x")
+    with pytest.raises(DataError, match="both Parquet and Arrow"):
+        open_rows(tmp_path, "train", PARTS)
+
+
+def test_copies_are_of_a_content_in_a_folder(tmp_path):
+    one, two = parquet(tmp_path / "one" / "x.parquet", rows=9), tmp_path / "two" / "x.parquet"
+    two.parent.mkdir()
+    content, about = one.read_bytes(), one.stat()
+    place = content.index(png(3))
+    other = content[:place] + png(4) + content[place + len(png(3)) :]
+    two.write_bytes(other if len(other) == len(content) else content)
+    os.utime(two, ns=(about.st_atime_ns, about.st_mtime_ns))
+    pictures = [[row["image"] for row in open_rows(file, "train", PARTS)] for file in (one, two)]
+    assert one.stat().st_size == two.stat().st_size and one.stat().st_mtime_ns == two.stat().st_mtime_ns
+    assert pictures[0][3] == png(3) and pictures[1][3] == png(4), "name, size and time are the same, the content is not"
+
+
+def test_a_damaged_copy_is_made_anew(tmp_path):
+    file = parquet(tmp_path / "x.parquet", rows=9)
+    expected = list(open_rows(file, "train", PARTS))
+    for name in ("rows.arrow", "rows.json"):
+        for damage in (lambda b: b[: len(b) // 2], lambda b: b[:99] + bytes([b[99] ^ 1]) + b[100:], lambda b: b"[" * 9999):
+            (copy,) = (tmp_path / "zoo-cache").rglob(name)
+            copy.write_bytes(damage(copy.read_bytes()))
+            assert list(open_rows(file, "train", PARTS)) == expected
+
+
 # ---------------------------------------------------------------- over the network
 
 
@@ -309,6 +464,60 @@ def test_a_stream_that_breaks_leaves_nothing(remote, hub, tmp_path):
     assert not list((tmp_path / "zoo-cache").rglob("*.arrow"))
     hub.faults.clear()
     assert len(open_images("hub:me/pets")) == 360
+
+
+READS = [
+    ("GET", "/api/datasets/me/pets$"), ("GET", "auth-check"), ("GET", "/revision/"), ("GET", "/tree/"), ("HEAD", "README.md"),
+    ("GET", "README.md"), ("GET", "train-0.parquet"), ("GET", "train-1.parquet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["silent", "drip", "drip-body", "wait"])
+@pytest.mark.parametrize(
+    ("method", "pattern"), [pytest.param(*r, marks=() if r == READS[6] else pytest.mark.slow) for r in READS]
+)
+def test_reading_a_dataset_ends_in_time_whichever_request_hangs(remote, hub, monkeypatch, tmp_path, method, pattern, kind):
+    monkeypatch.setenv("ZOO_HUB_TIMEOUT", "1.5")
+    monkeypatch.setattr(limits, "RATE", 10**9)
+    if kind == "wait":
+        hub.fault(pattern, "status", method=method, status=429, times=999, Retry_After="100000")
+    else:
+        hub.fault(pattern, kind, method=method, times=999)
+    started = time.monotonic()
+    if (pattern, kind) in {("auth-check", "drip-body"), ("README.md", "drip-body")}:  # two bytes, or none
+        monkeypatch.setenv("ZOO_HUB_TIMEOUT", "60")
+        hub.faults.clear()
+        assert len(open_images("hub:me/pets")) == 360
+        return
+    with pytest.raises(HubError, match=r"dataset me/pets@.*The limits: 0.25 s without an answer, 0.5 s for a request, 1.5 s"):
+        open_images("hub:me/pets")
+    assert time.monotonic() - started < 4 and sum(hub.slept) <= 1.5
+    assert not list((tmp_path / "zoo-cache").rglob("*.arrow"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "pattern"), READS)
+def test_odd_answers_to_a_reader(remote, hub, monkeypatch, tmp_path, method, pattern):
+    """A table or one clear error: never another table, and nothing foreign."""
+    from test_hub_odd import BODIES, STATUSES
+
+    rng = np.random.default_rng(0)
+    faults = [("answer", {"body": b, **h}) for b, h in BODIES.values()] if method == "GET" else []
+    faults += [("status", {"status": s}) for s in rng.choice(STATUSES, 5, replace=False).tolist()]
+    faults += [("status", {"status": 302, "Location": t}) for t in ("", "http://[", "file:///etc/passwd", "//")]
+    monkeypatch.setenv("ZOO_HUB_TIMEOUT", "6")
+    for i, (kind, options) in enumerate(faults):
+        monkeypatch.setenv("ZOO_CACHE", str(tmp_path / f"zoo-cache{i}"))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / f"hf{i}"))
+        hub.faults.clear()
+        hub.fault(pattern, kind, method=method, times=999, **options)
+        try:
+            data = open_images("hub:me/pets")
+        except (HubError, DataError) as error:
+            text = str(error)
+            assert "me/pets" in text and "\n" not in text and len(text) < 1000, text  # it may end well
+        else:
+            assert [np.asarray(data[k][0])[0, 0] for k in (0, 9, -1)] == [0, 10, data.rows.numbers[-1] % 256], (kind, options)
 
 
 SMALL = {

@@ -1,6 +1,7 @@
 """No request waits for ever, no answer is taken at its word: at each request of a push, a pull and a dataset, one HubError."""
 
 import os
+import shutil
 import socket
 import ssl
 import stat
@@ -10,15 +11,16 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+import torch
 from hubserver import OWNER
 from test_hub_push import STEPS
 
 import zoo
 from zoo.errors import CheckpointError, ConfigError, HubError
+from zoo.files import new_folder, save_tensors, write_atomic
 from zoo.hub import client, limits
 from zoo.hub.address import Address
 from zoo.hub.push import model_files, push
-from zoo.model.prepare import prepared
 
 #: seconds in all, in these tests; a third of it for a request, a sixth without a byte
 TOTAL = 0.6
@@ -52,18 +54,16 @@ def combinations(requests):
 
 
 @pytest.fixture
-def short(monkeypatch):
+def short(hub, monkeypatch):
+    for name in ("CommitOperationAdd", "ModelCard"):  # what is imported at the first request takes a second
+        getattr(huggingface_hub, name)
+    with pytest.raises(HubError):
+        client.resolve(Address("me/none"))
+    with pytest.raises(HubError):
+        client.fetch(client.Snapshot(Address("me/none"), "0" * 40, {"config.json": "0" * 40}), "config.json")
+    hub.log.clear()
     monkeypatch.setenv("ZOO_HUB_TIMEOUT", str(TOTAL))
     monkeypatch.setattr(limits, "RATE", 10**9)  # no further time for the files
-    for name in ("HfApi", "hf_hub_download", "CommitOperationAdd", "ModelCard"):
-        getattr(huggingface_hub, name)  # imported here: that takes a second
-
-
-@pytest.fixture
-def ready(model, folder):
-    """What is pushed: (files, card)."""
-    with prepared(zoo.load(folder), "me/new", samples=False) as made:
-        yield made
 
 
 def spoil(hub, method: str, pattern: str, kind: str):
@@ -100,8 +100,7 @@ def test_a_pull_ends_in_time_whichever_request_hangs(repo, hub, short, method, p
 
 @pytest.mark.parametrize(("method", "pattern", "kind"), combinations(PUSH))
 def test_a_push_ends_in_time_whichever_request_hangs(hub, ready, short, method, pattern, kind):
-    files, card = ready
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
+    files, recipe, card = ready
     if "README" in pattern:
         hub.add("me/new", {"README.md": b"my own words"})
     fault = spoil(hub, method, pattern, kind)
@@ -120,9 +119,9 @@ def test_these_are_all_requests_of_a_push_and_a_pull(hub, ready):
     """So that a request that is new does not stay without a test."""
     import re
 
-    files, card = ready
+    files, recipe, card = ready
     hub.add("me/new", {"README.md": b"my own words"})
-    push(Address("me/new"), files, zoo.load(next(iter(files.values())).parent).recipe, card, token=OWNER, tag="v1")
+    push(Address("me/new"), files, recipe, card, token=OWNER, tag="v1")
     hub.redirect = True
     pulled = [*PULL, ("HEAD", "/resolve/"), ("GET", "/resolve/")]
     client.pull("hub:me/new", ["model.safetensors"])
@@ -179,9 +178,13 @@ def test_a_wish_to_wait_that_is_none(repo, hub, value):
 
 
 def test_a_wish_to_wait_is_kept_up_to_a_limit(repo, hub):
-    hub.fault("/api/models", "status", status=503, Retry_After="86400")
+    for method, pattern in (
+        ("GET", "/api/models"),
+        ("GET", "config.json"),
+    ):  # after the first we wait, after the other the client
+        hub.fault(pattern, "status", method=method, status=429, Retry_After="86400", RateLimit='"api";r=0;t=99999')
     client.pull("hub:me/m", ())
-    assert max(hub.slept) <= limits.LONGEST_WAIT + 1
+    assert hub.slept == [limits.LONGEST_WAIT, limits.LONGEST_WAIT + 1]
 
 
 # ---------------------------------------------------------------- other ways without an end
@@ -331,6 +334,14 @@ def test_a_commit_is_never_a_name_of_a_file(repo, hub, tmp_path, commit, status)
     assert tree(tmp_path) == before and not Path("/tmp/zoo-evil").exists()
 
 
+def test_a_commit_in_the_answer_to_a_branch(repo, hub, tmp_path):
+    """Also where the client is used without a commit, as by the library for datasets."""
+    hub.fault("config.json", "answer", method="HEAD", times=99, X_Repo_Commit="../../../evil")
+    with pytest.raises(HubError, match="not a commit"), client.explained(Address("me/m"), "fetch", None):
+        huggingface_hub.hf_hub_download("me/m", "config.json", endpoint=hub.url)
+    assert not [p for p in tree(tmp_path) if "evil" in p]
+
+
 def test_a_reference_that_another_tool_wrote(repo, hub, tmp_path, monkeypatch):
     reference = Path(huggingface_hub.constants.HF_HUB_CACHE) / "models--me--m" / "refs" / "main"
     reference.parent.mkdir(parents=True)
@@ -383,12 +394,11 @@ def test_the_token_does_not_follow_an_upload_to_another_host(hub, ready, monkeyp
     """The storage may ask for a confirmation at any address: it gets no token there."""
     import json
 
-    files, card = ready
+    files, recipe, card = ready
     upload = {"href": f"{hub.cdn.url}/lfs/{'0' * 64}"}
     size = files["model.safetensors"].stat().st_size
     answer = {"objects": [{"oid": "0" * 64, "size": size, "actions": {"upload": upload, "verify": upload}}]}
     hub.fault("objects/batch", "answer", method="POST", times=9, body=json.dumps(answer).encode())
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
     with pytest.raises(HubError, match="cannot push to me/new@main"):
         push(Address("me/new"), files, recipe, card, token=OWNER)
     assert all(s.authorization is None for s in hub.cdn.log)
@@ -397,44 +407,51 @@ def test_the_token_does_not_follow_an_upload_to_another_host(hub, ready, monkeyp
 # ---------------------------------------------------------------- links, and who may read a file
 
 
-def test_a_link_out_of_the_folder_is_not_pushed(hub, folder, tmp_path):
-    secret = tmp_path / "secret.json"
-    secret.write_text('{"password": 1}')
+LINKS = [
+    ("curves.json", "secret.json"), ("samples.png", "../secret.json"), ("samples", "pictures"),
+    ("evaluation.json", "/etc/passwd"), ("samples.png", "not there"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("link", "target"), LINKS)
+def test_a_link_out_of_the_folder_is_not_pushed(folder, tmp_path, link, target):
+    (tmp_path / "secret.json").write_text('{"password": 1}')
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "me.png").write_bytes(b"\x89PNG")
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    (mine / link).symlink_to(target if target.startswith("..") else tmp_path / target)
+    with pytest.raises(CheckpointError, match=r"is a link to .*, outside of the folder: it is not pushed"):
+        model_files(mine)
 
-    def mine(name):
-        import shutil
 
-        shutil.copytree(folder, tmp_path / name)
-        return tmp_path / name
+@pytest.mark.slow
+def test_nothing_is_sent_of_a_folder_with_a_link_out_of_it(hub, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "mine")
+    (tmp_path / "mine" / "evaluation.json").symlink_to("/etc/passwd")
+    (tmp_path / "mine" / "samples.png").symlink_to("/etc/hostname")
+    with pytest.raises(CheckpointError, match="outside of the folder"):
+        zoo.load(tmp_path / "mine").push_to_hub("me/new", token=OWNER)
+    assert hub.log == []
 
-    for name, link, target in [
-        ("a", "curves.json", secret), ("b", "samples.png", Path("../secret.json")), ("c", "samples", tmp_path / "pictures"),
-        ("d", "evaluation.json", Path("/etc/passwd")), ("e", "samples.png", tmp_path / "not there"),
-    ]:  # fmt: skip
-        target_folder = mine(name)
-        (target_folder / link).symlink_to(target)
-        with pytest.raises(CheckpointError, match=r"is a link to .*, outside of the folder: it is not pushed"):
-            model_files(target_folder)
-        with pytest.raises(CheckpointError, match="outside of the folder"):
-            zoo.load(target_folder).push_to_hub("me/new", token=OWNER, samples=False)
-    assert not any(s.method != "GET" for s in hub.log)
-    inner = mine("f")
-    (inner / "samples").mkdir()
+
+def test_a_link_within_the_folder_is_pushed_as_the_file(tmp_path):
+    inner = tmp_path / "mine"
+    (inner / "samples").mkdir(parents=True)
     (inner / "plain.png").write_bytes(b"\x89PNG")
     (inner / "samples" / "x.png").symlink_to("../plain.png")
-    (inner / "other.txt").symlink_to(secret)
-    found = model_files(inner)
-    assert found["samples/x.png"] == (inner / "plain.png").resolve() and "other.txt" not in found
-    (inner / "gone.png").symlink_to("nothing.png")
-    (inner / "circle.png").symlink_to("circle.png")
-    with pytest.raises(CheckpointError, match="a link to nothing"):
-        model_files(inner)
-    (tmp_path / "linked").symlink_to(mine("g"))
-    assert "config.json" in model_files(tmp_path / "linked"), "the folder that was named may be a link itself"
+    (inner / "other.txt").symlink_to("/etc/passwd")
+    assert model_files(inner) == {n: (inner / "plain.png").resolve() for n in ("plain.png", "samples/x.png")}
+    (tmp_path / "linked").symlink_to(inner)
+    assert "plain.png" in model_files(tmp_path / "linked"), "the folder that was named may be a link itself"
+    for name, target in (("gone.png", "nothing.png"), ("circle.png", "circle.png")):
+        (inner / name).symlink_to(target)
+        with pytest.raises(CheckpointError, match="a link to nothing"):
+            model_files(inner)
+        (inner / name).unlink()
 
 
+@pytest.mark.slow
 def test_a_pulled_model_can_be_pushed(repo, hub, model):
     """In the client's cache the files of a model are links."""
     pulled = zoo.load("hub:me/m")
@@ -443,20 +460,21 @@ def test_a_pulled_model_can_be_pushed(repo, hub, model):
     assert hub.repos["model", "me/new"].files["model.safetensors"] == repo.files["model.safetensors"]
 
 
-@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002, 0o027])
-def test_files_have_the_user_s_umask(repo, hub, model, tmp_path, mask):
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_have_the_user_s_umask(hub, tmp_path, mask):
+    """What is pulled, cached, copied and saved."""
+    hub.add("me/m", {"config.json": b"{}", "model.safetensors": b"x", "samples/a.png": b"y"})
     before = os.umask(mask)
     try:
         client.copy(client.pull("hub:me/m"), tmp_path / "copy")
-        model.save_pretrained(tmp_path / "saved")
-        model.save_pretrained(tmp_path / "saved")  # over it
+        save_tensors(tmp_path / "saved" / "x.safetensors", {"a": torch.ones(1)})
+        with new_folder(tmp_path / "saved") as temporary:
+            write_atomic(temporary / "config.json", b"{}")
+        write_atomic(tmp_path / "saved" / "config.json", b"[]")  # over it
     finally:
         os.umask(before)
     paths = [p for top in ("copy", "saved", "cache") for p in (tmp_path / top).rglob("*") if not p.is_symlink()]
     files = [p for p in paths if p.is_file() and ".locks" not in p.parts]
-    assert len(files) > 10
+    assert len(files) > 8
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in files if stat.S_IMODE(p.stat().st_mode) != 0o666 & ~mask} == {}
-    assert {p.name for p in paths if p.is_dir() and stat.S_IMODE(p.stat().st_mode) != 0o777 & ~mask} <= {
-        ".locks",
-        "models--me--m",
-    }
+    assert [p.name for p in paths if p.is_dir() and stat.S_IMODE(p.stat().st_mode) != 0o777 & ~mask] == []

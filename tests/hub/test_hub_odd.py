@@ -8,7 +8,7 @@ import zlib
 import huggingface_hub.constants
 import pytest
 from hubserver import OWNER, equal
-from test_hub_limits import PULL, PUSH, ready  # noqa: F401  # a fixture
+from test_hub_limits import PULL, PUSH
 
 import zoo
 from zoo.errors import DataError, HubError, ZooError
@@ -143,9 +143,8 @@ WRITES = [r for r in PUSH if r[0] not in ("HEAD",)]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "pattern"), WRITES)
-def test_odd_bodies_in_a_push(rooted, hub, ready, monkeypatch, tmp_path, method, pattern):  # noqa: F811
-    files, card = ready
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
+def test_odd_bodies_in_a_push(rooted, hub, ready, monkeypatch, tmp_path, method, pattern):
+    files, recipe, card = ready
     for i, (_, make) in enumerate(odd_bodies(hub, pattern, method)):
         fresh(hub, monkeypatch, tmp_path, i)
         hub.repos.clear()
@@ -157,9 +156,8 @@ def test_odd_bodies_in_a_push(rooted, hub, ready, monkeypatch, tmp_path, method,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "pattern"), [*PULL, *WRITES])
-def test_odd_statuses(rooted, repo, hub, ready, model, monkeypatch, tmp_path, method, pattern):  # noqa: F811
-    files, card = ready
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
+def test_odd_statuses(rooted, repo, hub, ready, model, monkeypatch, tmp_path, method, pattern):
+    files, recipe, card = ready
     for i, status in enumerate(STATUSES):
         fresh(hub, monkeypatch, tmp_path, i)
         hub.redirect = pattern == "/cdn/"
@@ -213,10 +211,9 @@ def test_a_listing_with_values_of_another_kind(rooted, repo, hub, model, monkeyp
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 20))])
-def test_answers_to_a_push_with_values_of_another_kind(rooted, hub, ready, monkeypatch, tmp_path, seed):  # noqa: F811
+def test_answers_to_a_push_with_values_of_another_kind(rooted, hub, ready, monkeypatch, tmp_path, seed):
     rng = random.Random(seed)
-    files, card = ready
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
+    files, recipe, card = ready
     right = real_answers(hub, lambda: push(Address("me/new"), files, recipe, card, token=OWNER, tag="v1"))
     for i in range(15):
         fresh(hub, monkeypatch, tmp_path, i)
@@ -236,9 +233,8 @@ def test_a_key_that_comes_twice(repo, hub):
         client.resolve(Address("me/m"))
 
 
-def test_a_file_that_the_hub_leaves_out_of_a_commit_is_noticed(hub, ready):  # noqa: F811
-    files, card = ready
-    recipe = zoo.load(next(iter(files.values())).parent).recipe
+def test_a_file_that_the_hub_leaves_out_of_a_commit_is_noticed(hub, ready):
+    files, recipe, card = ready
     ask = [{"path": n, "uploadMode": "regular", "shouldIgnore": n == "config.json", "oid": None} for n in [*files, "README.md"]]
     hub.fault("/preupload/", "answer", method="POST", times=99, body=json.dumps({"files": ask}).encode())
     with pytest.raises(HubError, match=r"the new commit does not hold what was sent: config.json"):

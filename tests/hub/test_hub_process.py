@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,40 @@ def test_a_round_trip_through_xet(folder, hub, tmp_path):
     assert not any("objects/batch" in p for p in hub.paths()), "nothing went the old way"
     assert not any(s.method == "GET" and s.path.endswith(".safetensors") for s in hub.log)
     assert any("xet-write-token" in p for p in hub.paths()) and any("xet-read-token" in p for p in hub.paths())
+
+
+STALLED = """
+import time, zoo
+from pathlib import Path
+from zoo.hub import client
+import huggingface_hub.utils._runtime as r
+assert r.is_xet_available()
+model = zoo.load(PATH)
+push = lambda: model.push_to_hub("me/x", token=TOKEN, samples=False)
+for call in (lambda: client.pull("hub:me/m", ["model.safetensors"]), push):
+    started = time.monotonic()
+    try:
+        call()
+    except zoo.ZooError as error:
+        assert "took too long. The limits" in str(error), error
+    else:
+        raise SystemExit("it ended well")
+    assert time.monotonic() - started < 12
+"""
+
+
+@pytest.mark.slow
+def test_a_storage_of_xet_that_says_nothing(folder, repo, hub, tmp_path):
+    """Its network code is not Python's: it is ended from outside."""
+    hf_xet = pytest.importorskip("hf_xet")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        hub.xet = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        for path in folder.glob("*.safetensors"):
+            hub.objects[hashlib.sha256(path.read_bytes()).hexdigest()] = hf_xet.hash_files([str(path)])[0].hash
+        code = STALLED.replace("PATH", repr(str(folder))).replace("TOKEN", repr(OWNER))
+        run(code, hub, tmp_path / "home", HF_HUB_DISABLE_XET="0", ZOO_HUB_TIMEOUT="4")
 
 
 # ---------------------------------------------------------------- the command line

@@ -1,6 +1,7 @@
 """Plans: every argument of `sample` in whatever form it comes, and the settings that samples keep."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -216,3 +217,22 @@ def test_the_axis_of_sizes_need_not_be_the_first(tmp_path):
     batch = model.batch([(torch.ones(3, n), {}) for n in (2, 5)])
     assert batch.x0.shape == (2, 3, 5) and batch.mask.sum(1).tolist() == [2, 5] and not batch.x0[0, :, 2:].any()
     assert model.save_pretrained(tmp_path / "m") and model.verify(tmp_path / "m") == 0.0
+
+
+def test_guidance_that_acts_at_no_step_warns(model):
+    with pytest.warns(UserWarning, match=r"acts at no step: none of the 2 .* Take more steps"):
+        model.plan(1, label="bag", steps=2, guidance_weight=5.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.plan(1, label="bag", steps=5, guidance_weight=5.0)
+        model.plan(1, label="bag", steps=2, guidance_weight=0.0)
+        model.plan(1, steps=2, guidance_weight=5.0)  # nothing is asked for
+
+
+def test_bounds_are_those_of_the_grid_and_kept_in_the_settings(model):
+    plan = model.plan(1, steps=4, bounds=[0.03, 20.0])
+    assert [plan.levels[i].ratio for i in (0, 3)] == pytest.approx([20.0, 0.03])
+    assert plan.settings()["bounds"] == (0.03, 20.0)
+    assert model.plan(1, **plan.settings()).levels == plan.levels
+    with pytest.raises(ConfigError, match="spacing='karras'"):
+        model.plan(1, spacing="trailing", bounds=(0.03, 20.0))

@@ -176,7 +176,8 @@ def test_a_golden_file_of_another_model_is_named(folder, change):
 
 @pytest.mark.parametrize("net", [
     {"blocks": 10**7}, {"blocks": 10**12}, {"channels": 10**6}, {"channels": 10**9}, {"emb_dim": 10**9}, {"channels": 10**30},
-    {"blocks": -1}, {"channels": 0}, {"channels": "many"}, {"multipliers": [10**6]}, {"multipliers": []}, {"patch": 10**6}, {"multipliers": [1] * 10**4, "attention": [False] * 10**4},
+    {"blocks": -1}, {"channels": 0}, {"channels": "many"}, {"multipliers": [10**6]}, {"multipliers": []}, {"patch": 10**6},
+    {"multipliers": [1] * 10**4, "attention": [False] * 10**4},
 ])  # fmt: skip
 def test_a_net_that_its_file_cannot_be_for_is_refused_before_it_is_built(folder, net):
     recipe = files.read_json(folder / files.CONFIG)["recipe"]

@@ -194,6 +194,15 @@ def test_relative_indices_count_from_where_they_stand(tmp_path):
     assert sorted(x[faces].mean(1)[:, 2].tolist()) == [0, 5]
 
 
+def test_a_binary_ply_of_triangles_and_quads_says_what_to_do(tmp_path):
+    head = "ply\nformat binary_little_endian 1.0\nelement vertex 4\n" + "".join(f"property float {a}\n" for a in "xyz")
+    head += "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
+    faces = struct.pack("<B3iB4i", 3, 0, 1, 2, 4, 0, 1, 2, 3)
+    (tmp_path / "a.ply").write_bytes(head.encode() + np.eye(4, 3, dtype="<f4").tobytes() + faces)
+    with pytest.raises(DataError, match=r"a\.ply: it is truncated, or it is a binary PLY .*as triangles, or as text"):
+        read_shape(tmp_path / "a.ply")
+
+
 @pytest.mark.parametrize("suffix", ["obj", "ply", "stl", "off"])
 def test_cut_and_flipped_meshes_are_one_error_or_a_shape(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"

@@ -14,7 +14,7 @@ from zoo.errors import ConfigError, DataError, NumericsError, ShapeError
 from zoo.evaluation.evaluate import evaluate
 from zoo.model.plan import Chunk
 from zoo.policy.data import PUSHT, Episodes
-from zoo.policy.envs import TASKS, Episode, _picture, rollout, save_video
+from zoo.policy.envs import TASKS, Episode, _picture, delayed, rollout, save_video
 from zoo.policy.evaluate import run
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "net.kernel": 3}
@@ -201,9 +201,30 @@ def test_a_stall_between_two_calls_costs_nothing_later(policy, monkeypatch):
     assert (controller.late, controller.robots[0].chunks) == (1, 2)
 
 
+def test_a_first_call_that_is_late_plans_all_the_same(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy)
+    controller = policy.controller(steps=1, deadline=0.05, executed=1)
+    encode = policy.codec.encode_windows
+    monkeypatch.setattr(policy.codec, "encode_windows", lambda w: (setattr(clock, "now", clock.now + 1), encode(w))[1])
+    seen = observations(23)
+    for one in seen:
+        controller.act(one)
+    assert (controller.late, controller.robots[0].chunks) == (21, 2)
+
+
+def test_a_net_that_stalls_in_every_plan_is_not_waited_for(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy)
+    controller = policy.controller(steps=10, deadline=0.05, executed=8)
+    seen = observations(40)
+    for one in seen:
+        clock.stalls = {clock.calls + 2: 1.0}  # in the second step, should this call plan
+        controller.act(one)
+    assert controller.robots[0].chunks == 3, "a chunk of 15 actions has an end"
+
+
 def test_after_a_slow_spell_it_plans_again(policy, monkeypatch):
     clock = Clock(monkeypatch, policy)
-    controller = policy.controller(steps=10, deadline=0.05, executed=1)
+    controller = policy.controller(steps=2, deadline=0.05, executed=1)
     clock.step = 0.2
     for one in observations(45):
         controller.act(one)
@@ -352,6 +373,30 @@ def test_a_joined_plan_goes_on_with_the_last_one(policy):
     assert (new - last)[1:4].abs().mean() < (loose.robots[0].chunk - last)[1:4].abs().mean()
 
 
+def test_a_plan_after_a_stall_goes_on_with_the_last_one(policy, monkeypatch):
+    clock = Clock(monkeypatch, policy, stalls={16: 1.0, 31: 1.0})  # in the second step of the second plan, and late in a third
+    controller = policy.controller(steps=10, deadline=0.05, executed=8, seed=2)
+    robot, seen = controller.robots[0], observations(12)
+    for one in seen[:9]:
+        controller.act(one)
+    assert robot.early and robot.chunks == 1 and clock.calls == 4 + 10 + 2
+    old = robot.chunk
+    assert controller._moved_on(robot)[1][0] == 1
+    controller.act(seen[9])
+    torch.testing.assert_close(robot.chunk[0], old[9], msg="the action of the last plan that was carried out is held")
+    assert robot.chunks == 2 and not robot.early and not controller._moved_on(robot)[1].any()
+
+
+def test_robots_join_their_plans_each_for_itself(policy):
+    seen = np.stack([observations(9, s) for s in (1, 2)], 1)
+    controller, alone = policy.controller(2, steps=3, executed=4), policy.controller(steps=3, executed=4)
+    for i, one in enumerate(seen):
+        if i == 4:
+            controller.reset([1])  # both plan, one of them anew
+        acted = controller.act(one)
+        np.testing.assert_allclose(acted[0], alone.act(one[0]), atol=1e-2)
+
+
 def test_a_delayed_plan_begins_after_what_is_carried_out_by_then(policy):
     controller = policy.controller(steps=4, executed=5, delay=2, seed=2)
     seen = observations(11)
@@ -362,6 +407,40 @@ def test_a_delayed_plan_begins_after_what_is_carried_out_by_then(policy):
     # of the last plan: its first action is one step before its observation's, the next two are under way
     np.testing.assert_allclose(chunk[:3], acted[-4:-1], rtol=1e-4)
     np.testing.assert_allclose(chunk[3], acted[-1], rtol=1e-4)
+
+
+def test_a_rollout_can_be_delayed():
+    given = []
+    act = delayed(lambda observed, running: given.append(np.asarray(observed["a"]).tolist()) or np.zeros((len(running), 1)), 2)
+    for step, running in enumerate([[0, 1], [0, 1], [0, 1], [1], [1]]):
+        act({"a": np.array([[10 * i + step] for i in running])}, running)
+    assert given == [[[0], [10]], [[0], [10]], [[0], [10]], [[11]], [[12]]]
+    assert delayed(given.append, 0) == given.append
+
+
+def test_a_deadline_that_no_plan_can_keep_is_told_at_once(policy, monkeypatch, recwarn):
+    Clock(monkeypatch, policy, step=0.012)
+    policy.controller(steps=10, deadline=0.2)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"deadline=0\.05 s: a plan of 10 steps takes about 0\.12 s here"):
+        policy.controller(steps=10, deadline=0.05)
+
+
+@pytest.mark.parametrize("settings", [{}, {"warm_start": 0.6}, {"join": True}, {"sampler": "dpmpp"}])
+def test_where_a_whole_plan_does_not_fit_one_of_fewer_steps_is_made(policy, monkeypatch, settings):
+    seen = observations(9)
+    free = policy.controller(steps=5, seed=3, **settings)
+    expected = [free.act(one) for one in seen]
+    clock = Clock(monkeypatch, policy, step=0.02)
+    with pytest.warns(UserWarning, match="fewer are made"):
+        controller = policy.controller(steps=10, seed=3, deadline=0.105, **settings)
+    clock.calls = 0
+    acted = [controller.act(one) for one in seen]
+    np.testing.assert_array_equal(acted[:8], expected[:8])
+    assert controller.overran == 0 and clock.calls == 10, "5 steps a plan"
+    if settings != {"warm_start": 0.6}:  # 5 of 8 steps, not 3 of 5
+        assert controller.cut == 2
+        np.testing.assert_array_equal(acted[8], expected[8])
 
 
 def test_latency_is_of_the_calls_that_planned(policy, monkeypatch):

@@ -365,7 +365,13 @@ def test_an_npz_of_other_shapes_and_kinds(tmp_path):
     assert open_episodes(write(action=action.astype(np.int16))).episodes[1][1][3, 1] == 3
     with pytest.warns(UserWarning, match=r"left out: grip \(bool \(21,\)\)"):
         open_episodes(write(grip=np.zeros(21, bool)))
+    even = FRAME / 20
+    assert len(open_episodes(write(timestamp=even, rate=20.0))) and len(open_episodes(write(timestamp=even)))
     for changed, message in [
+        ({"timestamp": even, "rate": 10.0}, r"0\.05 s apart, at 10 Hz"),
+        ({"timestamp": np.where(FRAME == 7, 0.3, even)}, r"frames 6 and 7 of episode 0 are 0 s apart, at 20 Hz"),
+        ({"timestamp": even[:5]}, "one number for each of 21 steps"),
+        ({"timestamp": np.zeros(21)}, "does not rise"),
         ({"observation": np.zeros((21, 2, 2, 3))}, r"must be \(steps, size\)"),
         ({"observation": np.zeros((21, 0))}, "0 columns"),
         ({"observation": np.zeros((21, 2), complex)}, "complex128; it must hold numbers"),
@@ -410,6 +416,39 @@ def test_robomimic_files(tmp_path):
         assert data.robot == Robot(("eef_pos_0", "eef_pos_1", "eef_pos_2", "gripper"), ("action_0", "action_1"), "", 20.0)
         np.testing.assert_array_equal(np.concatenate([a for _, a in data.episodes]), action), "demo_10 comes after demo_9"
         assert data.episodes[0][0][:, 3].tolist() == (np.arange(12) > 3).tolist()
+
+
+def test_splits_that_the_data_name_are_taken(tmp_path):
+    lengths = (8,) * 25
+    folder = recorded(tmp_path / "d", state(200), lengths=lengths, info={"splits": {"train": "0:22", "val": "22:25"}})
+    counts = {s: [len(open_episodes(folder, s).episodes), open_episodes(folder, s).episodes[0][1][0, 0]] for s in
+              ("train", "validation", "test")}  # fmt: skip
+    assert counts == {"train": [22, 0.0], "validation": [3, 88.0], "test": [3, 88.0]}
+    usual = recorded(tmp_path / "u", state(200), lengths=lengths, info={"splits": {"train": "0:25"}})
+    assert [len(open_episodes(usual, s).episodes) for s in ("train", "validation")] == [24, 1]
+    for i, (splits, message) in enumerate([
+        ({"train": "0:22", "val": "20:25"}, "none may be in two"),
+        ({"train": "0:25", "test": "25:30"}, "0 of test"),
+        ({"val": "0:25"}, "train too"),
+        ({"train": "all", "val": "22:25"}, "'train': 'all'"),
+        ({"train": "0:9", "test": "9:12", "kitchen": "12:25"}, "kitchen"),
+    ]):  # fmt: skip
+        folder = recorded(tmp_path / str(i), state(200), lengths=lengths, info={"splits": splits})
+        with pytest.raises(DataError, match=message):
+            open_episodes(folder)
+
+
+def test_masks_of_robomimic_are_taken(tmp_path):
+    def masked(file, h5py, valid=b"demo_1"):
+        file["mask/train"] = np.array([b"demo_0", b"demo_2"])
+        file["mask/valid"] = np.array([valid])
+
+    path = robomimic(tmp_path / "a.hdf5", masked)
+    assert [len(a) for _, a in open_episodes(path).episodes] == [12, 10]
+    assert [len(a) for _, a in open_episodes(path, "validation").episodes] == [9]
+    for valid, message in ((b"demo_2", "none may be in two"), (b"demo_7", "demo_7, which the file does not hold")):
+        with pytest.raises(DataError, match=message):
+            open_episodes(robomimic(tmp_path / "a.hdf5", lambda f, h, valid=valid: masked(f, h, valid)))
 
 
 @pytest.mark.parametrize(

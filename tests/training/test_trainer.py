@@ -23,6 +23,7 @@ from zoo.contract.registry import get_recipe
 from zoo.errors import CheckpointError, ConfigError, DataError, NumericsError
 from zoo.image.data import ArrayImages
 from zoo.model.loading import build
+from zoo.training import batches
 from zoo.training import trainer as training
 from zoo.training.objective import Denoise
 
@@ -61,8 +62,8 @@ SCRIPT = """
     torch.set_num_threads(1)
     import zoo.training.trainer as training
     step = training.Trainer.train_step
-    def slow(self):
-        result = step(self)
+    def slow(self, coming):
+        result = step(self, coming)
         print("step", self.step, flush=True)
         time.sleep({pause})
         return result
@@ -226,19 +227,26 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert rates[75] == pytest.approx(1.0) and rates[99] == pytest.approx(0.04)
 
 
+def test_batches_made_ahead_by_workers_are_the_same_and_resume(tmp_path):
+    train(tmp_path / "alone", steps=3)
+    train(tmp_path / "ahead", steps=3, workers=2, max_minutes=0.0)
+    train(tmp_path / "ahead", steps=3, workers=1, resume=True)
+    assert_same(tmp_path / "alone", tmp_path / "ahead")
+
+
 def test_epochs_see_every_row_once_in_their_own_order():
-    rows = [i for step in range(6) for i in training.indices(step, 5, 10, seed=0)]
+    rows = [i for step in range(6) for i in batches.indices(step, 5, 10, seed=0)]
     epochs = [rows[i : i + 10] for i in (0, 10, 20)]
     assert all(sorted(e) == list(range(10)) for e in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert training.indices(2, 5, 10, 0) == rows[10:15]
-    assert training.indices(0, 25, 10, 0) == rows[:25], "a batch may be larger than the data"
+    assert batches.indices(2, 5, 10, 0) == rows[10:15]
+    assert batches.indices(0, 25, 10, 0) == rows[:25], "a batch may be larger than the data"
 
 
 def test_batches_of_like_sizes_see_every_row_and_resume():
     sizes = torch.randint(30, 130, (53,), generator=torch.Generator().manual_seed(0))
-    steps = [training.indices(step, 4, 53, 1, sizes, 8) for step in range(24)]  # two processes of 4, 6 groups an epoch
-    assert steps[17] == training.indices(17, 4, 53, 1, sizes, 8)
+    steps = [batches.indices(step, 4, 53, 1, sizes, 8) for step in range(24)]  # two processes of 4, 6 groups an epoch
+    assert steps[17] == batches.indices(17, 4, 53, 1, sizes, 8)
     epochs = [[row for batch in steps[i : i + 12] for row in batch] for i in (0, 12)]
     for epoch in epochs:
         assert len(set(epoch)) == 48, "each row once; five are left out"
@@ -248,7 +256,7 @@ def test_batches_of_like_sizes_see_every_row_and_resume():
         assert any(g.tolist() != sorted(g.tolist()) for g in groups), "in a group the order is random"
         assert [int(g.min()) for g in groups] != [low for low, _ in spans], "and so is that of the groups"
     assert set(epochs[0]) != set(epochs[1]) and epochs[0] != epochs[1]
-    assert training.indices(0, 4, 53, 1, sizes, 64) == training.indices(0, 4, 53, 1), "too few rows to sort"
+    assert batches.indices(0, 4, 53, 1, sizes, 64) == batches.indices(0, 4, 53, 1), "too few rows to sort"
 
 
 def test_accumulated_parts_are_a_mean_not_a_sum(tmp_path, monkeypatch):
@@ -277,7 +285,7 @@ def test_work_is_counted_forward_and_backward_and_a_first_guess_once(tmp_path):
         recipe = get_recipe("image/fashion-ddpm").override(TINY | overrides)
         model = build(recipe).train()
         trainer = training.Trainer(model, pictures(), tmp_path / name, 1, 0, cpu=True)
-        work = trainer.flops()
+        work = trainer.flops(trainer.batches()[0])
         assert all(p.grad is None for p in model.parameters()), "nothing is left for the first step"
         with torch.no_grad(), FlopCounterMode(display=False) as forward:
             model.diffusion.denoise(model.denoiser, torch.zeros(4, 1, 28, 28), model.diffusion.schedule.draw(4), {})
@@ -314,10 +322,10 @@ PROCESSES = """
 
     whole = training.Trainer.train_step
 
-    def step(self):
+    def step(self, coming):
         if self.step == {signalled} and not self.main:
             os.kill(os.getpid(), signal.SIGTERM)
-        return whole(self)
+        return whole(self, coming)
 
     training.Trainer.train_step = step
     test_trainer.train(test_trainer.Path({out!r}), steps=3, cpu={cpu}, overrides={{"training.batch_size": 2}})

@@ -100,15 +100,19 @@ def fsdd(path: Path, split: str = "train") -> Clips:
     "test" are the official takes 0-4, "validation" takes 5-9 of each digit and speaker (300 each), "train" the rest.
     """
     z = read_archive(path, ("audio", "offsets", "digit", "speaker", "speaker_names", "take", "sample_rate"), "FSDD")
-    known = tuple(str(n) for n in z["speaker_names"])
-    if len(z["offsets"]) != len(z["take"]) + 1 or known != SPEAKERS:
-        found = f"{len(z['offsets'])} offsets, {len(z['take'])} takes, speakers {known}"
-        raise DataError(f"{path} is not an FSDD archive: {found}.")
+    known = tuple(str(n) for n in z["speaker_names"].ravel())
+    count, offsets = z["take"].size, z["offsets"]
+    fits = offsets.shape == (count + 1,) and _numbers(offsets, z["audio"].size + 1) and z["audio"].ndim == 1
+    fits = fits and bool((np.diff(offsets.astype(np.int64)) > 0).all())  # unsigned ones would never be below 0
+    columns = all(_numbers(z[k], n, count) for k, n in (("digit", len(DIGITS)), ("speaker", len(SPEAKERS)), ("take", 10**6)))
+    if not fits or not columns or known != SPEAKERS or not _is_sound(z):
+        found = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in z.items())
+        raise DataError(f"{path} is not an FSDD archive: {found}; its speakers are {', '.join(known)[:99]}.")
     held = {"test": np.isin(z["take"], TEST_TAKES), "validation": np.isin(z["take"], VALIDATION_TAKES)}
     rows = np.flatnonzero(held[split] if split in held else ~(held["test"] | held["validation"]))
     audio = [z["audio"][z["offsets"][i] : z["offsets"][i + 1]] for i in rows]
     targets = {"label": z["digit"][rows], "speaker": z["speaker"][rows]}
-    return Clips(audio, int(z["sample_rate"]), targets, {"label": DIGITS, "speaker": known})
+    return Clips(audio, int(z["sample_rate"].item()), targets, {"label": DIGITS, "speaker": known})
 
 
 def speech_commands(path: Path, split: str = "train") -> Clips:
@@ -117,15 +121,32 @@ def speech_commands(path: Path, split: str = "train") -> Clips:
     No speaker is in two splits: "test" is the file's own, "validation" every ninth of the other speakers.
     """
     z = read_archive(path, ("audio", "label", "label_names", "speaker", "is_test", "sample_rate"), "Speech Commands")
+    count, names = len(z["audio"]) if z["audio"].ndim == 2 else -1, [str(n) for n in z["label_names"].ravel()]
+    columns = _numbers(z["label"], len(names), count) and _numbers(z["speaker"], 10**6, count)
+    if not columns or not z["audio"].size or z["is_test"].shape != (count,) or z["is_test"].dtype != bool or not _is_sound(z):
+        found = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in z.items())
+        raise DataError(f"{path} is not an archive of Speech Commands: {found}.")
     test, held = z["is_test"], z["speaker"] % VALIDATION_SPEAKERS == 0
     rows = np.flatnonzero({"test": test, "validation": ~test & held, "train": ~test & ~held}[split])
-    names = [str(n) for n in z["label_names"]]
-    return Clips(list(z["audio"][rows]), int(z["sample_rate"]), {"label": z["label"][rows]}, {"label": names})
+    return Clips(list(z["audio"][rows]), int(z["sample_rate"].item()), {"label": z["label"][rows]}, {"label": names})
+
+
+def _numbers(array: NDArray[Any], below: int, count: int | None = None) -> bool:
+    """Whether an array is `count` whole numbers 0 to `below` - 1."""
+    fits = array.ndim == 1 and np.issubdtype(array.dtype, np.integer) and (count is None or len(array) == count)
+    return bool(fits and array.size and array.min() >= 0 and array.max() < below)
+
+
+def _is_sound(z: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether an archive's samples are int16 and it has one sample rate that can be."""
+    rate = z["sample_rate"]
+    return bool(z["audio"].dtype == np.int16 and rate.size == 1 and rate.dtype.kind in "iu" and int(rate.item()) in RATES)
 
 
 # ---------------------------------------------------------------- the public home of FSDD
 
 PUBLIC = "fsdd"  # the name by which users ask for the public data
+MOST_FSDD = 2**27  # bytes of its unpacked files: they have 29 MB
 FSDD_COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 FSDD_HOME = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{FSDD_COMMIT}.zip"
 #: SHA-256 over each file's name, a line feed and its samples (int16, little endian), by digit, speaker and take. An
@@ -142,12 +163,14 @@ def download_fsdd(folder: str | Path, home: str | None = None) -> Path:
     data = download(home, advice=advice)
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
+        if (declared := sum(info.file_size for info in archive.infolist())) > MOST_FSDD:
+            raise DataError(f"its files declare {declared:,} bytes")
         members = {n.rpartition("/")[2]: n for n in archive.namelist() if "/recordings/" in n and n.endswith(".wav")}
         key = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
         facts = sorted((int(m[1]), SPEAKERS.index(m[2]), int(m[3])) for m in map(key.fullmatch, members) if m)
         names = [f"{d}_{SPEAKERS[s]}_{t}.wav" for d, s, t in facts]
         audio = [read_clip(name, archive.read(members[name])).pcm() for name in names]
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
+    except Exception as error:  # zlib.error, BadZipFile, NotImplementedError: whatever a damaged byte led to
         raise DataError(f"cannot fetch {home}: {error}. {advice}") from error
     found = fsdd_hash(names, audio)
     if found != FSDD_SHA256:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.contract.conditions import Condition, Label
 from zoo.contract.recipe import Recipe
+from zoo.core.device import send
 
 
 @dataclass
@@ -30,8 +31,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return Batch(self.x0.to(device), {k: v.to(device) for k, v in self.cond.items()}, mask)
+        mask = None if self.mask is None else send(self.mask, device)
+        return Batch(send(self.x0, device), {k: send(v, device) for k, v in self.cond.items()}, mask)
 
 
 class Dataset(ABC):

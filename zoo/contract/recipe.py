@@ -89,6 +89,7 @@ class Sampling(Part):
     sampler: str = "ddim"
     steps: int = Field(50, ge=1)
     spacing: str | None = None
+    bounds: tuple[float, float] | None = None  # of a Karras grid, in sigma / alpha
     guidance_weight: float = 0.0
     guidance_interval: tuple[float, float] | None = None
     guidance_rescale: float = Field(0.0, ge=0, le=1)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,6 +60,9 @@ class Sampler:
         return self.run(predict, x, levels, rng=rng, **options)
 
 
+#: where DDPM's large variance is too large for the step, see `_surplus`; its own thousand steps reach 1.3
+SURPLUS = 2.0
+
 SAMPLERS: Registry[Sampler] = Registry("sampler", "zoo.samplers")
 
 
@@ -83,6 +87,13 @@ def _posterior(a: Level, b: Level) -> tuple[float, float]:
     return beta, b.sigma**2 / a.sigma**2 * beta
 
 
+def _surplus(a: Level, b: Level) -> float:
+    """How much variance the large one of DDPM adds at b beside what b has, as a share of that."""
+    beta, tilde = _posterior(a, b)
+    share: float = (beta - tilde) / b.sigma**2
+    return share
+
+
 @sampler("ddpm")
 def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance: str = "small") -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), between any two levels.
@@ -92,6 +103,12 @@ def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance
     """
     if variance not in ("small", "large"):
         raise one_of("variance", variance, ("small", "large"))
+    if variance == "large" and (worst := max((_surplus(a, b) for a, b in pairwise(levels) if b.sigma), default=0.0)) > SURPLUS:
+        warnings.warn(
+            f"variance='large' with {len(levels) - 1} steps leaves up to {math.sqrt(1 + worst):.1f} times the noise that the "
+            "net is told of, and samples stay noisy: take more steps, or variance='small'.",
+            stacklevel=2,
+        )
     for a, b in pairwise(levels):
         x0, _ = predict(x, a)
         beta, tilde = _posterior(a, b)

@@ -17,9 +17,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from zoo.core.device import send
 from zoo.errors import ConfigError, one_of
 from zoo.extras import Registry
-from zoo.values import whole
+from zoo.values import several, whole
+
+#: sigma / alpha where a Karras grid starts, at most: EDM's sigma_max (Karras et al. 2022, table 1). A cosine schedule goes
+#: on to 20,000, and most of the steps would be taken where nothing of the data can be seen.
+NOISIEST = 80.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class Level:
             return math.inf
         return math.log(self.alpha / self.sigma) if self.alpha else -math.inf
 
+    def to(self, device: torch.device | str) -> Level:
+        """The same levels with their tensors on a device; numbers stay numbers."""
+        t, alpha, sigma = (send(v, device) if isinstance(v, Tensor) else v for v in (self.t, self.alpha, self.sigma))
+        return Level(t, alpha, sigma)
+
 
 @dataclass(frozen=True)
 class NetLevel(Level):
@@ -69,6 +79,8 @@ class Schedule(ABC):
     kind: str = ""
     #: the spacings that `levels` takes, the default one first
     spacings: tuple[str, ...] = ()
+    #: how a Karras grid is spaced: even in (sigma / alpha)^(1 / rho)
+    rho: float = 7.0
 
     @property
     def options(self) -> dict[str, Any]:
@@ -106,12 +118,30 @@ class Schedule(ABC):
     def clean(self) -> Level:
         """The level after the last step: alpha 1, sigma 0."""
 
-    def levels(self, steps: int, spacing: str | None = None) -> list[Level]:
-        """The sampling grid: `steps` noisy levels and the clean one. Sampler step i goes from [i] to [i + 1]."""
+    def levels(self, steps: int, spacing: str | None = None, bounds: tuple[float, float] | None = None) -> list[Level]:
+        """The sampling grid: `steps` noisy levels and the clean one. Sampler step i goes from [i] to [i + 1].
+
+        Args:
+            bounds: the least and the largest sigma / alpha of a Karras grid; default: the schedule's own, up to `NOISIEST`.
+
+        Raises:
+            ConfigError: a spacing that this schedule does not have, a number of steps out of range, or bounds that are not
+                two numbers 0 < low < high, or of another spacing.
+        """
         spacing = spacing or self.spacings[0]
         if spacing not in self.spacings:
             raise one_of(f"spacing for a {type(self).__name__}", spacing, self.spacings)
-        return [*self.points(whole(steps, "steps", 1, self.max_steps), spacing), self.clean]
+        steps = whole(steps, "steps", 1, self.max_steps)
+        if bounds is None:
+            return [*self.points(steps, spacing), self.clean]
+        if spacing != "karras":
+            raise ConfigError(
+                f"bounds={bounds!r} are those of spacing='karras'; this grid is {spacing!r}. Leave one of them out."
+            )
+        found = several(bounds) or []
+        if len(found) != 2 or not all(isinstance(e, (int, float)) for e in found) or not 0 < found[0] < found[1] < math.inf:
+            raise ConfigError(f"bounds={bounds!r}: give two numbers, 0 < low < high, in sigma / alpha.")
+        return [*(self.at(ratio) for ratio in karras(steps, found[0], found[1], self.rho)), self.clean]
 
     @property
     def max_steps(self) -> int:
@@ -228,11 +258,8 @@ class DiscreteSchedule(Schedule):
 
     def points(self, steps: int, spacing: str) -> list[Level]:
         T = self.T
-        if spacing == "karras":  # rho = 7 between this schedule's own ends; between two steps t is fractional
-            ends = [self.level(T - 1).ratio, self.level(0).ratio]
-            if math.isinf(ends[0]):
-                raise ConfigError("spacing='karras' needs a finite noise level; zero terminal SNR has none. Use 'trailing'.")
-            return [self.at(r) for r in karras(steps, ends[1], ends[0], 7.0)]
+        if spacing == "karras":  # between two steps t is fractional
+            return [self.at(r) for r in karras(steps, self.level(0).ratio, min(self.level(T - 1).ratio, NOISIEST), self.rho)]
         if spacing == "trailing":  # T, T - T/n, ... (Lin et al. 2023, table 2), 1-based there
             ts = [round(T - i * T / steps) - 1 for i in range(steps)]
         elif spacing == "leading":  # multiples of T // n, the largest first
@@ -374,6 +401,6 @@ class FlowSchedule(Schedule):
         return Level(t, 1 - t, t)
 
     def points(self, steps: int, spacing: str) -> list[Level]:
-        if spacing == "karras":  # between the noise ratios of t = 0.998 and 0.002
-            return [self.at(r) for r in karras(steps, 0.002, 500.0, 7.0)]
+        if spacing == "karras":  # from the noise ratio of t = 0.002 on
+            return [self.at(r) for r in karras(steps, 0.002, NOISIEST, self.rho)]
         return [self.level(self._moved(1 - i / steps)) for i in range(steps)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contract.dataset import Dataset
-from zoo.data.cache import cache_folder
-from zoo.data.folder import HELD_OUT, rows_of
+from zoo.data.cache import cache_folder, file_sha256
+from zoo.data.folder import HELD_OUT, SYSTEM, existing, rows_of, split_named
 from zoo.errors import ConfigError, DataError, HubError, ZooError, one_of
 from zoo.hub import client as hub
 from zoo.hub.address import PREFIX, Address
@@ -32,6 +33,8 @@ SPLITS = ("train", "validation", "test")
 VALIDATION = ("validation", "valid", "val", "dev")  # what others call it
 CHUNK = 256  # rows held in memory at a time
 MOST_LABELS = 10_000
+FORMAT = 2  # of the copies in the cache: those of another one are made anew
+PLAIN = ("ClassLabel", "Value")  # types of columns that name no file
 TABLES = (".parquet", ".arrow")
 TABLE_OPTIONS = ("config", "max_rows", "token")  # of `open_rows`, which a domain's `dataset` passes on
 
@@ -113,8 +116,46 @@ def is_table(source: str | Path) -> bool:
     """Whether this names a Hub dataset ("hub:owner/name[@revision]") or Parquet or Arrow files."""
     if str(source).startswith(PREFIX):
         return True
-    path = Path(source).expanduser()
-    return path.suffix in TABLES or (path.is_dir() and any(p.suffix in TABLES for p in path.iterdir()))
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    path = Path(os.path.expanduser(source))
+    return path.suffix.lower() in TABLES or bool(_tables(path))
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The Parquet and Arrow files of a folder: in itself, in its `data`, or in folders named after splits, as on the Hub."""
+    found, places = list[Path](), [folder]
+    while places:
+        place = places.pop()
+        try:
+            entries = sorted(place.iterdir())
+        except (OSError, ValueError):
+            continue
+        entries = [p for p in entries if not p.name.startswith(".") and p.name.lower() not in SYSTEM]
+        found += [p for p in entries if p.suffix.lower() in TABLES and p.is_file()]
+        if len(place.relative_to(folder).parts) < 2:
+            places += [p for p in entries if p.is_dir() and (p.name == "data" or split_named(p.name))]
+    return sorted(found)
+
+
+def _by_split(folder: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """{split: files}, by the folders or the names of the files (train/0.parquet, train-00000-of-00002.parquet), or all "train".
+
+    Raises:
+        DataError: only some of the files say their split, or they are of two kinds.
+    """
+    if len({p.suffix.lower() for p in files}) > 1:
+        raise DataError(f"{folder} holds both Parquet and Arrow files. Give a folder of one kind.")
+    said = {p: split_named(p.parent.name) if p.parent != folder else None for p in files}
+    said = {p: split or split_named(re.split(r"[-_.\d]", p.name)[0]) for p, split in said.items()}
+    if not any(said.values()):
+        return {"train": list(files)}
+    if not all(said.values()):
+        names = [next(p.relative_to(folder) for p, split in said.items() if bool(split) == of) for of in (True, False)]
+        raise DataError(
+            f"{folder} mixes files of splits ({names[0]}, ...) and others ({names[1]}, ...). Name or move them alike."
+        )
+    return {split: [p for p in files if said[p] == split] for split in SPLITS if split in said.values()}
 
 
 def table_options(source: str | Path, columns: Mapping[str, str | None], table: Mapping[str, Any], what: str) -> bool:
@@ -159,20 +200,43 @@ def open_rows(
         raise one_of("split", split, SPLITS)
     if max_rows is not None and (isinstance(max_rows, bool) or max_rows < 1):
         raise ConfigError(f"max_rows={max_rows!r}: give a whole number of at least 1.")
-    place, name = _source(source, token)
-    table = _Table(place, name, config, token)
+    place, root, name = _source(source, token)
+    table = _Table(place, root, name, config, token)
     available = table.splits()
     chosen, held = _choose(split, available, name)
     wish = [[p.name, p.feature, p.column] for p in parts]
     key = hashlib.sha256(json.dumps([config, chosen, wish, max_rows]).encode()).hexdigest()[:16]
     folder = table.folder / key
-    if not (folder / "rows.json").exists():
+    facts = _facts(folder, table.root)
+    if facts is None:
+        shutil.rmtree(folder, ignore_errors=True)
         table.copy(chosen, parts, max_rows, folder)
-    facts = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+        facts = _facts(folder, table.root)
+    if facts is None:
+        raise DataError(f"the copy of {name} in {folder} was changed while it was made. Try again.")
     count = facts["count"]
     numbers = rows_of(split, count) if held and count >= HELD_OUT else range(count)
     origin = f"{name}, split {chosen!r}, {len(numbers)} rows"
     return Rows(folder / "rows.arrow", facts["labels"], origin, facts["classes"], numbers)
+
+
+def _facts(folder: Path, root: Path | None) -> dict[str, Any] | None:
+    """What is known of a copy; None where there is none, it is damaged, or files that its rows point at have changed."""
+    try:
+        facts = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT or facts["sha256"] != file_sha256(folder / "rows.arrow"):
+            return None
+        if root is not None and any(_stamp(root / name) != stamp for name, stamp in facts["files"].items()):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return dict(facts)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of a file that rows point at: a copy made before it was changed is not used."""
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns]
 
 
 def _choose(split: str, available: Sequence[str], name: str) -> tuple[str, bool]:
@@ -185,16 +249,18 @@ def _choose(split: str, available: Sequence[str], name: str) -> tuple[str, bool]
     return chosen, validation is None and chosen == train
 
 
-def _source(source: str | Path, token: str | bool | None) -> tuple[hub.Snapshot | list[Path], str]:
-    """(the commit, or the local files; a name that says exactly which)"""
+def _source(source: str | Path, token: str | bool | None) -> tuple[hub.Snapshot | dict[str, list[Path]], Path | None, str]:
+    """(the commit, or the local files by split; the folder in which rows may point at files; a name that says exactly which)"""
     if str(source).startswith(PREFIX):
         snapshot = hub.resolve(Address.parse(str(source), "dataset"), token)
-        return snapshot, f"{PREFIX}{snapshot.address.repo}@{snapshot.commit}"
-    path = Path(source).expanduser()
-    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in TABLES)
-    if not files:
-        raise DataError(f"no data at {path}. Give hub:owner/name, or {' or '.join(TABLES)} files.")
-    return files, path.name
+        return snapshot, None, f"{PREFIX}{snapshot.address.repo}@{snapshot.commit}"
+    wanted = f"hub:owner/name, or {' or '.join(TABLES)} files"
+    path = existing(source, wanted)
+    if path.is_file():
+        return {"train": [path]}, None, path.name  # what lies beside it was not given
+    if not (files := _tables(path)):
+        raise DataError(f"no data at {path}. Give {wanted}.")
+    return _by_split(path, files), path, path.resolve().name
 
 
 def _cache() -> Path:
@@ -205,7 +271,8 @@ def _cache() -> Path:
 class _Table:
     """One configuration of a dataset at one commit."""
 
-    place: hub.Snapshot | list[Path]
+    place: hub.Snapshot | dict[str, list[Path]]
+    root: Path | None
     name: str
     config: str | None
     token: str | bool | None
@@ -215,7 +282,10 @@ class _Table:
         """Where its copies are."""
         if isinstance(self.place, hub.Snapshot):
             return _cache() / self.place.address.repo.replace("/", "--") / self.place.commit
-        facts = [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in self.place]
+        try:
+            facts = [[split, os.path.realpath(p), file_sha256(p)] for split, files in self.place.items() for p in files]
+        except OSError as error:
+            raise DataError(f"cannot read {error.filename or self.name}: {error.strerror or error}.") from error
         return _cache() / "local" / hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
     @contextmanager
@@ -247,20 +317,54 @@ class _Table:
             if Path(repo).exists():  # the library would take that instead
                 raise DataError(f"the folder {repo} here has the name of the dataset. Start from another folder.")
             hub.check_access(self.place, self.token)
-            found = datasets.load_dataset(repo, self.config, revision=commit, streaming=True, token=self.token)
-        else:
-            kind = self.place[0].suffix.removeprefix(".")
-            files = [str(p) for p in self.place if p.suffix == self.place[0].suffix]
-            found = datasets.load_dataset(kind, data_files={"train": files}, streaming=True)
-        return dict(found)
+            builder = datasets.load_dataset_builder(repo, self.config, revision=commit, token=self.token)
+            for files in (builder.config.data_files or {}).values():
+                for file in files:  # a card may name any file, also one of this machine
+                    self.inside(str(file))
+            return dict(builder.as_streaming_dataset())
+        files = {split: [str(p) for p in paths] for split, paths in self.place.items()}
+        kind = next(iter(self.place.values()))[0].suffix.lower().removeprefix(".")
+        return dict(datasets.load_dataset(kind, data_files=files, streaming=True))
+
+    def inside(self, path: str) -> str | Path:
+        """Where a file lies that a row, or the dataset's card, names; only files of the dataset itself can be named.
+
+        Raises:
+            DataError: any other: an absolute path, one with "..", a link out of the folder, an address.
+        """
+        refused = DataError(f"{self.name} points at {path!r}, which is not a file of the dataset itself: it is not opened.")
+        if isinstance(self.place, hub.Snapshot):
+            home = f"hf://datasets/{self.place.address.repo}@{self.place.commit}/"
+            archived, _, outer = path.rpartition("::")
+            if archived and re.fullmatch(r"(zip|tar|gzip|bz2|xz|zstd|lz4)://[^:]*", archived) is None:
+                raise refused
+            if "://" not in outer and not archived:
+                outer = home + outer
+            name = outer.removeprefix(home)
+            if name == outer or "://" in name or _unsafe(name):
+                raise refused
+            return f"{archived}::{outer}" if archived else outer
+        if self.root is None:
+            raise DataError(f"{refused} Give the folder of the file, not the file alone.")
+        root = self.root.resolve()
+        try:
+            found = (root / path).resolve()
+            name = found.relative_to(root).as_posix()
+        except (ValueError, OSError, RuntimeError):
+            raise refused from None
+        if "://" in path or _unsafe(name) or not found.is_file():
+            raise refused
+        return found
 
     def splits(self) -> list[str]:
         """The names of the splits; remembered, so that the copy is enough the next time."""
         from zoo.files import write_atomic
 
         known = self.folder / f"{hashlib.sha256(repr(self.config).encode()).hexdigest()[:16]}.json"
-        with suppress(OSError, ValueError):
-            return list(json.loads(known.read_text(encoding="utf-8")))
+        with suppress(OSError, ValueError, RecursionError):
+            names = json.loads(known.read_text(encoding="utf-8"))
+            if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+                return names
         if isinstance(self.place, hub.Snapshot) and hub.offline():
             raise HubError(f"cannot read {self.place.pinned}: offline, and no copy of it in {_cache()}. Go online once.")
         with self.errors("read") as datasets:
@@ -280,11 +384,17 @@ class _Table:
             temporary.mkdir()  # not mkdtemp: the folder stays, and the user's umask decides who may read it
         try:
             with self.errors("read") as datasets:
-                _write(datasets, self.stream(datasets)[split], parts, max_rows, temporary, self.name, self.token)
+                _write(datasets, self, self.stream(datasets)[split], parts, max_rows, temporary)
             with suppress(OSError):  # another process was quicker, with the same rows
                 os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unsafe(name: str) -> bool:
+    """Whether a path below a folder leaves it, or goes through hidden folders: keys and settings lie there, not data."""
+    parts = re.split(r"[/\\]", name)
+    return not name or "\0" in name or any(not part or part.startswith(".") for part in parts)
 
 
 def _columns(features: Mapping[str, Any], parts: Sequence[Part], name: str) -> dict[str, str]:
@@ -308,18 +418,25 @@ def _columns(features: Mapping[str, Any], parts: Sequence[Part], name: str) -> d
 
 def _write(
     datasets: Any,
+    table: _Table,
     stream: Any,
     parts: Sequence[Part],
     max_rows: int | None,
     folder: Path,
-    name: str,
-    token: str | bool | None,
 ) -> None:
     import pyarrow
     from tqdm.auto import tqdm
 
+    name, pointed = table.name, dict[str, list[int]]()
     stream = stream if stream.features is not None else stream._resolve_features()
     features, columns = stream.features, _columns(stream.features, parts, name)
+    for part, column in columns.items():
+        # any other type would be decoded by the library, which opens whatever file a row points at
+        if (
+            part not in [p.name for p in parts if p.feature in ("Image", "Audio")]
+            and type(features[column]).__name__ not in PLAIN
+        ):
+            raise DataError(f"{name}: the column {column!r} is no {part}: it holds {type(features[column]).__name__}.")
     media = {p.name: p.feature for p in parts if p.name in columns and p.feature in ("Image", "Audio")}
     stream = stream.select_columns(list(dict.fromkeys(columns.values())))
     for part, kind in media.items():
@@ -338,7 +455,7 @@ def _write(
         for row in tqdm(
             stream if max_rows is None else stream.take(max_rows), f"reading {name}", unit="row", delay=2, leave=False
         ):
-            taken = {p: _bytes(datasets, row[c], token) if p in media else row[c] for p, c in columns.items()}
+            taken = {p: _bytes(datasets, table, row[c], pointed) if p in media else row[c] for p, c in columns.items()}
             for part in media:
                 if taken[part] is None:
                     raise DataError(f"{name}: row {count} has no {part} in its column {columns[part]!r}.")
@@ -362,15 +479,28 @@ def _write(
         # -1 means "no label"; a column of plain numbers or words has those as its classes
         classes[part] = list(range(len(names))) if names else sorted(v for v in values if v != -1)
         labels[part] = list(names) if names else [str(v) for v in classes[part]]
-    facts = {"count": count, "columns": columns, "labels": labels, "classes": classes}
+    facts = {
+        "format": FORMAT, "sha256": file_sha256(folder / "rows.arrow"), "files": pointed,
+        "count": count, "columns": columns, "labels": labels, "classes": classes,
+    }  # fmt: skip
     (folder / "rows.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _bytes(datasets: Any, value: Any, token: str | bool | None) -> bytes | None:
-    """The bytes of a picture's or a recording's file, which a row holds or points at."""
+def _bytes(datasets: Any, table: _Table, value: Any, pointed: dict[str, list[int]]) -> bytes | None:
+    """The bytes of a picture's or a recording's file, which a row holds, or points at within the dataset.
+
+    Args:
+        pointed: gets the local files that were read.
+    """
     if value is None or value.get("bytes") is not None:
         return None if value is None else value["bytes"]
+    if not value.get("path"):
+        return None
+    place = table.inside(str(value["path"]))
+    if isinstance(place, Path):
+        pointed[os.path.relpath(place, table.root)] = _stamp(place)
+        return place.read_bytes()
     from datasets.utils.file_utils import xopen
 
-    with xopen(value["path"], "rb", download_config=datasets.DownloadConfig(token=token)) as file:
+    with xopen(place, "rb", download_config=datasets.DownloadConfig(token=table.token)) as file:
         return bytes(file.read())

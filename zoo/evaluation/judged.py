@@ -287,9 +287,11 @@ class JudgedEvaluator(Evaluator):
             "precision_recall": f"nearest-neighbour manifolds, k = {NEIGHBOURS} (arXiv:1904.06991)",
             "copy_rate": f"share nearer than {self.copy_distance:.4f} (Euclidean) to one "
             f"of {len(self.train)} training {self.noun}, as {COPY_SHARE:.0%} of real held-out ones are",
-            "nearest_copy": f"smallest such distance; ceiling over {len(self._held_out_distances)} {self.noun}",
+            "nearest_copy": f"smallest such distance; ceiling over {len(self._held_out_distances)} {self.split} {self.noun}",
             "ceiling": f"{min(n, len(self.train))} random real training {self.noun} in place of samples; for "
             f"accuracy and copying the real {self.split} {self.noun}; for the Frechet distance the mean of "
             f"{self._ceiling_subsets(n)} such subsets, with their range",
+            "subsets": f"all drawn at random (seed {self.seed}): of real {self.noun} for ceilings, the copy distance and the "
+            "floor of copying, and those of kid",
             "seed": self.seed,
         } | self.protocol(n)

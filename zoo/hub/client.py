@@ -201,7 +201,7 @@ def _explanation(error: BaseException, address: Address, sent: str | None, here:
         if isinstance(e, httpx.TooManyRedirects):
             return f"the Hub sends us on in a circle. {no_hub()}"
         if isinstance(e, httpx.TimeoutException):
-            return f"{endpoint()} did not answer in time ({type(e).__name__}), in {ATTEMPTS} tries. {here.words()}"
+            return f"{endpoint()} did not answer in time ({type(e).__name__}). {here.words()}"
         if isinstance(e, httpx.TransportError):
             return f"{endpoint()} cannot be reached ({type(e).__name__}). Check the network and HF_ENDPOINT, then try again."
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):

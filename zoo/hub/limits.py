@@ -35,8 +35,7 @@ SECONDS = 180.0
 RATE = 50_000
 LONGEST_WAIT = 30.0  # seconds: the most that a server may ask for
 AGAIN = (408, 429, 500, 502, 503, 504)  # answers that may be better the next time
-#: seconds: the longest pause that the client itself makes before another try
-PAUSE = 8.0
+LONGEST_PAUSE = 8.0  # seconds: the most that the client itself waits before another try; it begins with one
 #: bytes of answers that are not files, in one push or pull; a listing of 100,000 files has some 40 MB
 MOST_LISTED = 128 << 20
 #: hosts that a token may be sent to beside the endpoint
@@ -79,6 +78,7 @@ class Exchange:
         self.expected: set[str] = set()
         self.file: int | None = None  # bytes of the one that is fetched, where they are known
         self.listed = 0
+        self.failures: dict[str, int] = {}
         self.stopped: StoppedError | None = None
         # threads that the client makes for a part of its work have no context of ours; those that were there have others' work
         self.others = weakref.WeakSet(threading.enumerate())
@@ -135,6 +135,11 @@ class Exchange:
     def late(self, what: str) -> StoppedError:
         """The error for what did not end in time."""
         return self.stop(f"{what} took too long. {self.words()}")
+
+    def pause(self, what: str) -> float:
+        """How long the client will wait now that a request failed once more: it does not ask whether there is time for it."""
+        self.failures[what] = self.failures.get(what, 0) + 1
+        return min(2.0 ** (self.failures[what] - 1), LONGEST_PAUSE)
 
     def check(self, what: str, pause: float = 0.0) -> None:
         """Raise if the exchange was stopped, or if it is over after a pause."""
@@ -232,7 +237,7 @@ def _install() -> None:
 
 
 def _wrapped(transport: Any) -> Any:
-    pool = getattr(transport, "_pool", None)
+    pool: Any = getattr(transport, "_pool", None)
     backend = getattr(pool, "_network_backend", None)
     if backend is not None:  # else it is a transport of the user's own, without sockets that we know of
         pool._network_backend = _Backend(backend)
@@ -272,7 +277,7 @@ class _Request:
         except _types()[2] as error:
             self.check()
             if isinstance(error, _types()[3]):  # the client tries again by itself, after a pause
-                self.here.check(f"{self.what} ({type(error).__name__})", PAUSE)
+                self.here.check(f"{self.what} ({type(error).__name__})", self.here.pause(self.what))
             raise
         finally:
             _HERE.request = before
@@ -399,7 +404,9 @@ def _check_headers(here: Exchange, timed: _Request, request: Any, answer: Any) -
             headers.pop(name, None)
         if asked is not None:
             headers["Retry-After"] = str(min(asked, int(LONGEST_WAIT)))
-        pause = PAUSE if asked is None else min(asked, LONGEST_WAIT) + 1
+        pause = here.pause(timed.what)
+        if asked is not None:
+            pause = min(asked, LONGEST_WAIT) + 1
         if here.left() < pause:
             wish = "" if asked is None else f", with the wish to wait {asked} s"
             raise here.stop(f"{timed.what}: answer {answer.status_code}{wish}; there is no time for that. {here.words()}")

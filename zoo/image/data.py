@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from zoo.contract.dataset import Dataset
-from zoo.data.archive import read_archive
+from zoo.data.archive import read_archive, read_gzip
 from zoo.data.cache import cache_folder, download, md5
 from zoo.data.folder import Folder, existing
 from zoo.data.table import Part, Table, open_rows, table_options
@@ -60,6 +60,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MOST_IDX = 2**28  # bytes of an unpacked file of MNIST's format; Fashion-MNIST's largest has 47 MB
 HELD_OUT = 5_000  # of the training rows: nothing trains on them, choices are made on them
 
 
@@ -108,34 +109,17 @@ def fashion_mnist(source: str | Path, split: str = "train") -> ArrayImages:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array of the original MNIST format (gzip, big-endian header).
-
-    Raises:
-        DataError: missing, damaged, of another form, or larger than any such file is.
-    """
-    import gzip
-    import zlib
-
-    try:
-        with gzip.open(path) as file:
-            data = file.read(LARGEST_IDX + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is missing, truncated or damaged: {error}.") from error
-    if len(data) > LARGEST_IDX:
-        raise DataError(f"{path} unpacks to more than {LARGEST_IDX:,} bytes, which no such file has.")
-    if len(data) < 4 or data[2] != 8:
+    """An array of the original MNIST format (gzip, big-endian header)."""
+    data = read_gzip(path, MOST_IDX, "a file of MNIST's format")
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise DataError(f"{path} is not an IDX file of bytes.")
-    if len(data) < 4 + 4 * data[3]:
-        raise DataError(f"{path} ends inside its header.")
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3]))
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
-    if body.size != math.prod(shape):  # of Python's whole numbers, which do not run over
+    if body.size != math.prod(shape):
         raise DataError(f"{path} holds {body.size} bytes, its header says {shape}.")
     return body.reshape(shape)
 
 
-#: bytes that an IDX file may unpack to, four times those of the largest; a small file can unpack without end
-LARGEST_IDX = 200_000_000
 PUBLIC = "fashion-mnist"  # the name by which users ask for the public data
 #: the public home of the data, with the MD5 sums that its authors publish
 FASHION_HOME = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

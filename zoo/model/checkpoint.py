@@ -98,11 +98,11 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     """Write a model's folder, see `zoo.Model.save_pretrained`."""
     old = folder / files.CARD
     if card is None:  # a text that somebody wrote stays
+        own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))
         try:
             text = old.read_bytes().decode() if old.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{old} cannot be read as text, and a card that somebody wrote is kept: {error}.") from error
-        own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))
         card = renew(text, own)
     weights = {f"denoiser.{k}": v for k, v in files.state_of(model.denoiser).items()}
     if half:

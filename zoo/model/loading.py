@@ -70,9 +70,9 @@ def is_folder(name: str) -> bool:
     try:
         # the second: a save whose process ended before its files were in their places, see `zoo.files.settle`
         found = any((Path(name) / part).exists() for part in (CONFIG, f"{SAVED}/{CONFIG}"))
+        return found and name not in list_models()
     except (OSError, ValueError):  # a name that no file can have
         return False
-    return found and name not in list_models()
 
 
 def text_of(source: Any) -> str:

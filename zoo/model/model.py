@@ -19,6 +19,7 @@ from zoo.contract.domain import Domain
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
+from zoo.core.device import exact
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
@@ -195,7 +196,8 @@ class Model(nn.Module):
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
-                options: spacing, eta, variance, s_churn, step_scale, guess_below, guidance_interval, guidance_rescale, clip.
+                options: spacing, bounds, eta, variance, s_churn, step_scale, guess_below, guidance_interval,
+                guidance_rescale, clip.
 
         Raises:
             ConfigError: an argument that is unknown or invalid.
@@ -430,7 +432,7 @@ class Model(nn.Module):
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
             while True:
                 # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
-                with torch.no_grad():
+                with torch.no_grad(), exact():
                     step = next(steps, None)
                 if step is None:
                     return

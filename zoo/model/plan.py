@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +27,7 @@ DRAWN, SIZE = 1, 2
 #: samples made at a time, where nobody asks
 CHUNK = 64
 #: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
-COMMON = ("spacing", "guidance_interval", "guidance_rescale", "clip", "guess_below")
+COMMON = ("spacing", "bounds", "guidance_interval", "guidance_rescale", "clip", "guess_below")
 #: those of them that None turns off, whatever the recipe has: no clipping, guidance everywhere, a guess at every level
 NONE = ("clip", "guidance_interval", "guess_below")
 #: how many samples one call makes at most; what it keeps of each would not fit into memory
@@ -88,6 +89,7 @@ class Plan:
     size_axis: int = 0
     guess_below: float = math.inf
     spacing: str | None = None
+    bounds: tuple[float, float] | None = None
     public: Mapping[str, Any] = field(default_factory=dict)
     strength: float | None = None
     whole: int | None = None
@@ -113,7 +115,7 @@ class Plan:
             "guess_below": None if math.isinf(self.guess_below) else self.guess_below,
             **self.public,
         }
-        known = {"spacing": self.spacing, "strength": self.strength}
+        known = {"spacing": self.spacing, "bounds": self.bounds, "strength": self.strength}
         return found | {k: v for k, v in known.items() if v is not None}
 
     def after(self, strength: float) -> Plan:
@@ -194,7 +196,8 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     spacing = given.take("spacing", default.spacing)
     if spacing is not None:
         _text(spacing, "spacing")
-    levels = schedule.levels(given.take("steps", default.steps), spacing)
+    bounds = given.numbers("bounds", default.bounds if spacing == default.spacing else None)
+    levels = schedule.levels(given.take("steps", default.steps), spacing, bounds)
     clip = given.take("clip", default.clip)
     if clip is not None and not number(clip, "clip", what="a bound of x0; None for no clipping") > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
@@ -206,6 +209,13 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     cond = {k: v.values for k, v in read.items()}
     if all(bool(is_null(c).all()) for c in cond.values()):
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
+    elif (guidance.weight or guidance.each) and not any(guidance.active(level) for level in levels[:-1]):
+        low, high = guidance.interval
+        warnings.warn(
+            f"guidance acts at no step: none of the {len(levels) - 1} has {low:g} < sigma / alpha <= {high:g}. "
+            "Take more steps, or a wider guidance_interval.",
+            stacklevel=4,
+        )
     return Plan(
         n=n,
         seed=seed,
@@ -221,6 +231,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         size_axis=codec.size_axis,
         guess_below=math.inf if below is None else below,
         spacing=spacing,
+        bounds=bounds,
         public=public,
     )
 

@@ -41,7 +41,8 @@ class PointCloud:
     """
 
     def __init__(self, points: ArrayLike, centre: ArrayLike = (0.0, 0.0, 0.0), scale: float = 1.0) -> None:
-        x = np.ascontiguousarray(points, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused below
+            x = np.ascontiguousarray(points, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != 3 or not len(x):
             raise ShapeError(f"a cloud is points (N, 3) of at least one point, got {x.shape}.")
         if not np.isfinite(x).all():

@@ -28,8 +28,6 @@ CLOUD_TEXT = (
     r"(?i)(?!(readme|licen[cs]e|notice|copying|changes|changelog|requirements|attribution|credits|(train|val|test|all|.*(_|-|^)"
     r"(names?|list|files?|filelist|split|train|val|test|classes|categories|labels?|ids)|synsetoffset2category)\.txt)).*\.txt"
 )
-#: what folders of splits are called, as in ModelNet and in PointFlow's ShapeNet
-OWN_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 #: points that are sampled from a mesh, of which training takes others each time
 POOL = 4096
 #: bytes of the largest file that is read: a mesh of ten million faces
@@ -116,13 +114,14 @@ def read_shape(path: str | Path, points: int = POOL) -> PointCloud:
         size = path.stat().st_size
         if not 0 < size <= LARGEST:
             raise DataError(f"{size:,} bytes; files of 1 to {LARGEST:,} bytes are read. Make a large mesh coarser first.")
-        return PointCloud.normalised(_points(path, points))
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of odd numbers is refused, not warned of
+            return PointCloud.normalised(_points(path, points))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except MemoryError as error:
-        raise DataError(f"{path}: too large for the memory of this machine.") from error
+        raise DataError(f"{path}: too large for the memory of this machine") from error
     except ZooError as error:
-        message = str(error)
+        message = str(error).rstrip(".")  # what lists it goes on
         raise DataError(message if str(path) in message else f"{path}: {message}") from error
 
 
@@ -187,7 +186,7 @@ class ShapeFolder(Folder):
         cloud = read_shape(path)
         if not FEWEST <= len(cloud) <= MOST:
             what = "Thin it out, or give a mesh" if len(cloud) > MOST else "Give a mesh, or a denser cloud"
-            raise DataError(f"{path}: a cloud of {len(cloud):,} points: models take {FEWEST} to {MOST:,}. {what}.")
+            raise DataError(f"{path}: a cloud of {len(cloud):,} points: models take {FEWEST} to {MOST:,}. {what}")
         self.clouds[path] = cloud
 
     def __getitem__(self, i: int) -> tuple[PointCloud, dict[str, Any]]:

@@ -246,6 +246,7 @@ class Evaluator(evaluate.Evaluator):
             "ceiling": f"{CEILING} real training shapes for each of the reference, drawn at random; for accuracy and copying "
             "the latter",
             "floor": "points of all training shapes of a category together; for copying, training shapes",
+            "subsets": f"all drawn at random (seed {self.seed})",
             "seed": self.seed,
         }
 

@@ -7,6 +7,7 @@ end: both give another shape without a word. So what the file announces is compa
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ def read_mesh(path: Path) -> list[Part]:
         data = data.removeprefix(b"\xef\xbb\xbf")
     if kind == "obj":
         data = _obj(data)
+    log = logging.getLogger("trimesh")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)  # it tells its log, with tracebacks, what the errors below say
     try:
         # from memory: a file that it names beside it is never opened
         found = trimesh.load_scene(io.BytesIO(data), file_type=kind, process=False, skip_materials=True).dump()
@@ -41,7 +45,14 @@ def read_mesh(path: Path) -> list[Part]:
     except DataError:
         raise
     except Exception as error:  # the readers of a dozen formats raise whatever they meet
+        if kind == "ply" and "unexpected length" in str(error):
+            raise DataError(
+                "it is truncated, or it is a binary PLY whose faces have different numbers of corners, which is not read. "
+                "Export it as triangles, or as text"
+            ) from error
         raise DataError(f"no readable mesh or cloud ({type(error).__name__}: {error})") from error
+    finally:
+        log.setLevel(level)
     if kind == "off":
         _check_off(data, parts)
     elif kind == "ply":

@@ -16,8 +16,6 @@ from zoo.errors import DataError
 Points = NDArray[np.float64]
 #: how a PCD names the types of its fields
 KINDS = {"F": "f", "I": "i", "U": "u"}
-#: bytes that one byte of LZF can stand for, at most: a run of 264 in three
-EXPANSION = 88
 
 
 # ---------------------------------------------------------------- text
@@ -155,7 +153,7 @@ def read_pcd(path: Path) -> Points:
         if len(body) < 8:
             raise DataError("it is truncated")
         packed, size = struct.unpack("<II", body[:8])
-        if size != n * row or packed > len(body) - 8 or size > EXPANSION * packed:
+        if size != n * row or packed > len(body) - 8:
             raise DataError(f"it is damaged: {packed:,} bytes that unpack to {size:,}, for {n:,} points of {row} bytes")
         raw, out, start = _lzf(body[8 : 8 + packed], size), {}, 0
         for name, dtype, count in layout:  # field after field

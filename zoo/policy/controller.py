@@ -19,7 +19,7 @@ from zoo.core.predict import Predict, Steering, noise_of
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError, NumericsError, ShapeError
 from zoo.model.model import Model
-from zoo.model.plan import Chunk
+from zoo.model.plan import Chunk, Plan
 from zoo.policy.codec import NOTHING, PolicyCodec
 from zoo.values import number, plain, several, whole
 
@@ -40,6 +40,7 @@ class _Robot:
     spare: list[NDArray[np.float32]] = field(default_factory=list)  # the chunk's actions after those
     chunk: Tensor | None = None  # the last chunk, encoded
     at: int = 0  # the index in it of the next action
+    early: bool = False  # whether a stall makes the next plan come early, which then goes on with the last one
     past: list[tuple[int, NDArray[np.float32]]] = field(default_factory=list)  # (step, chunk from that step on)
     step: int = 0
     chunks: int = 0
@@ -63,20 +64,21 @@ class Controller:
         warm_start: start each plan from the last chunk, moved on, and run only this share of the sampling steps.
         join: whether a new plan goes on with the last one (as in real-time chunking, Black et al. 2025, section 3): actions
             that are carried out already are held in it, and the others are pulled to the last plan's, less and less up to
-            its end. Default: where plans come more often than the recipe's (`executed` below it), or `delay` is given.
+            its end. Default: where plans come more often than the recipe's (`executed` below it), or `delay` is given. A plan
+            that comes early because of a stall always goes on with the last one.
         delay: steps between an observation and the action that its `act` returns, as where plans are made while the robot
             moves. The actions of these steps are taken as those of the last plan.
-        deadline: seconds that `act` may take. A plan that cannot be finished in time gives the x0 it has. Where a whole one
-            usually fits and a slow step stopped it, the next call plans again; and where it had not made half of its steps
-            nothing of it is carried out, but the next action of the last chunk. Where not even one step fits, the last
-            chunk's further actions are carried out, and then its last one is held; after 20 such calls a step is tried in
-            any case. The first plan of an episode always has at least one step, however long that takes. How long a step
-            takes is known from the last 50, at first from some that are made when the controller is.
+        deadline: seconds that `act` may take. Where a whole plan does not fit, one of fewer steps is made. One that a slow
+            step stops gives the x0 it has, and the next call plans again; where it had not made half of its steps nothing
+            of it is carried out, but the next action of the last chunk. Where not even one step fits, the last chunk's
+            further actions are carried out, and then its last one is held; after 20 such calls a step is tried in any case.
+            The first plan of an episode always has at least one step, however long that takes. How long a step takes is
+            known from the last 50, at first from some that are made when the controller is.
         streams: a number for each environment, whose noise then is the same whatever runs beside it; default 0 to n - 1.
 
     Attributes:
         seconds: how long each call of `act` took.
-        late: calls that made no plan for want of time; cut: plans that ended before their last step.
+        late: calls that made no plan for want of time; cut: plans of fewer steps than asked for.
         overran: calls that took longer than the deadline.
         clipped: numbers of actions that lay outside the training data's range.
         doubtful: calls whose observations were unlike the training data's, see `PolicyCodec.doubt`; the first is a warning.
@@ -117,8 +119,11 @@ class Controller:
             raise ConfigError(f"join={join!r}: give True, False, or None for the default.")
         often = self.executed < codec.executed and self.ensemble is None and warm_start is None
         self.join = bool(often or self.delay) if join is None else bool(join)
-        self.plan = policy.plan(1, sampler=sampler, steps=steps, **settings)
+        self._settings = {"sampler": sampler, **settings}
+        self.plan = policy.plan(1, steps=steps, **self._settings)
+        self.warm_start = plain(warm_start)
         self.warm = None if warm_start is None else self.plan.after(warm_start)
+        self._shorter: dict[int, Plan] = {}  # plans of fewer steps
         numbers = list(range(self.n or 1)) if streams is None else (several(streams) or [])
         if len(numbers) != (self.n or 1):
             raise ConfigError(f"streams={streams!r}: give {self.n or 1} numbers, one for each environment.")
@@ -143,6 +148,13 @@ class Controller:
             mark = now
             if i == 3:
                 break
+        needed = self._usual(0.5) * self.plan.steps
+        if self.deadline is not None and needed > self.deadline:
+            warnings.warn(
+                f"deadline={self.deadline:g} s: a plan of {self.plan.steps} steps takes about {needed:.2g} s here: fewer are "
+                "made. Give more time or fewer steps; on a busy machine torch.set_num_threads(1) makes steps quicker.",
+                stacklevel=4,
+            )
 
     def reset(self, which: Sequence[int] | int | None = None) -> None:
         """Forget the episode of some environments (default all); their plans go on to be new ones.
@@ -276,14 +288,15 @@ class Controller:
             self.late += 1
             return False
         rng = seeds.SampleRng(self.seed, [seeds.derive_seed(robot.stream, robot.chunks) for robot in robots])
-        plan, start, steer = self.plan, None, list[Steering]()
-        last = [self._moved_on(robot) for robot in robots if robot.chunk is not None]
-        if last and len(last) == len(robots):
-            if self.warm is not None:
-                plan, start = self.warm, torch.stack([chunk for chunk, _ in last])
-            if self.join:
-                steer = [self._pull(torch.stack([c for c, _ in last]), torch.stack([w for _, w in last]))]
+        start, steer = None, list[Steering]()
+        last, binds = (torch.stack(parts) for parts in zip(*map(self._moved_on, robots), strict=True))
+        if self.warm is not None and all(robot.chunk is not None for robot in robots):
+            start = last
+        if binds.any():
+            steer = [self._pull(last, binds)]
+        plan = self._fitting(begin, start is not None)
         x, done, mark = None, 0, time.perf_counter()
+        short = plan is not (self.plan if start is None else self.warm)
         stalled = False
         for step in self.policy.run(plan, Chunk({"observation": observations}, rng), start=start, steer=steer):
             now = time.perf_counter()
@@ -291,21 +304,25 @@ class Controller:
             self._recent.append(now - mark)
             x, done, mark = step.x, done + 1, now
             if self.deadline is not None and step.level.sigma and now - begin + self._usual(0.9) > self.deadline:
-                x, self.cut = step.x0, self.cut + 1
+                x, short = step.x0, True
                 stalled = 0 < usual <= self.deadline  # by one slow step, not by a slow net
                 break
+        self.cut += short
         if x is None:
             raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
         if not torch.isfinite(x).all():
             raise NumericsError(f"{self.policy!r}: an action is not finite; the weights or the settings are broken.")
-        if stalled and 2 * done < plan.steps and all(robot.spare for robot in robots):
-            self.late += 1  # the last plan is better than one of a few steps
+        going_on = all(robot.chunk is not None and robot.at < self.codec.horizon for robot in robots)
+        if stalled and 2 * done < plan.steps and going_on:
+            self.late += 1  # what is left of the last plan is better than one of a few steps
+            for robot in robots:
+                robot.early = True
             return True
         first = self.codec.n_obs - 1
         for robot, encoded, actions in zip(robots, x, self.codec.decode(x, {}), strict=True):
             # before the first action of an episode nothing was carried out that a delay could skip
             robot.at = first + (self.delay if robot.chunk is not None else 0)
-            robot.chunk, robot.chunks = encoded, robot.chunks + 1
+            robot.chunk, robot.chunks, robot.early = encoded, robot.chunks + 1, stalled and 2 * done >= plan.steps
             self.clipped += actions.clipped
             coming = list(actions.values[robot.at :])
             many = 1 if stalled else self.executed  # an unfinished plan is not kept for longer than it must
@@ -315,20 +332,42 @@ class Controller:
                 robot.spare = coming[-1:]
         return True
 
+    def _fitting(self, begin: float, warm: bool) -> Plan:
+        """The plan with as many of its steps as fit into the time that is left, but at least one.
+
+        A whole plan of few steps is a chunk; the x0 of one that is cut in its middle is a mean of many.
+        """
+        plan = self.warm if warm and self.warm is not None else self.plan
+        usual = self._usual(0.75)
+        if self.deadline is None or not usual or usual * plan.steps <= self.deadline - (time.perf_counter() - begin):
+            return plan
+        fit = max(1, int((self.deadline - (time.perf_counter() - begin)) / usual + 1e-6))
+        if warm:  # the same share of fewer steps
+            fit = max(1, int(fit * self.plan.steps / plan.steps))
+        if fit not in self._shorter:
+            try:
+                self._shorter[fit] = self.policy.plan(1, steps=fit, **self._settings)
+            except ConfigError:  # settings that need more steps: it is cut instead
+                self._shorter[fit] = self.plan
+        found = self._shorter[fit]
+        return found.after(self.warm_start) if warm else found
+
     def _moved_on(self, robot: _Robot) -> tuple[Tensor, Tensor]:
         """The last chunk (horizon, Da) moved on to the next one's time, its last action repeated, and how much each of its
-        steps binds the next chunk (horizon, 1): 1 what is carried out by then, then less and less up to the chunk's end.
+        steps binds the next chunk (horizon, 1): 1 what is carried out by then, then less and less up to the chunk's end; 0
+        where the next chunk is drawn anew.
         """
+        horizon = self.codec.horizon
         if robot.chunk is None:
-            raise ConfigError("there is no chunk to go on from.")
-        chunk, horizon = robot.chunk, self.codec.horizon
+            nothing = torch.zeros(self.codec.shape, device=self.policy.device, dtype=self.policy.wide)
+            return nothing, nothing[:, :1]
         bound = self.codec.n_obs - 1 + self.delay  # the next chunk's first action that is not settled
         shift = max(robot.at - bound, 0)
-        index = torch.arange(horizon, device=chunk.device)
+        index = torch.arange(horizon, device=robot.chunk.device)
         left = horizon - shift  # how many steps of the next chunk the last one knows
         binds = ((left - index) / max(left - bound + 1, 1)).clamp(0, 1)
-        binds = torch.where(index < bound, (index < left).to(binds), binds)
-        return chunk[(index + shift).clamp(max=horizon - 1)], binds[:, None].to(chunk)
+        binds = torch.where(index < bound, (index < left).to(binds), binds) * (self.join or robot.early)
+        return robot.chunk[(index + shift).clamp(max=horizon - 1)], binds[:, None].to(robot.chunk)
 
     def _pull(self, last: Tensor, binds: Tensor) -> Steering:
         """The steer that pulls a predicted chunk towards the last one (B, horizon, Da), as far as it binds (B, horizon, 1)."""

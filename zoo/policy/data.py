@@ -32,6 +32,7 @@ from zoo.policy.recordings import (
     Recording,
     Robot,
     as_rate,
+    check_times,
     foreign,
     read_lerobot,
     read_robomimic,
@@ -63,6 +64,7 @@ class Episodes(Dataset):
             step, as windows do at the end of an episode.
         skip_unreadable: skip short episodes, and those with numbers that are not finite.
         names: of the episodes, for messages.
+        hold_out: whether some of the episodes are held out; False where all are of the split.
 
     Attributes:
         episodes: (observations, actions) of each episode of the split.
@@ -87,6 +89,7 @@ class Episodes(Dataset):
         short: str = "refuse",
         skip_unreadable: bool = False,
         names: Sequence[str] = (),
+        hold_out: bool = True,
         source: str = "the data",
     ) -> None:
         if short not in SHORT:
@@ -102,7 +105,7 @@ class Episodes(Dataset):
         self.robot, self.horizon, self.n_obs, self.labels = robot, horizon, n_obs, {}
         starts = np.concatenate([[0], ends[:-1]])
         bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        if len(bounds) >= HELD_OUT:
+        if len(bounds) >= HELD_OUT and hold_out:
             bounds = [bounds[i] for i in rows_of(split, len(bounds), HELD_OUT)]
         self.episodes = [(observations[a:b], actions[a:b]) for a, b in bounds]
         if mirror is not None:  # after the split: an image of a held-out episode is held out, too
@@ -233,8 +236,8 @@ def open_npz(path: Path, **window: Any) -> Episodes:
     """Episodes of a file.
 
     `episodes.npz` holds `observation` (steps, Do), `action` (steps, Da) and `episode_ends` (episodes,), and where known
-    `observation_names`, `action_names`, `unit` and `rate`. One number a step may come as (steps,), tables of numbers as
-    (steps, a, b). A Push-T file has `state` (steps, 5) for its observation.
+    `observation_names`, `action_names`, `unit`, `rate`, and `timestamp` (steps,) in seconds, which must be even. One number a
+    step may come as (steps,), tables of numbers as (steps, a, b). A Push-T file has `state` (steps, 5) for its observation.
     """
     arrays = read_archive(path, what="demonstrations")
     missing = {"action", "episode_ends"} - arrays.keys()
@@ -263,7 +266,24 @@ def open_npz(path: Path, **window: Any) -> Episodes:
             if v.shape[:1] == action.shape[:1] and v.ndim and k not in known
         }
         tell_left_out(path, {k: v for k, v in left.items() if not k.endswith("_names") and k != "episode_ends"})
-    return Episodes(observation, action, arrays["episode_ends"], robot, source=str(path), **window)
+    found = Episodes(observation, action, arrays["episode_ends"], robot, source=str(path), **window)
+    if "timestamp" in arrays:
+        _check_stamps(path, arrays["timestamp"], arrays["episode_ends"], robot.rate)
+    return found
+
+
+def _check_stamps(path: Path, stamps: NDArray[Any], ends: NDArray[Any], rate: float | None) -> None:
+    """Times (steps,) in seconds that are even, at the rate or, where none is given, as most of them are."""
+    if stamps.dtype.kind not in NUMBERS or stamps.shape != (int(ends[-1]),):
+        raise DataError(
+            f"{path}: timestamp {stamps.shape} of {stamps.dtype}; give seconds, one number for each of {ends[-1]} steps."
+        )
+    steps = np.arange(len(stamps))
+    episode = np.searchsorted(ends, steps, "right")
+    usual = np.median(np.diff(stamps.astype(np.float64))) if len(stamps) > 1 else 1.0
+    if rate is None and not usual > 0:
+        raise DataError(f"{path}: timestamp does not rise from step to step.")
+    check_times(path, episode, steps - np.concatenate([[0], ends])[episode], stamps.astype(np.float64), rate or 1 / usual)
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
@@ -283,7 +303,12 @@ def _names(given: NDArray[Any] | None, array: NDArray[Any], what: str) -> tuple[
 
 
 def _of_recording(found: Recording, source: Path, window: dict[str, Any]) -> Episodes:
-    return Episodes(found.observations, found.actions, found.ends, found.robot, names=found.names, source=str(source), **window)
+    """The episodes of a recording; where it names its own splits, those of the split."""
+    own = bool(found.splits)
+    if own:
+        found = found.of_split(window["split"])
+    arrays = (found.observations, found.actions, found.ends)
+    return Episodes(*arrays, found.robot, names=found.names, hold_out=not own, source=str(source), **window)
 
 
 def open_episodes(source: str | Path, split: str = "train", **window: Any) -> Episodes:
@@ -298,9 +323,9 @@ def open_episodes(source: str | Path, split: str = "train", **window: Any) -> Ep
     for name in window:
         if name not in known:
             raise one_of("option of demonstrations", name, known)
-    window["split"] = split
     wanted = "an episodes.npz, pusht_demos.npz, a LeRobotDataset folder or an HDF5 file of robomimic"
     path = existing(source, wanted)
+    window["split"] = split
     if (path / "meta" / "info.json").exists():
         return _of_recording(read_lerobot(path), path, window)
     if why := foreign(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,23 @@ def stack(observations: Sequence[Any]) -> Any:
     if isinstance(observations[0], dict):
         return {k: np.stack([o[k] for o in observations]) for k in observations[0]}
     return np.stack(observations)
+
+
+def delayed(
+    act: Callable[[Any, Sequence[int]], NDArray[np.float32]], steps: int
+) -> Callable[[Any, Sequence[int]], NDArray[np.float32]]:
+    """What acts in a rollout on observations that are so many steps old; before there are such, on the first one."""
+    if not steps:
+        return act
+    seen: dict[int, deque[Any]] = {}
+
+    def late(observed: Any, running: Sequence[int]) -> NDArray[np.float32]:
+        for row, i in enumerate(running):
+            one = {k: v[row] for k, v in observed.items()} if isinstance(observed, dict) else observed[row]
+            seen.setdefault(i, deque(maxlen=steps + 1)).append(one)
+        return act(stack([seen[i][0] for i in running]), running)
+
+    return late
 
 
 def rollout(

@@ -18,7 +18,7 @@ from zoo.evaluation import evaluate
 from zoo.evaluation.distances import wilson_interval
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.controller import Controller
-from zoo.policy.envs import Episode, Task, get_task, rollout, save_video
+from zoo.policy.envs import Episode, Task, delayed, get_task, rollout, save_video
 
 #: first seed of the environments' starts: those of "test" are for reports, those of "validation" for every choice
 FIRST_SEED = {"test": 100_000, "validation": 200_000}
@@ -40,12 +40,15 @@ class Rollouts:
 def run(
     policy: Any, task: Task, seeds: Sequence[int], *, record: int = 0, **settings: Any
 ) -> tuple[list[Episode], list[Controller]]:
-    """Episodes of these seeds, BATCH at a time, and the controllers that drove them."""
+    """Episodes of these seeds, BATCH at a time, and the controllers that drove them.
+
+    A controller with a `delay` is given observations that are so many steps old.
+    """
     episodes, controllers = [], []
     for first in range(0, len(seeds), BATCH):
         part = seeds[first : first + BATCH]
         controller = policy.controller(len(part), streams=part, **settings)
-        episodes += rollout(task, controller.act, part, record=max(0, record - first))
+        episodes += rollout(task, delayed(controller.act, controller.delay), part, record=max(0, record - first))
         controllers.append(controller)
     return episodes, controllers
 
@@ -88,7 +91,8 @@ class Evaluator(evaluate.Evaluator):
         Args:
             seed: of the policy's own noise.
             video: whether the first episodes are recorded, see `measure`.
-            **settings: of the controller: sampler, steps, executed, ensemble, warm_start; default DDIM with 10 steps.
+            **settings: of the controller: sampler, steps, executed, ensemble, warm_start, join, delay; default DDIM with 10
+                steps.
         """
         seeds = [FIRST_SEED[self.split] + i for i in range(n)]
         start = time.perf_counter()
@@ -102,6 +106,8 @@ class Evaluator(evaluate.Evaluator):
                 "executed": first.executed,
                 "ensemble": first.ensemble,
                 "warm_start": settings.get("warm_start"),
+                "join": first.join,
+                "delay": first.delay,
                 "seed": seed,
                 **first.plan.options,
             },

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,20 @@ class Recording:
     ends: NDArray[np.int64]
     robot: Robot
     names: tuple[str, ...] = ()  # of the episodes, for messages
+    splits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # which episodes, where the data say so
+
+    def of_split(self, split: str) -> Recording:
+        """The episodes of a split that the data name; "validation" and "test" stand for each other where one is missing."""
+        chosen = self.splits.get(split) or self.splits["test" if split == "validation" else "validation"]
+        bounds = np.stack([np.concatenate([[0], self.ends[:-1]]), self.ends], 1)[list(chosen)]
+        rows = np.concatenate([np.arange(a, b) for a, b in bounds])
+        ends = np.cumsum(bounds[:, 1] - bounds[:, 0])
+        names = tuple(self.names[i] for i in chosen)
+        return Recording(self.observations[rows], self.actions[rows], ends, self.robot, names)
+
+
+#: what other projects call the splits
+SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
 def tell_left_out(source: Path, left: Mapping[str, str]) -> None:
@@ -104,7 +118,7 @@ def read_lerobot(folder: Path) -> Recording:
     _check_frames(folder, episode, frame, ends, file)
     _check_counts(folder, info, episode, ends)
     if stamps is not None:
-        _check_times(folder, episode, frame, stamps[order], rate)
+        check_times(folder, episode, frame, stamps[order], rate)
     robot = Robot(
         tuple(name for k in taken for name in _feature_names(k, features[k])),
         tuple(_feature_names("action", action)),
@@ -113,7 +127,33 @@ def read_lerobot(folder: Path) -> Recording:
     )
     observations = np.concatenate([columns[k] for k in taken], 1)
     names = tuple(f"episode {episode[end - 1]}" for end in ends)
-    return Recording(observations, columns["action"], ends.astype(np.int64), robot, names)
+    splits = _lerobot_splits(folder, info.get("splits"), episode[ends - 1])
+    return Recording(observations, columns["action"], ends.astype(np.int64), robot, names, splits)
+
+
+def _lerobot_splits(folder: Path, said: Any, numbers: NDArray[Any]) -> dict[str, tuple[int, ...]]:
+    """{split: places of its episodes} of info.json's {"train": "0:20", "val": "20:25"}; {} where it holds nothing out."""
+    if not isinstance(said, dict) or not any(SPLITS.get(name, "train") != "train" for name in said):
+        return {}
+    found = dict[str, tuple[int, ...]]()
+    for name, text in said.items():
+        begin, colon, end = str(text).partition(":")
+        if name not in SPLITS or not (colon and begin.isdecimal() and end.isdecimal()):
+            raise DataError(f'{folder}: info.json has the split {name!r}: {text!r}; known are {", ".join(SPLITS)}, as "0:20".')
+        chosen = np.flatnonzero((numbers >= int(begin)) & (numbers < int(end))).tolist()
+        found[SPLITS[name]] = tuple(chosen)
+    return checked_splits(found, folder)
+
+
+def checked_splits(found: dict[str, tuple[int, ...]], source: Path) -> dict[str, tuple[int, ...]]:
+    """Splits of which none is empty, with episodes to train on, and no episode in two of them; or a DataError."""
+    places = [i for chosen in found.values() for i in chosen]
+    if "train" not in found or not all(found.values()) or len(set(places)) < len(places):
+        told = ", ".join(f"{len(chosen)} of {name}" for name, chosen in found.items())
+        raise DataError(
+            f"{source}: its splits hold {told} episodes; each needs some, train too, and none may be in two splits."
+        )
+    return found
 
 
 def _lerobot_info(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -146,7 +186,8 @@ def _lerobot_rows(
     parquet, pyarrow = need("pyarrow.dataset", "policy"), need("pyarrow", "policy")
     data = folder / "data"
     try:
-        dataset = parquet.dataset(data, format="parquet")
+        checked = parquet.ParquetFragmentScanOptions(page_checksum_verification=True)  # of files that have checksums
+        dataset = parquet.dataset(data, format=parquet.ParquetFileFormat(default_fragment_scan_options=checked))
         wanted = ["episode_index", "frame_index", *shapes]
         if not dataset.files:
             raise DataError(f"{data} cannot be read as parquet files: it holds none.")
@@ -256,11 +297,11 @@ def _said_lengths(folder: Path) -> dict[int, int]:
         raise DataError(f"{folder / 'meta'}: its list of episodes cannot be read: {type(error).__name__}: {error}.") from error
 
 
-def _check_times(folder: Path, episode: NDArray[Any], frame: NDArray[Any], stamps: NDArray[Any], rate: float) -> None:
+def check_times(source: Path, episode: NDArray[Any], frame: NDArray[Any], stamps: NDArray[Any], rate: float) -> None:
     """The steps of an episode are 1 / rate apart."""
     if not np.isfinite(stamps).all():
         row = int(np.flatnonzero(~np.isfinite(stamps))[0])
-        raise DataError(f"{folder}: timestamp of episode {episode[row]}, frame {frame[row]} is not finite.")
+        raise DataError(f"{source}: timestamp of episode {episode[row]}, frame {frame[row]} is not finite.")
     gaps = np.diff(stamps)
     within = np.diff(episode) == 0
     # times are often float32, whose steps grow with the time
@@ -269,7 +310,7 @@ def _check_times(folder: Path, episode: NDArray[Any], frame: NDArray[Any], stamp
     if wrong.size:
         row = int(wrong[0])
         raise DataError(
-            f"{folder}: frames {frame[row]} and {frame[row + 1]} of episode {episode[row]} are {gaps[row]:g} s apart, at "
+            f"{source}: frames {frame[row]} and {frame[row + 1]} of episode {episode[row]} are {gaps[row]:g} s apart, at "
             f"{rate:g} Hz it must be {1 / rate:g} s ({wrong.size} such gaps). Resample or remove such episodes."
         )
 
@@ -351,7 +392,27 @@ def _robomimic(h5py: Any, file: Any, path: Path) -> Recording:
     names = tuple(name for k in parts for name in _numbered(k, math.prod(shapes[k])))
     robot = Robot(names, tuple(_numbered("action", actions[0].shape[1])), "", _control_rate(data))
     ends = np.cumsum([len(a) for a in actions])
-    return Recording(np.concatenate(observations), np.concatenate(actions), ends, robot, tuple(demos))
+    splits = _masks(h5py, file, demos, path)
+    return Recording(np.concatenate(observations), np.concatenate(actions), ends, robot, tuple(demos), splits)
+
+
+def _masks(h5py: Any, file: Any, demos: Sequence[str], path: Path) -> dict[str, tuple[int, ...]]:
+    """{split: places of its demonstrations} of robomimic's mask/train and mask/valid; {} where nothing is held out."""
+    mask = _inside(h5py, file, "mask", path)
+    known = [k for k in mask if k in SPLITS] if isinstance(mask, h5py.Group) else []
+    if not any(SPLITS[k] != "train" for k in known):
+        return {}
+    places = {demo: i for i, demo in enumerate(demos)}
+    found = dict[str, tuple[int, ...]]()
+    for name in known:
+        item = _inside(h5py, mask, name, path)
+        if not isinstance(item, h5py.Dataset) or item.ndim != 1 or item.dtype.kind not in "SO":
+            raise DataError(f"{path}: mask/{name} is not a list of demonstrations.")
+        texts = [t.decode(errors="replace") if isinstance(t, bytes) else str(t) for t in item[()]]
+        if unknown := [t for t in texts if t not in places]:
+            raise DataError(f"{path}: mask/{name} names {unknown[0]}, which the file does not hold.")
+        found[SPLITS[name]] = tuple(places[t] for t in texts)
+    return checked_splits(found, path)
 
 
 def _inside(h5py: Any, group: Any, name: str, path: Path) -> Any:

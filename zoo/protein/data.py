@@ -21,7 +21,7 @@ from zoo.protein.structure import Chain, read_structure
 
 SPLITS = ("train", "validation", "test")
 CHAINS_FILE = "protein_backbones.npz"
-SUFFIXES, CATH = (".pdb", ".ent", ".cif", ".gz"), r"\d\w{4}\d\d"  # CATH's domains have names alone: 12asA00
+SUFFIXES, CATH = (".pdb", ".ent", ".cif", ".mmcif", ".gz"), r"\d\w{4}\d\d"  # CATH's domains have names alone: 12asA00
 #: share of the training clusters (25 % identity) that are held out for choices
 VALIDATION = 0.08
 

@@ -129,9 +129,9 @@ def read_structure(path: str | Path) -> list[Chain]:
             raise DataError(f"it has no atoms{_what_it_is(text)}")
         return _chains(atoms)
     except DataError as error:
-        raise DataError(f"{path}: no readable structure: {error}.") from error
+        raise DataError(f"{path}: no readable structure: {error}") from error
     except Exception as error:  # Biopython raises whatever the broken line led to
-        raise DataError(f"{path}: no readable structure ({type(error).__name__}: {error}).") from error
+        raise DataError(f"{path}: no readable structure ({type(error).__name__}: {error})") from error
 
 
 # ---------------------------------------------------------------- bytes and text
@@ -149,7 +149,7 @@ def _text(path: Path) -> str:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read ({reason})") from error
     if len(data) > LARGEST:
-        raise DataError(f"{path}: more than {LARGEST:,} bytes, unpacked. Give the chains that you need in a file of their own.")
+        raise DataError(f"{path}: more than {LARGEST:,} bytes, unpacked. Give the chains that you need in a file of their own")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = data.decode("utf-16", "replace")
     else:

@@ -1,14 +1,27 @@
-"""Which rows of a dataset a training step takes: a pure function of seed and step, so that a resumed run goes on exactly."""
+"""Which rows of a dataset a training step takes, and the batches of them.
+
+Both are pure functions of seed and position, so that a resumed run goes on exactly, whoever makes the batches.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Positions
 
+from zoo.contract.codec import Codec
+from zoo.contract.dataset import Batch, Dataset
+from zoo.contract.recipe import Recipe
 from zoo.core import seeds
 
 #: stream of random numbers of the order of rows
 BATCHES = 1
+#: batches that each worker makes ahead
+AHEAD = 4
 
 
 def indices(step: int, batch: int, size: int, seed: int, sizes: Tensor | None = None, group: int = 1) -> list[int]:
@@ -36,3 +49,32 @@ def _grouped(order: Tensor, sizes: Tensor, group: int, rng: torch.Generator) -> 
     groups = order[sizes[order].argsort(stable=True)].view(-1, group)
     inside = torch.rand(groups.shape, generator=rng).argsort(1)
     return groups.gather(1, inside)[torch.randperm(len(groups), generator=rng)].flatten()
+
+
+@dataclass
+class Batches(Positions[Batch]):
+    """The batches of a run: `batches[position]` is on the CPU, and the same at any time and in any process.
+
+    Args:
+        codec: on the CPU.
+        group: how many rows in a row of the order are of about the same size, see `indices`.
+    """
+
+    dataset: Dataset
+    codec: Codec
+    recipe: Recipe
+    seed: int
+    sizes: Tensor | None
+    group: int
+
+    def __getitem__(self, position: int) -> Batch:
+        size = self.recipe.training.batch_size
+        rows = indices(position, size, len(self.dataset), self.seed, self.sizes, self.group)
+        rng = seeds.generator(self.seed, BATCHES, -1, position)
+        return self.codec.batch([self.dataset[i] for i in rows], rng, self.recipe.conditions)
+
+    def ahead(self, positions: range, workers: int) -> Iterator[Batch]:
+        """The batches of the positions, one after the other: made when they are asked for, or ahead by worker processes."""
+        if not workers:
+            return (self[position] for position in positions)
+        return iter(DataLoader(self, batch_size=None, sampler=positions, num_workers=workers, prefetch_factor=AHEAD))

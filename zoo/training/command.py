@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints, 0 for one at the end alone")
     parser.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read and prepare the data ahead")
+    parser.add_argument("--compile", action="store_true", help="run the net through torch.compile: worth minutes of waiting")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument(
         "--set",
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> None:
             max_minutes=args.max_minutes,
             save_every=args.save_every,
             preview_every=args.preview_every,
+            workers=args.workers,
+            compile=args.compile,
         )
     except (KeyboardInterrupt, SystemExit):
         leave_group()  # a signal ended the run, and everything is saved

@@ -6,8 +6,11 @@ import csv
 import io
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from zoo import files
 from zoo.errors import CheckpointError
@@ -26,26 +29,34 @@ class Log:
         rows = self._rows(step) if self.path.exists() and step else []
         self.writer: csv.DictWriter[str] | None = None
         self.board: Any = None
-        self._hook = threading.excepthook
-        with files.disk_errors(self.path):
-            if rows:
-                self._keep(rows)
-            self.file = self.path.open("a" if rows else "w", newline="", encoding="utf-8")
+        self._hook, threading.excepthook = threading.excepthook, self._thread_ended
+        try:
+            with files.disk_errors(self.path):
+                if rows:
+                    self._keep(rows)
+                self._open(step, "a" if rows else "w")
+        except BaseException:
+            threading.excepthook = self._hook
+            raise
+
+    def _open(self, step: int, mode: str) -> None:
+        self.file = self.path.open(mode, newline="", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return  # the CSV alone
-        self._hook, threading.excepthook = threading.excepthook, self._thread_ended
-        with files.disk_errors(folder / "tensorboard"):
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step)
 
     def _rows(self, step: int) -> list[dict[str, str]]:
         """The rows of an earlier part of the run; the last one may be a part, where it was killed."""
         try:
             with self.path.open(newline="", encoding="utf-8") as f:
-                found = list(csv.DictReader(f, strict=True))
+                reader = csv.DictReader(f, strict=True)
+                found, names = list(reader), reader.fieldnames
         except (OSError, ValueError, csv.Error) as error:
             raise CheckpointError(f"{self.path} cannot be read as the log of this run: {error}. Move it away.") from error
+        if names and "step" not in names:
+            raise CheckpointError(f"{self.path} is not the log of a run: it has no column step. Move it away.")
         rows = []
         for i, row in enumerate(found):
             whole = None not in row and None not in row.values() and str(row.get("step")).isdecimal()
@@ -72,13 +83,27 @@ class Log:
         self.file.flush()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row."""
+        """Append one row. Where the folder was removed in the middle of the run, a new log begins."""
         with files.disk_errors(self.path):
+            if not self.path.exists():
+                tqdm.write(
+                    f"{self.path.parent} was removed while the run was in it: it is made again, with what is still to come."
+                )
+                self._close()
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.writer = None
+                self._open(row["step"], "w")
             self._row(row)
             if self.board is not None:
                 for key, value in row.items():
                     if key != "step":
                         self.board.add_scalar(key, value, row["step"])
+
+    def _close(self) -> None:
+        self.file.close()
+        if self.board is not None:
+            with suppress(FileNotFoundError):  # the folder was removed
+                self.board.close()
 
     def _thread_ended(self, told: Any) -> None:
         """Leave a failed write of TensorBoard's thread to the next call of it, which raises the same: it is told once."""
@@ -89,8 +114,6 @@ class Log:
         """Flush and close the files."""
         try:
             with files.disk_errors(self.path):
-                self.file.close()
-                if self.board is not None:
-                    self.board.close()
+                self._close()
         finally:
             threading.excepthook = self._hook

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.contract.dataset import Batch
+from zoo.core.device import send
 from zoo.core.diffusion import Diffusion, from_x0_eps, like, to_x0_eps
 from zoo.core.guidance import drop, null_like
 from zoo.core.schedule import Level
@@ -85,13 +86,14 @@ class Denoise:
         x0, diffusion = batch.x0, model.diffusion
         real = self._real(model, batch)
         cond = self._without_single_ones(model, batch.cond, len(x0), rng)
-        level = diffusion.schedule.draw(len(x0), rng)
-        eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype).to(x0.device)
+        drawn = diffusion.schedule.draw(len(x0), rng)
+        level = drawn.to(x0.device)
+        eps = send(torch.randn(x0.shape, generator=rng, dtype=x0.dtype), x0.device)
         cond = self._without_all(model, cond, x0, rng)
         eps = model.codec.project(eps, batch.mask)
         x_t = diffusion.q_sample(x0, level, eps)
         if diffusion.self_condition:
-            cond = cond | self._guesses(model, batch, x_t, level, cond, rng)
+            cond = cond | self._guesses(model, batch, x_t, drawn, cond, rng)
         out = diffusion.denoise(model.denoiser, x_t, level, cond, mask=batch.mask)
         guess = to_x0_eps(out, x_t, level, diffusion.prediction)[0]
         # before the error: gradients of `out` add up in this order, and a resumed run has the same digits as before
@@ -119,7 +121,7 @@ class Denoise:
             return dict(cond)
         rate = model.recipe.training.single_dropout if self.dropout else 0.0
         alone = torch.rand(len(cond), n, generator=rng) < rate
-        return {k: drop({k: v}, rows.to(v.device))[k] for (k, v), rows in zip(cond.items(), alone, strict=True)}
+        return {k: drop({k: v}, send(rows, v.device))[k] for (k, v), rows in zip(cond.items(), alone, strict=True)}
 
     def _without_all(
         self, model: Trained, cond: Mapping[str, Tensor], x0: Tensor, rng: torch.Generator | None
@@ -127,7 +129,7 @@ class Denoise:
         """All conditions of some samples are left out together (Ho & Salimans 2022, Algorithm 1)."""
         rate = model.recipe.training.condition_dropout if self.dropout else 0.0
         rows = torch.rand(len(x0), generator=rng) < rate
-        return drop(cond, rows.to(x0.device))
+        return drop(cond, send(rows, x0.device))
 
     # ------------------------------------------------------------ nets that condition themselves
 
@@ -140,7 +142,10 @@ class Denoise:
         cond: Mapping[str, Tensor],
         rng: torch.Generator | None,
     ) -> dict[str, Tensor]:
-        """The further conditions "x0" and "known" (B,*S): a guess and hints for the first half of the rows, NaN for others."""
+        """The further conditions "x0" and "known" (B,*S): a guess and hints for the first half of the rows, NaN for others.
+
+        `level` is on the CPU, where it was drawn.
+        """
         n = (len(x_t) + 1) // 2
         mask = None if batch.mask is None else batch.mask[:n]
         guess, known = null_like(x_t), torch.zeros_like(x_t, dtype=torch.bool)
@@ -165,9 +170,10 @@ class Denoise:
         """
         diffusion, n = model.diffusion, len(x)
         wanted = level.ratio * (1 + (FURTHER - 1) * torch.rand(n, generator=rng, dtype=torch.float64))
-        raised = self._raised(diffusion, level, wanted)
+        raised = self._raised(diffusion, level, wanted).to(x.device)
+        level = level.to(x.device)
         up = raised.alpha / level.alpha
-        noise = torch.randn(x.shape, generator=rng, dtype=x.dtype).to(x.device)
+        noise = send(torch.randn(x.shape, generator=rng, dtype=x.dtype), x.device)
         noise = model.codec.project(noise, mask)
         more = (raised.sigma**2 - (up * level.sigma) ** 2).clamp(min=0).sqrt()
         noisier = like(up, x) * x + like(more, x) * noise

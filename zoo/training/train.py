@@ -49,7 +49,7 @@ def fit(
         resume: go on from the checkpoint in `out`, bit for bit.
         cpu: stay on the CPU even where there is a GPU.
         objective: what is made smaller; default: the recipe's.
-        **loop: max_minutes, log_every, save_every, preview_every; see `zoo.training.trainer.Trainer.run`.
+        **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
     Raises:
         ConfigError, DataError, CheckpointError: an invalid argument, an empty dataset, a folder that holds a run, or one in
@@ -73,7 +73,7 @@ def fit(
 
 
 #: what `fit` and `train` hand on to `Trainer.run`
-LOOP = ("max_minutes", "log_every", "save_every", "preview_every")
+LOOP = ("max_minutes", "log_every", "save_every", "preview_every", "workers", "compile")
 
 
 def loop_options(loop: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +85,11 @@ def loop_options(loop: Mapping[str, Any]) -> dict[str, Any]:
     for name in loop:
         if name not in LOOP:
             raise one_of("option of training", name, LOOP)
-    found: dict[str, Any] = {k: whole(v, k, 0) for k, v in loop.items() if k != "max_minutes"}
+    found: dict[str, Any] = {k: whole(v, k, 0) for k, v in loop.items() if k not in ("max_minutes", "compile")}
+    if "compile" in loop:
+        if not isinstance(loop["compile"], bool):
+            raise ConfigError(f"compile={loop['compile']!r}: give True or False.")
+        found["compile"] = loop["compile"]
     if (minutes := loop.get("max_minutes")) is not None:
         found["max_minutes"] = number(minutes, "max_minutes", 0)
     return found
@@ -198,7 +202,7 @@ def train(
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
         init: a model (name or folder) of the same net and codec, whose weights the run starts from.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
-        **loop: max_minutes, log_every, save_every, preview_every.
+        **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
     Raises: as `fit`.
     """

@@ -7,6 +7,7 @@ as one that was never stopped.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -31,7 +32,7 @@ from zoo.contract.recipe import Recipe, Training
 from zoo.core import seeds
 from zoo.errors import CheckpointError, ConfigError, NumericsError
 from zoo.model.model import Model
-from zoo.training.batches import BATCHES, indices
+from zoo.training.batches import Batches
 from zoo.training.ema import EMA
 from zoo.training.fingerprint import fingerprint
 from zoo.training.lock import Lock
@@ -123,13 +124,13 @@ class Window:
 
     since: float
     step: int
-    loss: float = 0.0
-    norm: float = 0.0
+    loss: Tensor | float = 0.0
+    norm: Tensor | float = 0.0
 
-    def add(self, loss: float, norm: float) -> None:
-        """One more step."""
-        self.loss += loss
-        self.norm = max(self.norm, norm)
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """One more step. Nothing is read from the device here: that would wait for it."""
+        self.loss = self.loss + loss
+        self.norm = torch.maximum(norm, torch.as_tensor(self.norm, device=norm.device))
 
 
 class Trainer:
@@ -178,6 +179,8 @@ class Trainer:
         self.ema = EMA(model.denoiser, self.options.ema)
         self.net, self.optimizer = self.accelerator.prepare(Loss(model, self.objective), self.optimizer)
         self.step, self.seconds = 0, 0.0
+        #: (loss, gradient norm) of the steps since the last check, added up: not finite as soon as one of them is not
+        self.unchecked = torch.zeros(2, device=self.device)
         self.stop = ""  # why the loop ends before its last step
         self.signal = 0  # the one that asked for it
         self.init = ""  # what the weights started from
@@ -186,7 +189,8 @@ class Trainer:
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that the recipe names, over the denoiser's parameters."""
-        options = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
+        options: dict[str, Any] = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
+        options["fused"] = True if self.device.type == "cuda" else None
         if self.options.optimizer == "adamw":
             return torch.optim.AdamW(self.model.denoiser.parameters(), **options)
         exact = torch.bfloat16 if native_bf16() else torch.float32
@@ -194,49 +198,62 @@ class Trainer:
 
     # ------------------------------------------------------------ one step
 
-    def batch(self, step: int, part: int) -> Batch:
-        """The share of this process in part `part` of step `step` (parts: gradient accumulation)."""
-        size, count = self.options.batch_size, self.accelerator.num_processes
-        position = (step * self.options.accumulate + part) * count + self.accelerator.process_index
+    def batches(self) -> Batches:
+        """All batches of the run, on the CPU."""
         # one group for the batches of one step: no process waits for another's longer samples
-        group = size * count * self.options.accumulate
-        rows = indices(position, size, len(self.dataset), self.seed, self.sizes, group)
-        rng = seeds.generator(self.seed, BATCHES, -1, position)
-        return self.model.batch([self.dataset[i] for i in rows], rng).to(self.device)
+        group = self.options.batch_size * self.accelerator.num_processes * self.options.accumulate
+        codec = self.model.codec if self.device.type == "cpu" else copy.deepcopy(self.model.codec).cpu()
+        return Batches(self.dataset, codec, self.model.recipe, self.seed, self.sizes, group)
 
-    def train_step(self) -> tuple[float, float]:
-        """One optimizer step; returns (loss, gradient norm)."""
+    def positions(self, steps: range) -> range:
+        """Where the batches of this process in these steps are: one after the other for each part of a step."""
+        each = self.options.accumulate * self.accelerator.num_processes
+        first = self.accelerator.process_index
+        return range(steps.start * each + first, steps.stop * each + first, self.accelerator.num_processes)
+
+    def train_step(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+        """One optimizer step; returns (loss, gradient norm), scalars that stay on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, self.options)
-        total, parts = 0.0, self.options.accumulate
+        parts = self.options.accumulate
+        total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
-            batch = self.batch(self.step, part)
+            batch = next(batches).to(self.device)
             rng = seeds.generator(self.seed, NOISE, self.step, part, self.accelerator.process_index)
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     loss = self.net(batch, rng) / parts
                 self.accelerator.backward(loss)
-            total += loss.item()
-        norm = float(self.accelerator.clip_grad_norm_(self.model.denoiser.parameters(), self.options.clip_norm))
-        total = float(self.accelerator.reduce(torch.tensor(total, device=self.device), "mean"))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise NumericsError(
-                f"step {self.step}: loss {total}, gradient norm {norm}. Stopped; the checkpoint in {self.out} is from "
-                "before. Lower training.lr or use training.precision=fp32."
-            )
+            total += loss.detach()
+        norm = self.accelerator.clip_grad_norm_(self.model.denoiser.parameters(), self.options.clip_norm).detach()
+        if self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(total, "mean")
+        self.unchecked += torch.stack([total.to(norm.dtype), norm])
+        if self.device.type == "cpu":  # there is nothing to wait for, and the weights stay as they were before this step
+            self.check_finite()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.model.denoiser, self.step)
         self.step += 1
         return total, norm
 
-    def flops(self) -> float:
-        """Floating point operations of one optimizer step, counted forward and backward."""
-        batch, parameters = self.batch(0, 0), list(self.model.denoiser.parameters())
+    def check_finite(self) -> None:
+        """Stop where loss or gradient of a step since the last check were not finite. No checkpoint is made without it."""
+        loss, norm = self.unchecked.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NumericsError(
+                f"step {self.step}: loss {loss}, gradient norm {norm}. Stopped; the checkpoint in {self.out} is from "
+                "before. Lower training.lr or use training.precision=fp32."
+            )
+        self.unchecked.zero_()
+
+    def flops(self, batch: Batch) -> float:
+        """Floating point operations of one optimizer step on such batches, counted forward and backward."""
+        parameters = list(self.model.denoiser.parameters())
         with FlopCounterMode(display=False) as counter:
             # gradients are taken, not accumulated: several processes would wait for each other's
-            loss = self.objective.loss(self.model, batch, seeds.generator(0))
+            loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
             torch.autograd.grad(loss, parameters, allow_unused=True)
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
 
@@ -244,6 +261,7 @@ class Trainer:
 
     def save(self) -> None:
         """Checkpoint of everything that the next step depends on, in one atomic file that holds its own hash."""
+        self.check_finite()
         if not self.main:
             return
         if not self.out.is_dir():
@@ -337,8 +355,9 @@ class Trainer:
             )
         for key, value in parts["ema"].items():
             shadow[key].copy_(value)
+        fused = bool(self._optimizer().defaults["fused"])  # else AdamW counts its steps on the CPU
         for name, p in self._parameters():
-            own = {k: v if k == "step" else v.to(p.device) for k, v in moments[name].items()}
+            own = {k: v if k == "step" and not fused else v.to(p.device) for k, v in moments[name].items()}
             if own:
                 self._optimizer().state[p] = own
         self.step, self.seconds, self.init = facts.step, facts.seconds, facts.init
@@ -370,7 +389,14 @@ class Trainer:
     # ------------------------------------------------------------ the loop
 
     def run(
-        self, *, max_minutes: float | None = None, log_every: int = 50, save_every: int = 500, preview_every: int = 2000
+        self,
+        *,
+        max_minutes: float | None = None,
+        log_every: int = 50,
+        save_every: int = 500,
+        preview_every: int = 2000,
+        workers: int = 0,
+        compile: bool = False,
     ) -> None:
         """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`.
 
@@ -378,22 +404,30 @@ class Trainer:
             max_minutes: the time, see above; None for no limit.
             log_every, save_every, preview_every: steps between lines of the log, checkpoints and previews. 0: none before
                 the end, and no preview at all.
+            workers: processes that make the batches ahead; the batches are the same.
+            compile: run the net through `torch.compile`. It rounds in other places: weights are not the same to the bit.
 
         Raises:
             KeyboardInterrupt: SIGINT ended it. SystemExit: SIGTERM did, with the code 143. Everything is saved then.
         """
-        flops = self.flops()
+        batches = self.batches()
+        flops = self.flops(batches[0])
+        coming = batches.ahead(self.positions(range(self.step, self.steps)), workers)
+        if compile:
+            self.model.denoiser.compile()
         start, before = time.monotonic(), self.seconds
         window = Window(start, self.step)
         logs = closing(Log(self.out, self.step)) if self.main else nullcontext()
         total, first = self.steps, self.step
         with logs as log, self._signals(), tqdm(total=total, initial=first, unit="step", disable=not self.main) as bar:
             while self.step < self.steps and not self.stop:
-                window.add(*self.train_step())
+                window.add(*self.train_step(coming))
                 now = time.monotonic()
                 self.seconds = before + now - start
                 bar.update()
                 if (log_every and self.step % log_every == 0) or self.step == self.steps:
+                    self.check_finite()
+                    now = time.monotonic()  # the device has done the steps by now, not only been told to do them
                     row = self.measured(window, now, flops)
                     if log is not None:
                         log.write(row)
@@ -409,6 +443,7 @@ class Trainer:
                 if max_minutes is not None and now - start > 60 * max_minutes:
                     self.stop = f"{max_minutes:g} minutes are over"
                 self._agree_to_stop()
+        self.model.denoiser._compiled_call_impl = None
         self.save()
         if self.stop:
             self.note(f"stopped at step {self.step} of {self.steps}: {self.stop}. Go on with --resume.")
@@ -422,9 +457,9 @@ class Trainer:
         samples = self.options.batch_size * self.options.accumulate * self.accelerator.num_processes
         return {
             "step": self.step,
-            "loss": window.loss / steps,
+            "loss": float(window.loss) / steps,
             "lr": learning_rate(self.step - 1, self.steps, self.options),
-            "grad_norm": window.norm,
+            "grad_norm": float(window.norm),
             "samples_per_s": rate * samples,
             "gflop_per_s": rate * flops / 1e9,
             "minutes": self.seconds / 60,
@@ -444,7 +479,7 @@ class Trainer:
             return
         n, domain = 20, self.model.domain
         path = self.out / "previews" / f"{self.step:07d}.png"
-        with self.ema.applied(self.model.denoiser):
+        with self.ema.applied(self.model.denoiser), self._plain():
             try:
                 samples = self.model.eval().sample(n, seed=0, progress=False, **self._shown(n))
                 samples.plot(path)
@@ -453,6 +488,16 @@ class Trainer:
             except NumericsError as error:
                 self.note(f"no preview at step {self.step}: {error}")
         self.model.train()
+
+    @contextmanager
+    def _plain(self) -> Iterator[None]:
+        """The net as it is inside the block: for a few samples nothing is compiled."""
+        net = self.model.denoiser
+        compiled, net._compiled_call_impl = net._compiled_call_impl, None
+        try:
+            yield
+        finally:
+            net._compiled_call_impl = compiled
 
     def _shown(self, n: int) -> dict[str, Any]:
         """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others."""

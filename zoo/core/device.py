@@ -1,0 +1,44 @@
+"""Where tensors are: copies to a device that do not make the program wait, and arithmetic that is the same on each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def send(x: Tensor, device: torch.device | str) -> Tensor:
+    """x on a device.
+
+    To a GPU it goes through page-locked memory: a plain copy waits until the device has done all of its work, and then
+    the device waits for the program.
+    """
+    if x.device.type == "cpu" and torch.device(device).type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """float32 convolutions in float32 inside the block, on a GPU as on a CPU.
+
+    A GPU makes them in TF32 by default, which has 10 bits: samples would differ in the third digit. What mixed precision
+    casts to bf16 stays so, and products of matrices are left as the program set them, by default in float32.
+    """
+    convolutions = getattr(torch.backends.cudnn, "conv", None)
+    if convolutions is None:  # torch before 2.9
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+        return
+    found = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = found
