@@ -19,8 +19,9 @@ import soxr
 import torch
 
 import zoo
-from zoo.audio import data
-from zoo.audio.data import AudioFolder, Clips, download_fsdd, fsdd_hash, mono, open_audio, read_clip
+from zoo.audio import data, reading
+from zoo.audio.data import AudioFolder, Clips, download_fsdd, fsdd_hash, open_audio
+from zoo.audio.reading import mono, read_clip
 from zoo.audio.recipes import DIGITS, SPEAKERS, WORDS
 from zoo.audio.waveform import Waveform
 from zoo.cli import main
@@ -546,8 +547,8 @@ def test_a_length_that_no_memory_holds_takes_none(tmp_path):
 
 def test_a_file_that_grows_too_long_is_refused(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.wav", noise(), RATE)
-    monkeypatch.setattr(data, "MOST_VALUES", 1000)
-    monkeypatch.setattr(data, "BLOCK", 500)
+    monkeypatch.setattr(reading, "MOST_VALUES", 1000)
+    monkeypatch.setattr(reading, "BLOCK", 500)
     with pytest.raises(DataError, match=r"longer than 1,000 samples"):
         read_clip(tmp_path / "a.wav")
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -155,6 +156,30 @@ def test_numbers_and_gaps_as_labels(tmp_path):
     file = parquet(tmp_path / "years.parquet", rows=20, year=years)
     data = open_images(file, label_column="year")
     assert data.labels == {"label": ["1999", "2001"]} and [data[i][1]["label"] for i in range(4)] == [0, -1, 1, -1]
+
+
+def test_a_class_without_a_name_is_refused(tmp_path):
+    rows = [{"image": {"bytes": png(1), "path": None}, "label": i} for i in (0, -1, 7)]
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    with pytest.raises(DataError, match="the column 'label' has the class 7, and 3 names"):
+        open_images(written(tmp_path / "x.parquet", features, rows))
+    assert open_images(written(tmp_path / "x.parquet", features, rows[:2]))[1][1] == {"label": -1}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_every_damaged_byte_of_a_table_is_one_error_or_rows(tmp_path, suffix):
+    file = parquet(tmp_path / "x.parquet", rows=9)
+    if suffix == ".arrow":
+        arrow, file = pyarrow.parquet.read_table(file), tmp_path / "x.arrow"
+        with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, arrow.schema) as writer:
+            writer.write_table(arrow)
+    content = file.read_bytes()
+    for place in [*range(0, len(content), 1 + len(content) // 12), *range(len(content) - 900, len(content), 90)]:
+        for damaged in (content[:place], content[:place] + b"\xff\xff\xff\x7f" + content[place + 4 :]):
+            file.write_bytes(damaged)
+            with suppress(DataError):
+                data = open_images(file)
+                [data[i] for i in range(len(data))]
 
 
 def test_pictures_without_labels(tmp_path):

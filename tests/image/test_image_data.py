@@ -81,9 +81,16 @@ def test_both_forms_give_the_same_and_the_splits_do_not_meet(tmp_path, arrays):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"not gzip", lambda b: gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"),
-     lambda b: gzip.compress(b"\0\0\x08\x03\0\0\xff\xff" + 2 * b"\xff\xff\xff\xff"), lambda b: gzip.compress(b"\0\0\x08\xff"), lambda b: b[:15] + b"\xff" + b[16:]],
-)  # fmt: skip
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"not gzip",
+        lambda b: gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"),
+        lambda b: gzip.compress(b"\0\0\x08\x03\0\0\xff\xff" + 2 * b"\xff\xff\xff\xff"),
+        lambda b: gzip.compress(b"\0\0\x08\xff"),
+        lambda b: b[:15] + b"\xff" + b[16:],
+    ],
+)
 def test_damaged_files_are_named(tmp_path, arrays, damage):
     root = write_gz(tmp_path / "gz", arrays)
     path = root / NAMES["train_images"]

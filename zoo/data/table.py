@@ -476,6 +476,8 @@ def _write(
     labels, classes = {}, {}
     for part, values in seen.items():
         names = getattr(features[columns[part]], "names", None)
+        if names and (odd := [v for v in values if v != -1 and not 0 <= v < len(names)]):
+            raise DataError(f"{name}: the column {columns[part]!r} has the class {odd[0]}, and {len(names)} names.")
         # -1 means "no label"; a column of plain numbers or words has those as its classes
         classes[part] = list(range(len(names))) if names else sorted(v for v in values if v != -1)
         labels[part] = list(names) if names else [str(v) for v in classes[part]]
