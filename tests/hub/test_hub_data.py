@@ -474,6 +474,16 @@ def test_a_dataset_with_a_script_is_refused(remote, hub):
     assert hub.paths() == ["/api/datasets/me/pets"]
 
 
+def test_a_card_that_names_a_file_of_this_machine_is_refused(remote, tmp_path):
+    secret = parquet(tmp_path / "secret.parquet", rows=3)
+    for path in (secret, f"file://{secret}", "../../me/other/data/x.parquet", "hf://datasets/me/other/x.parquet"):
+        card = f"---\nconfigs: [{{config_name: default, data_files: [{{split: train, path: '{path}'}}]}}]\n---\n"
+        remote.commit(remote.files | {"README.md": card.encode()})
+        with pytest.raises((HubError, DataError)):
+            open_images("hub:me/pets")
+    assert not list((tmp_path / "zoo-cache").rglob("*.arrow"))
+
+
 def test_a_local_folder_of_the_same_name_is_not_taken(remote, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parquet(tmp_path / "me" / "pets" / "x.parquet", rows=3)
