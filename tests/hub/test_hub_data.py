@@ -507,7 +507,7 @@ READS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["silent", "drip", "drip-body", "wait"])
+@pytest.mark.parametrize("kind", ["silent", *(pytest.param(k, marks=pytest.mark.slow) for k in ("drip", "drip-body", "wait"))])
 @pytest.mark.parametrize(
     ("method", "pattern"), [pytest.param(*r, marks=() if r == READS[6] else pytest.mark.slow) for r in READS]
 )
@@ -584,3 +584,12 @@ def test_the_facts_beside_a_copy_are_plain_json(tmp_path):
     open_rows(parquet(tmp_path / "x.parquet", rows=20), "train", PARTS)
     (facts,) = (tmp_path / "zoo-cache").rglob("rows.json")
     assert json.loads(facts.read_text())["columns"] == {"image": "picture", "label": "kind"}
+
+
+def test_a_copy_can_be_read_by_whom_the_user_s_umask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        rows = open_rows(parquet(tmp_path / "x.parquet", rows=20), "train", PARTS)
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in (rows.path.parent, rows.path)] == [0o755, 0o644]
