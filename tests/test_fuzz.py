@@ -74,6 +74,15 @@ def test_the_table_counts_each_kind_and_all():
 
 
 @pytest.mark.slow
+def test_readers_that_do_wrong_are_seen(tmp_path):
+    wanted = {"refuses": "clear", "is silent": "silent", "gives nan": "silent", "repairs": "right", "raises": "foreign",
+              "takes all memory": "foreign", "dies": "foreign", "waits": "hang"}  # fmt: skip
+    assert wanted.keys() == fuzz.WRONG.keys()
+    trials, left_out = fuzz.fuzz(len(wanted), 0, tmp_path, kinds=list(wanted), seconds=5)
+    assert not left_out and {t.kind: t.outcome for t in trials} == wanted
+
+
+@pytest.mark.slow
 def test_a_thousand_damaged_inputs_end_in_a_clear_error_or_a_right_answer(tmp_path):
     trials, left_out = fuzz.fuzz(1000, 17, tmp_path)
     assert all(why.startswith("needs ") for why in left_out.values()), left_out

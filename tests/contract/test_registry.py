@@ -108,3 +108,27 @@ def test_a_packaged_folder_is_found(monkeypatch, tmp_path):
     card = zoo.info("image/fashion-ddpm")
     assert card.packaged and "| frechet | 1 | 0.5 | 9 | lower |" in str(card)
     assert zoo.load("image/fashion-ddpm").verify() == 0.0
+
+
+METRIC = {"value": 0.5, "better": "higher", "ceiling": None, "interval": [0.25, 0.75], "unit": "of its own"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"value": "0.5"},
+        {"value": True},
+        {"floor": []},
+        {"interval": True},
+        {"interval": [0.25]},
+        {"interval": ["a", "b"]},
+        {"better": 3},
+    ],
+)
+def test_a_measured_figure_that_is_no_number_is_one_clear_error(tmp_path, odd):
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps({"metrics": {"a": METRIC}, "protocol": {}}))
+    assert registry.read_evaluation(tmp_path)["metrics"]["a"] == METRIC
+    path.write_text(json.dumps({"metrics": {"a": METRIC | odd}, "protocol": {}}))
+    with pytest.raises(CheckpointError, match=r"evaluation\.json is not an evaluation"):
+        registry.read_evaluation(tmp_path)

@@ -117,12 +117,28 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found = parse_json(path.read_bytes(), path)
-        whole = all({"value", "better"} <= m.keys() for m in found["metrics"].values()) and isinstance(found["protocol"], dict)
+        whole = all(_is_metric(m) for m in found["metrics"].values()) and isinstance(found["protocol"], dict)
     except (OSError, CheckpointError, ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise CheckpointError(f"{path} is not an evaluation of zoo (metrics and their protocol). Make it: zoo eval --json.")
     return dict(found)
+
+
+#: the figures of a metric, of which each is a number or None; its interval is a list of two
+FIGURES = ("value", "idealised", "ceiling", "raw", "floor")
+
+
+def _is_metric(metric: Mapping[str, Any]) -> bool:
+    """Whether a metric is one: a value, what is better, and its other figures; further keys are its domain's own."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    interval = metric.get("interval") or [0.0, 0.0]
+    fits = isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
+    figures = [metric.get(k) for k in FIGURES]
+    return "value" in metric and isinstance(metric["better"], str) and fits and all(f is None or is_number(f) for f in figures)
 
 
 def domain_of(codec: Codec) -> Domain | None:

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +267,11 @@ def _check_counts(folder: Path, info: Mapping[str, Any], episode: NDArray[Any], 
     for name, count in found.items():
         said = info.get(name)
         if isinstance(said, int) and said != count:
-            lacking = sorted(set(range(said)) - set(episode.tolist())) if name == "total_episodes" else []
-            which = f" (episode {', '.join(map(str, lacking[:5]))} is not there)" if lacking else ""
+            there = set(episode.tolist())
+            # the first five; the number in the metadata may be any
+            lacking = islice((i for i in range(said) if i not in there), 5 if name == "total_episodes" else 0)
+            shown = ", ".join(map(str, lacking))
+            which = f" (episode {shown} is not there)" if shown else ""
             raise DataError(f"{folder}: info.json says {name} {said}, but the data hold {count}{which}. Is a file missing?")
     lengths = dict(zip(episode[ends - 1].tolist(), np.diff(ends, prepend=0).tolist(), strict=True))
     for number_, said in _said_lengths(folder).items():
