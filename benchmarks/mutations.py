@@ -78,11 +78,14 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "extra keys are ignored": (
         "zoo/files.py", 'f"unexpected {k}" for k in tensors.keys() - own.keys()', 'f"" for k in ()', "tests/test_files.py",
     ),
-    "a write is not atomic": ("zoo/files.py", "os.fsync(f.fileno())", "os.replace(name, path)", "tests/test_files.py"),
+    "a write is not atomic": (
+        "zoo/disk.py", "with replacing(path) as temporary, temporary.open(\"xb\") as file:",
+        "with disk_errors(path), path.open(\"wb\") as file:", "tests/test_files.py",
+    ),
     "ema forgets": ("zoo/training/ema.py", "1 - min(self.decay, (1 + step) / (10 + step))", "1 - self.decay",
                     "tests/training/test_trainer.py"),
     "resume starts the data again": (
-        "zoo/training/trainer.py", "self.step, self.seconds, self.init = facts[\"step\"], ", "_, self.seconds, self.init = 0, ",
+        "zoo/training/trainer.py", "self.step, self.seconds, self.init = facts.step, ", "_, self.seconds, self.init = 0, ",
         "tests/training/test_trainer.py",
     ),
     "no memory while decoding is torch's own error": (
@@ -90,7 +93,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/model/test_model.py",
     ),
     "a resumed run forgets where it started": (
-        "zoo/training/trainer.py", 'facts.get("init", "")', '""', "tests/training/test_trainer.py",
+        "zoo/training/trainer.py", "facts.seconds, facts.init", "facts.seconds, ''", "tests/training/test_trainer.py",
     ),
     "execution starts one step late": (
         "zoo/policy/controller.py", "first = self.codec.n_obs - 1", "first = self.codec.n_obs", "tests/policy",

@@ -47,7 +47,7 @@ def test_a_folder_of_zoo_is_never_given_away(foreign, tmp_path):
 
 def test_a_folder_that_nobody_knows_is_refused(foreign, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="is not a file of zoo"):
+    with pytest.raises(CheckpointError, match="not a zoo config"):
         zoo.load(tmp_path)
     with pytest.raises(CheckpointError, match="no model folder"):
         zoo.load(tmp_path / "nowhere")

@@ -305,7 +305,7 @@ def test_a_lock_that_a_file_alone_holds(tmp_path, owner, age, refused):
 
 def test_an_error_gives_the_folder_free(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "train_step", lambda self: 1 / 0)
+        patch.setattr(training.Trainer, "train_step", lambda self, coming: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             fit(tmp_path / "a")
     assert not (tmp_path / "a" / LOCK).exists()
@@ -319,9 +319,9 @@ def test_an_error_gives_the_folder_free(tmp_path, monkeypatch):
 def test_a_run_that_a_signal_ends_is_saved_and_exits_with_its_code(tmp_path, monkeypatch, capsys, number, code):
     real = training.Trainer.train_step
 
-    def step(self):
+    def step(self, coming):
         os.kill(os.getpid(), number)
-        return real(self)
+        return real(self, coming)
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "train_step", step)
@@ -359,9 +359,9 @@ def test_zero_means_at_the_end_alone(tmp_path):
 def test_a_folder_that_is_removed_in_the_middle_is_made_again(tmp_path, monkeypatch, capsys):
     real = training.Trainer.train_step
 
-    def step(self):
+    def step(self, coming):
         shutil.rmtree(self.out, ignore_errors=True)
-        return real(self)
+        return real(self, coming)
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "train_step", step)

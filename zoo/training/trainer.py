@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, StrictInt, ValidationError
+from pydantic import Field, StrictInt
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
@@ -109,9 +109,8 @@ class Facts(Part):
             )
         try:
             facts = cls.model_validate(data)
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc'])) or 'facts'}: {e['msg']}" for e in error.errors()]
-            raise CheckpointError(f"{path} is not a training checkpoint of zoo: {'; '.join(lines[:5])}.") from None
+        except ConfigError as error:
+            raise CheckpointError(f"{path} is not a training checkpoint of zoo: {error}.") from None
         if facts.step > facts.steps:
             raise CheckpointError(f"{path} is damaged: it is of step {facts.step} of {facts.steps}.")
         return facts
