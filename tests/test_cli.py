@@ -214,6 +214,7 @@ def test_train_on_own_pictures_then_sample(pictures, tmp_path, capsys, monkeypat
     assert "--resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_module_of_the_domain_trains_too(pictures, tmp_path):
     sets = [f"--set={k}={json.dumps(v)}" for k, v in (SMALL | {"training.batch_size": 4}).items()]
     done = subprocess.run(
@@ -224,6 +225,7 @@ def test_the_module_of_the_domain_trains_too(pictures, tmp_path):
     assert zoo.load(tmp_path / "run").verify() == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not zoo.info("image/fashion-ddpm").packaged, reason="no packaged weights")
 def test_the_packaged_default_is_quick():
     """Load and sample(n=16) at the default: under 10 s after imports."""

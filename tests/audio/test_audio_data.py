@@ -70,6 +70,7 @@ def test_the_words_splits_share_no_speaker(words_file):
     assert clip.sample_rate == 16000 and cond == {"label": 1} and open_audio(words_file).labels == {"label": list(WORDS)}
 
 
+@pytest.mark.slow
 def test_a_recipe_gets_the_labels_and_its_own_rate(words_file, fsdd_file):
     domain, recipe = get_domain("audio"), get_recipe("audio/spec-ddpm")
     clips = open_audio(words_file)

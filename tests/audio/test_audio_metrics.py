@@ -60,6 +60,7 @@ def measured(judge):
     return Evaluator(judge, reference, train, raw=0.5 * reference[0], speakers=voices, split="validation")
 
 
+@pytest.mark.slow
 def test_the_clips_of_a_spread_are_drawn(measured, monkeypatch):
     """Every other clip is of one kind: clips picked at even steps would all be that."""
     monkeypatch.setattr(metrics, "PAIRS", 20)
@@ -174,6 +175,7 @@ def model():
     return zoo.create("audio/spec-ddpm", **SMALL, **{"codec.iterations": 2})
 
 
+@pytest.mark.slow
 def test_the_result_says_how_it_was_made(packaged, model, fsdd_file):
     measured = model.domain.evaluator(fsdd_file, "validation", model)
     options = {"evaluator": measured, "steps": 2, "sampler": "ddim", "guidance_weight": 0.5, "seed": 3}
@@ -220,6 +222,7 @@ def test_no_data_says_what_to_give(packaged, model, monkeypatch):
 # ---------------------------------------------------------------- the training script of the judges
 
 
+@pytest.mark.slow
 def test_a_judge_is_trained_and_reported(fsdd_file, tmp_path, capsys):
     main(["speaker", "--data", str(fsdd_file), "--out", str(tmp_path / "j"), "--epochs", "1"])
     card = json.loads((tmp_path / "j" / "judge.json").read_text())["card"]

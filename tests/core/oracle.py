@@ -24,28 +24,29 @@ def predict(x, level):
     return x0, (x - a * x0) / s
 
 
-class Impulse:
-    """A source of noise that is 1 at one draw and 0 at the others."""
+class Impulses:
+    """A source of noise that at draw k is 1 in row 2 + k, if there is one, and 0 in all others."""
 
-    def __init__(self, at=None):
-        self.at, self.count = at, 0
+    def __init__(self):
+        self.count = 0
 
     def normal(self, like):
+        noise = torch.zeros_like(like)
+        noise[2 + self.count :][:1] = 1.0
         self.count += 1
-        return torch.full_like(like, float(self.count - 1 == self.at))
+        return noise
 
 
 def last(name, x, levels, rng, **options):
-    *_, step = get_sampler(name)(predict, torch.tensor([x], dtype=torch.float64), levels, rng=rng, **options)
-    return step.x.item()
+    *_, step = get_sampler(name)(predict, torch.tensor(x, dtype=torch.float64), levels, rng=rng, **options)
+    return step.x
 
 
 def moments(name, schedule, levels, **options):
     """Mean and variance of a sampler's output, exactly: its map is affine in x_T and in each draw of noise."""
-    counter = Impulse()
-    mean = last(name, 0.0, levels, counter, **options)
-    std = schedule.prior_std(levels[0])
-    variance = (std * (last(name, 1.0, levels, Impulse(), **options) - mean)) ** 2
-    for draw in range(counter.count):
-        variance += (last(name, 0.0, levels, Impulse(draw), **options) - mean) ** 2
-    return mean, variance
+    counter = Impulses()
+    last(name, [0.0], levels, counter, **options)
+    # a row without anything, one with x_T = 1, and one for each draw of noise
+    mean, start, *draws = last(name, [0.0, 1.0] + [0.0] * counter.count, levels, Impulses(), **options).tolist()
+    variance = (schedule.prior_std(levels[0]) * (start - mean)) ** 2
+    return mean, variance + sum((draw - mean) ** 2 for draw in draws)

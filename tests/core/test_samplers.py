@@ -78,7 +78,7 @@ def test_the_designs_numbers():
     assert moments("ddpm", SCHEDULES["linear"], levels)[1] == pytest.approx(0.1112, abs=5e-5)
 
 
-@pytest.mark.parametrize("steps", range(1, 41))
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 10, 16, 25, 40])
 def test_every_step_count_ends_clean(steps):
     for schedule in SCHEDULES.values():
         for spacing in schedule.spacings:

@@ -294,6 +294,7 @@ def test_a_missing_library_is_one_clear_error(monkeypatch):
             call()
 
 
+@pytest.mark.slow
 def test_the_import_is_light():
     code = "import sys, json, zoo.evaluation.distances; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)

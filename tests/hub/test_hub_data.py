@@ -190,6 +190,7 @@ def test_pictures_without_labels(tmp_path):
     assert data.labels == {} and data[0][1] == {} and len(data) == 3
 
 
+@pytest.mark.slow
 def test_sounds_with_labels(tmp_path):
     from zoo.audio.data import open_audio
     from zoo.audio.waveform import Waveform

@@ -31,6 +31,7 @@ def source(tmp_path):
     return tmp_path / "fashion_mnist.npz"
 
 
+@pytest.mark.slow
 def test_the_result_says_how_it_was_made(model, source):
     result = measure(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
     protocol = result["protocol"]
@@ -46,6 +47,7 @@ def test_the_result_says_how_it_was_made(model, source):
     assert again["metrics"] == result["metrics"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_json(model, source, tmp_path, capsys):
     folder = model.save_pretrained(tmp_path / "m")
     out = tmp_path / "r.json"

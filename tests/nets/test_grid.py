@@ -36,6 +36,7 @@ def test_sizes_that_do_not_divide(kind, shape):
         build(kind, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SMALL)
 def test_it_learns_where_things_are_and_what_the_label_says(kind):
     """A few steps towards a target that needs the position and the label; position-blind nets cannot do it."""

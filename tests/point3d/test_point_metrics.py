@@ -147,6 +147,7 @@ def test_the_judge_knows_its_shapes_in_any_order_of_points(judge, shapes_file, t
         Judge((4, 4), ("a", "b"))
 
 
+@pytest.mark.slow
 def test_real_shapes_come_near_the_ceiling_and_copies_are_found(measured, shapes_file):
     train = open_clouds(shapes_file)
     result = measured.evaluate([c.points for c in train.clouds], train.label)
@@ -175,6 +176,7 @@ def test_the_points_that_earth_is_moved_from_are_drawn(measured, monkeypatch):
     assert not any(x.tobytes() in starts for x in seen), "not the first ones of the file"
 
 
+@pytest.mark.slow
 def test_worse_clouds_measure_worse(measured, shapes_file):
     test = open_clouds(shapes_file, "test")
     noisy = [x + np.float32(0.05) * rng.standard_normal(x.shape).astype("f4") for x in measured.reference]

@@ -454,6 +454,7 @@ def test_latency_is_of_the_calls_that_planned(policy, monkeypatch):
 pusht = pytest.mark.skipif("not __import__('importlib').util.find_spec('gym_pusht')", reason="gym-pusht is not installed")
 
 
+@pytest.mark.slow
 @pusht
 def test_episodes_are_reproducible_and_end_at_300_steps(policy):
     task = TASKS["pusht-keypoints"]
@@ -463,6 +464,7 @@ def test_episodes_are_reproducible_and_end_at_300_steps(policy):
     assert second[0].score == pytest.approx(first[1].score, abs=1e-3), "an episode does not depend on what runs beside it"
 
 
+@pytest.mark.slow
 @pusht
 def test_the_best_reward_is_the_largest_coverage_over_095_and_pictures_are_kept(tmp_path):
     task = TASKS["pusht-keypoints"]

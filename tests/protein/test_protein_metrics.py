@@ -130,6 +130,7 @@ def test_secondary_structure_agrees_with_the_datas_own(data_file):
     assert same / count > 0.97 and float(np.mean(error)) < 0.05
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_with_its_protocol():
     small = {"net.dim": 16, "net.depth": 1, "net.heads": 1, "net.pair": 8, "sampling.steps": 3}
     model = zoo.create("protein/backbone-ddpm", **small)

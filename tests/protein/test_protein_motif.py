@@ -58,6 +58,7 @@ def test_the_net_hears_the_motif_where_it_lies(model, helix, monkeypatch):
     assert not marked[0].any() and all(torch.equal(m[1], (place >= 4) & (place < 16)) for m in marked[1:])
 
 
+@pytest.mark.slow
 def test_a_motif_hangs_in_its_chain(helix):
     """With the packaged weights: were neighbours left where they are predicted, one of these bonds would be 1.5 A too long."""
     packaged, how = zoo.load("protein/backbone-ddpm"), {"n": 6, "steps": 50, "seed": 0, "progress": False}

@@ -254,6 +254,7 @@ with Lock(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_the_second_of_two_runs_is_refused_and_a_killed_one_leaves_its_place(tmp_path):
     out = tmp_path / "a"
     out.mkdir()

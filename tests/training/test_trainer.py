@@ -296,6 +296,7 @@ def test_work_is_counted_forward_and_backward_and_a_first_guess_once(tmp_path):
     assert hearing - plain == pytest.approx(0.5, abs=0.01), "half of the rows, forward alone"
 
 
+@pytest.mark.slow
 def test_a_memorised_batch_has_a_small_loss(tmp_path):
     flat = ArrayImages(np.full((4, 28, 28), 255, np.uint8), None, ())
     train(tmp_path / "a", steps=30, data=flat, log_every=5, overrides={"training.lr": 3e-3})
@@ -370,6 +371,7 @@ def test_processes_that_would_train_apart_are_refused(tmp_path, monkeypatch):
         train(tmp_path / "a", steps=1)
 
 
+@pytest.mark.slow
 def test_previews_are_pictures_and_the_domains_own_files(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo.create("image/fashion-ddpm", **TINY).domain, "suffix", ".webp", raising=False)
     train(tmp_path / "a", steps=2, preview_every=2)
@@ -405,6 +407,7 @@ def test_both_optimizers_resume_exactly(tmp_path, optimizer):
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_a_recipe_and_a_model_folder_train_as_their_name_does(tmp_path):
     train(tmp_path / "name", steps=2)
     options = {"data": pictures(), "steps": 2, "preview_every": 0, "cpu": True}
@@ -414,6 +417,7 @@ def test_a_recipe_and_a_model_folder_train_as_their_name_does(tmp_path):
     assert_same(tmp_path / "name", tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_and_torch_set_a_run(tmp_path):
     train(tmp_path / "a", steps=2)
     train(tmp_path / "b", steps=np.int64(2), seed=torch.tensor(0), save_every=np.int32(2))
