@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 class ZooError(Exception):
@@ -64,13 +64,16 @@ def one_of(
 
 
 @contextmanager
-def memory_for(rows: int) -> Iterator[None]:
-    """Turn an end of memory, in Python or in torch, into a `ResourceError` that names a chunk of `rows` samples."""
+def memory(what: str, remedy: str) -> Iterator[None]:
+    """Turn an end of memory, in Python or in torch, into a `ResourceError` that names what it was for and what to do."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(word in str(error).lower() for word in ("memory", "bad_alloc")):
             raise
-        raise ResourceError(
-            f"no memory for a chunk of {rows} samples. Use a smaller batch_size, e.g. {max(1, rows // 4)}."
-        ) from error
+        raise ResourceError(f"no memory for {what}. {remedy}") from error
+
+
+def memory_for(rows: int) -> AbstractContextManager[None]:
+    """`memory` for a chunk of `rows` samples."""
+    return memory(f"a chunk of {rows} samples", f"Use a smaller batch_size, e.g. {max(1, rows // 4)}.")

@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from zoo.contract.formats import FORMATS
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, ResourceError
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 
@@ -51,3 +51,8 @@ def test_a_folder_that_nobody_knows_is_refused(foreign, tmp_path):
         zoo.load(tmp_path)
     with pytest.raises(CheckpointError, match="no model folder"):
         zoo.load(tmp_path / "nowhere")
+
+
+def test_a_net_that_does_not_fit_into_memory_is_one_error():
+    with pytest.raises(ResourceError, match=r"no memory for the net of image/fashion-ddpm\. Make it smaller"):
+        zoo.create("image/fashion-ddpm", **{"net.emb_dim": 10**9})

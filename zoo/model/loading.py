@@ -10,7 +10,7 @@ from zoo.contract.formats import FORMATS
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe, known, list_models, packaged_folder, read_evaluation
 from zoo.disk import CONFIG, SAVED
-from zoo.errors import ConfigError, HubError
+from zoo.errors import ConfigError, HubError, memory
 
 if TYPE_CHECKING:
     from zoo.model.model import Model
@@ -85,10 +85,15 @@ def create(name: str, **overrides: Any) -> Model:
 
 
 def build(recipe: Recipe) -> Model:
-    """An untrained model of a recipe."""
+    """An untrained model of a recipe.
+
+    Raises:
+        ResourceError: the net does not fit into memory.
+    """
     from zoo.model.model import Model
 
-    return Model(recipe, get_domain(recipe.domain))
+    with memory(f"the net of {recipe.domain}/{recipe.name}", f"Make it smaller: its options are {recipe.net}."):
+        return Model(recipe, get_domain(recipe.domain))
 
 
 def load(
