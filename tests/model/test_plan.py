@@ -236,3 +236,18 @@ def test_bounds_are_those_of_the_grid_and_kept_in_the_settings(model):
     assert model.plan(1, **plan.settings()).levels == plan.levels
     with pytest.raises(ConfigError, match="spacing='karras'"):
         model.plan(1, spacing="trailing", bounds=(0.03, 20.0))
+
+
+def test_a_recipe_has_other_defaults_for_few_steps(model):
+    few = [
+        {"steps": 10, "bounds": [0.03, 60.0], "guidance_weight": 0.1},
+        {"steps": 4, "sampler": "heun", "spacing": "trailing"},
+    ]
+    other = zoo.create("image/fashion-ddpm", **SMALL, **{"sampling.few": few})
+    found = {steps: other.plan(1, label="bag", steps=steps).settings() for steps in (3, 5, 10, 11)}
+    assert [found[k]["sampler"] for k in found] == ["heun", "dpmpp", "dpmpp", "dpmpp"]
+    assert [found[k].get("bounds") for k in found] == [None, (0.03, 60.0), (0.03, 60.0), other.recipe.sampling.bounds]
+    assert [found[k]["guidance_weight"] for k in found] == [0.3, 0.1, 0.1, 0.3]
+    assert other.plan(1, steps=5, bounds=(0.1, 9.0)).settings()["bounds"] == (0.1, 9.0), "what is asked for counts"
+    for settings in found.values():
+        assert other.plan(1, label="bag", **settings).settings() == settings

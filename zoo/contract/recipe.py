@@ -83,6 +83,18 @@ AnySchedule = Annotated[
 AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(parse_condition)]
 
 
+class Few(Part):
+    """What counts in place of the other defaults of `model.sample` where at most `steps` steps are asked for."""
+
+    steps: int = Field(ge=1)
+    sampler: str | None = None
+    spacing: str | None = None
+    bounds: tuple[float, float] | None = None
+    guidance_weight: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    options: dict[str, Any] | None = None
+
+
 class Sampling(Part):
     """Defaults of `model.sample`."""
 
@@ -96,6 +108,15 @@ class Sampling(Part):
     clip: float | None = Field(None, gt=0)
     guess_below: float | None = Field(None, ge=0)  # sigma / alpha below which a net is told its last guess
     options: dict[str, Any] = {}
+    few: tuple[Few, ...] = ()  # the one of the least steps that are enough counts
+
+    def at(self, steps: int) -> Sampling:
+        """The defaults of a call with this many steps."""
+        enough = [few for few in self.few if few.steps >= steps]
+        if not enough:
+            return self
+        chosen = min(enough, key=lambda few: few.steps).model_dump(exclude={"steps"}, exclude_none=True)
+        return self.model_copy(update=chosen)
 
 
 class Training(Part):

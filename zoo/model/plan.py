@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.contract.conditions import Given
-from zoo.contract.recipe import Recipe
+from zoo.contract.recipe import Recipe, Sampling
 from zoo.core import seeds
 from zoo.core.guidance import Guidance, is_null
 from zoo.core.samplers import SAMPLERS, Sampler, churn, get_sampler
@@ -182,22 +182,24 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     Raises:
         ConfigError: an argument that is unknown or invalid.
     """
-    n, default = whole(n, "n", 1), recipe.sampling
+    n = whole(n, "n", 1)
     if n > MOST:
         raise ConfigError(f"n={n}: one call makes at most {MOST:,} samples. Make several calls, each with a seed of its own.")
     given = Arguments(arguments)
     batch_size = whole(given.take("batch_size", min(n, CHUNK)), "batch_size", 1)
     seed = seeds.check_seed(given.take("seed"))
+    steps = whole(given.take("steps", recipe.sampling.steps), "steps", 1)
+    default = recipe.sampling.at(steps)
     name = _text(given.take("sampler", default.sampler), "sampler")
     sampler = get_sampler(name)
     read = _conditions(recipe, codec, given, n, seed)
     sizes = None if codec.size_name is None else _sizes(codec, given.take(codec.size_name), n, seed)
-    guidance = _guidance(recipe, given)
+    guidance = _guidance(recipe, default, given)
     spacing = given.take("spacing", default.spacing)
     if spacing is not None:
         _text(spacing, "spacing")
     bounds = given.numbers("bounds", default.bounds if spacing == default.spacing else None)
-    levels = schedule.levels(given.take("steps", default.steps), spacing, bounds)
+    levels = schedule.levels(steps, spacing, bounds)
     clip = given.take("clip", default.clip)
     if clip is not None and not number(clip, "clip", what="a bound of x0; None for no clipping") > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
@@ -255,9 +257,8 @@ def _conditions(recipe: Recipe, codec: Codec, given: Arguments, n: int, seed: in
     return found
 
 
-def _guidance(recipe: Recipe, given: Arguments) -> Guidance:
-    """The guidance asked for, or the recipe's."""
-    default = recipe.sampling
+def _guidance(recipe: Recipe, default: Sampling, given: Arguments) -> Guidance:
+    """The guidance asked for, or the default."""
     weight, scale = given.take("guidance_weight"), given.take("guidance_scale")
     asked = [k for k, v in (("guidance_weight", weight), ("guidance_scale", scale)) if v is not None]
     if asked and not recipe.conditions:
