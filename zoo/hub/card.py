@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from zoo.contract.recipe import Recipe
+from zoo.contract.recipe import Recipe, Sampling
 from zoo.contract.registry import domain_names, get_domain
 from zoo.errors import ConfigError
 from zoo.hub.client import client
@@ -66,6 +66,18 @@ def curves_table(curves: Mapping[str, Any]) -> str:
         setting = ", ".join(f"{k}={v}" if v is not None else k for k, v in row.items() if k not in names)
         lines.append(f"| {setting} | {' | '.join(f'{row[n]:.3f}' for n in names)} |")
     return "\n".join(lines)
+
+
+def default_setting(sampling: Sampling) -> str:
+    """The defaults of `model.sample` in one line, and one more for each number of steps that has others."""
+
+    def line(given: dict[str, Any]) -> str:
+        return ", ".join(f"{k} = {v}" for k, v in given.items() if v)
+
+    lines = [line(sampling.model_dump(exclude={"few"}))]
+    for few in sorted(sampling.few, key=lambda few: few.steps):
+        lines.append(f"With at most {few.steps} steps: {line(few.model_dump(exclude={'steps'}))}")
+    return "\n\n".join(lines)
 
 
 # ---------------------------------------------------------------- metadata
@@ -294,8 +306,7 @@ def model_card(
         p = curves["protocol"]
         how = f"{p['n']} samples each against the {p['split']} set, the network in {p['precision']}; the rest at the defaults."
         parts.append(f"## Other settings\n\n{how}\n\n{curves_table(curves)}\n")
-    setting = ", ".join(f"{k} = {v}" for k, v in recipe.sampling.model_dump().items() if v)
-    parts.append(f"## Default setting\n\n{setting}\n")
+    parts.append(f"## Default setting\n\n{default_setting(recipe.sampling)}\n")
     if made:
         lines = "".join(f"    {line}\n" for line in made.get("command", "").splitlines())
         text = "\n\n".join(t for t in (made.get("training", ""), lines) if t)
