@@ -244,9 +244,10 @@ def _values(table: Any, name: str, shape: tuple[int, ...], folder: Path, file: N
         if not (types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)):
             raise DataError(f"{folder}: {name} holds {kind} in its files; info.json promises numbers.")
         if rows and (width != size or (len(sizes) > 1 and tuple(sizes) != shape)):
+            found = " x ".join(map(str, sizes or [1]))
             raise DataError(
-                f"{folder}: {name} has {' x '.join(map(str, sizes or [1]))} numbers a step in {file[first]}, but info.json says "
-                f"shape {list(shape)}. Mend info.json or the data."
+                f"{folder}: {name} has {found} numbers a step in {file[first]}, but info.json says shape {list(shape)}. "
+                "Mend info.json or the data."
             )
         parts.append(array.to_numpy(zero_copy_only=False).astype(np.float64).reshape(rows, size))
         first += rows
