@@ -484,6 +484,26 @@ def test_a_wav_whose_header_says_more_than_it_holds_is_refused(tmp_path):
         read_clip(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("behind", [b"ResU\xff\0\0\0cut", b"data\x04\0\0\0abcd", bytes(range(1, 100))])
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "AIFF", "CAF"])
+def test_what_may_be_sound_behind_the_samples_is_refused(tmp_path, kind, behind):
+    path = tmp_path / f"a.{kind.lower()}"
+    soundfile.write(path, noise(), RATE, "PCM_16", format=kind)
+    assert len(read_clip(path)) == len(noise())
+    path.write_bytes(path.read_bytes() + behind)
+    with pytest.raises(DataError, match=r"a\.\w+: .*(follow|truncated)"):
+        read_clip(path)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3"])
+def test_tags_in_front_of_a_sound_take_nothing_of_it(tmp_path, kind):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(), RATE, format=kind)
+    plain = read_clip(path).samples
+    for tag in (b"ID3\x03\0\0\0\0\x01\x05" + bytes(133), b"ID3\x04\0\x10\0\0\0\x05" + bytes(5) + b"3DI\x04\0\x10\0\0\0\x05"):
+        np.testing.assert_array_equal(read_clip("x", tag + path.read_bytes()).samples, plain)
+
+
 @pytest.mark.parametrize(
     "behind",
     [
@@ -494,6 +514,8 @@ def test_a_wav_whose_header_says_more_than_it_holds_is_refused(tmp_path):
         bytes(99),
         b"LIST\xff\0\0\0cut",
         b"bext\0\0\0\0LIST\0\0\0\0",
+        b"ResU\x03\0\0\0abc\0",
+        b"Xtra\x03\0\0\0abc",
     ],
 )
 def test_what_stands_behind_the_samples_is_no_sound(tmp_path, behind):

@@ -242,3 +242,11 @@ def test_a_schedule_under_a_name_that_is_taken_keeps_its_own():
     with pytest.raises(ConfigError, match="exists already"):
         schedule("edm")(Mine)
     assert Mine.kind == "mine"
+
+
+@pytest.mark.parametrize("bounds", [(1e-12, 1e12), (1e5, 1e6), (True, 80)])
+def test_bounds_that_no_grid_can_keep_are_refused(bounds):
+    """Else two steps are one and the same, and a multistep sampler divides by their distance."""
+    with pytest.raises(ConfigError, match="bounds="):
+        DiscreteSchedule("cosine").levels(5, "karras", bounds)
+    assert len(DiscreteSchedule("cosine").levels(5, "karras", (1e-3, 80))) == 6

@@ -167,6 +167,51 @@ def test_folders_of_splits_in_both_orders(tmp_path, first, train, validation, te
     assert folder.summary == "6 pictures in 2 classes (2 train, 2 validation, 2 test)"
 
 
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train2017", "val2017", "test2017"),
+        ("train-clean-100", "dev-clean", "test-clean"),
+        ("train_images", "valid_images", "test_images"),
+        ("images-train", "images-val", "images-test"),
+        ("01_Train", "02_Val", "03_Test"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_splits_within_longer_names(tmp_path, train, validation, test, first):
+    for split, name in {"train": train, "validation": validation, "test": test}.items():
+        make(tmp_path, *(f"{name}/{k}/{split}.png" if first else f"{k}/{name}/{split}.png" for k in ("cat", "dog")))
+    for split in ("train", "validation", "test"):
+        assert [(Path(p).stem, kind) for p, kind in taken(opened(tmp_path, split))] == [(split, "cat"), (split, "dog")]
+
+
+@pytest.mark.parametrize(
+    "names", [("train-station", "test-tube"), ("trainA", "trainB", "testA", "testB"), ("train", "test-tube")]
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(tmp_path, names):
+    with pytest.raises(DataError, match=f"{names[0]}.* may be splits or classes"):
+        opened(make(tmp_path, *(f"{name}/1.png" for name in names)))
+
+
+@pytest.mark.parametrize("names", [("train-station", "cat"), ("dev-board", "test-board"), ("trainer", "tester")])
+def test_classes_with_a_split_in_their_names(tmp_path, names):
+    assert opened(make(tmp_path, *(f"{name}/1.png" for name in names))).labels == {"label": sorted(names)}
+
+
+def test_a_class_has_one_spelling_in_all_splits(tmp_path):
+    make(tmp_path, "train/Cat/1.png", "train/dog/1.png", "test/cat/1.png")
+    with pytest.raises(DataError, match="'Cat' and 'cat' of different splits differ in case alone"):
+        opened(tmp_path)
+    make(tmp_path, "train/cat/1.png")
+    assert opened(tmp_path).labels == {"label": ["Cat", "cat", "dog"]}, "letters, say, of both cases"
+
+
+def test_classes_without_training_files_are_said(tmp_path):
+    make(tmp_path, "train/cat/1.png", "test/cat/1.png", "test/cow/1.png")
+    with pytest.warns(UserWarning, match="no picture to train on in 1 of 2 classes: cow"):
+        Folder(tmp_path, "train", (".png",), "picture", read)
+
+
 def test_splits_without_classes(tmp_path):
     make(tmp_path, "train/1.png", "test/2.png")
     assert taken(opened(tmp_path)) == [("train/1.png", None)] and taken(opened(tmp_path, "test")) == [("test/2.png", None)]

@@ -319,13 +319,38 @@ def test_numbers_without_a_meaning_are_refused(tmp_path, value):
         open_images(tmp_path)
 
 
+def raw_tiff(path, values):
+    """A TIFF of numbers that Pillow does not write."""
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    entries = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 1, 8 * values.itemsize), (259, 3, 1, 1), (262, 3, 1, 1),
+               (273, 4, 1, 200), (277, 3, 1, 1), (278, 3, 1, 16), (279, 4, 1, values.nbytes), (339, 3, 1, kind)]  # fmt: skip
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries) + bytes(4)
+    path.write_bytes(head.ljust(200, b"\0") + values.tobytes())
+    return path
+
+
 def test_unsigned_numbers_of_32_bits(tmp_path):
     values = (RAMP.astype(np.uint64) * 0x01010101).astype(np.uint32)
-    entries = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 1, 32), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200),
-               (277, 3, 1, 1), (278, 3, 1, 16), (279, 4, 1, 1024), (339, 3, 1, 1)]  # fmt: skip
-    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries) + bytes(4)
-    (tmp_path / "a.tif").write_bytes(head.ljust(200, b"\0") + values.tobytes())
-    np.testing.assert_array_equal(read(tmp_path / "a.tif"), RAMP)
+    np.testing.assert_array_equal(read(raw_tiff(tmp_path / "a.tif", values)), RAMP)
+
+
+def test_signed_numbers_have_their_own_white_or_are_refused(tmp_path):
+    dark = (RAMP * 64).astype(np.int16)
+    np.testing.assert_array_equal(read(raw_tiff(tmp_path / "a.tif", dark)), np.rint(dark * (255 / 32767)))
+    with pytest.raises(DataError, match=r"b\.tif: signed numbers of 8 bits"):  # Pillow takes -1 for 255
+        read(raw_tiff(tmp_path / "b.tif", (RAMP - 128).astype(np.int8)))
+    with pytest.raises(DataError, match=r"c\.tif: not a picture of a kind that is read"):
+        read(raw_tiff(tmp_path / "c.tif", RAMP.astype(np.float64)))
+
+
+@pytest.mark.parametrize("white", [1, 5, 255])
+def test_floats_of_a_pfm_are_scaled_not_clipped(tmp_path, white):
+    values = (RAMP / 255 * white).astype("<f4")
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n16 16\n-1.0\n" + values[::-1].tobytes())
+    scale = 1 if white == 1 else 255
+    np.testing.assert_array_equal(read(tmp_path / "a.pfm"), np.rint(values * (255 / scale)))
+    with pytest.warns(UserWarning, match=f"white is taken to be {scale}"):
+        open_images(tmp_path)
 
 
 def test_every_format_is_read_or_named(tmp_path):
@@ -355,7 +380,7 @@ def test_a_picture_starts_no_program_whatever_its_suffix(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("Ghostscript was asked"))
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
-    with pytest.raises(DataError, match=r"a\.png: cannot identify"):
+    with pytest.raises(DataError, match=r"a\.png: not a picture"):
         open_images(tmp_path)
 
 

@@ -89,6 +89,9 @@ def test_scans_of_a_pts_file_are_joined(tmp_path):
 
 BAD = {
     "short.pts": (text(head=["101"]), "announces 101 points and has 100"),
+    "more.pts": (text(head=["99"]), "announces 99 points, and more lines follow"),
+    "numbers.xyz": (b"3\n\n8 0 0 0\n1 1 0 0\n1 0 1 0\n", "molecule"),
+    "more.pcd": (pcd("binary", n=90), "announces 90 points of 18 bytes and has 1,800"),
     "ragged.xyz": (text()[:-9], "is it truncated|columns"),
     "two.xyz": (text(X[:, :2]), "2 columns"),
     "word.xyz": (text(tail=" chair"), "neither numbers nor names|not a number"),
@@ -175,6 +178,8 @@ SPOILT = {
     "zero.obj": (CORNERS + "f 0 1 2\n", "not there"),
     "far.obj": (CORNERS + "f 1 2 4\n", "no readable mesh"),
     "back.obj": (CORNERS + "f -4 -2 -1\n", "not there"),
+    "call.obj": (CORNERS + "call b.obj\nf 1 2 3\n", "another file"),
+    "four.off": ("4OFF\n3 1 0\n0 0 0 2\n1 0 0 2\n0 1 0 2\n3 0 1 2\n", "it is 4OFF"),
     "nurbs.obj": (CORNERS + "cstype bspline\nsurf 0 1 0 1 1 2 3\n", "free-form"),
 }
 
@@ -184,6 +189,26 @@ def test_a_mesh_that_is_not_whole_is_refused(tmp_path, name):
     (tmp_path / name).write_text(SPOILT[name][0])
     with pytest.raises(DataError, match=rf"{name}: .*{SPOILT[name][1]}"):
         read_shape(tmp_path / name)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_no_line_of_an_obj_is_dropped_however_it_is_written(tmp_path, end):
+    """trimesh reads those alone that start with "v " and "f "."""
+    lines = [
+        "# a\x0cb",
+        "v\t0 0 0",
+        "  v 2  0 0 # two",
+        "v 0 2 0",
+        "v 0\t0 2 1 1 1",
+        "vt 0 0",
+        "usemtl a",
+        " f 1 2 3",
+        "usemtl b",
+    ]
+    lines += ["f\t1/1 2/1 4/1 # f", "o \x85f 1 2 3", "fo 2 3 \\", "4"]
+    (tmp_path / "a.obj").write_bytes(end.join(lines).encode("latin-1"))
+    ((x, faces),) = read_mesh(tmp_path / "a.obj")
+    assert x.tolist() == [[0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2]] and faces.tolist() == [[0, 1, 2], [0, 1, 3], [1, 2, 3]]
 
 
 def test_relative_indices_count_from_where_they_stand(tmp_path):

@@ -267,6 +267,8 @@ FRAME = np.concatenate([np.arange(12), np.arange(9)])
         ({}, {"info": {"features": {"action": COLUMNS["action"]}}}, "at least one observation"),
         ({"action": ["left"] * 21}, {}, "action holds string in its files"),
         ({"action": np.zeros((21, 3))}, {}, r"action has 3 numbers a step in .*, but info\.json says shape \[2\]"),
+        ({"observation.state": np.zeros((21, 2, 3))},
+         {"info": {"features": COLUMNS | {"observation.state": feature("float32", 3, 2)}}}, r"has 2 x 3 numbers .* \[3, 2\]"),
         ({"action": np.where(FRAME == 3, 1e300, 0.0)[:, None].repeat(2, 1)}, {}, r"action of step 3 .* is not finite"),
     ],
 )  # fmt: skip
@@ -299,6 +301,22 @@ def test_frames_that_the_metadata_count_are_missed(tmp_path):
     (folder / "meta" / "episodes.jsonl").write_text("[")
     with pytest.raises(DataError, match="its list of episodes cannot be read"):
         open_episodes(folder)
+
+
+def test_an_episode_that_only_the_metadata_know_is_missed(tmp_path):
+    folder = recorded(tmp_path / "d", state(), info={"total_frames": None, "total_episodes": None})
+    with (folder / "meta" / "episodes.jsonl").open("a") as file:
+        file.write('\n{"episode_index": 2, "length": 11}')
+    with pytest.raises(DataError, match="episode 2 has 0 frames, but its metadata say 11"):
+        open_episodes(folder)
+
+
+def test_what_only_the_data_know_is_named(tmp_path):
+    with pytest.warns(UserWarning, match=r"left out: observation\.force \(not in info\.json\)"):
+        open_episodes(recorded(tmp_path / "d", state() | {"observation.force": np.zeros(21)}))
+    info = {"splits": {"train": "0:2", "test": "3:4"}}
+    with pytest.warns(UserWarning, match=r"left out: 1 of 4 episodes \(in no split\)"):
+        open_episodes(recorded(tmp_path / "e", state(40), lengths=(10,) * 4, info=info))
 
 
 def test_times_of_a_long_recording_may_be_float32(tmp_path):
@@ -365,6 +383,8 @@ def test_an_npz_of_other_shapes_and_kinds(tmp_path):
     assert open_episodes(write(action=action.astype(np.int16))).episodes[1][1][3, 1] == 3
     with pytest.warns(UserWarning, match=r"left out: grip \(bool \(21,\)\)"):
         open_episodes(write(grip=np.zeros(21, bool)))
+    with pytest.warns(UserWarning, match=r"left out: state \(float64 \(21, 5\)\)"):
+        open_episodes(write(state=np.zeros((21, 5))))
     even = FRAME / 20
     assert len(open_episodes(write(timestamp=even, rate=20.0))) and len(open_episodes(write(timestamp=even)))
     for changed, message in [
@@ -373,6 +393,7 @@ def test_an_npz_of_other_shapes_and_kinds(tmp_path):
         ({"timestamp": even[:5]}, "one number for each of 21 steps"),
         ({"timestamp": np.zeros(21)}, "does not rise"),
         ({"observation": np.zeros((21, 2, 2, 3))}, r"must be \(steps, size\)"),
+        ({"observation": np.zeros((21, 96, 96))}, r"must be \(steps, size\)"),
         ({"observation": np.zeros((21, 0))}, "0 columns"),
         ({"observation": np.zeros((21, 2), complex)}, "complex128; it must hold numbers"),
         ({"action": np.array([["a", "b"]] * 21)}, "it must hold numbers"),
@@ -418,6 +439,11 @@ def test_robomimic_files(tmp_path):
         assert data.episodes[0][0][:, 3].tolist() == (np.arange(12) > 3).tolist()
 
 
+def test_what_is_no_demonstration_is_named(tmp_path):
+    with pytest.warns(UserWarning, match=r"left out: .*episode_7 \(no demonstration\)"):
+        open_episodes(robomimic(tmp_path / "a.hdf5", lambda f, h: f["data"].copy("demo_0", "episode_7")))
+
+
 def test_splits_that_the_data_name_are_taken(tmp_path):
     lengths = (8,) * 25
     folder = recorded(tmp_path / "d", state(200), lengths=lengths, info={"splits": {"train": "0:22", "val": "22:25"}})
@@ -461,6 +487,7 @@ def test_masks_of_robomimic_are_taken(tmp_path):
         (lambda f, h: (f["data/demo_1"].pop("actions"), f.create_dataset("data/demo_1/actions", data=np.zeros((8, 2)))),
          "demo_1 has 8 steps of actions, 9 steps of eef_pos"),
         (lambda f, h: f["data/demo_1"].attrs.__setitem__("num_samples", 7), "num_samples says 7"),
+        (lambda f, h: f["data"].attrs.__setitem__("total", 40), "40 steps in all, but its 3 demonstrations have 31"),
         (lambda f, h: (f["data/demo_2/obs"].pop("eef_pos"), f.create_dataset("data/demo_2/obs/eef_pos", data=[[1] * 4] * 9)),
          "eef_pos of demo_2 has shape"),
         (lambda f, h: (f["data/demo_2"].pop("actions"), f["data/demo_2"].__setitem__("actions", h.ExternalLink("/x.h5", "/a"))),

@@ -358,3 +358,9 @@ def test_flipped_bytes_end_in_one_error_or_chains(lines, tmp_path, kind):
             path.write_bytes(data)
             with suppress(DataError):
                 assert all(np.isfinite(c.atoms).all() for c in read_chains(path)[0])
+
+
+def test_blocks_without_atoms_in_an_mmcif_are_passed_over(lines, helix, tmp_path):
+    """As refinement writes them behind the atoms, for ligands; and "data_" may be in capitals."""
+    (tmp_path / "a.cif").write_text("DATA_x\n" + "\n".join(cif(lines)[1:]) + "\ndata_comp_list\nloop_\n_chem_comp.id\nALA\n")
+    one(tmp_path / "a.cif", helix)

@@ -57,7 +57,7 @@ def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list
     if not data:
         raise DataError(f"{path}: the file is empty")
     try:
-        with soundfile.SoundFile(_Memory(whole(data))) as file:
+        with soundfile.SoundFile(_Memory(whole(_untagged(data)))) as file:
             if file.format not in FORMATS:
                 raise DataError(f"it is a {file.format} file; {', '.join(SUFFIXES)} are read")
             x, rate = _samples(file), file.samplerate
@@ -131,7 +131,7 @@ def mono(x: NDArray[np.float32], sample_rate: int) -> tuple[NDArray[np.float32],
 # ---------------------------------------------------------------- headers: libsndfile reads a part of a file without an error
 
 
-#: chunks that stand behind the samples of a WAV file
+#: chunks that are known to stand behind the samples of a WAV file
 TRAILING = (
     b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"iXML",
     b"_PMX", b"inst", b"acid", b"afsp", b"cart", b"chna", b"axml", b"umid", b"minf", b"elm1", b"regn", b"DGDA", b"DISP",
@@ -139,6 +139,14 @@ TRAILING = (
 )  # fmt: skip
 #: lengths from here on stand for "as long as it goes": writers to a pipe put 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF, less a header
 STREAM = 0x7FFFE000
+
+
+def _untagged(data: bytes) -> bytes:
+    """The bytes without the ID3 tags in front: behind those libsndfile loses as many bytes of a WAV's end, without a word."""
+    while data[:3] == b"ID3" and len(data) >= 10 and not any(byte & 128 for byte in data[6:10]):
+        size = sum((byte & 127) << 7 * (3 - i) for i, byte in enumerate(data[6:10]))
+        data = data[10 + size + (10 if data[5] & 16 else 0) :]  # a footer may follow
+    return data
 
 
 def whole(data: bytes) -> bytes:
@@ -162,15 +170,19 @@ def whole(data: bytes) -> bytes:
             if len(data) - start > size + 1:
                 raise DataError(f"its header says {size} bytes of samples, and {len(data) - start} follow")
     elif data[:4] == b"caff":
-        place = 8
+        place, start = 8, 0
         while place + 12 <= len(data):
             name, size = data[place : place + 4], struct.unpack_from(">q", data, place + 4)[0]
             if name == b"data":
                 _fits(max(0, size), len(data) - place - 12)  # -1: to the end
-                break
+                if size == -1:
+                    break
+                start = place + 12 + size
             if size < 0:
                 raise DataError(f"a chunk of {size} bytes")
             place += 12 + size
+        if start and place not in (len(data), len(data) + 1) and data[start:].strip(b"\0"):
+            raise DataError(f"{len(data) - start} bytes follow its samples that are no chunks. Save it anew")
     return data
 
 
@@ -195,6 +207,7 @@ def _whole_wav(data: bytes) -> bytes:
     start, left = place + 8, len(data) - place - 8
     if data[:4] in (b"RF64", b"BW64") and size == 0xFFFFFFFF:
         _fits(wide, left)
+        _ends(data, start, wide, order)
         return data
     if (size == 0 and left and not _chunks(data, start, order)) or (size >= STREAM and size > left):
         if left > STREAM:
@@ -203,20 +216,33 @@ def _whole_wav(data: bytes) -> bytes:
         sizes = struct.pack(f"{order}I", len(data) - 8), struct.pack(f"{order}I", size)
         return data[:4] + sizes[0] + data[8 : place + 4] + sizes[1] + data[start:]
     _fits(size, left)
-    if left > size and not any(_chunks(data, start + size + pad, order) for pad in {size % 2, 0}):
-        raise DataError(f"its header says {size} bytes of samples, and {left} follow. Save it anew")
+    _ends(data, start, size, order)
     return data
 
 
+def _ends(data: bytes, start: int, size: int, order: str) -> None:
+    """Samples of `size` bytes from `start` on, behind which more may stand, but no samples."""
+    if not any(_chunks(data, start + size + pad, order) for pad in {size % 2, 0}):
+        raise DataError(f"its header says {size} bytes of samples, and {len(data) - start} follow. Save it anew")
+
+
 def _chunks(data: bytes, place: int, order: str) -> bool:
-    """Whether from `place` on there is nothing but further chunks, tags or zeros, rather than samples."""
+    """Whether from `place` on there is nothing but further chunks, tags or zeros, rather than samples.
+
+    A chunk that nobody knows must fit; of a known one the end may be cut off.
+    """
     while place < len(data):
         rest = data[place : place + 8]
         if rest[:3] in (b"TAG", b"ID3") or not data[place:].strip(b"\0"):
             return True
-        if rest[:4] not in TRAILING or len(rest) < 8:
+        if len(rest) < 8:
             return False
         size = struct.unpack_from(f"{order}I", rest, 4)[0]
+        foreign = (
+            not all(32 <= byte < 127 for byte in rest[:4]) or rest[:4] in (b"data", b"SSND") or place + 8 + size > len(data)
+        )
+        if foreign and rest[:4] not in TRAILING:
+            return False
         place += 8 + size + size % 2
     return True
 
@@ -234,6 +260,7 @@ def _whole_aiff(data: bytes) -> None:
             _fits(size, len(data) - place - 8)
             if needed and not -2 <= size - 8 - needed <= 8192:  # the samples may be padded to a block
                 raise DataError(f"its header says {needed} bytes of samples and {size - 8} of them. Save it anew")
+            _ends(data, place + 8, size, ">")
         place += 8 + size + size % 2
 
 

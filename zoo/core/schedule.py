@@ -7,6 +7,7 @@ Coefficients are float64 throughout; tensors of data are never touched here.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -126,7 +127,7 @@ class Schedule(ABC):
 
         Raises:
             ConfigError: a spacing that this schedule does not have, a number of steps out of range, or bounds that are not
-                two numbers 0 < low < high, or of another spacing.
+                two numbers 0 < low < high, are of another spacing, or so wide that steps fall together at the schedule's ends.
         """
         spacing = spacing or self.spacings[0]
         if spacing not in self.spacings:
@@ -139,9 +140,16 @@ class Schedule(ABC):
                 f"bounds={bounds!r} are those of spacing='karras'; this grid is {spacing!r}. Leave one of them out."
             )
         found = several(bounds) or []
-        if len(found) != 2 or not all(isinstance(e, (int, float)) for e in found) or not 0 < found[0] < found[1] < math.inf:
+        numbers = all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in found)
+        if len(found) != 2 or not numbers or not 0 < found[0] < found[1] < math.inf:
             raise ConfigError(f"bounds={bounds!r}: give two numbers, 0 < low < high, in sigma / alpha.")
-        return [*(self.at(ratio) for ratio in karras(steps, found[0], found[1], self.rho)), self.clean]
+        noisy = [self.at(ratio) for ratio in karras(steps, found[0], found[1], self.rho)]
+        if any(not second.ratio < first.ratio for first, second in itertools.pairwise(noisy)):
+            raise ConfigError(
+                f"bounds={bounds!r} reach beyond this schedule: steps fall together at its ends, {noisy[-1].ratio:.3g} and "
+                f"{noisy[0].ratio:.3g}. Give bounds within them."
+            )
+        return [*noisy, self.clean]
 
     @property
     def max_steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import warnings
@@ -23,6 +24,8 @@ SPELLINGS = {
 }
 _SPLIT_OF = {word: split for split, words in SPELLINGS.items() for word in words}
 _SPLIT_NAME = re.compile(rf"({'|'.join(_SPLIT_OF)})([ _-]?(set|split|data))?", re.IGNORECASE)
+#: a split's word within a longer name: train2017, dev-clean, images_test, 01_train
+_SPLIT_WORD = re.compile(rf"(?<![A-Za-z])(?i:{'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?![a-z])")
 #: what systems put into folders beside the user's files, in lower case; names with a dot before them are left out as hidden
 SYSTEM = {
     "__macosx", "__pycache__", "$recycle.bin", "system volume information", "lost+found", "@eadir", "#recycle", "#snapshot",
@@ -145,15 +148,16 @@ def search(folder: Path, wanted: Callable[[Path], bool]) -> Found:
 def arrange(folder: Path, files: Sequence[Path], what: str = "file") -> tuple[dict[Path, str], dict[Path, str]]:
     """({file: split}, {file: class}) as the folders' names say; each empty where they say none.
 
-    Folders of splits may stand above those of classes (`train/cat/1.png`) or below (`cat/train/1.png`). A class is named by
-    the first folder in which the files differ.
+    Folders of splits may stand above those of classes (`train/cat/1.png`) or below (`cat/train/1.png`). Where all have longer
+    names (`train2017`, `val2017`), these count, too. A class is named by the first folder in which the files differ.
 
     Raises:
-        DataError: only some of the files lie in folders of splits; or loose files beside class folders.
+        DataError: folders that may be splits or classes (`train-station`, `test-tube`); a class that has another spelling in
+            another split; only some of the files lie in folders of splits; or loose files beside class folders.
     """
     parts = {p: p.relative_to(folder).parts[:-1] for p in files}
     levels = _split_levels(folder, parts, what)
-    splits = {p: str(split_named(parts[p][k])) for p, k in levels.items()}
+    splits = {p: str(split_named(parts[p][k]) or split_within(parts[p][k])[0]) for p, k in levels.items()}
     rest = {p: names[: levels[p]] + names[levels[p] + 1 :] if p in levels else names for p, names in parts.items()}
     # unpacked/cat/1.png, unpacked/dog/2.png: a folder around those of all classes is no class
     while rest and len({names[:1] for names in rest.values()}) == 1 and all(len(names) > 1 for names in rest.values()):
@@ -170,13 +174,32 @@ def arrange(folder: Path, files: Sequence[Path], what: str = "file") -> tuple[di
     for name in set(classes.values()):
         if any("\ud800" <= letter <= "\udfff" for letter in name):  # Python's stand-ins for bytes that are no UTF-8
             raise DataError(f"the name of the class folder {name!r} in {folder} is not UTF-8. Rename it.")
+    _check_spelling(folder, splits, classes)
     return splits, classes
+
+
+def _check_spelling(folder: Path, splits: Mapping[Path, str], classes: Mapping[Path, str]) -> None:
+    """No class is `Cat` in one split and `cat` in another; in one and the same split both may be meant: letters, say."""
+    by_split: dict[str, set[str]] = {}
+    for p, name in classes.items():
+        by_split.setdefault(splits.get(p, ""), set()).add(name)
+    for one, two in itertools.combinations(sorted(set(classes.values())), 2):
+        if one.casefold() == two.casefold() and not any({one, two} <= names for names in by_split.values()):
+            raise DataError(f"{folder}: the classes {one!r} and {two!r} of different splits differ in case alone. Rename one.")
+
+
+def split_within(name: str) -> tuple[str | None, str]:
+    """(the split that a word of a longer name says, the rest): ("train", "2017") of "train2017"; (None, name) without one."""
+    found = _SPLIT_WORD.search(name)
+    return (_SPLIT_OF[found[0].lower()], name[: found.start()] + name[found.end() :]) if found else (None, name)
 
 
 def _split_levels(folder: Path, parts: Mapping[Path, tuple[str, ...]], what: str) -> dict[Path, int]:
     """Which of the folders above each file names its split: the same for all where possible, else the first; {} for none."""
     for k in range(min((len(names) for names in parts.values()), default=0)):
         if all(split_named(names[k]) for names in parts.values()):
+            return dict.fromkeys(parts, k)
+        if _longer_names(folder, sorted({names[k] for names in parts.values()})):
             return dict.fromkeys(parts, k)
     first = {p: next((k for k, name in enumerate(names) if split_named(name)), -1) for p, names in parts.items()}
     within = {p: k for p, k in first.items() if k >= 0}
@@ -190,6 +213,24 @@ def _split_levels(folder: Path, parts: Mapping[Path, tuple[str, ...]], what: str
         f"{folder} mixes folders of splits ({inside.relative_to(folder)}, ...) and {what}s outside them "
         f"({outside.relative_to(folder)}, ...). Put all into folders of splits, or rename those."
     )
+
+
+def _longer_names(folder: Path, names: Sequence[str]) -> bool:
+    """Whether the folders of one level all name a split within a longer name, as train2017 and val2017.
+
+    Raises:
+        DataError: they may or may not, as train-station and test-tube; or several of them name one split.
+    """
+    found = [split_within(name) for name in names]
+    splits, rests = {split for split, _ in found}, {re.sub(r"\d", "", rest) for _, rest in found}
+    if None in splits or len(splits) < 2 or "train" not in splits:
+        return False
+    if len(splits) < len(names) or len(rests) == len(names):
+        raise DataError(
+            f"{folder}: the folders {', '.join(names[:5])} may be splits or classes. Rename them: splits to train, validation "
+            "and test."
+        )
+    return True
 
 
 def choose(split: str, splits: Mapping[Path, str], files: Sequence[Path]) -> list[Path]:
@@ -271,6 +312,10 @@ class Folder(Dataset):
         self.summary = _summary(self.readable, what, labels, splits, found, len(self.skipped))
         if found.left_out:
             warnings.warn(f"{folder}: {self.summary}", stacklevel=2)
+        unseen = sorted(set(labels) - {self._classes[p] for p in choose("train", splits, self.readable) if p in self._classes})
+        if unseen:
+            shown = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+            warnings.warn(f"{folder}: no {what} to train on in {len(unseen)} of {len(labels)} classes: {shown}", stacklevel=2)
 
     def __len__(self) -> int:
         return len(self.files)

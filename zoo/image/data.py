@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zoo.contract.dataset import Dataset
 from zoo.data.archive import read_archive, read_gzip
@@ -181,6 +181,8 @@ def read_picture(source: Path | io.BytesIO, name: str, seen: Seen | None = None,
             result = _upright(_eight_bits(picture, name, seen or Seen(), white))
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not a picture of a kind that is read. Save it as PNG") from error
     except Exception as error:  # the decoders of twenty formats raise whatever a damaged byte led to
         raise DataError(f"{name}: {error or type(error).__name__}") from error
     if several and seen is not None:
@@ -207,11 +209,13 @@ def _eight_bits(picture: Image.Image, name: str, seen: Seen, white: Seen | None)
     """The picture with 8 bits a channel, where it has more."""
     if picture.mode == "LAB":
         raise DataError(f"{name}: colours in LAB. Save the picture as RGB.")
-    if picture.mode != "F" and not picture.mode.startswith("I"):
-        return picture
-    values = np.asarray(picture)
     tags = picture.tag_v2 if hasattr(picture, "tag_v2") else {}  # of a TIFF
     bits, unsigned = tags.get(258, (0,))[0], tags.get(339, (1,))[0] == 1  # BitsPerSample, SampleFormat
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        if tags.get(339, (1,))[0] == 2:  # Pillow takes -1 for 255
+            raise DataError(f"{name}: signed numbers of {bits} bits. Save the picture with unsigned ones.")
+        return picture
+    values = np.asarray(picture)
     if picture.mode == "I" and bits == 32 and unsigned:
         values = values.view(np.uint32)  # Pillow has no such mode
     kind = "float" if picture.mode == "F" else "int"
@@ -222,8 +226,10 @@ def _eight_bits(picture: Image.Image, name: str, seen: Seen, white: Seen | None)
         )
     if picture.mode.startswith("I;16"):
         most = 4095.0 if bits == 12 else 65535.0
-    elif picture.format in ("PNG", "PPM", "JPEG2000"):  # Pillow has brought them to 16 bits
-        most = 65535.0 if picture.mode == "I" else 1.0
+    elif picture.mode == "I" and picture.format in ("PNG", "PPM", "JPEG2000"):  # Pillow has brought them to 16 bits
+        most = 65535.0
+    elif picture.mode == "I" and bits == 16:  # signed
+        most = 32767.0
     else:
         seen.largest[kind] = max(seen.largest.get(kind, 0.0), float(values.max()))
         most = (white or Seen({kind: float(values.max())})).white(kind)

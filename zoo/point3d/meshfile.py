@@ -33,8 +33,9 @@ def read_mesh(path: Path) -> list[Part]:
         raise DataError("it is a web page (HTML). Download the file itself again")
     if kind in ("obj", "off"):
         data = data.removeprefix(b"\xef\xbb\xbf")
+    triangles = 0
     if kind == "obj":
-        data = _obj(data)
+        data, triangles = _obj(data)
     log = logging.getLogger("trimesh")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)  # it tells its log, with tracebacks, what the errors below say
@@ -53,6 +54,8 @@ def read_mesh(path: Path) -> list[Part]:
         raise DataError(f"no readable mesh or cloud ({type(error).__name__}: {error})") from error
     finally:
         log.setLevel(level)
+    if kind == "obj" and _triangles(parts) != triangles:
+        raise DataError(f"only {_triangles(parts):,} of its {triangles:,} triangles were read")
     if kind == "off":
         _check_off(data, parts)
     elif kind == "ply":
@@ -86,14 +89,20 @@ def _text(data: bytes) -> str:
 # ---------------------------------------------------------------- OBJ
 
 
-def _obj(data: bytes) -> bytes:
-    """An OBJ file whose faces count vertices from the start; checked: numbers of vertices, and faces within them."""
-    text = _text(data).replace("\\\r\n", " ").replace("\\\n", " ")
-    if found := re.search(r"(?m)^\s*(surf|curv2?|cstype)\b", text):
-        raise DataError(f"it holds free-form surfaces ({found[1]}), which are not read. Export it as polygons")
-    lines, vertices, changed = text.splitlines(), 0, False
-    for i, line in enumerate(lines):
-        fields = line.split()
+def _obj(data: bytes) -> tuple[bytes, int]:
+    """An OBJ file's vertices and faces alone, and the number of triangles in them.
+
+    trimesh drops lines that start with a space or go on with a tab, without a word, so each is written as it knows them:
+    apart by one space, without textures, normals and comments, faces with vertices counted from the start. Checked are the
+    numbers of vertices, and faces within them.
+    """
+    text = re.sub(r"\r\n?", "\n", _text(data)).replace("\\\n", " ")
+    if found := re.search(r"(?m)^\s*(surf|curv2?|cstype|call)\b", text):
+        what = "another file" if found[1] == "call" else "free-form surfaces"
+        raise DataError(f"it holds {what} ({found[1]}), which is not read. Export it as polygons")
+    out, vertices, triangles = list[str](), 0, 0
+    for i, line in enumerate(text.split("\n")):
+        fields = line.partition("#")[0].split()
         if not fields:
             continue
         if fields[0] == "v":
@@ -102,28 +111,29 @@ def _obj(data: bytes) -> bytes:
                 raise DataError(
                     f"its line {i + 1}, {line[:60]!r}, is a vertex of fewer than three numbers: is the file truncated?"
                 )
-        elif fields[0] == "f":
+            out.append(" ".join(fields[:4]))
+        elif fields[0] in ("f", "fo"):  # the second one is of old files
             if len(fields) < 4:
                 raise DataError(
                     f"its line {i + 1}, {line[:60]!r}, is a face of fewer than three corners: is the file truncated?"
                 )
-            if "-" in line:
-                fields[1:] = [_absolute(corner, vertices) for corner in fields[1:]]
-                lines[i], changed = " ".join(fields), True
-            corners = [corner.partition("/")[0] for corner in fields[1:]]
-            if not all(corner.isdigit() and int(corner) > 0 for corner in corners):
+            corners = [_absolute(corner, vertices) for corner in fields[1:]]
+            if not all(corner.isdecimal() and int(corner) > 0 for corner in corners):
                 raise DataError(f"its line {i + 1}, {line[:60]!r}, names vertices that are not there")
-    return "\n".join(lines).encode("latin-1") if changed or "\\" in _text(data) else data
+            triangles += len(corners) - 2
+            out.append(" ".join(["f", *corners]))
+    return "\n".join([*out, ""]).encode("latin-1"), triangles
 
 
 def _absolute(corner: str, vertices: int) -> str:
-    """A corner "-1/-2/-3" with its vertex counted from the start; texture and normal, which are not used, are left out."""
+    """The vertex of a corner "-1/-2/-3", counted from the start."""
     vertex = corner.partition("/")[0]
+    if not vertex.startswith("-"):
+        return vertex
     try:
-        index = int(vertex)
+        return str(vertices + 1 + int(vertex))
     except ValueError as error:
         raise DataError(f"a face has the corner {corner!r}") from error
-    return str(index if index > 0 else vertices + 1 + index)
 
 
 # ---------------------------------------------------------------- OFF, PLY, STL
@@ -132,6 +142,8 @@ def _absolute(corner: str, vertices: int) -> str:
 def _check_off(data: bytes, parts: Sequence[Part]) -> None:
     """As many vertices and faces as the header says, and each face whole."""
     lines = [line for line in (line.partition("#")[0].split() for line in _text(data).splitlines()) if line]
+    if re.match(r"\S*[4n]+OFF", lines[0][0] if lines else ""):
+        raise DataError(f"it is {lines[0][0]}: vertices of other than three numbers are not read")
     words = [word for line in lines[:2] for word in line]
     counts = re.findall(r"\d+", re.sub(r"^\S*?OFF", "", " ".join(words)))
     try:

@@ -37,21 +37,25 @@ def read_text(path: Path) -> Points:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
+    if re.match(r"\s*\d+[ \t]*\r?\n[ \t]*\r?\n\s*\d+\s", text):  # a count, an empty remark, and elements by their number
+        raise DataError("it is a molecule (chemical XYZ): its lines start with elements, not with points")
     lines = [line for line in (re.split(r"#|//", line, maxsplit=1)[0].strip() for line in text.splitlines()) if line]
     if not lines:
         raise DataError("it holds no points")
-    columns, blocks, first = None, [], 0
+    columns, blocks, first, counted = None, [], 0, ""
     if not re.fullmatch(r"\d+", lines[0]) and not _numbers(lines[0]):
         columns, first = _named(lines[0]), 1
     while first < len(lines):
         last = len(lines)
         if re.fullmatch(r"\d+", lines[first]):
-            last = first + 1 + int(lines[first])
+            last, counted = first + 1 + int(lines[first]), lines[first]
             if last > len(lines):
                 raise DataError(f"it announces {lines[first]} points and has {len(lines) - first - 1}")
             first += 1
             if columns is None and not _numbers(lines[first]) and first + 1 < len(lines):
                 raise DataError("it is a molecule (chemical XYZ): its lines start with elements, not with numbers")
+        elif counted:
+            raise DataError(f"it announces {counted} points, and more lines follow")
         if last > first:
             blocks.append(_table(lines[first:last], columns))
         first = last
@@ -147,6 +151,8 @@ def read_pcd(path: Path) -> Points:
     if kind == "binary":
         if len(body) < n * row:
             raise DataError(f"it is truncated: {len(body):,} of {n * row:,} bytes of points")
+        if len(body) >= (n + 1) * row and body[n * row :].strip(b"\0"):
+            raise DataError(f"it announces {n:,} points of {row} bytes and has {len(body):,} bytes")
         table = np.frombuffer(body, np.dtype([(f"f{i}", dtype, (count,)) for i, (_, dtype, count) in enumerate(layout)]), n)
         return np.stack([table[f"f{names.index(axis)}"][:, 0].astype(np.float64) for axis in "xyz"], 1)
     if kind == "binary_compressed":

@@ -20,6 +20,8 @@ from zoo.values import plain
 
 #: an observation is far outside where it lies this many half widths of the training range from its middle
 FAR = 2.0
+#: a number lies outside the training range where it is this many half widths from its middle
+OUTSIDE = 1.1
 #: it is too small where it lies outside, and no number of it is larger than this share of the training data's
 SMALL = 0.1
 #: numbers near zero, or a spread, below this share of half the training range say nothing to the net
@@ -240,8 +242,9 @@ class PolicyCodec(Codec):
     def doubt(self, array: Tensor, encoded: Tensor) -> str:
         """Why observations (..., Do) are unlikely to be what the policy was trained on, or "".
 
-        Said are: numbers far smaller than the training data's; single dimensions far outside their range; dimensions that
-        never moved in the data, at another value; and observations that all lie in a hundredth of the range around zero.
+        Said are: numbers far smaller than the training data's; single dimensions far outside their range, or most of them
+        outside it, as from another origin; dimensions that never moved in the data, at another value; and observations that
+        all lie in a hundredth of the range around zero.
         """
         if small := self.too_small(array):
             return small
@@ -251,6 +254,12 @@ class PolicyCodec(Codec):
         far = (encoded.abs() > FAR) & moves
         if far.any():
             return f"{named(far)} lies far outside the training range; the policy has seen nothing like it."
+        outside = ((encoded.abs() > OUTSIDE) & moves).sum(-1) > 0.5 * int(moves.sum())
+        if outside.any():
+            return (
+                f"most numbers ({_span(array[outside])}) lie outside the training range of their dimensions; are these its "
+                "units and its origin?"
+            )
         still = ((array - low).abs() > 0.01 * low.abs() + 1e-6) & ~moves
         if still.any():
             return f"{named(still)} never moved in the training data, and has another value now."

@@ -27,6 +27,8 @@ from zoo.values import number, plain, several, whole
 RECENT = 50
 #: calls without time for a plan after which one is tried in any case: the machine may be free again
 PATIENCE = 20
+#: steps that a plan from noise has at least: the x0 of its first one is noise, cut to the edges of the actions' range
+LEAST = 2
 #: observations of an episode after which at least one of their numbers should have moved
 STILL = 50
 
@@ -70,9 +72,9 @@ class Controller:
             moves. The actions of these steps are taken as those of the last plan.
         deadline: seconds that `act` may take. Where a whole plan does not fit, one of fewer steps is made. One that a slow
             step stops gives the x0 it has, and the next call plans again; where it had not made half of its steps nothing
-            of it is carried out, but the next action of the last chunk. Where not even one step fits, the last chunk's
-            further actions are carried out, and then its last one is held; after 20 such calls a step is tried in any case.
-            The first plan of an episode always has at least one step, however long that takes. How long a step takes is
+            of it is carried out, but the next action of the last chunk. Where not even two steps fit, the last chunk's
+            further actions are carried out, and then its last one is held; after 20 such calls they are tried in any case.
+            The first plan of an episode always has at least two steps, however long they take. How long a step takes is
             known from the last 50, at first from some that are made when the controller is.
         streams: a number for each environment, whose noise then is the same whatever runs beside it; default 0 to n - 1.
 
@@ -270,11 +272,16 @@ class Controller:
         found = sorted(self._recent)
         return found[int(share * (len(found) - 1))] if found else 0.0
 
+    def _least(self) -> int:
+        """The fewest steps of a plan whose x0 is worth anything; one that starts warm needs one."""
+        return min(LEAST, self.plan.steps) if self.warm is None else 1
+
     def _has_time(self, robots: list[_Robot], begin: float) -> bool:
-        """Whether a plan is made; without time for one step only where a robot has none, or after `PATIENCE` calls."""
+        """Whether a plan is made; without time for its least steps only where a robot has none, or after `PATIENCE` calls."""
         if self.deadline is None:
             return True
-        if time.perf_counter() - begin + self._usual(0.5) > self.deadline and all(r.chunk is not None for r in robots):
+        needed = self._least() * self._usual(0.5)
+        if time.perf_counter() - begin + needed > self.deadline and all(r.chunk is not None for r in robots):
             if self._waited < PATIENCE:
                 self._waited += 1
                 return False
@@ -298,12 +305,15 @@ class Controller:
         x, done, mark = None, 0, time.perf_counter()
         short = plan is not (self.plan if start is None else self.warm)
         stalled = False
+        going_on = all(robot.chunk is not None and robot.at < self.codec.horizon for robot in robots)
+        least = min(LEAST, plan.steps) if start is None else 1
         for step in self.policy.run(plan, Chunk({"observation": observations}, rng), start=start, steer=steer):
             now = time.perf_counter()
             usual = self._usual(0.5) * plan.steps
             self._recent.append(now - mark)
             x, done, mark = step.x, done + 1, now
-            if self.deadline is not None and step.level.sigma and now - begin + self._usual(0.9) > self.deadline:
+            enough = done >= least or going_on
+            if self.deadline is not None and enough and step.level.sigma and now - begin + self._usual(0.9) > self.deadline:
                 x, short = step.x0, True
                 stalled = 0 < usual <= self.deadline  # by one slow step, not by a slow net
                 break
@@ -312,8 +322,7 @@ class Controller:
             raise ConfigError(f"the sampler {plan.sampler!r} made no step.")
         if not torch.isfinite(x).all():
             raise NumericsError(f"{self.policy!r}: an action is not finite; the weights or the settings are broken.")
-        going_on = all(robot.chunk is not None and robot.at < self.codec.horizon for robot in robots)
-        if stalled and 2 * done < plan.steps and going_on:
+        if going_on and (done < least or (stalled and 2 * done < plan.steps)):
             self.late += 1  # what is left of the last plan is better than one of a few steps
             for robot in robots:
                 robot.early = True
@@ -333,7 +342,7 @@ class Controller:
         return True
 
     def _fitting(self, begin: float, warm: bool) -> Plan:
-        """The plan with as many of its steps as fit into the time that is left, but at least one.
+        """The plan with as many of its steps as fit into the time that is left, but at least those that it needs.
 
         A whole plan of few steps is a chunk; the x0 of one that is cut in its middle is a mean of many.
         """
@@ -341,7 +350,7 @@ class Controller:
         usual = self._usual(0.75)
         if self.deadline is None or not usual or usual * plan.steps <= self.deadline - (time.perf_counter() - begin):
             return plan
-        fit = max(1, int((self.deadline - (time.perf_counter() - begin)) / usual + 1e-6))
+        fit = max(1 if warm else min(LEAST, plan.steps), int((self.deadline - (time.perf_counter() - begin)) / usual + 1e-6))
         if warm:  # the same share of fewer steps
             fit = max(1, int(fit * self.plan.steps / plan.steps))
         if fit not in self._shorter:

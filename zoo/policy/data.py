@@ -14,6 +14,7 @@ starts up to n_obs - 1 steps before the episode and ends up to executed - 1 step
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from zoo.data.archive import read_archive
 from zoo.data.folder import existing, rows_of
 from zoo.errors import DataError, one_of
 from zoo.policy.recordings import (
+    LARGEST,
     NUMBERS,
     Recording,
     Robot,
@@ -259,7 +261,7 @@ def open_npz(path: Path, **window: Any) -> Episodes:
             str(arrays.get("unit", "")),
             as_rate(arrays["rate"], path) if "rate" in arrays else None,
         )
-        known = {"observation", "action", "state", "timestamp"}
+        known = {"observation", "action", "timestamp"}
         left = {
             k: f"{v.dtype} {v.shape}"
             for k, v in arrays.items()
@@ -288,7 +290,8 @@ def _check_stamps(path: Path, stamps: NDArray[Any], ends: NDArray[Any], rate: fl
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
     """Numbers a step as (steps, size): single ones and tables; pictures stay as they are, and are refused."""
-    return array.reshape(len(array), -1) if array.ndim in (1, 3) and len(array) else array
+    few = array.ndim in (1, 3) and 0 < math.prod(array.shape[1:]) <= LARGEST and len(array)
+    return array.reshape(len(array), -1) if few else array
 
 
 def _names(given: NDArray[Any] | None, array: NDArray[Any], what: str) -> tuple[str, ...]:

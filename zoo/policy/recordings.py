@@ -109,7 +109,7 @@ def read_lerobot(folder: Path) -> Recording:
     left |= {k: str(f["dtype"]) for k, f in features.items() if k.startswith("action.")}
     tell_left_out(folder, left)
     shapes = {"action": _shape(action), **taken}
-    columns, file, stamps = _lerobot_rows(folder, shapes)
+    columns, file, stamps = _lerobot_rows(folder, shapes, features)
     order = np.lexsort((columns["frame_index"], columns["episode_index"]))
     columns = {k: v[order] for k, v in columns.items()}
     file = file[order]
@@ -142,17 +142,22 @@ def _lerobot_splits(folder: Path, said: Any, numbers: NDArray[Any]) -> dict[str,
             raise DataError(f'{folder}: info.json has the split {name!r}: {text!r}; known are {", ".join(SPLITS)}, as "0:20".')
         chosen = np.flatnonzero((numbers >= int(begin)) & (numbers < int(end))).tolist()
         found[SPLITS[name]] = tuple(chosen)
-    return checked_splits(found, folder)
+    return checked_splits(found, folder, len(numbers))
 
 
-def checked_splits(found: dict[str, tuple[int, ...]], source: Path) -> dict[str, tuple[int, ...]]:
-    """Splits of which none is empty, with episodes to train on, and no episode in two of them; or a DataError."""
+def checked_splits(found: dict[str, tuple[int, ...]], source: Path, count: int) -> dict[str, tuple[int, ...]]:
+    """Splits of which none is empty, with episodes to train on, and no episode in two of them; or a DataError.
+
+    Warns of those of `count` episodes that are in none.
+    """
     places = [i for chosen in found.values() for i in chosen]
     if "train" not in found or not all(found.values()) or len(set(places)) < len(places):
         told = ", ".join(f"{len(chosen)} of {name}" for name, chosen in found.items())
         raise DataError(
             f"{source}: its splits hold {told} episodes; each needs some, train too, and none may be in two splits."
         )
+    if count > len(places):
+        tell_left_out(source, {f"{count - len(places)} of {count} episodes": "in no split"})
     return found
 
 
@@ -180,7 +185,7 @@ def _shape(feature: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _lerobot_rows(
-    folder: Path, shapes: Mapping[str, tuple[int, ...]]
+    folder: Path, shapes: Mapping[str, tuple[int, ...]], features: Mapping[str, Any]
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[np.float64] | None]:
     """({column: rows}, the file of each row, its time in seconds or None), in the order of the files."""
     parquet, pyarrow = need("pyarrow.dataset", "policy"), need("pyarrow", "policy")
@@ -193,6 +198,8 @@ def _lerobot_rows(
             raise DataError(f"{data} cannot be read as parquet files: it holds none.")
         if missing := [k for k in wanted if k not in dataset.schema.names]:
             raise DataError(f"{data} lacks the column(s) {', '.join(missing)}; it has {', '.join(dataset.schema.names)}.")
+        unknown = [k for k in dataset.schema.names if k.startswith(("observation.", "action.")) and k not in features]
+        tell_left_out(folder, dict.fromkeys(unknown, "not in info.json"))
         timed = ["timestamp"] if "timestamp" in dataset.schema.names else []
         table = dataset.to_table([*wanted, *timed, "__filename"])
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
@@ -219,8 +226,9 @@ def _values(table: Any, name: str, shape: tuple[int, ...], folder: Path, file: N
     first = 0
     for chunk in chunks:
         array = getattr(chunk, "storage", chunk)  # of an extension type
-        rows, width = len(array), 1
+        rows, sizes = len(array), list[int]()
         while True:
+            width = math.prod(sizes)
             if array.null_count:
                 row = first + int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0]) // width
                 raise DataError(f"{folder}: {name} of row {row} ({file[row]}) is empty (null). Mend or remove that episode.")
@@ -230,14 +238,15 @@ def _values(table: Any, name: str, shape: tuple[int, ...], folder: Path, file: N
             if len(lengths) and (lengths != lengths[0]).any():
                 row = first + int(np.flatnonzero(lengths != lengths[0])[0]) // width
                 raise DataError(f"{folder}: {name} of row {row} ({file[row]}) has another length than the rows before it.")
-            width *= int(lengths[0]) if len(lengths) else 1
+            sizes.append(int(lengths[0]) if len(lengths) else 1)
             array = array.flatten()
         kind = array.type
         if not (types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)):
             raise DataError(f"{folder}: {name} holds {kind} in its files; info.json promises numbers.")
-        if rows and width != size:
+        if rows and (width != size or (len(sizes) > 1 and tuple(sizes) != shape)):
+            found = " x ".join(map(str, sizes or [1]))
             raise DataError(
-                f"{folder}: {name} has {width} numbers a step in {file[first]}, but info.json says shape {list(shape)}. "
+                f"{folder}: {name} has {found} numbers a step in {file[first]}, but info.json says shape {list(shape)}. "
                 "Mend info.json or the data."
             )
         parts.append(array.to_numpy(zero_copy_only=False).astype(np.float64).reshape(rows, size))
@@ -275,8 +284,8 @@ def _check_counts(folder: Path, info: Mapping[str, Any], episode: NDArray[Any], 
             raise DataError(f"{folder}: info.json says {name} {said}, but the data hold {count}{which}. Is a file missing?")
     lengths = dict(zip(episode[ends - 1].tolist(), np.diff(ends, prepend=0).tolist(), strict=True))
     for number_, said in _said_lengths(folder).items():
-        if number_ in lengths and lengths[number_] != said:
-            raise DataError(f"{folder}: episode {number_} has {lengths[number_]} frames, but its metadata say {said}.")
+        if lengths.get(number_, 0) != said:
+            raise DataError(f"{folder}: episode {number_} has {lengths.get(number_, 0)} frames, but its metadata say {said}.")
 
 
 def _said_lengths(folder: Path) -> dict[int, int]:
@@ -388,7 +397,12 @@ def _robomimic(h5py: Any, file: Any, path: Path) -> Recording:
             raise DataError(f"{path}: {demo} has {', '.join(f'{n} steps of {k}' for k, n in steps.items())}{said}.")
         actions.append(_array(found["actions"], path))
         observations.append(np.concatenate([_array(found[k], path) for k in parts], 1))
-    tell_left_out(path, left)
+    said = data.attrs.get("total")
+    if isinstance(said, (int, np.integer)) and said != sum(map(len, actions)):
+        raise DataError(
+            f"{path}: it says {said} steps in all, but its {len(demos)} demonstrations have {sum(map(len, actions))}."
+        )
+    tell_left_out(path, left | {k: "no demonstration" for k in data if k not in demos})
     names = tuple(name for k in parts for name in _numbered(k, math.prod(shapes[k])))
     robot = Robot(names, tuple(_numbered("action", actions[0].shape[1])), "", _control_rate(data))
     ends = np.cumsum([len(a) for a in actions])
@@ -412,7 +426,7 @@ def _masks(h5py: Any, file: Any, demos: Sequence[str], path: Path) -> dict[str, 
         if unknown := [t for t in texts if t not in places]:
             raise DataError(f"{path}: mask/{name} names {unknown[0]}, which the file does not hold.")
         found[SPLITS[name]] = tuple(places[t] for t in texts)
-    return checked_splits(found, path)
+    return checked_splits(found, path, len(demos))
 
 
 def _inside(h5py: Any, group: Any, name: str, path: Path) -> Any:

@@ -228,9 +228,13 @@ def _number(text: str) -> int:
 
 def _cif_atoms(text: str) -> Iterator[Atom]:
     """The atoms of the first model of an mmCIF file."""
-    if len(re.findall(r"(?m)^_atom_site\.Cartn_x\b", text)) > 1:
+    # Biopython reads one block; refinement writes others behind it, of ligands
+    blocks = [b for b in re.split(r"(?mi)^(?=data_)", text) if re.search(r"(?m)^_atom_site\.", b)]
+    if len(blocks) > 1 or len(re.findall(r"(?m)^_atom_site\.Cartn_x\b", text)) > 1:
         raise DataError("it holds several data blocks with atoms. Give each its own file")
-    table = need("Bio.PDB.MMCIF2Dict").MMCIF2Dict(io.StringIO(text))
+    if not blocks:
+        return
+    table = need("Bio.PDB.MMCIF2Dict").MMCIF2Dict(io.StringIO(f"data_{blocks[0][5:]}"))
     site = {k.removeprefix("_atom_site."): v for k, v in table.items() if k.startswith("_atom_site.")}
     if not site:
         return
