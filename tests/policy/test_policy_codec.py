@@ -279,3 +279,9 @@ def test_packaged_policies_act_in_every_dtype(name, dtype):
         assert np.abs((found - expected) / span).max() < {torch.bfloat16: 0.1, torch.float16: 0.01}.get(dtype, 1e-4)
         assert model.controller(steps=1, seed=0).act(one).dtype == np.float32
         assert model.codec.action_low.dtype == torch.float32
+
+
+def test_parts_by_name_of_a_robot_that_has_none_are_refused():
+    for parts in ({}, {"state": np.zeros(4)}):
+        with pytest.raises(ShapeError, match="give an array"):
+            pixels()[0].flat(parts)

@@ -111,9 +111,14 @@ def _obj(data: bytes) -> bytes:
                 fields[1:] = [_absolute(corner, vertices) for corner in fields[1:]]
                 lines[i], changed = " ".join(fields), True
             corners = [corner.partition("/")[0] for corner in fields[1:]]
-            if not all(corner.isdigit() and int(corner) > 0 for corner in corners):
+            if not all(_is_count(corner) and int(corner) > 0 for corner in corners):
                 raise DataError(f"its line {i + 1}, {line[:60]!r}, names vertices that are not there")
     return "\n".join(lines).encode("latin-1") if changed or "\\" in _text(data) else data
+
+
+def _is_count(word: str) -> bool:
+    """Whether a word is a whole number of plain digits; "3³" has only digits too, as Python counts them."""
+    return word.isascii() and word.isdigit()
 
 
 def _absolute(corner: str, vertices: int) -> str:
@@ -175,7 +180,7 @@ def _check_ply_text(head: str, body: str, vertices: int, faces: int) -> None:
     if properties.count("list") != 1 or properties[0] != "list" or [s.split()[0] for s in section[1:3]] != ["vertex", "face"]:
         return
     rows = [line.split() for line in body.splitlines()[1:] if line.strip()][vertices : vertices + faces]
-    if any(not row[0].isdigit() or len(row) < int(row[0]) + len(properties) for row in rows):
+    if any(not _is_count(row[0]) or len(row) < int(row[0]) + len(properties) for row in rows):
         raise DataError("it is truncated or damaged: a face has fewer corners than it says")
 
 
