@@ -7,6 +7,7 @@ import torch
 import zoo
 import zoo.contract.registry
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
+from zoo.model.loading import build
 from zoo.policy.actions import Actions
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, Robot
@@ -110,7 +111,7 @@ def test_a_recipe_adapts_to_other_robots():
     recipe = zoo.contract.registry.get_recipe("policy/pusht-keypoints")
     adapted = zoo.contract.registry.get_domain("policy").adapt(recipe, data)
     assert adapted.codec["unit"] == "volt" and adapted.codec["keys"] == [] and adapted.conditions["observation"].shape == (2, 3)
-    model = zoo.model.loading.build(adapted)
+    model = build(adapted)
     model.codec.fit(data)
     assert model.sample(2, observation=data[0][1]["observation"], steps=2, progress=False).tensor.shape == (2, 16, 1)
 
