@@ -458,6 +458,7 @@ class Trainer:
                     now = time.monotonic()  # the device has done the steps by now, not only been told to do them
                     row = self.measured(window, now, flops)
                     if log is not None:
+                        self.keep_place()
                         log.write(row)
                     speed = f"{row['samples_per_s']:.0f} samples/s, {row['gflop_per_s']:.0f} GFLOP/s"
                     bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed}")
