@@ -452,6 +452,26 @@ def recipe_read(folder: Path) -> Result:
     return result([json.dumps(card.config, sort_keys=True), str(card)])
 
 
+def judge(folder: Path) -> None:
+    from zoo.image.judge import PACKAGED
+
+    shutil.copytree(PACKAGED, folder / "j", ignore=lambda _, names: [n for n in names if not n.startswith("judge.")])
+
+
+def old_judge(folder: Path) -> None:
+    judge(folder)
+    path = folder / "j" / "judge.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({"format_version": 1} | {k: card[k] for k in ("config", "card")}, indent=2))
+
+
+def judge_read(folder: Path) -> Result:
+    from zoo.image.judge import load_judge
+
+    found = load_judge(folder / "j")
+    return result([{k: v.numpy() for k, v in found.state_dict().items()}, json.dumps(found.config), json.dumps(found.card)])
+
+
 def card_read(folder: Path) -> Result:
     from zoo.hub.card import edited, model_card, renew, split
     from zoo.model.checkpoint import read_recipe
@@ -682,6 +702,8 @@ def _kinds() -> list[Kind]:
         Kind("policy hdf5", hdf5, data_of("policy", "low_dim.hdf5"), needs=("h5py",)),
         Kind("model folder", model, model_read, ("m/config.json", "m/*.safetensors"), sums=True, whole=True),
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
+        Kind("judge", judge, judge_read, ("j/*",), sums=True, whole=True),
+        Kind("judge format 1", old_judge, judge_read, ("j/*",), counts=True, whole=True),
         Kind("recipe", measured_model, recipe_read, ("m/config.json", "m/evaluation.json"), text=True),
         Kind("card", model, card_read, ("m/README.md",), text=True),
         Kind("hub pull", hub_model, pull_read, ("fault.json",), sums=True, damage=fault),

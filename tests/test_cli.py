@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,3 +234,16 @@ def test_the_packaged_default_is_quick():
     samples = zoo.load("image/fashion-ddpm").sample(n=16, seed=0)
     assert time.monotonic() - start < 10
     assert len(samples) == 16
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_an_output_for_which_there_is_no_room_is_told(capsys, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["list"]) == 2
+    assert capsys.readouterr().err == "zoo: no room on the disk for the output.\n"
+
+
+def test_a_closed_output_is_none(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["list"]) == 0

@@ -98,7 +98,7 @@ def sample(args: argparse.Namespace) -> None:
     out = Path(args.out)
     files = samples.save(out)
     samples.plot(out / "samples.png")
-    drawn = "" if args.seed is not None else f" (drawn; the same again: --seed {samples.plan.seed})"
+    drawn = "" if args.seed is not None or "seed" in options else f" (drawn; the same again: --seed {samples.plan.seed})"
     print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}, seed {samples.plan.seed}{drawn}")
 
 

@@ -10,12 +10,13 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from zoo.errors import CheckpointError, DataError, ResourceError
+from zoo.errors import CheckpointError, ConfigError, DataError, ResourceError
 
 CONFIG = "config.json"
 #: a save of a folder that is whole, but whose files are not all in their places yet
@@ -29,6 +30,20 @@ MOST_JSON = 64 << 20
 
 
 # ---------------------------------------------------------------- writing
+
+
+def path_of(value: Any, name: str) -> Path:
+    """A path as users give it.
+
+    Args:
+        name: of the argument, for the error.
+
+    Raises:
+        ConfigError: neither a text nor a path, or a text that no path can be.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(text := os.fspath(value), str) or "\0" in text:
+        raise ConfigError(f"{name}={value!r}: give a path, as a text or a pathlib.Path.")
+    return Path(text)
 
 
 @contextmanager
@@ -158,6 +173,16 @@ def dump_json(data: Any) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+# ---------------------------------------------------------------- reading
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file, open to be read. What is none is an OSError: a pipe may be waited for without end, a device may have none."""
+    if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # a folder has an error of its own
+        raise OSError(errno.EINVAL, "it is a device, pipe or socket, not a file", str(path))
+    return path.open("rb")
+
+
 # ---------------------------------------------------------------- JSON
 
 
@@ -213,7 +238,7 @@ def read_json(path: Path) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(MOST_JSON + 1)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing.") from None
@@ -231,7 +256,7 @@ def hash_of(path: Path) -> str:
     """The SHA-256 of a file, in hex digits; a file that is missing or cannot be read is a CheckpointError."""
     found = hashlib.sha256()
     try:
-        with path.open("rb", buffering=0) as file:
+        with opened(path) as file:
             while block := file.read(BLOCK):
                 found.update(block)
     except FileNotFoundError:
@@ -332,19 +357,26 @@ def new_folder(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         settle(folder)
         clear_leftovers(folder)
-        temporary = _temporary(folder)
-        temporary.mkdir()
-        try:
+        with temporary_folder(folder) as temporary:
             yield temporary
             for path in temporary.iterdir():
                 if (folder / path.name).is_dir():
                     raise CheckpointError(f"cannot save a model to {folder}: {path.name} is a folder there. Remove it.")
             sync_folder(temporary)
             _commit(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            _ours.discard(temporary.name)
     settle(folder)
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A folder in `folder` for the time of the block. One that a killed process leaves is known by `clear_leftovers`."""
+    temporary = _temporary(folder)
+    try:
+        temporary.mkdir()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _ours.discard(temporary.name)
 
 
 def _commit(temporary: Path, folder: Path) -> None:
@@ -367,9 +399,12 @@ def settle(folder: Path) -> None:
     """Finish a save that was whole when its process ended: its files take their places. Most times there is nothing to do.
 
     Raises:
+        CheckpointError: the save is a link: what is behind it is not of this folder, and would be taken from there.
         ResourceError: the folder cannot be written.
     """
     saved = folder / SAVED
+    if saved.is_symlink():
+        raise CheckpointError(f"{saved} is a link, which no save of zoo makes: what it leads to stays there. Remove the link.")
     if not saved.is_dir():
         return
     try:

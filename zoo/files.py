@@ -30,7 +30,9 @@ from zoo.disk import (
     dump_json,
     hash_of,
     new_folder,
+    opened,
     parse_json,
+    path_of,
     read_json,
     read_sealed,
     replacing,
@@ -65,7 +67,9 @@ __all__ = [
     "load_tensors",
     "load_tensors_metadata",
     "new_folder",
+    "opened",
     "parse_json",
+    "path_of",
     "plain_name",
     "read_json",
     "read_sealed",
@@ -125,7 +129,7 @@ def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str], bool]:
     digest = load_metadata(path).get(HASH)
     if digest is not None:
         found, text = hashlib.sha256(), _own_hash(digest)
-        with path.open("rb") as file:
+        with opened(path) as file:
             length = file.read(8)
             header = file.read(int.from_bytes(length, "little"))
             if len(digest) != 64 or header.count(text) != 1:
@@ -174,7 +178,7 @@ def load_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def _opened(path: Path) -> Iterator[Any]:
     """An open safetensors file; one that is not there, not whole or of another kind is a CheckpointError."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             start = file.read(9)
             size = os.fstat(file.fileno()).st_size
         # a safetensors file starts with the length of its header, whose bytes may be a pickle's mark; then comes the header

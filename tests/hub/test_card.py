@@ -263,3 +263,15 @@ class Wrapped(torch.nn.Module):
 
     def forward(self, x_t, t, cond, *, mask=None):
         return self.net(x_t)
+
+
+@pytest.mark.parametrize("line", ["a: !!timestamp x", "a: !!bool x", 'a: !!int ""', 'a: !!float ""'])
+def test_a_value_that_is_not_what_its_tag_says(line):
+    with pytest.raises(ConfigError, match="are not YAML"):
+        card.split(f"---\n{line}\n---\ntext")
+
+
+@pytest.mark.parametrize("lines", ["a: 1\na: 2", "b:\n- {a: 1, a: 2}"])
+def test_a_key_that_is_there_twice(lines):
+    with pytest.raises(ConfigError, match="'a' is there twice"):
+        card.split(f"---\n{lines}\n---\ntext")

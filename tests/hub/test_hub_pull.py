@@ -407,3 +407,20 @@ def test_copy_mixes_with_nothing(repo, hub, tmp_path):
     client.copy(folder, tmp_path / "new")  # again is no error
     with pytest.raises(HubError, match="is a file"):
         client.copy(folder, tmp_path / "new" / "config.json")
+
+
+def test_a_copy_after_one_that_was_killed(repo, hub, tmp_path, monkeypatch):
+    folder = client.pull("hub:me/m")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoo.disk.shutil.rmtree", lambda *args, **options: None)  # no more is done after a kill
+    monkeypatch.setattr("zoo.disk.os.getpid", lambda: 2**22 + 1)
+    monkeypatch.setattr("zoo.hub.client.shutil.copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        client.copy(folder, tmp_path / "out")
+    monkeypatch.undo()
+    assert any((tmp_path / "out").iterdir())
+    client.copy(folder, tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {p.name for p in folder.iterdir()}

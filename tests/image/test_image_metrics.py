@@ -12,6 +12,7 @@ import pytest
 import torch
 from train_judge import KINDS, SPLITS, main, shifted, train_judge
 
+from zoo.disk import reseal
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.evaluation.judge import CARD, WEIGHTS, save_judge
 from zoo.evaluation.table import format_table
@@ -160,6 +161,14 @@ def test_a_damaged_judge_is_one_clear_error(judge, tmp_path):
     broken(lambda: edit(config={"depth": 3}))
     with pytest.raises(CheckpointError):
         load_judge(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("widths", [[4, 8, 10**6], [10**6] * 3, [10**30, 1, 1]])
+def test_a_judge_that_its_file_cannot_be_for_is_refused_before_it_is_built(judge, tmp_path, widths):
+    save_judge(judge, tmp_path, {})
+    reseal(tmp_path / CARD, config=judge.config | {"widths": widths})
+    with pytest.raises(CheckpointError, match=r"do not belong together|cannot be built"):
+        load_judge(tmp_path)
 
 
 def test_bad_settings_are_refused():

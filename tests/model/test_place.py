@@ -104,3 +104,25 @@ def test_an_unknown_key_of_one_kind_of_schedule_gives_the_keys_of_that_kind():
 def test_a_shape_error_is_still_a_shape_error(model):
     with pytest.raises(ShapeError):
         model.inpaint(torch.zeros(1, 28, 28), np.ones((5, 5), bool))
+
+
+def test_a_model_moves_by_name(model):
+    assert model.to("bf16").dtype == torch.bfloat16
+    assert model.to("cpu", "float64").dtype == torch.float64
+    assert model.to(torch.device("cpu"), dtype="fp32") is model and model.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "match"),
+    [
+        (("gpu",), {}, ConfigError, "device='gpu'"),
+        (("cuda:99",), {}, ResourceError, "cuda:99"),
+        (("meta",), {}, ConfigError, "holds no values"),
+        ((), {"dtype": "int8"}, ConfigError, "unknown dtype"),
+        ((torch.float8_e4m3fn,), {}, ConfigError, "unknown dtype"),
+        ((), {"device": "cpu:x"}, ConfigError, "device="),
+    ],
+)
+def test_a_model_moves_nowhere_else(model, arguments, options, error, match):
+    with pytest.raises(error, match=match):
+        model.to(*arguments, **options)

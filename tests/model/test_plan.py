@@ -226,7 +226,9 @@ def test_guidance_that_acts_at_no_step_warns(model):
         warnings.simplefilter("error")
         model.plan(1, label="bag", steps=5, guidance_weight=5.0)
         model.plan(1, label="bag", steps=2, guidance_weight=0.0)
-        model.plan(1, steps=2, guidance_weight=5.0)  # nothing is asked for
+        model.plan(1, steps=2)  # nothing is asked for, neither a label nor guidance
+    with pytest.warns(UserWarning, match="no condition is given"):
+        model.plan(1, steps=5, guidance_weight=5.0)
 
 
 def test_bounds_are_those_of_the_grid_and_kept_in_the_settings(model):

@@ -325,3 +325,39 @@ def test_a_compiled_denoiser_saves_what_loads(folder, tmp_path, half, compiled):
     again = zoo.load(model.save_pretrained(tmp_path / "compiled", half=half))
     assert again.verify() < 1e-3 and not any("_orig_mod" in k for k in again.state_dict())
     checkpoint.fill(model, tmp_path / "compiled")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+@pytest.mark.parametrize("what", ["a pipe", "a device"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "golden.safetensors", "evaluation.json"])
+def test_what_is_no_file_is_refused_and_not_waited_for(folder, name, what):
+    (folder / name).unlink(missing_ok=True)
+    if what == "a pipe":  # whose reader waits for a writer
+        os.mkfifo(folder / name)
+    else:  # which has no end
+        (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match=name):
+        zoo.info(str(folder)) if name == "evaluation.json" else zoo.load(folder)
+
+
+def test_a_save_that_is_a_link_moves_nothing(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "letter.txt").write_text("mine")
+    (folder / disk.SAVED).symlink_to(elsewhere)
+    with pytest.raises(CheckpointError, match="is a link"):
+        zoo.load(folder)
+    assert [p.name for p in elsewhere.iterdir()] == ["letter.txt"]
+    with pytest.raises(CheckpointError, match="is a link"):
+        zoo.create("image/fashion-ddpm", **SMALL).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x", "a\0b", ["x"]])
+def test_what_is_no_path_is_named(folder, path):
+    model = zoo.load(folder)
+    samples = model.sample(1, steps=1, seed=0, progress=False)
+    for write in (model.save_pretrained, samples.save, samples.plot):
+        if path is not None or write != samples.plot:  # which then only draws
+            with pytest.raises(zoo.errors.ConfigError, match="give a path"):
+                write(path)
+    with pytest.raises(zoo.errors.ResourceError, match="cannot write"):
+        samples.save("a" * 300)

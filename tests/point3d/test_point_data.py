@@ -145,6 +145,7 @@ BAD = {
     "nothing.obj": (b"# a comment\n", "no"),
     "garbage.glb": (b"glTF" + bytes(40), "GLB version 0"),
     "text.ply": (b"hello\n", "no readable mesh"),
+    "superscript.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\u00b3\n".encode("latin-1"), "not there"),
     "flat.obj": (obj("v 0 0 0", "v 1 1 1", "v 2 2 2", "f 1 2 3"), "zero"),
     "nan.obj": (obj("v 0 0 nan", "v 1 0 0", "v 0 1 0", "f 1 2 3"), "NaN"),
     "pickle.npy": (np.lib.format.magic(1, 0) + b"\x76\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", "array"),

@@ -7,6 +7,7 @@ import torch
 import zoo
 import zoo.contract.registry
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
+from zoo.model.loading import build
 from zoo.policy.actions import Actions
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, Robot
@@ -110,7 +111,7 @@ def test_a_recipe_adapts_to_other_robots():
     recipe = zoo.contract.registry.get_recipe("policy/pusht-keypoints")
     adapted = zoo.contract.registry.get_domain("policy").adapt(recipe, data)
     assert adapted.codec["unit"] == "volt" and adapted.codec["keys"] == [] and adapted.conditions["observation"].shape == (2, 3)
-    model = zoo.model.loading.build(adapted)
+    model = build(adapted)
     model.codec.fit(data)
     assert model.sample(2, observation=data[0][1]["observation"], steps=2, progress=False).tensor.shape == (2, 16, 1)
 
@@ -286,3 +287,9 @@ def test_packaged_policies_act_in_every_dtype(name, dtype):
         assert np.abs((found - expected) / span).max() < {torch.bfloat16: 0.1, torch.float16: 0.01}.get(dtype, 1e-4)
         assert model.controller(steps=1, seed=0).act(one).dtype == np.float32
         assert model.codec.action_low.dtype == torch.float32
+
+
+def test_parts_by_name_of_a_robot_that_has_none_are_refused():
+    for parts in ({}, {"state": np.zeros(4)}):
+        with pytest.raises(ShapeError, match="give an array"):
+            pixels()[0].flat(parts)

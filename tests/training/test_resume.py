@@ -395,3 +395,42 @@ def test_a_full_disk_while_the_log_is_written_is_one_error(tmp_path, monkeypatch
     monkeypatch.setattr(Log, "_row", full)
     with pytest.raises(ResourceError, match=r"no room on the disk to write .*log.csv"):
         fit(tmp_path / "a")
+
+
+def test_another_run_in_a_folder_that_was_removed_keeps_what_it_wrote(tmp_path, monkeypatch):
+    real, out = training.Trainer.train_step, tmp_path / "a"
+
+    def step(self, coming):
+        shutil.rmtree(out)
+        monkeypatch.setattr(training.Trainer, "train_step", real)
+        fit(out, steps=3)  # came and went
+        return real(self, coming)
+
+    monkeypatch.setattr(training.Trainer, "train_step", step)
+    with pytest.raises(CheckpointError, match="holds another run now"):
+        fit(out, steps=2)
+    meta = files.load_metadata(out / training.CHECKPOINT)
+    assert json.loads(meta["zoo"])["steps"] == 3 and not (out / LOCK).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_workers_of_a_killed_run_do_not_hold_its_place(tmp_path):
+    lock = Lock(tmp_path)
+    lock.take()
+    reading, writing = os.pipe()
+    worker = os.fork()
+    if not worker:
+        os.write(writing, b"!")
+        time.sleep(20)
+        os._exit(0)
+    os.read(reading, 1)  # it is at work
+    try:
+        os.close(lock._file)  # as the kernel does when a process is killed
+        with Lock(tmp_path):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        os.close(reading)
+        os.close(writing)

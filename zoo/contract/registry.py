@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.contract.recipe import Recipe
-from zoo.disk import parse_json
+from zoo.disk import read_json
 from zoo.errors import CheckpointError, ConfigError, UnknownModelError, one_of
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = parse_json(path.read_bytes(), path)
+        found = read_json(path)
         whole = all(_is_metric(m) for m in found["metrics"].values()) and isinstance(found["protocol"], dict)
-    except (OSError, CheckpointError, ValueError, KeyError, TypeError, AttributeError):
+    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise CheckpointError(f"{path} is not an evaluation of zoo (metrics and their protocol). Make it: zoo eval --json.")

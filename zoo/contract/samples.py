@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.disk import clear_leftovers, disk_errors, write_atomic
+from zoo.disk import clear_leftovers, disk_errors, path_of, write_atomic
 from zoo.errors import ConfigError, DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def picture_format(path: str | Path) -> str:
     """Pillow's name of the format that a suffix stands for; a ConfigError for one that no picture is written in."""
-    suffix = Path(path).suffix.lower()
+    suffix = path_of(path, "path").suffix.lower()
     written = {k: v for k, v in Image.registered_extensions().items() if v in Image.SAVE}
     if suffix not in written:
         raise ConfigError(f"cannot save a picture as {str(path)!r}: give a name that ends in .png, .jpg, .webp or the like.")
@@ -120,10 +120,10 @@ class Samples(Sequence[Any]):
         Raises:
             DataError: the folder is a file. ResourceError: the disk is full, or refuses; no part of a file is left.
         """
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise DataError(f"cannot save into {folder}: it is a file. Give a folder.")
+        folder = path_of(folder, "folder")
         with disk_errors(folder):
+            if folder.exists() and not folder.is_dir():
+                raise DataError(f"cannot save into {folder}: it is a file. Give a folder.")
             folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(folder)
         return [self._write(s, folder / f"{self.name(i)}{self._domain.suffix}") for i, s in enumerate(self)]

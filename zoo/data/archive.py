@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.disk import opened
 from zoo.errors import DataError
 
 #: how a zip archive starts: with its first member, or empty
@@ -55,7 +56,7 @@ def read_array(path: str | Path, what: str = "an array") -> NDArray[Any]:
     """The array of an NPY file; arguments and errors as `read_archive`."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             start = file.read(6)
             if start != NPY:
                 raise DataError(
@@ -80,7 +81,7 @@ def read_gzip(path: str | Path, most: int = 2**30, what: str = "a gzip file") ->
     """
     path = Path(path)
     try:
-        with gzip.open(path) as file:
+        with opened(path) as packed, gzip.open(packed) as file:
             data = file.read(most)
             if file.read(1):
                 raise DataError(f"it holds more than {most:,} bytes")
@@ -100,7 +101,7 @@ def _read(path: Path, names: list[str] | None) -> dict[str, NDArray[Any]]:
     if path.is_dir():
         raise DataError("it is a folder, not a file")
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with opened(path) as file:
         start = file.read(6)
         if not start.startswith(ZIP) or not zipfile.is_zipfile(file):
             raise DataError(_foreign(start))

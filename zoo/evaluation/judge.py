@@ -17,6 +17,7 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.files import (
     check_hash,
     hash_of,
+    load_shapes,
     load_strict,
     load_tensors,
     new_folder,
@@ -26,6 +27,7 @@ from zoo.files import (
     settle,
     write_atomic,
 )
+from zoo.model.budget import limited
 
 WEIGHTS, CARD = "judge.safetensors", "judge.json"
 FORMAT_VERSION = 2
@@ -137,7 +139,10 @@ def load_judge(kind: type[J], folder: str | Path, device: str | torch.device | N
     for name, digest in (hashes or {}).items():
         check_hash(folder / name, digest)
     try:
-        judge = kind(**config)
+        with limited(load_shapes(folder / WEIGHTS), folder, config=CARD, weights=WEIGHTS):
+            judge = kind(**config)
+    except CheckpointError:
+        raise
     except Exception as e:  # of whatever a number led to
         raise CheckpointError(f"{folder / CARD} does not describe a judge: {type(e).__name__}: {e}") from e
     load_strict(judge, load_tensors(folder / WEIGHTS), folder / WEIGHTS)

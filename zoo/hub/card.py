@@ -162,7 +162,7 @@ def _load(text: str) -> Any:
     """YAML as plain data, in linear time: nothing that stands for more than it is, and the fast parser where it is there.
 
     Raises:
-        yaml.YAMLError, ValueError: it is not YAML, or has an alias, a number or a nesting that is too long.
+        yaml.YAMLError, ValueError: it is not YAML, has a key twice, an alias, or a number or a nesting that is too long.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     depth = 0
@@ -174,7 +174,25 @@ def _load(text: str) -> Any:
             raise ValueError(f"nested deeper than {MOST_DEPTH}")
         if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
             raise ValueError("a number of more than 200 digits")
-    return yaml.load(text, loader)
+    try:
+        _check_keys(yaml.compose(text, loader))
+        return yaml.load(text, loader)
+    except (AttributeError, LookupError, TypeError) as error:  # of a value that is not what its tag says: `!!timestamp x`
+        raise ValueError(f"a value is not of its tag ({error})") from None
+
+
+def _check_keys(top: yaml.Node | None) -> None:
+    """Refuse a key that is there twice in a mapping, of which the parser takes the last."""
+    nodes = [top]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(keys)) < len(keys):
+                raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
+            nodes += [value for _, value in node.value]
 
 
 def _front(data: Mapping[str, Any]) -> str:

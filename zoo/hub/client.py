@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -454,21 +453,22 @@ def copy(folder: Path, target: Path) -> Path:
     Only files of allowed kinds are copied: another tool may have put others beside them in the cache. All of them are
     there before the first gets its name, and config.json gets it last: without it a folder is not a model.
     """
-    from zoo.files import disk_errors
+    from zoo.disk import clear_leftovers, disk_errors, temporary_folder
 
     names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
     names = sorted((n for n in names if allowed(n)), key=lambda n: n == CONFIG)
     if target.exists() and not target.is_dir():
         raise HubError(f"{target} is a file. Give a folder.")
+    clear_leftovers(target)
     for path in target.rglob("*"):
         if path.is_file() and path.relative_to(target).as_posix() not in names:
             raise HubError(f"{target} holds other files ({path.name}): the model would mix with them. Give a new folder.")
     with disk_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
+        with temporary_folder(target) as temporary:
             for i, name in enumerate(names):
-                shutil.copyfile(folder / name, Path(temporary) / str(i))
+                shutil.copyfile(folder / name, temporary / str(i))
             for i, name in enumerate(names):
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(Path(temporary) / str(i), target / name)
+                os.replace(temporary / str(i), target / name)
     return target

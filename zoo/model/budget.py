@@ -86,8 +86,13 @@ class _Sizes(TorchFunctionMode):
 
 
 @contextmanager
-def limited(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Iterator[None]:
+def limited(
+    shapes: Mapping[str, tuple[int, ...]], folder: Path, *, config: str = files.CONFIG, weights: str = files.WEIGHTS
+) -> Iterator[None]:
     """Refuse, while a model is built in the block, what is larger than a weights file with tensors of these shapes.
+
+    Args:
+        config, weights: names of the files, for the error.
 
     Raises:
         CheckpointError: more or larger tensors or more modules than the file can be for; and whatever error of another kind
@@ -99,7 +104,7 @@ def limited(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Iterator[Non
 
     def refuse(what: str) -> None:
         raise CheckpointError(
-            f"{folder / files.CONFIG} describes a net with {what}, and {files.WEIGHTS} holds {len(shapes)} tensors of "
+            f"{folder / config} describes a net with {what}, and {weights} holds {len(shapes)} tensors of "
             f"{sum(math.prod(s) for s in shapes.values())} numbers: they do not belong together."
         )
 
@@ -129,7 +134,7 @@ def limited(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Iterator[Non
         raise
     except Exception as error:  # a net that was written for other numbers may end in any
         raise CheckpointError(
-            f"{folder / files.CONFIG} describes a model that cannot be built: {type(error).__name__}: {error}."
+            f"{folder / config} describes a model that cannot be built: {type(error).__name__}: {error}."
         ) from error
     finally:
         for handle in handles:

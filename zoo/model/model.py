@@ -29,7 +29,7 @@ from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, 
 from zoo.model import checkpoint, golden
 from zoo.model.budget import limited
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
-from zoo.model.place import device_named, dtype_named
+from zoo.model.place import DTYPES, device_named, dtype_named
 from zoo.model.plan import Chunk, Plan, check_names, make_plan
 from zoo.values import several
 
@@ -59,6 +59,14 @@ def listed(steer: Sequence[Steering] | Steering) -> list[Steering]:
         odd = steer if found is None else next(s for s in found if not callable(s))
         raise ConfigError(f"steer: {odd!r}; give functions from a prediction to a prediction, see zoo.core.steer.")
     return found
+
+
+def _placed(value: Any) -> Any:
+    """An argument of `Model.to` without a name, as torch takes it; a tensor or a flag stays as it is."""
+    if value is None or isinstance(value, (bool, Tensor)):
+        return value
+    is_dtype = isinstance(value, torch.dtype) or str(value).removeprefix("torch.") in DTYPES
+    return dtype_named(value) if is_dtype else device_named(value)
 
 
 class Model(nn.Module):
@@ -161,6 +169,17 @@ class Model(nn.Module):
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.domain.methods})
+
+    def to(self, *args: Any, **options: Any) -> Model:
+        """As of any module, and with the same names of devices and dtypes as `zoo.load`: to("cuda:1"), to("bf16").
+
+        Raises:
+            ConfigError: a device or dtype that is unknown, or that no net computes in.
+            ResourceError: a device that this machine does not have.
+        """
+        named = {"device": device_named, "dtype": dtype_named}
+        options = {k: named[k](v) if k in named else v for k, v in options.items()}
+        return super().to(*map(_placed, args), **options)
 
     # ---------------------------------------------------------------- sampling
 
@@ -494,7 +513,7 @@ class Model(nn.Module):
             card: text of README.md; the default is made from the recipe, below a text that was edited by hand only its
                 metadata.
         """
-        return checkpoint.save(self, Path(folder), half=half, card=card)
+        return checkpoint.save(self, files.path_of(folder, "folder"), half=half, card=card)
 
     def push_to_hub(
         self,
@@ -527,7 +546,7 @@ class Model(nn.Module):
             device, dtype: where and in which dtype to put the weights, also by name: "cuda:0", "bf16".
             net, codec, diffusion: of a model that was made of its author's own parts, see `Model.of`.
         """
-        folder, device, dtype = Path(folder), device_named(device), dtype_named(dtype)
+        folder, device, dtype = files.path_of(folder, "folder"), device_named(device), dtype_named(dtype)
         given = {"net": net, "codec": codec, "diffusion": diffusion}
         check_parts(**{k: v for k, v in given.items() if v is not None})
 

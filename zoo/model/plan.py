@@ -194,6 +194,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     sampler = get_sampler(name)
     read = _conditions(recipe, codec, given, n, seed)
     sizes = None if codec.size_name is None else _sizes(codec, given.take(codec.size_name), n, seed)
+    said = given.left.get("guidance_weight") is not None or given.left.get("guidance_scale") is not None
     guidance = _guidance(recipe, default, given)
     spacing = given.take("spacing", default.spacing)
     if spacing is not None:
@@ -210,6 +211,8 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
     cond = {k: v.values for k, v in read.items()}
     if all(bool(is_null(c).all()) for c in cond.values()):
+        if said and (guidance.weight or guidance.each):
+            warnings.warn("guidance does nothing: no condition is given that it could be towards.", stacklevel=4)
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
     elif (guidance.weight or guidance.each) and not any(guidance.active(level) for level in levels[:-1]):
         low, high = guidance.interval

@@ -118,11 +118,16 @@ def _obj(data: bytes) -> tuple[bytes, int]:
                     f"its line {i + 1}, {line[:60]!r}, is a face of fewer than three corners: is the file truncated?"
                 )
             corners = [_absolute(corner, vertices) for corner in fields[1:]]
-            if not all(corner.isdecimal() and int(corner) > 0 for corner in corners):
+            if not all(_is_count(corner) and int(corner) > 0 for corner in corners):
                 raise DataError(f"its line {i + 1}, {line[:60]!r}, names vertices that are not there")
             triangles += len(corners) - 2
             out.append(" ".join(["f", *corners]))
     return "\n".join([*out, ""]).encode("latin-1"), triangles
+
+
+def _is_count(word: str) -> bool:
+    """Whether a word is a whole number of plain digits; "3³" has only digits too, as Python counts them."""
+    return word.isascii() and word.isdigit()
 
 
 def _absolute(corner: str, vertices: int) -> str:
@@ -187,7 +192,7 @@ def _check_ply_text(head: str, body: str, vertices: int, faces: int) -> None:
     if properties.count("list") != 1 or properties[0] != "list" or [s.split()[0] for s in section[1:3]] != ["vertex", "face"]:
         return
     rows = [line.split() for line in body.splitlines()[1:] if line.strip()][vertices : vertices + faces]
-    if any(not row[0].isdigit() or len(row) < int(row[0]) + len(properties) for row in rows):
+    if any(not _is_count(row[0]) or len(row) < int(row[0]) + len(properties) for row in rows):
         raise DataError("it is truncated or damaged: a face has fewer corners than it says")
 
 

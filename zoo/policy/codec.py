@@ -155,7 +155,7 @@ class PolicyCodec(Codec):
             ConfigError: what is not an array of real numbers.
         """
         if isinstance(observation, Mapping):
-            if set(observation) != set(self.keys):
+            if not self.keys or set(observation) != set(self.keys):
                 want = ", ".join(self.keys) or "an array"
                 raise ShapeError(f"observation: has {', '.join(map(str, observation)) or 'nothing'}; give {want}.")
             parts = [np.atleast_1d(_numbers(observation[k], k)) for k in self.keys]

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import ConfigError, DataError
+from zoo.disk import read_json
+from zoo.errors import CheckpointError, ConfigError, DataError
 from zoo.extras import need
 from zoo.values import number
 
@@ -165,14 +166,16 @@ def _lerobot_info(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, An
     """(features, all) of meta/info.json, checked as far as it is used."""
     path = folder / "meta" / "info.json"
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = read_json(path)
         features = {str(k): dict(f) for k, f in info["features"].items()}
         for name, feature in features.items():
             if not isinstance(feature["dtype"], str):
                 raise ValueError(f"the dtype of {name} is {feature['dtype']!r}")
             _shape(feature)
         return features, info
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except CheckpointError as error:  # that it is missing, is no JSON, or says one thing twice
+        raise DataError(f"{error} It is needed of a LeRobotDataset.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as LeRobot's: {type(error).__name__}: {error}.") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import sys
@@ -102,16 +103,27 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def piped(command: Callable[[], int]) -> int:
-    """Run a command whose output may go to a reader that stops early, such as `head`. Returns the exit code."""
+    """Run a command whose output may go to a reader that stops early (`head`), or to a full disk. Returns the exit code."""
     try:
         try:
             return command()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it is where the program was started with it closed
+                sys.stdout.flush()
     except BrokenPipeError:
-        # what is left in the buffer has nowhere to go; the interpreter would complain of it as it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _silence()
+        print("zoo: no room on the disk for the output.", file=sys.stderr)
+        return 2
+
+
+def _silence() -> None:
+    """Let go what is left in the buffer and has nowhere to go: the interpreter would complain of it as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def finished(run: Any, args: argparse.Namespace) -> int:

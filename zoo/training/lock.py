@@ -21,6 +21,20 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_N
 SILENCE = 300.0
 #: how often an owner gives one (seconds)
 PULSE = 30.0
+#: the open files of the locks that this process holds
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """In a forked child: the kernel's lock would else live on with a worker of the loader, after its run was killed."""
+    for file in _held:
+        with suppress(OSError):
+            os.close(file)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 class Lock:
@@ -50,6 +64,7 @@ class Lock:
                             self._check_owner(file)
                             self._write(file)
                             self._file = file
+                            _held.add(file)
                             return
                     os.close(file)
                     continue
@@ -111,14 +126,22 @@ class Lock:
             with suppress(OSError):
                 os.utime(self._file)
 
+    def holds(self) -> bool:
+        """Whether the folder still has this lock: it may have been removed, and another run have come."""
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except OSError:
+            return False
+
     def leave(self) -> None:
         """Give the folder free."""
-        if self._file >= 0:
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
+        if self._file in _held:  # else it was left, or it is the parent's
+            if self.holds():
+                with suppress(OSError):
                     self.path.unlink()
             os.close(self._file)
-            self._file = -1
+            _held.discard(self._file)
+        self._file = -1
 
     def __enter__(self) -> Lock:
         self.take()

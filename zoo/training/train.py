@@ -62,13 +62,14 @@ def fit(
     seed = whole(seed, "seed")
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
     if out is not None:
-        run_in(model, dataset, Path(out), steps, seed, resume=resume, fit_codec=True, cpu=cpu, objective=objective, **loop)
+        folder = files.path_of(out, "out")
+        run_in(model, dataset, folder, steps, seed, resume=resume, fit_codec=True, cpu=cpu, objective=objective, **loop)
         return model
     if resume:
         raise ConfigError("resume=True goes on from a checkpoint: give out, the folder that holds it.")
     loop = {"preview_every": 0, "save_every": 0} | loop
-    with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder:
-        run_in(model, dataset, Path(folder), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
+    with tempfile.TemporaryDirectory(prefix="zoo-fit-") as temporary:
+        run_in(model, dataset, Path(temporary), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
     return model
 
 
@@ -206,7 +207,7 @@ def train(
 
     Raises: as `fit`.
     """
-    steps, seed, out, loop = whole(steps, "steps", 1), whole(seed, "seed"), Path(out), loop_options(loop)
+    steps, seed, out, loop = whole(steps, "steps", 1), whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
     recipe = recipe_of(source).override(overrides or {})
     domain = get_domain(recipe.domain)
     options = domain.data_options(recipe) | dict(data_options or {})

@@ -184,6 +184,7 @@ class Trainer:
         self.init = ""  # what the weights started from
         self.data: str | None = None  # what the data are, see `fingerprint`
         self.lock: Lock | None = None
+        self.stamp: tuple[int, int] | None = None  # of the checkpoint as this run left it
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that the recipe names, over the denoiser's parameters."""
@@ -262,8 +263,7 @@ class Trainer:
         self.check_finite()
         if not self.main:
             return
-        if not self.out.is_dir():
-            self.note(f"{self.out} was removed while the run was in it: it is made again, with what the run still has.")
+        self.keep_place()
         state = {f"net.{k}": v for k, v in files.state_of(self.model.denoiser).items()}
         state |= {f"codec.{k}": v for k, v in files.state_of(self.model.codec).items()}
         state |= {f"ema.{files.plain_name(k)}": v for k, v in self.ema.shadow.items()}
@@ -286,6 +286,35 @@ class Trainer:
         )
         meta = {"zoo": json.dumps(facts.model_dump()), "recipe": self.model.recipe.model_dump_json()}
         files.save_sealed(self.out / CHECKPOINT, state, meta)
+        self.stamp = self._stamp()
+
+    def keep_place(self) -> None:
+        """Before the folder is written: one that was removed is made again, unless another run is or was there since then.
+
+        Raises:
+            CheckpointError: the folder holds another run.
+        """
+        if self.lock is None or self.lock.holds():
+            return
+        if self._stamp() not in (None, self.stamp):
+            raise CheckpointError(
+                f"{self.out} was removed while the run was in it, and holds another run now: nothing is written there. "
+                "Give each run a folder of its own."
+            )
+        if not self.out.is_dir():
+            self.note(f"{self.out} was removed while the run was in it: it is made again, with what the run still has.")
+            with files.disk_errors(self.out):
+                self.out.mkdir(parents=True, exist_ok=True)
+        self.lock.leave()
+        self.lock.take()
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """What tells one checkpoint in the folder from another."""
+        try:
+            stat = (self.out / CHECKPOINT).stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
 
     def note(self, text: str) -> None:
         """Say something above the bar, once for all processes."""
@@ -358,6 +387,7 @@ class Trainer:
             own = {k: v if k == "step" and not fused else v.to(p.device) for k, v in moments[name].items()}
             if own:
                 self._optimizer().state[p] = own
+        self.stamp = self._stamp()
         self.step, self.seconds, self.init = facts.step, facts.seconds, facts.init
 
     def _moments(self, given: dict[str, Tensor], facts: Facts, path: Path) -> dict[str, dict[str, Tensor]]:
@@ -428,6 +458,7 @@ class Trainer:
                     now = time.monotonic()  # the device has done the steps by now, not only been told to do them
                     row = self.measured(window, now, flops)
                     if log is not None:
+                        self.keep_place()
                         log.write(row)
                     speed = f"{row['samples_per_s']:.0f} samples/s, {row['gflop_per_s']:.0f} GFLOP/s"
                     bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed}")
@@ -475,6 +506,7 @@ class Trainer:
         """A few samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""
         if not self.main:
             return
+        self.keep_place()
         n, domain = 20, self.model.domain
         path = self.out / "previews" / f"{self.step:07d}.png"
         with self.ema.applied(self.model.denoiser), self._plain():
@@ -509,6 +541,7 @@ class Trainer:
     def export(self) -> None:
         """The model folder with the averaged weights."""
         if self.main:
+            self.keep_place()
             with self.ema.applied(self.model.denoiser):
                 self.model.eval().save_pretrained(self.out)
 
