@@ -70,6 +70,7 @@ def test_samples_keep_the_settings_that_were_used(model):
         "steps": 2,
         "guidance_weight": default.guidance_weight,
         "spacing": default.spacing,
+        "bounds": default.at(2).bounds,
         "guidance_interval": default.guidance_interval,
         "guidance_rescale": 0.0,
         "clip": default.clip,

@@ -116,6 +116,8 @@ class Sampling(Part):
         if not enough:
             return self
         chosen = min(enough, key=lambda few: few.steps).model_dump(exclude={"steps"}, exclude_none=True)
+        if "spacing" in chosen:
+            chosen.setdefault("bounds", None)  # those of the other spacing say nothing here
         return self.model_copy(update=chosen)
 
 
