@@ -210,7 +210,7 @@ def test_a_variation_starts_from_the_object(model):
     settings = {"seed": 0, "sampler": "ddim", "steps": 10, "clip": None, "progress": False}
     x0, schedule = model.codec.encode(known), model.diffusion.schedule
     # the definition, written out: noise of the sample's own generator at level 7 of 10, then the rest of the grid
-    levels = schedule.levels(10, model.recipe.sampling.spacing)[7:]
+    levels = schedule.levels(10, model.recipe.sampling.spacing, model.recipe.sampling.at(10).bounds)[7:]
     seen = []
     varied = model.vary(known, 0.3, n=3, batch_size=2, label="bag", on_step=seen.append, **settings)
     assert [s.level for s in seen] == levels[1:] * 2

@@ -188,7 +188,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     given = Arguments(arguments)
     batch_size = whole(given.take("batch_size", min(n, CHUNK)), "batch_size", 1)
     seed = seeds.check_seed(given.take("seed"))
-    steps = whole(given.take("steps", recipe.sampling.steps), "steps", 1)
+    steps = whole(given.take("steps", recipe.sampling.steps), "steps", 1, schedule.max_steps)
     default = recipe.sampling.at(steps)
     name = _text(given.take("sampler", default.sampler), "sampler")
     sampler = get_sampler(name)
@@ -199,7 +199,8 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     spacing = given.take("spacing", default.spacing)
     if spacing is not None:
         _text(spacing, "spacing")
-    bounds = given.numbers("bounds", default.bounds if spacing == default.spacing else None)
+    karras = (spacing or schedule.spacings[0]) == "karras"  # the bounds of a recipe are those of such a grid
+    bounds = given.numbers("bounds", default.bounds if karras and spacing == default.spacing else None)
     levels = schedule.levels(steps, spacing, bounds)
     clip = given.take("clip", default.clip)
     if clip is not None and not number(clip, "clip", what="a bound of x0; None for no clipping") > 0:
