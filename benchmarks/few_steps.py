@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from same_numbers import DATA
 
 import zoo
 from zoo import files
@@ -28,15 +29,6 @@ from zoo.contract.registry import CHECKPOINTS, list_models
 from zoo.core.samplers import SAMPLERS
 from zoo.model.model import Model
 
-#: where the real data of a domain's evaluation lie below --data
-DATA = {
-    "image/fashion-ddpm": "image/fashion_mnist.npz",
-    "audio/spec-ddpm": "audio/fsdd_8k.npz",
-    "audio/words-ddpm": "audio/speech_commands_4w_16k.npz",
-    "point3d/shapes-ddpm": "point3d/pointcloud_furniture_cc.npz",
-    "policy/pusht-keypoints": "policy/pusht_demos.npz",
-    "protein/backbone-ddpm": "protein/protein_backbones.npz",
-}
 #: samples of a row: shares to a few percent, of the slow ones to ten
 SAMPLES = {"image": 200, "audio": 100, "point3d": 48, "protein": 24, "policy": 200}
 #: further settings of some samplers
@@ -115,11 +107,11 @@ def main() -> None:
     samplers = args.samplers.split(",") if args.samplers else list(SAMPLERS)
     found, failed = [], 0
     for name in list_models():
-        packaged = name in DATA and (CHECKPOINTS / name / files.WEIGHTS).exists()
+        packaged = bool(DATA.get(name, ("",))[0]) and (CHECKPOINTS / name / files.WEIGHTS).exists()
         if not packaged or not any(fnmatch.fnmatch(name, w) for w in args.models.split(",")):
             continue
         model = zoo.load(name)
-        asked, figure = HOW[model.recipe.domain](model, args.data / DATA[name])
+        asked, figure = HOW[model.recipe.domain](model, args.data / DATA[name][0])
         further = {"bounds": tuple(float(b) for b in args.bounds.split(","))} if args.bounds else {}
         best = row(model, asked, figure)
         print(f"{name:24} default {best['figure']:.3f}", flush=True)

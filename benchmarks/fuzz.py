@@ -424,9 +424,13 @@ def model(folder: Path) -> None:
 
 def old_model(folder: Path) -> None:
     model(folder)
-    path = folder / "m" / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({"format_version": 1} | {k: config[k] for k in ("recipe", "versions")}, indent=2))
+    without_hashes(folder / "m" / "config.json", "recipe", "versions")
+
+
+def without_hashes(path: Path, *keys: str) -> None:
+    """Write the JSON of a folder as format 1 had it."""
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({"format_version": 1} | {k: found[k] for k in keys}, indent=2))
 
 
 def measured_model(folder: Path) -> None:
@@ -460,9 +464,7 @@ def judge(folder: Path) -> None:
 
 def old_judge(folder: Path) -> None:
     judge(folder)
-    path = folder / "j" / "judge.json"
-    card = json.loads(path.read_text())
-    path.write_text(json.dumps({"format_version": 1} | {k: card[k] for k in ("config", "card")}, indent=2))
+    without_hashes(folder / "j" / "judge.json", "config", "card")
 
 
 def judge_read(folder: Path) -> Result:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from same_numbers import asked
 from torch.profiler import ProfilerActivity, profile
 
 import zoo
@@ -28,7 +29,6 @@ from zoo import files
 from zoo.contract.dataset import Items
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models
-from zoo.core import seeds
 from zoo.model.loading import build
 from zoo.model.model import Model
 from zoo.training.trainer import Trainer
@@ -59,13 +59,8 @@ OBJECTS = 64
 
 
 def given(model: Model, n: int) -> dict[str, Any]:
-    """Conditions for n samples; a policy's observations lie within the range of its training data."""
-    found: dict[str, Any] = dict(model.recipe.showcase(n))
-    if "observation" in model.recipe.conditions:
-        low, high = model.codec.observation_low.cpu(), model.codec.observation_high.cpu()
-        share = torch.rand(n, model.codec.n_obs, len(low), generator=seeds.generator(0))
-        found["observation"] = low + share * (high - low)
-    return found
+    """Conditions for n samples."""
+    return model.recipe.showcase(n) | asked(model, n)
 
 
 def data(model: Model, n: int) -> Items:

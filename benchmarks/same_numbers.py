@@ -49,10 +49,10 @@ CLOCK = {"seconds", "sampling_seconds", "latency_ms_batch", "hardware"}
 
 
 def asked(model: Any, n: int) -> dict[str, Any]:
-    """Conditions without which a model draws nothing of interest: a policy's observations."""
+    """Conditions without which a model draws nothing of interest: a policy's observations, within those of its training."""
     if model.recipe.domain != "policy":
         return {}
-    low, high = model.codec.observation_low, model.codec.observation_high
+    low, high = model.codec.observation_low.cpu(), model.codec.observation_high.cpu()
     shape = (n, model.codec.n_obs, len(low))
     share = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     return {"observation": low + share * (high - low)}

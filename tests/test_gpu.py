@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from gpu import given
 
 import zoo
 from zoo.contract.registry import CHECKPOINTS, list_models
@@ -18,16 +19,6 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(params=[name for name in list_models() if (CHECKPOINTS / name / "model.safetensors").exists()])
 def name(request) -> str:
     return request.param
-
-
-def given(model: zoo.Model, n: int) -> dict:
-    """Conditions for n samples; a policy's observations lie within the range of its training data."""
-    found = dict(model.recipe.showcase(n))
-    if "observation" in model.recipe.conditions:
-        low, high = model.codec.observation_low.cpu(), model.codec.observation_high.cpu()
-        share = torch.rand(n, model.codec.n_obs, len(low), generator=seeds.generator(0))
-        found["observation"] = low + share * (high - low)
-    return found
 
 
 def last(model: zoo.Model, n: int = 2) -> torch.Tensor:

@@ -6,6 +6,7 @@ Neither numpy nor torch is imported here: their scalars and arrays are known by 
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
@@ -84,6 +85,24 @@ def number(value: Any, name: str, least: float | None = None, most: float | None
     if not fits or (least is not None and found < least) or (most is not None and found > most):
         raise ConfigError(f"{name}={found!r}: give a finite number{_range(least, most)}{f' ({what})' if what else ''}.")
     return found
+
+
+def interval(value: Any, name: str, *, open: bool = False, what: str = "") -> tuple[float, float]:
+    """Two numbers 0 <= low < high, checked.
+
+    Args:
+        open: without its ends 0 and infinity.
+        what: the unit, such as "in sigma / alpha".
+
+    Raises:
+        ConfigError: anything else.
+    """
+    found = several(value) or []
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found)
+    if len(found) == 2 and numbers and 0 <= found[0] < found[1] and not (open and (not found[0] or found[1] == math.inf)):
+        return found[0], found[1]
+    wanted = "0 < low < high, both finite" if open else "0 <= low < high"
+    raise ConfigError(f"{name}={value!r}: give two numbers, {wanted}{f', {what}' if what else ''}.")
 
 
 def _range(least: float | None, most: float | None) -> str:

@@ -54,7 +54,7 @@ WRONG = [
     ({"spacing": "cubic"}, "trailing"),
     ({"guidance_weight": 1.0, "guidance_scale": 2.0}, "two forms of one number"),
     ({"guidance_weight": math.nan}, "guidance_weight=nan"),
-    ({"guidance_interval": (3.0, 1.0)}, "lo < hi"),
+    ({"guidance_interval": (3.0, 1.0)}, "0 <= low < high"),
     ({"guidance_rescale": 2.0}, "from 0 to 1"),
     ({"clip": 0.0}, "clip"),
     ({"colour": "red"}, "colour"),

@@ -70,14 +70,20 @@ SCRIPT = """
     training.Trainer.train_step = slow
     import test_trainer
     from zoo.training import trainer as training
-    test_trainer.train(test_trainer.Path({out!r}), steps={steps}, resume={resume})
+    test_trainer.train(test_trainer.Path({out!r}), steps={steps}, resume={resume}, workers={workers})
 """
 
 
-def start(out: Path, *, steps: int = 6, resume: bool = False, pause: float = 0.0) -> subprocess.Popen:
-    code = SCRIPT.format(here=str(Path(__file__).parent), out=str(out), steps=steps, resume=resume, pause=pause)
+def start(out: Path, *, steps: int = 6, resume: bool = False, pause: float = 0.0, workers: int = 0) -> subprocess.Popen:
+    """The run as a process, which leads a group of its own, as the one that a terminal starts does."""
+    here = str(Path(__file__).parent)
+    code = SCRIPT.format(here=here, out=str(out), steps=steps, resume=resume, pause=pause, workers=workers)
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -114,12 +120,13 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, killed_at):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves(tmp_path, number):
+def test_a_signal_saves_and_leaves(tmp_path, number, workers):
     out = tmp_path / "run"
-    with start(out, steps=1000, pause=0.1) as process:
+    with start(out, steps=1000, pause=0.1, workers=workers) as process:
         wait_for(process, "step 3")
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as a terminal does: the workers get it, too
         # Python gives an interrupt that nobody handles on to itself
         assert process.wait(60) == {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT}[number], process.stderr.read()
     _, meta = files.load_tensors_metadata(out / training.CHECKPOINT)
@@ -232,6 +239,25 @@ def test_batches_made_ahead_by_workers_are_the_same_and_resume(tmp_path):
     train(tmp_path / "ahead", steps=3, workers=2, max_minutes=0.0)
     train(tmp_path / "ahead", steps=3, workers=1, resume=True)
     assert_same(tmp_path / "alone", tmp_path / "ahead")
+
+
+class Torn(ArrayImages):
+    """Pictures of which one cannot be read any more."""
+
+    def __getitem__(self, i):
+        if i == 7:
+            raise DataError("picture 7 is gone.")
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_told_as_itself_also_by_a_worker(tmp_path, workers):
+    whole, recipe = pictures(), get_recipe("image/fashion-ddpm").override(TINY)
+    data = Torn(whole.pixels, whole.targets, whole.labels["label"])
+    found = batches.Batches(data, build(recipe).codec, recipe, 0, None, 4)
+    with pytest.raises(DataError) as error:
+        list(found.ahead(range(3), workers))
+    assert str(error.value) == "picture 7 is gone."
 
 
 def test_epochs_see_every_row_once_in_their_own_order():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError
-from zoo.values import number, plain, several
+from zoo.values import interval, number, plain
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,7 @@ class Guidance:
         object.__setattr__(self, "weight", weight)
         for name, weight in self.each.items():
             number(weight, f"guidance_weight of {name}", what="0 is plain conditional")
-        ends = several(self.interval) or []
-        if (
-            len(ends) != 2
-            or not all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in ends)
-            or not 0 <= ends[0] < ends[1]
-        ):
-            raise ConfigError(f"guidance interval {self.interval!r}: give two numbers, 0 <= lo < hi, in sigma / alpha.")
+        interval(self.interval, "guidance_interval", what="in sigma / alpha")
         number(self.rescale, "guidance_rescale", 0, 1, what="a share")
 
     @staticmethod

@@ -21,7 +21,7 @@ from torch import Tensor
 from zoo.core.device import send
 from zoo.errors import ConfigError, one_of
 from zoo.extras import Registry
-from zoo.values import several, whole
+from zoo.values import interval, whole
 
 #: sigma / alpha where a Karras grid starts, at most: EDM's sigma_max (Karras et al. 2022, table 1). A cosine schedule goes
 #: on to 20,000, and most of the steps would be taken where nothing of the data can be seen.
@@ -100,7 +100,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def points(self, steps: int, spacing: str) -> list[Level]:
-        """The `steps` noisy levels of the sampling grid, noisiest first."""
+        """The `steps` noisy levels of the sampling grid, noisiest first; of a Karras grid only where there are no `ends`."""
 
     @abstractmethod
     def at(self, ratio: float) -> Level:
@@ -133,23 +133,25 @@ class Schedule(ABC):
         if spacing not in self.spacings:
             raise one_of(f"spacing for a {type(self).__name__}", spacing, self.spacings)
         steps = whole(steps, "steps", 1, self.max_steps)
-        if bounds is None:
-            return [*self.points(steps, spacing), self.clean]
-        if spacing != "karras":
+        if bounds is not None and spacing != "karras":
             raise ConfigError(
                 f"bounds={bounds!r} are those of spacing='karras'; this grid is {spacing!r}. Leave one of them out."
             )
-        found = several(bounds) or []
-        numbers = all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in found)
-        if len(found) != 2 or not numbers or not 0 < found[0] < found[1] < math.inf:
-            raise ConfigError(f"bounds={bounds!r}: give two numbers, 0 < low < high, in sigma / alpha.")
-        noisy = [self.at(ratio) for ratio in karras(steps, found[0], found[1], self.rho)]
+        ends = self.ends if bounds is None else interval(bounds, "bounds", open=True, what="in sigma / alpha")
+        if spacing != "karras" or ends is None:
+            return [*self.points(steps, spacing), self.clean]
+        noisy = [self.at(ratio) for ratio in karras(steps, *ends, self.rho)]
         if any(not second.ratio < first.ratio for first, second in itertools.pairwise(noisy)):
             raise ConfigError(
                 f"bounds={bounds!r} reach beyond this schedule: steps fall together at its ends, {noisy[-1].ratio:.3g} and "
                 f"{noisy[0].ratio:.3g}. Give bounds within them."
             )
         return [*noisy, self.clean]
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The least and the largest sigma / alpha of a Karras grid; None where `points` makes that grid, or there is none."""
+        return None
 
     @property
     def max_steps(self) -> int:
@@ -244,6 +246,10 @@ class DiscreteSchedule(Schedule):
         object.__setattr__(self, "alpha_bar", alpha_bar)
 
     @property
+    def ends(self) -> tuple[float, float]:
+        return self.level(0).ratio, min(self.level(self.T - 1).ratio, NOISIEST)
+
+    @property
     def max_steps(self) -> int:
         return self.T
 
@@ -266,8 +272,6 @@ class DiscreteSchedule(Schedule):
 
     def points(self, steps: int, spacing: str) -> list[Level]:
         T = self.T
-        if spacing == "karras":  # between two steps t is fractional
-            return [self.at(r) for r in karras(steps, self.level(0).ratio, min(self.level(T - 1).ratio, NOISIEST), self.rho)]
         if spacing == "trailing":  # T, T - T/n, ... (Lin et al. 2023, table 2), 1-based there
             ts = [round(T - i * T / steps) - 1 for i in range(steps)]
         elif spacing == "leading":  # multiples of T // n, the largest first
@@ -340,6 +344,10 @@ class EDMSchedule(Schedule):
     def clean(self) -> Level:
         return Level(-math.inf, 1.0, 0.0)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
     def level(self, sigma: float) -> Level:
         """The level with this standard deviation of noise."""
         return Level(math.log(sigma) / 4, 1.0, float(sigma))
@@ -356,12 +364,8 @@ class EDMSchedule(Schedule):
         return Level(log_sigma / 4, torch.ones_like(log_sigma), log_sigma.exp())
 
     def points(self, steps: int, spacing: str) -> list[Level]:
-        if spacing == "karras":
-            sigmas = karras(steps, self.sigma_min, self.sigma_max, self.rho)
-        else:  # even in t = ln(sigma) / 4
-            low, high = math.log(self.sigma_min), math.log(self.sigma_max)
-            sigmas = [math.exp(high + i / max(steps - 1, 1) * (low - high)) for i in range(steps)]
-        return [self.level(s) for s in sigmas]
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)  # even in t = ln(sigma) / 4
+        return [self.level(math.exp(high + i / max(steps - 1, 1) * (low - high))) for i in range(steps)]
 
 
 @schedule("flow")
@@ -388,6 +392,10 @@ class FlowSchedule(Schedule):
     def clean(self) -> Level:
         return Level(0.0, 1.0, 0.0)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        return 0.002, NOISIEST  # the first is about that of t = 0.002
+
     def level(self, t: float) -> Level:
         """The level of time t in (0, 1]."""
         return Level(t, 1.0 - t, t)
@@ -409,6 +417,4 @@ class FlowSchedule(Schedule):
         return Level(t, 1 - t, t)
 
     def points(self, steps: int, spacing: str) -> list[Level]:
-        if spacing == "karras":  # from the noise ratio of t = 0.002 on
-            return [self.at(r) for r in karras(steps, 0.002, NOISIEST, self.rho)]
         return [self.level(self._moved(1 - i / steps)) for i in range(steps)]

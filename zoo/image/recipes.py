@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from zoo.contract.conditions import Label
-from zoo.contract.recipe import DiffusionPart, Discrete, Few, Recipe, Sampling, Training
-
-#: the whole of a cosine schedule, which is the grid that the cards' figures were measured on
-WHOLE = (0.0064254, 20291.2)
+from zoo.contract.recipe import WHOLE_COSINE, DiffusionPart, Discrete, Few, Recipe, Sampling, Training
 
 FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
@@ -30,7 +27,7 @@ _fashion = Recipe(
         sampler="dpmpp",
         steps=25,
         spacing="karras",
-        bounds=WHOLE,
+        bounds=WHOLE_COSINE,
         guidance_weight=0.3,
         guidance_interval=(0.3, 5.0),
         clip=1.0,

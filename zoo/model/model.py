@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -449,9 +450,10 @@ class Model(nn.Module):
             if start is not None:
                 x = first.alpha * start + first.sigma * eps
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
+            products = exact if self.device.type == "cuda" else nullcontext
             while True:
                 # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
-                with torch.no_grad(), exact():
+                with torch.no_grad(), products():
                     step = next(steps, None)
                 if step is None:
                     return

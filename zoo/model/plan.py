@@ -194,7 +194,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     sampler = get_sampler(name)
     read = _conditions(recipe, codec, given, n, seed)
     sizes = None if codec.size_name is None else _sizes(codec, given.take(codec.size_name), n, seed)
-    said = given.left.get("guidance_weight") is not None or given.left.get("guidance_scale") is not None
+    said = any(arguments.get(k) is not None for k in ("guidance_weight", "guidance_scale"))
     guidance = _guidance(recipe, default, given)
     spacing = given.take("spacing", default.spacing)
     if spacing is not None:

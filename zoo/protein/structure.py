@@ -7,11 +7,9 @@ residues with one number, stops at CONECT, and knows neither hybrid-36 numbers n
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.archive import read_gzip
+from zoo.disk import opened
 from zoo.errors import DataError
 from zoo.protein.backbone import need
 
@@ -140,16 +140,14 @@ def read_structure(path: str | Path) -> list[Chain]:
 def _text(path: Path) -> str:
     """The text of a file, unpacked, without byte order mark, lines ended by a newline alone."""
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            with gzip.open(file) if packed else file as source:
-                data = source.read(LARGEST + 1)  # a small file may unpack to any size
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason})") from error
+        with opened(path) as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if data.startswith(b"\x1f\x8b"):
+        data = read_gzip(path, LARGEST, "a packed structure")
     if len(data) > LARGEST:
-        raise DataError(f"{path}: more than {LARGEST:,} bytes, unpacked. Give the chains that you need in a file of their own")
+        raise DataError(f"{path}: more than {LARGEST:,} bytes. Give the chains that you need in a file of their own")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = data.decode("utf-16", "replace")
     else:

@@ -5,6 +5,7 @@ Both are pure functions of seed and position, so that a resumed run goes on exac
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from zoo.contract.codec import Codec
 from zoo.contract.dataset import Batch, Dataset
 from zoo.contract.recipe import Recipe
 from zoo.core import seeds
+from zoo.errors import ZooError
 
 #: stream of random numbers of the order of rows
 BATCHES = 1
@@ -76,5 +78,36 @@ class Batches(Positions[Batch]):
     def ahead(self, positions: range, workers: int) -> Iterator[Batch]:
         """The batches of the positions, one after the other: made when they are asked for, or ahead by worker processes."""
         if not workers:
-            return (self[position] for position in positions)
-        return iter(DataLoader(self, batch_size=None, sampler=positions, num_workers=workers, prefetch_factor=AHEAD))
+            yield from (self[position] for position in positions)
+            return
+        loader = DataLoader(
+            Told(self),
+            batch_size=None,
+            sampler=positions,
+            num_workers=workers,
+            prefetch_factor=AHEAD,
+            worker_init_fn=apart,
+        )
+        for found in loader:
+            if isinstance(found, ZooError):
+                raise found
+            yield found
+
+
+def apart(worker: int) -> None:
+    """Leave the run's group of processes, which a terminal asks to end as a whole: the run saves, then ends its workers."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+
+
+@dataclass
+class Told(Positions["Batch | ZooError"]):
+    """Batches for worker processes: an error of ours is handed over as it is, where torch would wrap it in its traceback."""
+
+    batches: Batches
+
+    def __getitem__(self, position: int) -> Batch | ZooError:
+        try:
+            return self.batches[position]
+        except ZooError as error:
+            return error
