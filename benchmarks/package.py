@@ -2,6 +2,7 @@
 
     python benchmarks/package.py RUN image/fashion-ddpm --n 5000 --data fashion_mnist.npz
     python benchmarks/package.py RUN protein/backbone-ddpm --n 200 --data protein_backbones.npz tm_samples=200
+    python benchmarks/package.py protein/backbone-ddpm protein/backbone-ddpm --n 200 ...  # the packaged one, measured anew
 
 The sampling defaults come from the recipe of today, everything else from the run, with curves.json (see curves.py) where
 it has one. The evaluation is of the rounded weights that are shipped. Nothing in the card is typed: it is made from the
@@ -20,7 +21,7 @@ from train_packaged import HISTORY
 
 from zoo import files
 from zoo.contract.recipe import Recipe
-from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models
+from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models, read_evaluation
 from zoo.evaluation.evaluate import evaluate
 from zoo.hub.card import model_card
 from zoo.model.loading import build, info
@@ -43,7 +44,7 @@ def with_defaults(run: Path, name: str) -> Model:
 
 
 def training(run: Path) -> str:
-    """How a run was trained: from its checkpoint, or from what `train_packaged.py` wrote beside the model.
+    """How a run was trained: from its checkpoint, or from what `train_packaged.py` or this program wrote beside the model.
 
     One that started from another run or model tells that one's training too.
     """
@@ -52,6 +53,8 @@ def training(run: Path) -> str:
         device = "" if facts["device"] == "CPU" else f" on one {facts['device']}"
         text = f"{facts['steps']} steps of {facts['samples']} samples in {facts['seconds'] / 60:.0f} minutes{device}"
         return f"{before(facts['init'])}; from there {text}" if facts["init"] else text
+    if not (run / CHECKPOINT).exists() and (evaluation := read_evaluation(run)):  # a packaged model
+        return str(evaluation["protocol"]["training"])
     _, meta = files.load_tensors_metadata(run / CHECKPOINT)
     facts, options = json.loads(meta["zoo"]), Recipe.parse(json.loads(meta["recipe"])).training
     size = options.batch_size * options.accumulate * facts["processes"]
@@ -71,7 +74,7 @@ def before(init: str) -> str:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("run", type=Path)
+    p.add_argument("run", type=Path, help="a folder, or the name again: the packaged model itself, measured anew")
     p.add_argument("name")
     p.add_argument("settings", nargs="*", help="name=value of the evaluation")
     p.add_argument("--n", type=int, default=5000)
@@ -79,9 +82,13 @@ def main() -> None:
     p.add_argument("--fp32", action="store_true", help="never bf16, which the evaluation uses where the machine has it")
     args = p.parse_intermixed_args()
 
-    model = with_defaults(args.run, args.name)
-    recipe, folder, history = model.recipe, CHECKPOINTS / args.name, training(args.run)
-    model.save_pretrained(folder, half=True)
+    folder = CHECKPOINTS / args.name
+    again = str(args.run) == args.name
+    run = folder if again else args.run
+    model, history = with_defaults(run, args.name), training(run)
+    recipe, written = model.recipe, not again or model.recipe != Model.from_folder(folder).recipe
+    if written:  # else only the figures change: golden values and pictures stay those of the machine that made them
+        model.save_pretrained(folder, half=True)
     size = (folder / files.WEIGHTS).stat().st_size
     if size > LIMIT:
         raise SystemExit(f"{folder / files.WEIGHTS} has {size} bytes, the limit is {LIMIT}")
@@ -95,11 +102,14 @@ def main() -> None:
     result["protocol"] |= {
         "precision": "bf16" if bf16 else "fp32",
         "training": history,
-        "command": " ".join(["python benchmarks/package.py RUN", args.name, f"--n {args.n}{data}", *args.settings]),
+        "command": " ".join(
+            ["python benchmarks/package.py", args.name if again else "RUN", args.name, f"--n {args.n}{data}", *args.settings]
+        ),
     }
     files.write_atomic(folder / "evaluation.json", files.dump_json(result))
-    model.domain.showcase(model, folder)
-    curves = json.loads((args.run / "curves.json").read_text()) if (args.run / "curves.json").exists() else None
+    if written:
+        model.domain.showcase(model, folder)
+    curves = json.loads((run / "curves.json").read_text()) if (run / "curves.json").exists() else None
     if curves:
         files.write_atomic(folder / "curves.json", files.dump_json(curves))
     files.write_atomic(folder / files.CARD, model_card(recipe, result, "samples.png", curves).encode())

@@ -24,6 +24,7 @@ def example(name):
     return module
 
 
+@pytest.mark.slow
 def test_a_net_of_ones_own_takes_less_than_60_lines(tmp_path):
     assert len((EXAMPLES / "own_net.py").read_text(encoding="utf-8").splitlines()) < 60
     rng = np.random.default_rng(0)

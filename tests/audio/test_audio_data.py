@@ -139,7 +139,7 @@ def home(tmp_path, fsdd_file, monkeypatch):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setattr(data, "FSDD_HOME", f"http://127.0.0.1:{server.server_port}/archive.zip")
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     yield answers

@@ -111,6 +111,7 @@ def test_clips_are_measured_as_a_file_holds_them():
             quantise(wrong)
 
 
+@pytest.mark.slow
 def test_good_clips_and_noise_are_told_apart(measured):
     good = measured.evaluate(*clips(60, 3))
     noise = measured.evaluate(torch.randn(60, L), clips(60, 3)[1])["metrics"]
@@ -190,6 +191,7 @@ def test_the_result_says_how_it_was_made(packaged, model, fsdd_file):
     assert measure(model, 40, **options)["metrics"] == result["metrics"]
 
 
+@pytest.mark.slow
 def test_words_have_a_judge_of_their_own(packaged, words_file):
     words = zoo.create("audio/words-ddpm", **SMALL, **{"codec.iterations": 2})
     measured = evaluate.evaluator(words_file, "test", words)

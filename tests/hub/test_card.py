@@ -220,7 +220,10 @@ def test_packaged_cards_are_what_the_program_makes(folder: Path):
     assert (folder / "README.md").read_text(encoding="utf-8") == readme.card(folder), "run: python benchmarks/readme.py"
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if (CHECKPOINTS / name / "model.safetensors").exists()])
+PACKAGED = [name for name in list_models() if (CHECKPOINTS / name / "model.safetensors").exists()]
+
+
+@pytest.mark.parametrize("name", [n if n == readme.SHOWN else pytest.param(n, marks=pytest.mark.slow) for n in PACKAGED])
 def test_the_code_of_a_packaged_card_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     sample = Model.sample

@@ -166,7 +166,7 @@ def test_a_class_without_a_name_is_refused(tmp_path):
     assert open_images(written(tmp_path / "x.parquet", features, rows[:2]))[1][1] == {"label": -1}
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("suffix", [".parquet", pytest.param(".arrow", marks=pytest.mark.slow)])
 def test_every_damaged_byte_of_a_table_is_one_error_or_rows(tmp_path, suffix):
     file = parquet(tmp_path / "x.parquet", rows=9)
     if suffix == ".arrow":

@@ -62,8 +62,8 @@ def short(hub, monkeypatch):
     with pytest.raises(HubError):
         client.fetch(client.Snapshot(Address("me/none"), "0" * 40, {"config.json": "0" * 40}), "config.json")
     hub.log.clear()
-    monkeypatch.setenv("ZOO_HUB_TIMEOUT", str(TOTAL))
     monkeypatch.setattr(limits, "RATE", 10**9)  # no further time for the files
+    monkeypatch.setenv("ZOO_HUB_TIMEOUT", str(TOTAL))
 
 
 def spoil(hub, method: str, pattern: str, kind: str):
@@ -75,13 +75,13 @@ def spoil(hub, method: str, pattern: str, kind: str):
     return place.faults[0]
 
 
-def ends(hub, call) -> str:
+def ends(hub, call, total: float = TOTAL) -> str:
     """The text of the one error with which a call ends, in time."""
     started = time.monotonic()
     with pytest.raises(HubError) as caught:
         call()
-    assert time.monotonic() - started < TOTAL + SLACK
-    assert sum(hub.slept) <= TOTAL, "no pause that goes over the limit was begun"
+    assert time.monotonic() - started < total + SLACK
+    assert sum(hub.slept) <= total, "no pause that goes over the limit was begun"
     text = str(caught.value)
     assert "\n" not in text and len(text) < 900 and "Traceback" not in text
     assert caught.value.__cause__ is None and OWNER not in text
@@ -99,14 +99,19 @@ def test_a_pull_ends_in_time_whichever_request_hangs(repo, hub, short, method, p
 
 
 @pytest.mark.parametrize(("method", "pattern", "kind"), combinations(PUSH))
-def test_a_push_ends_in_time_whichever_request_hangs(hub, ready, short, method, pattern, kind):
+def test_a_push_ends_in_time_whichever_request_hangs(hub, ready, short, monkeypatch, method, pattern, kind):
     files, recipe, card = ready
     if "README" in pattern:
         hub.add("me/new", {"README.md": b"my own words"})
     fault = spoil(hub, method, pattern, kind)
     text = ends(hub, lambda: push(Address("me/new"), files, recipe, card, token=OWNER, tag="v1"))
+    limits = "The limits: 0.1 s without an answer, 0.2 s for a request, 0.6 s in all"
+    if fault.times == 99:  # a busy machine was at its limit before this request
+        monkeypatch.setenv("ZOO_HUB_TIMEOUT", "6")
+        text = ends(hub, lambda: push(Address("me/new"), files, recipe, card, token=OWNER, tag="v1"), 6)
+        limits = "The limits: 1 s without an answer, 2 s for a request, 6 s in all"
     assert fault.times < 99, "the fault was met"
-    assert "me/new@" in text and "The limits: 0.1 s without an answer, 0.2 s for a request, 0.6 s in all" in text
+    assert "me/new@" in text and limits in text
     hub.faults.clear()
     hub.cdn.faults.clear()
     hub.stop_stalling.set()

@@ -296,7 +296,12 @@ TRANSIENT = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "kind", "times"), TRANSIENT)
+def quick(cases, *chosen: int) -> list:
+    """Some cases in the quick suite, the others in the slow one."""
+    return [x if i in chosen else pytest.param(*x, marks=pytest.mark.slow) for i, x in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("pattern", "kind", "times"), quick(TRANSIENT, 1, 7, 10))
 def test_a_fault_that_passes_is_survived(repo, hub, model, pattern, kind, times):
     hub.fault(pattern, kind, times=times)
     got = zoo.load("hub:me/m")
@@ -322,7 +327,7 @@ LASTING = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "kind", "message"), LASTING)
+@pytest.mark.parametrize(("pattern", "kind", "message"), quick(LASTING, 1, 5, 6))
 def test_a_fault_that_lasts_is_one_clear_error_and_leaves_no_part(repo, hub, model, pattern, kind, message):
     hub.fault(pattern, kind, times=999)
     with pytest.raises(HubError, match=message) as caught:

@@ -246,8 +246,12 @@ def state(hub) -> tuple:
     return repo.files, {k: repo.find(v)[2] for k, v in repo.tags.items()}
 
 
+#: the two steps at which the most is at stake in the quick suite, the others in the slow one
+EACH_STEP = [x if x[1] in ("/lfs/", "/commit/") else pytest.param(*x, marks=pytest.mark.slow) for x in STEPS]
+
+
 @pytest.mark.parametrize("kind", ["lost", *(pytest.param(k, marks=pytest.mark.slow) for k in ("drop", "status"))])
-@pytest.mark.parametrize(("method", "pattern"), STEPS)
+@pytest.mark.parametrize(("method", "pattern"), EACH_STEP)
 def test_a_fault_that_passes_at_any_step_is_survived(hub, mine, method, pattern, kind):
     place = hub.cdn if method == "PUT" else hub
     place.fault(pattern, kind, method=method, status=503)
@@ -259,7 +263,7 @@ def test_a_fault_that_passes_at_any_step_is_survived(hub, mine, method, pattern,
     assert len(hub.repos["model", "me/new"].commits) == 2, "a lost answer is no second commit"
 
 
-@pytest.mark.parametrize(("method", "pattern"), STEPS)
+@pytest.mark.parametrize(("method", "pattern"), EACH_STEP)
 def test_a_push_interrupted_at_any_step_shows_nothing_partial_and_can_be_repeated(hub, mine, method, pattern):
     place = hub.cdn if method == "PUT" else hub
     place.fault(pattern, "status", method=method, status=418, times=99)
@@ -341,6 +345,7 @@ def packaged(mine, tmp_path, monkeypatch):
     return root
 
 
+@pytest.mark.slow
 def test_publish_is_idempotent(hub, packaged):
     done = dict(publish("me", token=OWNER))
     assert list(done) == ["image/fashion-ddpm", "image/fashion-dit"]
@@ -360,6 +365,7 @@ def test_publish_is_idempotent(hub, packaged):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_publish_goes_on_where_it_was_interrupted(hub, packaged, monkeypatch):
     monkeypatch.setenv("ZOO_HUB_NAMESPACE", "me")
     hub.fault("fashion-dit/commit/", "status", method="POST", status=418)

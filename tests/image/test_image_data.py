@@ -155,7 +155,7 @@ def server(tmp_path, arrays):
             pass
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=root))
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
     yield root, f"http://127.0.0.1:{running.server_port}/", asked
     running.shutdown()
     running.server_close()

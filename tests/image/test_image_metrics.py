@@ -220,6 +220,7 @@ def test_bad_data_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_script_writes_a_judge_with_measured_numbers(tmp_path, capsys):
     options = ["--epochs", "1", "--batch-size", "20", "--widths", "2", "2", "4", "--seed", "5"]
     main(["fashion", "--data", str(archive(tmp_path / "f.npz")), "--out", str(tmp_path / "out"), *options])

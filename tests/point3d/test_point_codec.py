@@ -193,6 +193,7 @@ def test_completions_that_cannot_be_are_refused(model):
         model.inpaint(known, keep[:, None], keep=keep)
 
 
+@pytest.mark.slow
 def test_four_times_the_points_cost_less_than_five_times_as_much():
     net, cost = zoo.create("point3d/shapes-ddpm").denoiser.to("meta"), []
     for n in (2048, 8192):

@@ -83,6 +83,7 @@ def test_sets_of_one_kind_come_near_a_half():
         compare_sets(np.zeros((3, 3)), np.zeros((3, 2)), np.zeros((2, 2)))
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_mean_as_often_as_it_says():
     hits = 0
     for seed in range(60):
@@ -205,6 +206,7 @@ def test_what_cannot_be_measured_is_said(measured, judge, shapes_file):
         Evaluator(judge, Clouds(test.clouds[:2], test.label[:2], test.labels["label"]), test)
 
 
+@pytest.mark.slow
 def test_a_model_is_evaluated_with_its_settings(measured, monkeypatch):
     small = {"net.dim": 16, "net.width": 16, "net.latents": 4, "net.rounds": 1, "net.inner": 8, "net.heads": 1}
     small |= {"codec.points": 256, "conditions.label.values": list(measured.judge.class_names)}

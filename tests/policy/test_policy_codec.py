@@ -274,7 +274,7 @@ def test_the_ranges_stay_whole_in_every_dtype(dtype):
     assert all(b.is_meta for b in codec.buffers())
 
 
-@pytest.mark.parametrize("name", ["policy/pusht-keypoints", "policy/metaworld-push"])
+@pytest.mark.parametrize("name", ["policy/pusht-keypoints", pytest.param("policy/metaworld-push", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_packaged_policies_act_in_every_dtype(name, dtype):
     plain = zoo.load(name)

@@ -150,6 +150,7 @@ def test_a_model_is_measured_with_its_protocol():
     json.dumps(result)
 
 
+@pytest.mark.slow
 def test_the_chains_for_tm_scores_are_drawn_and_as_many_as_samples(helix, monkeypatch):
     """In the file a family of 8 stands in front: the first chains would be each other's copies."""
     family = [chain(40, seed=1)] * 8

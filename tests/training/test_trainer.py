@@ -94,6 +94,7 @@ def wait_for(process: subprocess.Popen, line: str) -> None:
     pytest.fail(f"no {line!r}: {process.stderr.read()}")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path):
     train(tmp_path / "a", steps=3)
     train(tmp_path / "b", steps=3)
@@ -144,12 +145,19 @@ def test_stopped_by_the_clock_and_resumed_it_is_the_whole_run(tmp_path):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
-def test_a_run_is_never_overwritten_by_accident(tmp_path):
-    train(tmp_path / "a", steps=1)
-    before = (tmp_path / "a" / training.CHECKPOINT).read_bytes()
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    """A run of two steps, from which none of its users gets further."""
+    out = tmp_path_factory.mktemp("run") / "a"
+    train(out, steps=2)
+    return out
+
+
+def test_a_run_is_never_overwritten_by_accident(two_steps):
+    before = (two_steps / training.CHECKPOINT).read_bytes()
     with pytest.raises(CheckpointError, match="already holds a run"):
-        train(tmp_path / "a", steps=1)
-    assert (tmp_path / "a" / training.CHECKPOINT).read_bytes() == before
+        train(two_steps, steps=1)
+    assert (two_steps / training.CHECKPOINT).read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -161,15 +169,15 @@ def test_a_run_is_never_overwritten_by_accident(tmp_path):
         ({"overrides": {"net.channels": 32}}, "net was"),
     ],
 )
-def test_resume_refuses_what_would_be_another_run(tmp_path, change, message):
-    train(tmp_path / "a", steps=2)
-    before = weights(tmp_path / "a")
+def test_resume_refuses_what_would_be_another_run(two_steps, change, message):
+    before = weights(two_steps)
     with pytest.raises(CheckpointError, match=message):
-        train(tmp_path / "a", steps=2, resume=True, **change)
-    after = weights(tmp_path / "a")
+        train(two_steps, steps=2, resume=True, **change)
+    after = weights(two_steps)
     assert all(torch.equal(v, after[k]) for k, v in before.items())
 
 
+@pytest.mark.slow
 def test_the_length_may_change_only_before_the_learning_rate_falls(tmp_path):
     train(tmp_path / "a", steps=10, max_minutes=0.0)
     train(tmp_path / "a", steps=6, resume=True)
@@ -194,6 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, mo
     assert not (tmp_path / "a" / files.CONFIG).exists(), "a broken run leaves no model"
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     train(tmp_path / "a", steps=4, max_minutes=0.0)
     before = (tmp_path / "a" / training.CHECKPOINT).read_bytes()
@@ -234,6 +243,7 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert rates[75] == pytest.approx(1.0) and rates[99] == pytest.approx(0.04)
 
 
+@pytest.mark.slow
 def test_batches_made_ahead_by_workers_are_the_same_and_resume(tmp_path):
     train(tmp_path / "alone", steps=3)
     train(tmp_path / "ahead", steps=3, workers=2, max_minutes=0.0)
@@ -306,6 +316,7 @@ def test_the_log_says_speed_and_the_preview_is_drawn(tmp_path):
     assert (tmp_path / "a" / "previews" / "0000004.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_work_is_counted_forward_and_backward_and_a_first_guess_once(tmp_path):
     def counted(name, **overrides):
         recipe = get_recipe("image/fashion-ddpm").override(TINY | overrides)
@@ -415,6 +426,7 @@ def test_init_starts_from_other_weights(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_still_says_where_it_started_from(tmp_path):
     train(tmp_path / "a", steps=1)
     train(tmp_path / "b", steps=2, init=tmp_path / "a", max_minutes=0.0)
@@ -424,6 +436,7 @@ def test_a_resumed_run_still_says_where_it_started_from(tmp_path):
     assert facts["step"] == 2 and facts["init"] == str(tmp_path / "a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_both_optimizers_resume_exactly(tmp_path, optimizer):
     change = {"overrides": {"training.optimizer": optimizer}}
