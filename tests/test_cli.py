@@ -106,6 +106,13 @@ def test_the_version(capsys):
     assert caught.value.code == 0 and capsys.readouterr().out == f"zoo {zoo.__version__}\n"
 
 
+def test_a_pattern_that_fits_nothing_is_an_error_for_people_and_an_empty_list_for_programs(capsys):
+    assert main(["list", "image/fashon*"]) == 2
+    assert "unknown model 'image/fashon*'. Did you mean 'image/fashion-" in capsys.readouterr().err
+    assert main(["list", "image/fashon*", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
 def test_list_and_info_speak_json_to_programs(folder, capsys):
     assert main(["list", "image/*", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

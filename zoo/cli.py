@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo import __version__
 from zoo.contract.typed import typed
-from zoo.errors import ConfigError, one_of
+from zoo.errors import ConfigError, UnknownModelError, one_of
 from zoo.training.command import add_arguments as train_arguments
 from zoo.training.command import finished, piped
 from zoo.training.command import run as train
@@ -50,7 +50,10 @@ def list_(args: argparse.Namespace) -> None:
     from zoo.contract.registry import list_models
     from zoo.model.loading import info
 
-    cards = [info(name) for name in list_models(args.pattern, args.domain)]
+    names = list_models(args.pattern, args.domain)
+    if not names and not args.json:  # a program that reads JSON asks whether there are any
+        raise one_of("model", args.pattern, list_models(domain=args.domain), UnknownModelError)
+    cards = [info(name) for name in names]
     if args.json:
         keys = ("name", "domain", "description", "packaged")
         print(_json([{k: getattr(card, k) for k in keys} for card in cards]), end="")

@@ -359,9 +359,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         clear_leftovers(folder)
         with temporary_folder(folder) as temporary:
             yield temporary
-            for path in temporary.iterdir():
-                if (folder / path.name).is_dir():
-                    raise CheckpointError(f"cannot save a model to {folder}: {path.name} is a folder there. Remove it.")
+            for path in temporary.rglob("*"):
+                name = path.relative_to(temporary)
+                if (folder / name).is_dir() and not path.is_dir():
+                    raise CheckpointError(f"cannot save a model to {folder}: {name} is a folder there. Remove it.")
+                if (folder / name).is_file() and path.is_dir():
+                    raise CheckpointError(f"cannot save a model to {folder}: {name} is a file there. Remove it.")
+                if path.is_dir():
+                    sync_folder(path)
             sync_folder(temporary)
             _commit(temporary, folder)
     settle(folder)
@@ -409,12 +414,18 @@ def settle(folder: Path) -> None:
         return
     try:
         # others may do the same at this moment: each file is moved once, and all of them are then in place
-        for path in sorted(saved.iterdir(), key=lambda p: p.name == CONFIG):
-            with suppress(FileNotFoundError):
-                os.replace(path, folder / path.name)
+        found = sorted(saved.rglob("*"), key=lambda p: p.name == CONFIG)
+        folders = [path for path in found if path.is_dir() and not path.is_symlink()]
+        for path in found:
+            if path not in folders:
+                place = folder / path.relative_to(saved)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):
+                    os.replace(path, place)
         sync_folder(folder)
         with suppress(OSError):  # it is gone, or it is the next save
-            saved.rmdir()
+            for path in [*sorted(folders, reverse=True), saved]:
+                path.rmdir()
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -11,6 +12,7 @@ import torch
 from hubserver import OTHER, OWNER, READER, equal
 
 import zoo
+from zoo.disk import settle
 from zoo.errors import CheckpointError, HubError, UnknownModelError
 from zoo.hub import client
 from zoo.hub.address import NAMESPACE, Address, allowed
@@ -412,6 +414,32 @@ def test_copy_mixes_with_nothing(repo, hub, tmp_path):
     client.copy(folder, tmp_path / "new")  # again is no error
     with pytest.raises(HubError, match="is a file"):
         client.copy(folder, tmp_path / "new" / "config.json")
+
+
+def test_a_copy_over_an_older_one_is_all_or_nothing(repo, hub, tmp_path, monkeypatch):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, text in ((old, "1"), (new, "2")):
+        (folder / "samples").mkdir(parents=True)
+        for name in ("config.json", "README.md", "samples/a.wav"):
+            (folder / name).write_text(text)
+    target = client.copy(old, tmp_path / "out")
+
+    def read() -> set[str]:
+        return {p.read_text() for p in target.rglob("*") if p.is_file()}
+
+    copied, moved = shutil.copyfile, os.replace
+    monkeypatch.setattr("zoo.hub.client.shutil.copyfile", lambda a, b: copied(a, b) if "samples" not in str(a) else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        client.copy(new, target)
+    monkeypatch.undo()
+    assert read() == {"1"} and len(list(target.rglob("*"))) == 4, "what is not whole leaves nothing"
+
+    monkeypatch.setattr("zoo.disk.os.replace", lambda a, b: moved(a, b) if "samples" not in str(a) else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        client.copy(new, target)  # it was whole, and is killed while its files take their places
+    monkeypatch.undo()
+    settle(target)
+    assert read() == {"2"} and len(list(target.rglob("*"))) == 4
 
 
 def test_a_copy_after_one_that_was_killed(repo, hub, tmp_path, monkeypatch):

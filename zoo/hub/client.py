@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 import shutil
 import time
@@ -450,25 +449,22 @@ def _pulled(
 def copy(folder: Path, target: Path) -> Path:
     """A pulled model as plain files in a folder of the user's.
 
-    Only files of allowed kinds are copied: another tool may have put others beside them in the cache. All of them are
-    there before the first gets its name, and config.json gets it last: without it a folder is not a model.
+    Only files of allowed kinds are copied: another tool may have put others beside them in the cache. Over a model that is
+    there already they come all together, or the old ones stay.
     """
-    from zoo.disk import clear_leftovers, disk_errors, temporary_folder
+    from zoo.disk import clear_leftovers, new_folder, settle
 
     names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
-    names = sorted((n for n in names if allowed(n)), key=lambda n: n == CONFIG)
+    names = [n for n in names if allowed(n)]
     if target.exists() and not target.is_dir():
         raise HubError(f"{target} is a file. Give a folder.")
+    settle(target)
     clear_leftovers(target)
     for path in target.rglob("*"):
         if path.is_file() and path.relative_to(target).as_posix() not in names:
             raise HubError(f"{target} holds other files ({path.name}): the model would mix with them. Give a new folder.")
-    with disk_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(target) as temporary:
-            for i, name in enumerate(names):
-                shutil.copyfile(folder / name, temporary / str(i))
-            for i, name in enumerate(names):
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(temporary / str(i), target / name)
+    with new_folder(target) as new:
+        for name in names:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, new / name)
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.contract.conditions import Label
-from zoo.contract.recipe import WHOLE_COSINE, DiffusionPart, Discrete, Few, Recipe, Sampling, Training
+from zoo.contract.recipe import DiffusionPart, Discrete, Few, Recipe, Sampling, Training
 
 FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
@@ -22,12 +22,12 @@ _fashion = Recipe(
     conditions={"label": Label(values=FASHION)},
     schedule=Discrete(curve="cosine"),
     diffusion=DiffusionPart(prediction="v"),
-    # chosen on the validation split
+    # chosen on the validation split: 12 steps on this grid are as good as 25, and fewer need one that ends earlier
     sampling=Sampling(
         sampler="dpmpp",
-        steps=25,
+        steps=12,
         spacing="karras",
-        bounds=WHOLE_COSINE,
+        bounds=(0.02, 80.0),
         guidance_weight=0.3,
         guidance_interval=(0.3, 5.0),
         clip=1.0,
