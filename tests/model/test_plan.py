@@ -10,10 +10,12 @@ from torch import nn
 
 import zoo
 from zoo.contract.codec import Codec
+from zoo.contract.recipe import Few, Sampling
 from zoo.core import seeds
 from zoo.core.diffusion import Diffusion
 from zoo.core.schedule import FlowSchedule
 from zoo.errors import ConfigError
+from zoo.model.loading import build
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 
@@ -230,6 +232,16 @@ def test_guidance_that_acts_at_no_step_warns(model):
         model.plan(1, steps=2)  # nothing is asked for, neither a label nor guidance
     with pytest.warns(UserWarning, match="no condition is given"):
         model.plan(1, steps=5, guidance_weight=5.0)
+
+
+def test_one_step_warns_unless_the_recipe_is_made_for_it(model):
+    with pytest.warns(UserWarning, match="1 step: .* first guess from pure noise"):
+        model.plan(1, steps=1)
+    for sampling in (Sampling(steps=1), Sampling(few=(Few(steps=1),))):
+        made_for_it = build(model.recipe.model_copy(update={"sampling": sampling}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made_for_it.plan(1, steps=1)
 
 
 def test_bounds_are_those_of_the_grid_and_kept_in_the_settings(model):

@@ -202,6 +202,11 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     karras = (spacing or schedule.spacings[0]) == "karras"  # the bounds of a recipe are those of such a grid
     bounds = given.numbers("bounds", default.bounds if karras and spacing == default.spacing else None)
     levels = schedule.levels(steps, spacing, bounds)
+    if len(levels) == 2 and recipe.sampling.steps > 1 and all(few.steps > 1 for few in recipe.sampling.few):
+        warnings.warn(
+            "1 step: the sample is the net's first guess from pure noise, the mean of all that it might be at best. Take more.",
+            stacklevel=4,
+        )
     clip = given.take("clip", default.clip)
     if clip is not None and not number(clip, "clip", what="a bound of x0; None for no clipping") > 0:
         raise ConfigError(f"clip={clip!r}: give a positive bound of x0, or None for no clipping.")
