@@ -17,12 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import zoo
 from zoo import files
+from zoo.core.device import native_bf16
 from zoo.evaluation.evaluate import evaluate
-from zoo.training.trainer import native_bf16
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 1.0, 2.0)
 STEPS = (5, 10, 20, 50, 250)
@@ -62,8 +60,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for walk in walks:
         start = time.perf_counter()
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            result = evaluate(model, args.n, evaluator=evaluator, seed=args.seed, progress=False, **walk)
+        options = {"precision": "bf16" if bf16 else "fp32", "progress": False} | walk
+        result = evaluate(model, args.n, evaluator=evaluator, seed=args.seed, **options)
         metrics = result["metrics"]
         if not rows:
             ceiling = {k: v["ceiling"] for k, v in metrics.items() if k not in HIDDEN and v["ceiling"] is not None}

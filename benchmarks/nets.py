@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.core.device import native_bf16
 from zoo.nets.transformer import Transformer
 from zoo.nets.unet import UNet
-from zoo.training.trainer import native_bf16
 
 EMB = 256
 #: name -> (kind, size of the picture, options)

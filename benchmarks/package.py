@@ -15,18 +15,18 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
 from curves import settings
 from train_packaged import HISTORY
 
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models, read_evaluation
+from zoo.core.device import native_bf16
 from zoo.evaluation.evaluate import evaluate
 from zoo.hub.card import model_card
 from zoo.model.loading import build, info
 from zoo.model.model import Model
-from zoo.training.trainer import CHECKPOINT, native_bf16
+from zoo.training.trainer import CHECKPOINT
 
 LIMIT = 10_000_000  # bytes of model.safetensors
 
@@ -95,9 +95,8 @@ def main() -> None:
 
     model = Model.from_folder(folder)
     bf16 = native_bf16() and not args.fp32
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        options = {k: v for text in args.settings for k, v in settings(text).items()}
-        result = evaluate(model, args.n, data=args.data, split="test", **options)
+    options = {k: v for text in args.settings for k, v in settings(text).items()}
+    result = evaluate(model, args.n, data=args.data, split="test", precision="bf16" if bf16 else "fp32", **options)
     data = f" --data {Path(args.data).name}" if args.data else ""
     result["protocol"] |= {
         "precision": "bf16" if bf16 else "fp32",

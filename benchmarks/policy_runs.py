@@ -13,14 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from curves import settings
 from package import with_defaults
 
 from zoo import files
+from zoo.core.device import native_bf16
 from zoo.evaluation.evaluate import evaluate
 from zoo.policy.evaluate import DEMONSTRATORS
-from zoo.training.trainer import CHECKPOINT, native_bf16
+from zoo.training.trainer import CHECKPOINT
 
 
 def main() -> None:
@@ -35,8 +35,7 @@ def main() -> None:
     precision, real, rows = "bf16" if native_bf16() else "fp32", {}, list[dict[str, Any]]()
     for run, setting in walks:
         model = with_defaults(run, args.name)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            found = evaluate(model, args.n, progress=False, **setting)["metrics"]
+        found = evaluate(model, args.n, progress=False, **{"precision": precision} | setting)["metrics"]
         seed = json.loads(files.load_tensors_metadata(run / CHECKPOINT)[1]["zoo"])["seed"]
         real = DEMONSTRATORS[model.recipe.name]["metrics"]
         rows.append({"training_seed": seed} | setting | {k: found[k]["value"] for k in real})

@@ -19,13 +19,13 @@ from curves import settings
 from tqdm import tqdm
 
 import zoo
+from zoo.core.device import native_bf16
 from zoo.core.samplers import SAMPLERS
 from zoo.evaluation.distances import wilson_interval
 from zoo.protein.backbone import Backbone
 from zoo.protein.evaluate import LENGTHS
 from zoo.protein.geometry import LENGTHS as BONDS
 from zoo.protein.rigid import rmsd
-from zoo.training.trainer import native_bf16
 
 SIZE = 16  # residues of a motif
 

@@ -17,6 +17,8 @@ from zoo.training.command import finished, piped
 from zoo.training.command import run as train
 from zoo.values import pairs
 
+PRECISION = "in what the net multiplies: bf16 is faster where the machine does so in hardware, auto knows (default: fp32)"
+
 
 def conditions(rest: Sequence[str]) -> dict[str, str]:
     """["--speaker", "jackson", "--pitch=low"] as a dictionary: the model's own conditions, which no parser knows."""
@@ -96,7 +98,7 @@ def sample(args: argparse.Namespace) -> None:
         else:
             known = [*model.recipe.conditions, *([size] if size else [])]
             raise one_of(f"option or condition of {args.name}", name, known)
-    own = ("sampler", "steps", "guidance_weight", "guidance_scale", "seed", "batch_size")
+    own = ("sampler", "steps", "guidance_weight", "guidance_scale", "seed", "batch_size", "precision")
     samples = model.sample(args.n, **said(args, own, options))
     out = Path(args.out)
     files = samples.save(out)
@@ -114,7 +116,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     model = load(args.name)
     settings: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
-    settings = said(args, ("steps", "sampler", "guidance_weight", "video"), settings)
+    settings = said(args, ("steps", "sampler", "guidance_weight", "precision", "video"), settings)
     result = measure(model, args.n, data=args.data, seed=args.seed, split=args.split, **settings)
     if args.json:
         write_atomic(Path(args.json), dump_json(result))
@@ -200,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
     p.add_argument("--seed", type=int, help="default: a random one, which is printed")
     p.add_argument("--batch-size", type=int, help="samples made at a time")
+    p.add_argument("--precision", choices=["fp32", "bf16", "auto"], help=PRECISION)
     p.add_argument(
         "--option",
         action="append",
@@ -218,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sampler")
     p.add_argument("--steps", type=int)
     p.add_argument("--guidance-weight", type=float)
+    p.add_argument("--precision", choices=["fp32", "bf16", "auto"], help=PRECISION)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
         "--option",

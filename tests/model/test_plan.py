@@ -77,6 +77,7 @@ def test_samples_keep_the_settings_that_were_used(model):
         "guidance_rescale": 0.0,
         "clip": default.clip,
         "guess_below": None,
+        "precision": "fp32",
     }
     free = model.sample(1, seed=0, steps=2, progress=False).plan.settings()
     assert free["guidance_weight"] == 0.0 and free["guidance_interval"] is None, "nothing was asked for, so nothing is guided"
@@ -266,3 +267,61 @@ def test_a_recipe_has_other_defaults_for_few_steps(model):
     assert other.plan(1, steps=5, bounds=(0.1, 9.0)).settings()["bounds"] == (0.1, 9.0), "what is asked for counts"
     for settings in found.values():
         assert other.plan(1, label="bag", **settings).settings() == settings
+
+
+# ---------------------------------------------------------------- precision
+
+
+class Watched(nn.Module):
+    """A net that keeps in which dtype it multiplied, and which it received."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = nn.Linear(28, 28), []
+
+    def forward(self, x, t, cond, *, mask=None):
+        out = self.layer(x)
+        self.seen.append((x.dtype, t.dtype, out.dtype))
+        return out
+
+
+@pytest.fixture
+def watched(model):
+    return zoo.Model.of(model.diffusion, Watched(), zoo.create("image/fashion-ddpm", **SMALL).codec)
+
+
+def test_bf16_is_of_the_net_alone(watched):
+    steps = list(watched.sample_iter(2, seed=0, steps=2, precision="bf16"))
+    assert watched.denoiser.seen == [(torch.float32, torch.float32, torch.bfloat16)] * 2
+    assert all(step.x.dtype == step.x0.dtype == torch.float32 for step in steps)
+    assert watched.denoiser.layer.weight.dtype == torch.float32, "the weights stay"
+
+
+def test_a_sample_in_bf16_is_close_to_that_in_fp32_and_its_settings_say_so(model):
+    fine, coarse = (model.sample(2, label="bag", seed=3, steps=4, progress=False, precision=p) for p in ("fp32", "bf16"))
+    error = (fine.tensor - coarse.tensor).abs().max()
+    assert 0 < error < 0.1
+    assert (fine.plan.settings()["precision"], coarse.plan.settings()["precision"]) == ("fp32", "bf16")
+    again = model.sample(2, label="bag", seed=3, progress=False, **coarse.plan.settings())
+    assert torch.equal(again.tensor, coarse.tensor)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bf16_where_the_machine_multiplies_it(model, monkeypatch, native):
+    monkeypatch.setattr("zoo.model.model.native_bf16", lambda device: native)
+    assert model.plan(1, precision="auto").precision == ("bf16" if native else "fp32")
+    assert model.plan(1).precision == "fp32", "the default is the same on every machine"
+
+
+def test_load_sets_the_precision_of_its_samples(model, tmp_path):
+    model.save_pretrained(tmp_path / "m")
+    loaded = zoo.load(tmp_path / "m", precision="bf16")
+    assert loaded.plan(1).precision == "bf16" and loaded.plan(1, precision="fp32").precision == "fp32"
+    assert loaded.dtype == torch.float32
+    for wrong in ("half", 16, True):
+        with pytest.raises(ConfigError, match="precision"):
+            zoo.load(tmp_path / "m", precision=wrong)
+        with pytest.raises(ConfigError, match="precision"):
+            model.plan(1, precision=wrong)
+    with pytest.raises(ConfigError, match="float64"):
+        zoo.load(tmp_path / "m", dtype="float64").plan(1, precision="bf16")

@@ -18,7 +18,6 @@ from zoo.point3d.evaluate import Evaluator, plain
 from zoo.point3d.judge import PACKAGED, Judge, load_judge
 from zoo.point3d.metrics import chamfer, compare_sets, distances, earth_mover, interval, spacing, thickness, trees
 from zoo.point3d.recipes import SHAPES
-from zoo.training.trainer import native_bf16
 
 rng = np.random.default_rng(0)
 
@@ -246,8 +245,7 @@ def test_the_packaged_model_says_what_its_card_says(zoo_data):
     model = zoo.load("point3d/shapes-ddpm")
     judge = model.domain.evaluator(zoo_data / "point3d", "test", model)
     labels = judge.labels.tolist()  # as many of each category as there are real ones: the least that can be compared
-    with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):  # as in `benchmarks/package.py`
-        samples = model.sample(len(labels), label=labels, seed=123, progress=False)
+    samples = model.sample(len(labels), label=labels, seed=123, progress=False, precision="auto")  # as `benchmarks/package.py`
     found, _ = judge.compare([s.points for s in samples], np.array(labels))
     for name, far in (("nna", 0.12), ("coverage", 0.12), ("accuracy", 0.1), ("thickness", 0.3)):
         assert abs(found[name] - card[name]["value"]) < far

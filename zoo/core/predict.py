@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,8 @@ class Network:
         mask: (B,N) bool for the net, where samples have sizes of their own.
         real: the same, ready to broadcast to (B,*S); None for all elements.
         memory: what a net that conditions itself is told; None for other nets.
+        half: the dtype in which the net alone multiplies (autocast); None: that of its weights. x, t and what is made of
+            the prediction stay as they are.
     """
 
     def __init__(
@@ -74,13 +77,19 @@ class Network:
         mask: Tensor | None = None,
         real: Tensor | None = None,
         memory: Memory | None = None,
+        half: torch.dtype | None = None,
     ) -> None:
         self.diffusion, self.net, self.cond = diffusion, net, dict(cond)
-        self.mask, self.real, self.memory = mask, real, memory
+        self.mask, self.real, self.memory, self.half = mask, real, memory, half
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         own = {} if self.memory is None else self.memory.conditions(x, level)
-        return self.diffusion.denoise(self.net, x, level, self.cond | own, mask=self.mask)
+        return self._asked(x, level, self.cond | own, self.mask)
+
+    def _asked(self, x: Tensor, level: Level, cond: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
+        """One call of the net, in its precision."""
+        with nullcontext() if self.half is None else torch.autocast(x.device.type, self.half):
+            return self.diffusion.denoise(self.net, x, level, cond, mask=mask)
 
     def under(self, conds: Sequence[Mapping[str, Tensor]]) -> Callable[[Tensor, Level], list[Tensor]]:
         """The predictions of the same x under several sets of conditions, from one call of the net."""
@@ -91,7 +100,7 @@ class Network:
         def outputs(x: Tensor, level: Level) -> list[Tensor]:
             own = {} if self.memory is None else self.memory.conditions(x, level)
             given = cond | {k: torch.cat([v] * n) for k, v in own.items()}
-            out = self.diffusion.denoise(self.net, torch.cat([x] * n), level, given, mask=mask)
+            out = self._asked(torch.cat([x] * n), level, given, mask)
             return list(out.chunk(n))
 
         return outputs

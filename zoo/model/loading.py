@@ -101,6 +101,7 @@ def load(
     device: Any = None,
     dtype: Any = None,
     *,
+    precision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     **parts: Any,
@@ -112,22 +113,37 @@ def load(
             config.json), or a Hub repository ("hub:owner/name", "hub:owner/name@revision"). A registry name without
             packaged weights is looked for on the Hub, see `zoo.hub.address.namespace`.
         device, dtype: where and in which dtype to put the weights, also by name: "cuda:0", "bf16".
+        precision: in what the net multiplies when it samples, unless the call says otherwise: "fp32" (the default), "bf16"
+            or "auto", see `Model.sample`. The weights stay in their dtype.
         token: for the Hub: an access token; None is the user's own, if any, False is none.
         local_files_only: make no request: the Hub's files must be in the cache.
         **parts: net, codec, diffusion of a model that was made of its author's own parts, see `zoo.Model.of`.
     """
     from zoo.model.model import Model
     from zoo.model.own import check_parts
-    from zoo.model.place import device_named, dtype_named
+    from zoo.model.place import device_named, dtype_named, precision_named
 
     device, dtype = device_named(device), dtype_named(dtype)  # before anything is fetched
+    precision = precision_named("fp32" if precision is None else precision)
     check_parts(**{k: v for k, v in parts.items() if v is not None})
     folder = locate(source, token=token, local_files_only=local_files_only)
-    if not parts and folder.is_dir():
-        for name in FORMATS:  # of other packages; a folder of zoo is none of them
-            if not _is_zoo(folder) and FORMATS[name].recognises(folder):
-                return FORMATS[name].load(folder).to(device=device, dtype=dtype)
-    return Model.from_folder(folder, device=device, dtype=dtype, **parts)
+    model = None if parts else _foreign(folder)
+    if model is None:
+        model = Model.from_folder(folder, device=device, dtype=dtype, **parts)
+    else:
+        model = model.to(device=device, dtype=dtype)
+    model.precision = precision
+    return model
+
+
+def _foreign(folder: Path) -> Model | None:
+    """The model of a folder in a format of another package; None for a folder of zoo, and for what nobody knows."""
+    if not folder.is_dir() or _is_zoo(folder):
+        return None
+    for name in FORMATS:
+        if FORMATS[name].recognises(folder):
+            return FORMATS[name].load(folder)
+    return None
 
 
 def _is_zoo(folder: Path) -> bool:

@@ -20,7 +20,7 @@ from zoo.contract.domain import Domain
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
-from zoo.core.device import exact
+from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
@@ -30,7 +30,7 @@ from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, 
 from zoo.model import checkpoint, golden
 from zoo.model.budget import limited
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
-from zoo.model.place import DTYPES, device_named, dtype_named
+from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
 from zoo.model.plan import Chunk, Plan, check_names, make_plan
 from zoo.values import several
 
@@ -105,6 +105,7 @@ class Model(nn.Module):
         own = {"net": denoiser, "codec": codec, "diffusion": diffusion}
         #: the parts that no recipe describes, which a folder cannot give back
         self.own_parts = {k: v for k, v in own.items() if v is not None} or None
+        self.precision = "fp32"
         self.eval()
 
     @classmethod
@@ -186,7 +187,18 @@ class Model(nn.Module):
 
     def plan(self, n: int = 1, **arguments: Any) -> Plan:
         """What `sample` would do: every argument checked, every default filled in. Arguments as for `sample`."""
+        arguments |= {"precision": self._precision(arguments.get("precision"))}
         return make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
+
+    def _precision(self, asked: Any) -> str:
+        """In what the net multiplies in a call that asks for it like this: "fp32" or "bf16"."""
+        found = precision_named(self.precision if asked is None else asked)
+        if found == "auto":
+            fast = self.dtype == torch.float32 and native_bf16(self.device)
+            return "bf16" if fast else "fp32"
+        if found == "bf16" and self.dtype == torch.float64:
+            raise ConfigError("precision='bf16': the weights are in float64, which is never rounded. Load them in float32.")
+        return found
 
     def sample(
         self,
@@ -198,6 +210,7 @@ class Model(nn.Module):
         guidance_scale: float | Mapping[str, float] | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
+        precision: str | None = None,
         steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -212,6 +225,9 @@ class Model(nn.Module):
                 conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.
             seed: sample i of a seed is the same whatever n, batch size or device. None draws a fresh seed.
+            precision: "fp32"; "bf16": the net multiplies in bf16, 2 to 3 times faster where the machine does so in
+                hardware, and a sample is the same in other batches and on other machines only about, to the eye; "auto":
+                bf16 on such a machine, else fp32. Default: `model.precision`, which is what `zoo.load` was given.
             steer: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
@@ -232,6 +248,7 @@ class Model(nn.Module):
             guidance_scale=guidance_scale,
             seed=seed,
             batch_size=batch_size,
+            precision=precision,
             **conditions,
         )
         return self._collect(plan, progress=progress, on_step=on_step, steer=steer)
@@ -471,7 +488,8 @@ class Model(nn.Module):
         conditions = {k: v.to(self.device) for k, v in cond.items()}
         real = None if mask is None else self.codec.spread(mask, 1 + len(self.codec.shape))
         memory = Memory(below=plan.guess_below) if self.diffusion.self_condition else None
-        network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory)
+        half = torch.bfloat16 if plan.precision == "bf16" else None
+        network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
         project = functools.partial(self.codec.project, mask=mask)
         return assemble(network, guidance=plan.guidance, clip=plan.clip, project=project, steers=listed(steer))
 

@@ -15,6 +15,20 @@ DTYPES = {
     "float16": torch.float16, "fp16": torch.float16, "half": torch.float16,
     "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
 }  # fmt: skip
+#: in what the net multiplies while it samples: in its weights' own dtype, in bf16 (the sampler's state and t stay float32),
+#: or in bf16 where the device does so in hardware
+PRECISIONS = ("fp32", "bf16", "auto")
+
+
+def precision_named(precision: Any) -> str:
+    """One of `PRECISIONS`.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if precision not in PRECISIONS:
+        raise one_of("precision", precision, PRECISIONS)
+    return str(precision)
 
 
 def dtype_named(dtype: Any) -> torch.dtype | None:

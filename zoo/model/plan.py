@@ -20,6 +20,7 @@ from zoo.core.guidance import Guidance, is_null
 from zoo.core.samplers import SAMPLERS, Sampler, churn, get_sampler
 from zoo.core.schedule import Level, Schedule
 from zoo.errors import ConfigError, one_of
+from zoo.model.place import precision_named
 from zoo.values import for_each, number, plain, several, whole
 
 #: streams of random numbers that free conditions and sizes are drawn from, never that of a sample's noise
@@ -36,8 +37,8 @@ MOST = 10_000_000
 CHURN = ("s_churn", "s_min", "s_max")
 #: names that no condition can have: arguments of the methods of a model, and what a net that conditions itself is told
 TAKEN = (
-    *("n", "seed", "sampler", "steps", "batch_size", "guidance_weight", "guidance_scale", "steer", "progress", "on_step"),
-    *("known", "where", "method", "item", "strength", "x0"),
+    *("n", "seed", "sampler", "steps", "batch_size", "precision", "guidance_weight", "guidance_scale"),
+    *("steer", "progress", "on_step", "known", "where", "method", "item", "strength", "x0"),
 )
 
 
@@ -68,6 +69,7 @@ class Plan:
         batch_size: how many are made at a time.
         sampler, levels, options: the sampler, its grid and its options, as it takes them.
         guidance, clip, guess_below: of the prediction.
+        precision: in which the net multiplies, see `zoo.model.place.PRECISIONS`.
         cond: {name: (n, ...)} what the net is told; `null_like` where nothing is.
         names: {name: n labels} what was asked for in the user's words, None for nothing.
         sizes: how many elements each sample has; None where all have the codec's shape.
@@ -88,6 +90,7 @@ class Plan:
     sizes: list[int] | None = None
     size_axis: int = 0
     guess_below: float = math.inf
+    precision: str = "fp32"
     spacing: str | None = None
     bounds: tuple[float, float] | None = None
     public: Mapping[str, Any] = field(default_factory=dict)
@@ -113,6 +116,7 @@ class Plan:
             "guidance_rescale": self.guidance.rescale,
             "clip": self.clip,
             "guess_below": None if math.isinf(self.guess_below) else self.guess_below,
+            "precision": self.precision,
             **self.public,
         }
         known = {"spacing": self.spacing, "bounds": self.bounds, "strength": self.strength}
@@ -213,6 +217,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     below = given.take("guess_below", default.guess_below)
     if below is not None and below != math.inf:
         number(below, "guess_below", 0, what="a noise level sigma / alpha")
+    precision = precision_named(given.take("precision", "fp32"))
     public = (dict(default.options) if name == default.sampler else {}) | given.left
     options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
     cond = {k: v.values for k, v in read.items()}
@@ -241,6 +246,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         sizes=sizes,
         size_axis=codec.size_axis,
         guess_below=math.inf if below is None else below,
+        precision=precision,
         spacing=spacing,
         bounds=bounds,
         public=public,

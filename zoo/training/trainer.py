@@ -30,6 +30,7 @@ from zoo.contract.dataset import Batch, Dataset
 from zoo.contract.part import Part
 from zoo.contract.recipe import Recipe, Training
 from zoo.core import seeds
+from zoo.core.device import native_bf16
 from zoo.errors import CheckpointError, ConfigError, NumericsError
 from zoo.model.model import Model
 from zoo.training.batches import Batches
@@ -47,14 +48,6 @@ FORMAT_VERSION = 2
 ABOUT = ("sampling", "description", "data", "licence", "paper")
 # streams of random numbers that must never meet, beside that of the batches
 NOISE, WEIGHTS = 2, 3
-
-
-def native_bf16() -> bool:
-    """Whether this machine multiplies bf16 in hardware; elsewhere it is emulated, 10 to 50 times slower than fp32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.backends.cpu.get_cpu_capability()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()) and found != "AVX2"
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:
