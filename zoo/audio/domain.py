@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.audio.augment import AudioAugment
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.recipes import RECIPES
@@ -30,6 +31,7 @@ class AudioDomain(Domain):
     hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
+    augmentations = AudioAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES

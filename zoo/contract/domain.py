@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from zoo.contract.augment import Augment, augment_of
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset, Items
 from zoo.contract.recipe import Recipe
@@ -74,6 +75,8 @@ class Domain(ABC):
     denoisers: Mapping[str, Callable[..., nn.Module]]
     #: what `codec` builds
     codecs: type[Codec] | None = None
+    #: what training may do to objects, see `augment`
+    augmentations: type[Augment] = Augment
     #: the Hub's task of the models (None where it has none for what they do), and tags by which people search
     hub_task: str | None = None
     hub_tags: tuple[str, ...] = ()
@@ -131,6 +134,10 @@ class Domain(ABC):
             return codecs(**options)
         except TypeError as error:
             raise ConfigError(f"{self.name} codec: {error}.") from error
+
+    def augment(self, options: Mapping[str, Any]) -> Augment:
+        """The augmentations of a recipe; unknown or invalid ones are a ConfigError."""
+        return augment_of(self.augmentations, options, self.name)
 
     def denoiser(self, recipe: Recipe, shape: tuple[int, ...]) -> nn.Module:
         """The recipe's denoiser of encoded samples of `shape`: one of the domain's, or of `DENOISERS`.

@@ -13,6 +13,7 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
+from zoo.image.augment import ImageAugment
 from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
 from zoo.image.recipes import RECIPES
@@ -27,6 +28,7 @@ class ImageDomain(Domain):
     hub_task = "unconditional-image-generation"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = ImageCodec
+    augmentations = ImageAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES

@@ -14,6 +14,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.core.steer import mask_of
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.point3d.augment import PointAugment
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
 from zoo.point3d.data import open_clouds
@@ -37,6 +38,7 @@ class Point3dDomain(Domain):
     measured = 300
     denoisers = {"latents": PointLatents}
     codecs = PointCodec
+    augmentations = PointAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
