@@ -17,7 +17,8 @@ from zoo.training.fingerprint import fingerprint
 from zoo.training.train import train
 
 SMALL = {
-    "net.channels": 8, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 8, "codec.size": 8, "training.batch_size": 4,
+    "net.channels": 8, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 8, "codec.size": 8,
+    "training.batch_size": 4,
 }  # fmt: skip
 
 
