@@ -22,7 +22,7 @@ class AudioAugment(Augment):
     """
 
     shift: float = Field(
-        0.0, ge=0, description="seconds by which the sound moves, at most: what leaves the clip at one end is silence at the other",
+        0.0, ge=0, description="seconds by which the sound moves, at most; what leaves at one end is silence at the other",
         examples=[0.05],
     )  # fmt: skip
     speed: float = Field(0.0, ge=0, lt=1, description="tempo and pitch change together by up to this share", examples=[0.1])

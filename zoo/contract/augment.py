@@ -34,7 +34,7 @@ class Augment(Part):
             def apply(self, item, given, rng, codec):
                 return (item.mirrored() if chance(self.flip, rng) else item), given
 
-    Every field has the default 0, off, and in `examples` a value that changes an object: with those the contract suite tries it.
+    Every field has the default 0, off, and in `examples` a value that changes an object: the contract suite tries it.
     """
 
     def apply(self, item: Any, given: Mapping[str, Any], rng: torch.Generator, codec: Codec) -> tuple[Any, Mapping[str, Any]]:

@@ -16,12 +16,12 @@ from zoo.point3d.cloud import PointCloud
 
 
 class PointAugment(Augment):
-    """Turns, sizes and mirror images of clouds, beside the codec's own `yaw`, `stretch`, `mirror` and `warp`, which come after."""
+    """Turns, sizes and mirror images of clouds, beside those of the codec, which come after."""
 
     yaw: float = Field(0.0, ge=0, le=math.pi, description="radians about the up axis, at most", examples=[0.5])
     scale: float = Field(0.0, ge=0, lt=1, description="the whole cloud grows or shrinks by up to this share", examples=[0.2])
     mirror: float = Field(
-        0.0, ge=0, le=1, description="share of the clouds that are mirrored, across the plane to which they are nearer to symmetric",
+        0.0, ge=0, le=1, description="share that are mirrored, across the plane to which they are nearer to symmetric",
         examples=[0.5],
     )  # fmt: skip
     jitter: float = Field(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class Batches(Positions[Batch]):
     seed: int
     sizes: Tensor | None
     group: int
-    augment: Augment = Augment()
+    augment: Augment = field(default_factory=Augment)
 
     def __getitem__(self, position: int) -> Batch:
         size = self.recipe.training.batch_size
