@@ -115,6 +115,21 @@ class Domain(ABC):
         """
         raise ConfigError(f"the domain {self.name!r} has no evaluator.")
 
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        """What a judge of the user's own labels sees of objects that models of this recipe make.
+
+        Args:
+            dataset: what the recipe leaves open is chosen as these data are, such as the size of pictures; None: all is the
+                recipe's.
+
+        Returns:
+            a `zoo.evaluation.own.Sight`.
+
+        Raises:
+            ConfigError: the domain has no judges.
+        """
+        raise ConfigError(f"the domain {self.name!r} has no judges of labels.")
+
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """What `dataset` must know of a recipe, such as the length of its windows."""
         return {}

@@ -1,4 +1,4 @@
-"""How judges are trained: one loop, and the average of the last weights. The packaged judges' script and `zoo judge` share it."""
+"""How judges are trained: one loop, and the average of the last weights. Packaged judges and `zoo judge` share it."""
 
 from __future__ import annotations
 

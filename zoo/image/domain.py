@@ -54,10 +54,21 @@ class ImageDomain(Domain):
                 draw.text((x, y + h * zoom + 1), str(labels[i]), fill="black")
         return page
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        from zoo.image.sight import ImageSight, natural
+
+        return ImageSight(recipe.codec if dataset is None else recipe.codec | natural(dataset))
+
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        judge: str | Path | None = None,
+    ) -> Any:
         from zoo.image.evaluate import evaluator
 
-        return evaluator(data, split, model)
+        return evaluator(data, split, model, judge)
 
 
 DOMAIN = ImageDomain()
