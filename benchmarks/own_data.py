@@ -4,8 +4,8 @@
     python benchmarks/own_data.py --data $ZOO_DATA --run image --minutes 10 --judge-minutes 3 --out runs/own
 
 `--write DOMAIN OUT` writes a folder with the splits train/ and test/: pictures of emoji by group, music by instrument family,
-shapes by category, structures, robot episodes. `--run DOMAIN` writes it, trains on it by the one command of the README, trains a
-judge of its labels where it has labels, evaluates, and prints the table; `--run all` does so for each domain.
+shapes by category, structures, robot episodes. `--run DOMAIN` writes it, trains on it by the one command of the README, then
+trains a judge of its labels where it has labels, evaluates, and prints the table; `--run all` does so for each domain.
 """
 
 from __future__ import annotations

@@ -56,10 +56,21 @@ class AudioDomain(Domain):
         shown = samples[:SHOWN]
         return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        from zoo.audio.sight import AudioSight, natural
+
+        return AudioSight(recipe.codec if dataset is None else recipe.codec | natural(dataset))
+
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        judge: str | Path | None = None,
+    ) -> Evaluator:
         from zoo.audio.evaluate import evaluator
 
-        return evaluator(data, split, model)
+        return evaluator(data, split, model, judge)
 
 
 DOMAIN = AudioDomain()

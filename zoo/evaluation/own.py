@@ -69,6 +69,10 @@ class Sight(ABC):
         """An object as it is kept in memory while a judge is trained: what `see` takes, but no larger than needed."""
         return item
 
+    def prepare(self, dataset: Dataset) -> None:
+        """Bring a dataset to what `keep` takes, such as the rate of its clips."""
+        return
+
     @property
     def facts(self) -> dict[str, Any]:
         """Numbers of it, for the card."""
@@ -165,14 +169,14 @@ def train_judge(
     """
     options = domain.data_options(recipe) | dict(data_options or {})
     opened = {split: domain.dataset(source, split, **options) for split in ("train", "test")}
-    domain.adapt(recipe, opened["train"])  # brings clips to the recipe's rate
-    domain.adapt(recipe, opened["test"])
     sight: Sight = domain.sight(recipe, opened["train"] if natural else None)
     if condition not in opened["train"].labels:
         raise DataError(
             f"{source} has no labels {condition!r}: a judge learns them from class folders, or from a column of labels. "
             "`zoo eval` measures without a judge, too."
         )
+    for data in opened.values():
+        sight.prepare(data)
     parts = {split: Labelled(data, sight.keep, seed=seed, condition=condition) for split, data in opened.items()}
     train, classes = parts["train"], parts["train"].classes
     if len(classes) < 2:

@@ -95,10 +95,21 @@ class Point3dDomain(Domain):
         model.sample(len(label), seed=0, label=label).plot(folder / "samples.png")
         (folder / ATTRIBUTION.name).write_bytes(ATTRIBUTION.read_bytes())
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        from zoo.point3d.sight import PointSight
+
+        return PointSight()
+
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        judge: str | Path | None = None,
+    ) -> Any:
         from zoo.point3d.evaluate import evaluator
 
-        return evaluator(data, split, model)
+        return evaluator(data, split, model, judge)
 
 
 DOMAIN = Point3dDomain()
