@@ -90,9 +90,8 @@ class Evaluator(evaluate.Evaluator):
         self.names = names
         #: {category: how many reference shapes it has}
         trained = set(np.unique(np.asarray(train.label)).tolist())
-        self.counts = {
-            c: int(k) for c, k in enumerate(np.bincount(np.asarray(reference.label))) if k >= FEWEST and c in trained
-        }
+        counts = np.bincount(np.asarray(reference.label))
+        self.counts = {c: int(k) for c, k in enumerate(counts) if k >= FEWEST and c in trained}
         if not self.counts:
             raise DataError(f"{len(reference.clouds)} reference shapes: no category has {FEWEST}.")
         self.reference, self.labels = self._of(reference)

@@ -85,6 +85,9 @@ class Offline(evaluate.Evaluator):
             "floor": done.mean((0, 1)).expand_as(true),
         }
         found = {k: self.compare(x, true, done) for k, x in columns.items()}
+        # chunks without their observations: real held-out ones, and as many of training
+        found["ceiling"]["nearest_chunk"] = self.compare(true, true, done)["nearest_chunk"]
+        found["ceiling"]["kid"] = self.compare(done[draw(len(done), len(true), self.seed)], true, done)["kid"]
         metrics: dict[str, dict[str, Any]] = {
             k: {column: found[column][k] for column in columns} | {"better": way} for k, way in self.better.items()
         }
@@ -93,15 +96,15 @@ class Offline(evaluate.Evaluator):
         same = len(self.held) == len(self.train) and self.held.windows == self.train.windows
         protocol = {
             "samples": len(rows),
-            "reference": f"{len(rows)} of {len(self.held)} {self.split} windows of {len(self.held.episodes)} episodes, drawn at "
-            f"random (seed {self.seed})" + ("; too few episodes to hold any out: they are those of training" if same else ""),
+            "reference": f"{len(rows)} of {len(self.held)} {self.split} windows of {len(self.held.episodes)} episodes, drawn "
+            f"at random (seed {self.seed})" + ("; too few episodes to hold any out: those of training" if same else ""),
             "action_error": f"root mean square over the {self.steps.stop - self.steps.start} steps that are carried out, in "
             "halves of each action's training range; first_error: of the first of them",
             "kid": "unbiased cubic-kernel MMD (arXiv:1801.01401) of the chunks as vectors, without their observations",
             "roughness": "mean absolute second difference over time, relative to the demonstrations'",
             "nearest_chunk": "mean root mean square distance to the nearest chunk of training: 0 for copies of it",
-            "ceiling": "the action of the training window with the nearest observation: what one human does where another was; "
-            "for nearest_chunk and kid these are copies",
+            "ceiling": "the action of the training window with the nearest observation: what one demonstrator does where "
+            "another was; of kid as many training chunks, of nearest_chunk the held-out ones",
             "floor": "the mean action of the training data; shuffled: the demonstrations' chunks at each other's observations",
             "environment": "none: success is measured only where there is a simulator",
             "seed": self.seed,
