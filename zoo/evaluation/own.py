@@ -355,7 +355,7 @@ def middle_features(denoiser: nn.Module, x: Tensor, t: Tensor) -> Tensor:
     raise ConfigError(f"{type(denoiser).__name__} does not pass its own middle: give features of another net.")
 
 
-class _Found(Exception):
+class _Found(Exception):  # noqa: N818  # it is no error
     """Ends a forward pass where its middle is known: what comes after costs as much again."""
 
     def __init__(self, out: Tensor) -> None:
