@@ -13,7 +13,7 @@ from zoo.audio.data import FSDD_FILE, WORDS_FILE, Clips, open_audio
 from zoo.audio.judge import Judge, load_judge
 from zoo.audio.metrics import Evaluator
 from zoo.audio.recipes import DIGITS, RECIPES, WORDS
-from zoo.audio.sight import Resampled, candidates
+from zoo.audio.sight import PACKAGED, Resampled, candidates
 from zoo.contract.domain import Generator
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import own
@@ -99,6 +99,9 @@ def _of_own(source: str | Path, split: str, model: Generator, given: str | Path 
     for dataset in datasets:
         dataset.at(codec.sample_rate)
     names, own_names = tuple(datasets[0].labels.get("label", ())), model.recipe.classes("label")
+    for name in PACKAGED:
+        if judge is None and own_names and set(own_names) <= set(load_judge(name).class_names):
+            judge, where = load_judge(name), f"the packaged {name}"
     if judge is not None:
         own.matched(judge, model, names)
     only = own_names if own_names and set(own_names) <= set(names) else None
