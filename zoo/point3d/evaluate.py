@@ -129,7 +129,8 @@ class Evaluator(evaluate.Evaluator):
     def _typical(self) -> tuple[dict[int, float], Numbers]:
         """{category: its reference shapes' mean distance to the nearest training shape}, and each one's relative to it."""
         nearest = self._nearest(self.reference, self.labels)
-        mean = {c: float(nearest[self.labels == c].mean()) for c in self.counts}
+        # held-out shapes that are all copies of training shapes have no distance
+        mean = {c: max(float(nearest[self.labels == c].mean()), 1e-12) for c in self.counts}
         return mean, nearest / [mean[c] for c in self.labels]
 
     @property
