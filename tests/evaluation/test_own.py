@@ -304,7 +304,7 @@ def test_shapes_without_labels_are_measured_without_a_judge(tmp_path):
     for split, n in (("train", 8), ("test", 5)):
         (tmp_path / split).mkdir()
         for i in range(n):
-            np.save(tmp_path / split / f"{i}.npy", np.random.default_rng(i + n).normal(size=(80, 3)))
+            np.save(tmp_path / split / f"{i}.npy", np.random.default_rng(i + 100 * n).normal(size=(80, 3)))
     from zoo.point3d.evaluate import evaluator
 
     model = SimpleNamespace(recipe=get_recipe("point3d/shapes-ddpm").model_copy(update={"conditions": {}}), folder=None)
