@@ -30,7 +30,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
 import zoo.audio.judge
@@ -41,8 +40,8 @@ from zoo.audio.data import FSDD_FILE, WORDS_FILE, Clips, open_audio
 from zoo.audio.recipes import RECIPES
 from zoo.data.archive import read_archive
 from zoo.errors import ConfigError, DataError
-from zoo.evaluation.distances import wilson_interval
 from zoo.evaluation.judge import CARD, WEIGHTS, Judge, load_judge, save_judge
+from zoo.evaluation.learn import AverageOfTheEnd, accuracy, learn
 from zoo.image.data import HELD_OUT, ArrayImages, fashion_mnist
 from zoo.point3d.codec import PointCodec
 from zoo.point3d.data import FURNITURE, Clouds, open_clouds
@@ -89,37 +88,6 @@ class BestEpoch:
         """Put the chosen weights into the judge, and return what the card says about the choice."""
         self.judge.load_state_dict(self.weights)
         return {"chosen_epoch": self.epoch, "chosen_on": "validation accuracy", "curve": self.curve}
-
-
-class AverageOfTheEnd:
-    """The average of the weights over the last fifth of the steps.
-
-    Args:
-        judge: the net in training.
-        steps: of the whole training.
-        batches: gives augmented training samples, with which the statistics of the average's batch norms are measured.
-    """
-
-    def __init__(self, judge: Judge, steps: int, batches: Iterator[Tensor]) -> None:
-        self.judge, self.steps, self.batches = judge, steps, batches
-        self.average = AveragedModel(judge)
-        self.curve: list[dict[str, Any]] = []
-        self.total = 0.0
-
-    def after(self, step: int, loss: float) -> None:
-        """What there is to do after each step (1, 2, ...) of training."""
-        self.total += loss
-        if step > 0.8 * self.steps:
-            self.average.update_parameters(self.judge)
-        if step % 100 == 0:
-            self.curve.append({"step": step, "train_loss": self.total / 100})
-            self.total = 0.0
-
-    def finish(self) -> dict[str, Any]:
-        """Put the average into the judge, and return what the card says about it."""
-        update_bn(self.batches, self.average)
-        self.judge.load_state_dict(self.average.module.state_dict())
-        return {"chosen": "average of the last fifth of the steps", "curve": self.curve}
 
 
 # ---------------------------------------------------------------- what differs
@@ -403,16 +371,8 @@ KINDS: dict[str, Kind] = {
 # ---------------------------------------------------------------- the frame
 
 
-def accuracy(judge: Judge, x: Tensor, y: Tensor, chunk: int = 500) -> dict[str, Any]:
-    """Share of samples (n, ...) that the judge labels as y (n,) does, with its 95 % Wilson interval; `chunk` at a time."""
-    right, n = int((judge.features(x, chunk)[1].argmax(1) == y).sum()), len(y)
-    return {"value": right / n, "interval": list(wilson_interval(right, n)), "n": n}
-
-
 def train_judge(kind: Kind, data: Mapping[str, Any], *, seed: int = 0, log: bool = True) -> tuple[Judge, dict[str, Any]]:
     """Train on data["train"]; the kind decides which weights are kept.
-
-    No label smoothing: it draws each class together in feature space, where a Frechet distance would then see little.
 
     Args:
         kind: the sort of judge, with its settings.
@@ -434,18 +394,10 @@ def train_judge(kind: Kind, data: Mapping[str, Any], *, seed: int = 0, log: bool
     judge = kind.build(train)
     optimizer, cycle = kind.optimizer(judge, steps)
     choice = kind.choice(judge, data, rng, log)
-    judge.train()
-    for step, rows in enumerate(tqdm(kind.batches(len(train), rng), "judge", steps, disable=not log), 1):
-        x, y = kind.batch(train, rows, rng)
-        loss = nn.functional.cross_entropy(judge(x), y)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        cycle.step()
-        choice.after(step, loss.item())
-    chosen = choice.finish()
+    batches = (kind.batch(train, rows, rng) for rows in kind.batches(len(train), rng))
+    chosen = learn(judge, batches, optimizer, cycle, choice, steps, log=log)
     settings = {"widths": list(kind.widths), kind.unit: kind.length, "batch_size": kind.batch_size, "lr": kind.lr, "seed": seed}
-    return judge.eval(), {"settings": settings | kind.augmentation, **chosen}
+    return judge, {"settings": settings | kind.augmentation, **chosen}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import nn
 
 import zoo
 from zoo import testing
+from zoo.contract.augment import Augment, chance
 from zoo.contract.codec import Codec
 from zoo.contract.conditions import CONDITIONS, Array, Label, condition
 from zoo.contract.dataset import Items
@@ -139,9 +141,20 @@ RECIPE = Recipe(
 )
 
 
+class DotsAugment(Augment):
+    """Mirror images, and a wind that is less certain."""
+
+    flip: float = Field(0.0, ge=0, le=1, description="share that are mirrored", examples=[0.5])
+    gusts: float = Field(0.0, ge=0, description="standard deviation of the wind", examples=[1.0])
+
+    def apply(self, item, given, rng, codec):
+        item = Dots(item.points * [-1, 1]) if chance(self.flip, rng) else item
+        return item, {**given, "wind": given["wind"] + self.gusts * torch.randn(2, generator=rng).numpy()}
+
+
 class DotsDomain(Domain):
     name, suffix = "dots", ".npy"
-    denoisers, codecs = {"net": Net}, DotsCodec
+    denoisers, codecs, augmentations = {"net": Net}, DotsCodec, DotsAugment
     recipe = RECIPE
 
     def recipes(self):
@@ -278,6 +291,7 @@ class SpotDomain(DotsDomain):
     recipe = Recipe(
         name="tiny", domain="spots", description="A point.", licence="CC0", data="none", paper="none", denoiser="net"
     )
+    augmentations = Augment
     example_data = Domain.example_data
 
 
@@ -289,6 +303,7 @@ def test_the_smallest_domain_passes_what_applies_to_it():
         "the_null_is_of_its_rows_alone",
         "padding_is_ignored",
         "a_hint_holds_true_parts",
+        "augmentations_are_declared",
     }
 
 
@@ -502,6 +517,25 @@ def conditions(**kinds):
 
 COLOURS = list(RECIPE.classes("colour"))
 
+
+def applying(change):
+    """Augmentations that make of an object and its conditions what change(object, conditions) says."""
+    return other(DotsAugment, apply=lambda self, item, given, rng, codec: change(item, given))
+
+
+def pushed(dots):
+    dots.points += 0.1
+    return dots
+
+
+class Always(DotsAugment):
+    flip: float = 0.5
+
+
+class Unexplained(DotsAugment):
+    flip: float = 0.0
+
+
 #: (check that must see it, what is broken in words, the broken domain)
 BROKEN = [
     ("the_domain_is_whole", "recipe under a wrong name", lambda: domain(recipes=lambda self: {"tyni": RECIPE})),
@@ -544,6 +578,24 @@ BROKEN = [
         "augmentation from torch's own generator",
         lambda: domain(codec=method("encode", DotsCodec, jumpy)),
     ),
+    (
+        "augmentations_are_declared",
+        "numbers from torch's own generator",
+        lambda: domain(augmentations=applying(lambda item, given: (Dots(item.points + torch.randn(1, 2).numpy()), given))),
+    ),
+    (
+        "augmentations_are_declared",
+        "objects that are changed in their place",
+        lambda: domain(augmentations=applying(lambda item, given: (pushed(item), given))),
+    ),
+    ("augmentations_are_declared", "nothing changes", lambda: domain(augmentations=applying(lambda *found: found))),
+    (
+        "augmentations_are_declared",
+        "a condition that is lost",
+        lambda: domain(augmentations=applying(lambda item, given: (item, {"colour": given["colour"]}))),
+    ),
+    ("augmentations_are_declared", "on by default", lambda: domain(augmentations=Always)),
+    ("augmentations_are_declared", "no examples", lambda: domain(augmentations=Unexplained)),
     (
         "conditions_agree_with_themselves",
         "labels with regard to case",

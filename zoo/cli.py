@@ -1,4 +1,4 @@
-"""The `zoo` command: list info sample train eval verify push pull publish. Torch loads only where needed."""
+"""The `zoo` command: list info sample train judge eval verify push pull publish. Torch loads only where needed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from zoo import __version__
 from zoo.contract.typed import typed
 from zoo.errors import ConfigError, UnknownModelError, one_of
 from zoo.training.command import add_arguments as train_arguments
-from zoo.training.command import finished, piped
+from zoo.training.command import data_arguments, finished, piped
 from zoo.training.command import run as train
 from zoo.values import pairs
 
 PRECISION = "in what the net multiplies: bf16 is faster where the machine does so in hardware, auto knows (default: fp32)"
+#: the folder of a run's judge within it
+JUDGE = "judge"
 
 
 def conditions(rest: Sequence[str]) -> dict[str, str]:
@@ -117,13 +119,50 @@ def evaluate(args: argparse.Namespace) -> None:
     model = load(args.name)
     settings: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
     settings = said(args, ("steps", "sampler", "guidance_weight", "precision", "video"), settings)
-    result = measure(model, args.n, data=args.data, seed=args.seed, split=args.split, **settings)
+    result = measure(model, args.n, data=args.data, seed=args.seed, split=args.split, judge=args.judge, **settings)
     if args.json:
         write_atomic(Path(args.json), dump_json(result))
         print(format_table(result["metrics"]))
         print(f"written to {args.json}")
     else:  # what there is of each sample would hide the rest
         print(dump_json({k: v for k, v in result.items() if not isinstance(v, list)}).decode(), end="")
+
+
+def judge(args: argparse.Namespace) -> None:
+    """zoo judge"""
+    from zoo.contract.registry import domain_names, get_domain
+    from zoo.evaluation.judge import CARD
+    from zoo.evaluation.own import train_judge
+    from zoo.training.command import data_options
+    from zoo.training.train import recipe_of
+
+    if (args.model is None) == (args.domain is None):
+        raise ConfigError("zoo judge: give --for MODEL, a name or a folder, or --domain NAME: it says what the judge sees.")
+    if args.model is not None:
+        recipe = recipe_of(args.model)
+    else:
+        if args.domain not in domain_names():
+            raise one_of("domain", args.domain, domain_names())
+        recipe = next(iter(get_domain(args.domain).recipes().values()))
+    recipe = recipe.override({f"codec.{k}": v for k, v in pairs(args.codec).items()})
+    found = train_judge(
+        get_domain(recipe.domain),
+        recipe,
+        args.data,
+        args.out,
+        minutes=args.minutes,
+        steps=args.steps,
+        seed=args.seed,
+        condition=args.condition,
+        natural=args.model is None and not args.codec,
+        data_options=data_options(args),
+        augment={k: typed(v) for k, v in pairs(args.augment).items()},
+    )
+    for split, share in found.card["accuracy"].items():
+        low, high = share["interval"]
+        what = "held out" if split == "test" else split
+        print(f"{what:8} accuracy {share['value']:.3f} (95 %: {low:.3f} to {high:.3f}) of {share['n']}")
+    print(f"chance {found.card['chance']['value']:.3f}; {len(found.class_names)} classes; {args.out}/{CARD} says more")
 
 
 def verify(args: argparse.Namespace) -> None:
@@ -217,6 +256,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")
     p.add_argument("--video", metavar="FILE", help="of a policy: a .gif or .mp4 of its first episodes")
     p.add_argument("--data", help="the real data to compare with (default: from $ZOO_DATA)")
+    p.add_argument("--judge", metavar="DIR", help="a judge of the data's labels, see zoo judge (default: the model's own)")
     p.add_argument("--split", default="test", choices=["test", "validation"], help="choose on validation, report on test")
     p.add_argument("--sampler")
     p.add_argument("--steps", type=int)
@@ -231,6 +271,22 @@ def parser() -> argparse.ArgumentParser:
         help="more of the evaluation or Model.sample, see zoo sample",
     )
     p.add_argument("--json", metavar="FILE", help="write the whole result to this file, with what there is of each sample")
+
+    p = command("judge", judge, "Train a judge of your data's labels, for zoo eval.", model=False)
+    data_arguments(p)
+    p.add_argument("--for", dest="model", metavar="MODEL", help="a model that is to be judged: a name or a folder")
+    p.add_argument("--domain", help="in place of a model: image, audio or point3d")
+    p.add_argument("--out", required=True, help=f"folder of the judge; zoo eval finds it by itself in RUN/{JUDGE}")
+    p.add_argument("--minutes", type=float, default=3.0, help="for measuring the speed and training (default 3)")
+    p.add_argument("--steps", type=int, help="so many instead: the same judge again on the same machine")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--condition", default="label", help="whose labels are learnt (default label)")
+    p.add_argument(
+        "--codec", action="append", default=[], metavar="NAME=VALUE", help="what it sees: size=32, sample_rate=16000"
+    )
+    p.add_argument(
+        "--augment", action="append", default=[], metavar="NAME=VALUE", help="of the domain's augmentations: flip=0.5"
+    )
 
     command("verify", verify, "Read a model strictly and recompute its golden output.")
 

@@ -35,6 +35,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.contract.augment import Augment
 from zoo.contract.conditions import CONDITIONS, Condition, Label, Reading, parse_condition
 from zoo.contract.dataset import Batch, Dataset, Items
 from zoo.contract.domain import DENOISERS, Domain
@@ -680,6 +681,53 @@ def check_augmentation_follows_its_rng(model: Model, data: Dataset | None = None
     require(right, f"an augmented sample like {codec.shape}", tuple(made.shape), "Augmentation keeps the shape.")
     require(torch.isfinite(made).all(), "finite numbers", "NaN or infinity", "See `encode` with an rng.")
     return None
+
+
+@check
+def check_augmentations_are_declared(model: Model, data: Dataset | None = None) -> Skipped:
+    """A domain's augmentations are off by default, follow the seed and the position of a batch alone, and give valid objects.
+
+    Off means what the codec alone makes of the data. A field's `examples` hold a value that changes an object.
+    """
+    domain, codec, found, recipe = model.domain, model.codec, data_of(model, data), model.recipe
+    kind = domain.augmentations
+    right = isinstance(kind, type) and issubclass(kind, Augment)
+    require(right, "`augmentations` to be a class of zoo.contract.augment.Augment", repr(kind), "Inherit from it.")
+    refused(lambda: domain.augment({UNKNOWN: 1}), f"the augmentation {UNKNOWN!r}", "Leave `augment` as it is.", UNKNOWN)
+    require(not kind().on, "all augmentations off by default", kind().on, "Give each field the default 0.")
+    items = [found[i % len(found)] for i in range(4)]
+    kept = all(a is b for (a, _), (b, _) in zip(kind().batch(items, codec, 0, 0), items, strict=True))
+    require(kept, "the objects themselves where all is off", "other ones", "Leave `batch` as it is; change `apply`.")
+    plain = codec.batch(items, seeds.generator(5), recipe.conditions)
+    for name, field in kind.model_fields.items():
+        examples, advice = field.examples or [], "Field(0.0, ge=0, le=1, description=..., examples=[0.5])"
+        require(examples and any(examples), f"an example of {name} that is not 0", examples, advice)
+        require(bool(field.description), f"a description of {name}", "none", advice)
+        one, made = domain.augment({name: examples[0]}), []
+        for seed in (1, 2):
+            with seeded(seed):
+                made.append(codec.batch(one.batch(items, codec, 3, 8), seeds.generator(5), recipe.conditions))
+        advice = "Draw from the rng that `apply` receives, never from torch's or numpy's own."
+        close(made[0].x0, made[1].x0, f"the same batch of {name} for the same seed and position", advice, within=0)
+        for k in range(9, 17):  # other places of the run: something must change at one of them
+            batch = made[0]
+            whole = bool(torch.isfinite(batch.x0).all()) and batch.x0.ndim == plain.x0.ndim
+            require(whole, f"finite samples of {name}", f"{tuple(batch.x0.shape)}", "`apply` gives an object of the domain.")
+            require(list(batch.cond) == list(plain.cond), f"the conditions {list(plain.cond)}", list(batch.cond), "Keep them.")
+            if not _equal(batch, plain):
+                break
+            made[0] = codec.batch(one.batch(items, codec, 3, k), seeds.generator(5), recipe.conditions)
+        else:
+            require(False, f"{name}={examples[0]} to change one of {4 * 8} objects", "none changed", advice)
+    again = codec.batch(items, seeds.generator(5), recipe.conditions)
+    advice = "`apply` gives a new object and leaves what came as it is."
+    require(_equal(again, plain), "the data to be as before", "other numbers", advice)
+    return None if kind.model_fields else "the domain declares no augmentations"
+
+
+def _equal(a: Batch, b: Batch) -> bool:
+    """Whether two batches are equal in every number."""
+    return same(a.x0, b.x0) and all(same(a.cond[k], v) for k, v in b.cond.items())
 
 
 # ---------------------------------------------------------------- conditions

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.audio.codec import SpectrogramCodec, _resampled, transforms
+from zoo.audio.codec import SpectrogramCodec, resampled, transforms
 from zoo.audio.data import Clips, open_audio
 from zoo.audio.waveform import Waveform
 from zoo.errors import ConfigError, DataError, ShapeError
@@ -135,7 +135,7 @@ def test_silence_is_trimmed_when_asked():
 @pytest.mark.parametrize("speed", [0.9, 1.0, 1.1])
 def test_faster_is_higher_and_shorter(speed):
     t = torch.arange(4000) / RATE
-    x = _resampled(torch.sin(2 * torch.pi * 400 * t), speed)
+    x = resampled(torch.sin(2 * torch.pi * 400 * t), speed)
     assert len(x) == round(4000 / speed) and x.abs().max() == pytest.approx(1, abs=0.05)
     assert torch.fft.rfft(x).abs().argmax() * RATE / len(x) == pytest.approx(400 * speed, abs=3)
 

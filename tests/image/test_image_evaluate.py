@@ -63,10 +63,16 @@ def test_no_data_says_what_to_give(model, monkeypatch):
         measure(model, 10)
 
 
-def test_models_that_the_judge_does_not_know_are_refused(source):
+def test_models_that_the_judge_does_not_know_need_their_data():
     for overrides in ({"codec.size": 32}, {"conditions": {}}):
-        with pytest.raises(ConfigError, match="28 x 28"):
-            measure(zoo.create("image/fashion-ddpm", **SMALL, **overrides), 10, data=source)
+        with pytest.raises(ConfigError, match=r"28 x 28.*--data DIR"):
+            measure(zoo.create("image/fashion-ddpm", **SMALL, **overrides), 10)
+
+
+@pytest.mark.slow
+def test_larger_pictures_of_clothes_are_fitted_to_the_packaged_judge(source):
+    protocol = measure(zoo.create("image/fashion-ddpm", **SMALL, **{"codec.size": 32}), 10, data=source, steps=1)["protocol"]
+    assert "the packaged judge of clothes" in protocol["features"] and "to 28 x 28 for the judge" in protocol["size"]
 
 
 @pytest.mark.data

@@ -214,8 +214,11 @@ def test_a_model_is_evaluated_with_its_settings(measured, monkeypatch):
     assert result["protocol"]["steps"] == 2 and result["protocol"]["samples"] == 16
     assert result["metrics"]["nna"]["value"] > 0.8, "noise"
     monkeypatch.setattr(evaluate, "load_judge", lambda: measured.judge)
+    monkeypatch.setenv("ZOO_DATA", "nowhere")
     with pytest.raises(ConfigError, match="the judge knows models"):
-        evaluate.evaluator("nowhere", model=zoo.create("point3d/shapes-ddpm"))
+        evaluate.evaluator(model=zoo.create("point3d/shapes-ddpm"))
+    with pytest.raises(DataError, match="no data at elsewhere"):
+        evaluate.evaluator("elsewhere", model=zoo.create("point3d/shapes-ddpm"))
     monkeypatch.delenv("ZOO_DATA", raising=False)
     with pytest.raises(DataError, match="ZOO_DATA"):
         evaluate.evaluator()

@@ -526,8 +526,8 @@ def test_a_model_without_an_environment_is_refused(policy):
         other.controller()
 
 
-def test_data_are_refused_since_a_policy_is_measured_in_its_environment(policy, tmp_path):
-    with pytest.raises(ConfigError, match=r"X\.npz.*in its environment, not by data"):
+def test_data_that_are_not_there_are_an_error_also_where_there_is_an_environment(policy, tmp_path):
+    with pytest.raises(DataError, match=r"no data at X\.npz"):
         evaluate(policy, 1, data="X.npz")
     policy.save_pretrained(tmp_path / "m")
     assert main(["eval", str(tmp_path / "m"), "--n", "1", "--data", "X.npz"]) == 2

@@ -170,7 +170,7 @@ class SpectrogramCodec(Codec):
         x, lead = x * (PEAK / peak), self.lead
         if rng is not None:
             rates = 2 * torch.rand(2, generator=rng) - 1
-            x = _resampled(x, 1 + self.speed * float(rates[0])) if self.speed else x
+            x = resampled(x, 1 + self.speed * float(rates[0])) if self.speed else x
             lead += self.jitter * float(rates[1])
         room = self.samples - len(x)
         if room < 0:
@@ -255,7 +255,7 @@ class SpectrogramCodec(Codec):
         return where[None, None]
 
 
-def _resampled(x: Tensor, speed: float) -> Tensor:
+def resampled(x: Tensor, speed: float) -> Tensor:
     """A clip (L,) played `speed` times as fast: its spectrum cut or padded, so no frequency folds back."""
     n = max(1, round(len(x) / speed))
     return torch.fft.irfft(torch.fft.rfft(x)[: n // 2 + 1], n) * (n / len(x))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.audio.augment import AudioAugment
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.recipes import RECIPES
@@ -30,6 +31,7 @@ class AudioDomain(Domain):
     hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
+    augmentations = AudioAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -54,10 +56,21 @@ class AudioDomain(Domain):
         shown = samples[:SHOWN]
         return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        from zoo.audio.sight import AudioSight, natural
+
+        return AudioSight(recipe.codec if dataset is None else recipe.codec | natural(dataset))
+
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        judge: str | Path | None = None,
+    ) -> Evaluator:
         from zoo.audio.evaluate import evaluator
 
-        return evaluator(data, split, model)
+        return evaluator(data, split, model, judge)
 
 
 DOMAIN = AudioDomain()

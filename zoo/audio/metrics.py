@@ -14,8 +14,9 @@ from torch import Tensor
 from zoo.audio.codec import PEAK, transforms
 from zoo.audio.judge import Judge
 from zoo.contract.samples import Samples
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.evaluation import judged
+from zoo.evaluation.judge import Features
 
 #: a voice counts as present from this share of the clips on
 PRESENT = 0.02
@@ -49,13 +50,14 @@ class Evaluator(judged.JudgedEvaluator):
         judge, reference, train, split, seed: as for `JudgedEvaluator`; the real clips went through the codec.
         raw: the reference's clips (N, L) without the codec.
         speakers: a judge of voices, where the data has few.
+        sample_rate: of the clips in Hz; default: the judge's.
     """
 
     noun = "clips"
 
     def __init__(
         self,
-        judge: Judge,
+        judge: Judge | Features,
         reference: tuple[Tensor, Tensor],
         train: Tensor,
         *,
@@ -63,18 +65,25 @@ class Evaluator(judged.JudgedEvaluator):
         speakers: Judge | None = None,
         split: str = "test",
         seed: int = 0,
+        own: judged.Own | None = None,
+        sample_rate: int | None = None,
     ) -> None:
         self.speakers = speakers
         self.better = judged.JudgedEvaluator.better | {"diversity": "near 1"}
         if speakers is not None:
             self.better["voices"] = "higher"
-        step = judge.sample_rate * STEP_MS // 1000  # powers come every quarter of one, for `points`
+        rate = getattr(judge, "sample_rate", None) if sample_rate is None else sample_rate
+        if rate is None:
+            raise ConfigError("features say no sample_rate: give the one of the clips, in Hz.")
+        step = rate * STEP_MS // 1000  # powers come every quarter of one, for `points`
         self._mel = transforms().MelSpectrogram(
-            judge.sample_rate, step, hop_length=step // 4, n_mels=BANDS, norm="slaney", mel_scale="slaney", pad_mode="constant"
+            rate, step, hop_length=step // 4, n_mels=BANDS, norm="slaney", mel_scale="slaney", pad_mode="constant"
         )
-        super().__init__(judge, reference, train, split=split, seed=seed)
-        guessed = judge.features(self.prepare(raw))[1].argmax(1)
-        self.raw_accuracy = (guessed == self.labels).double().mean().item()
+        super().__init__(judge, reference, train, split=split, seed=seed, own=own)
+        self.raw_accuracy = None
+        if judge.class_names:
+            guessed = judge.features(self.prepare(raw))[1].argmax(1)
+            self.raw_accuracy = (guessed == self.labels).double().mean().item()
 
     def prepare(self, x: Tensor) -> Tensor:
         return quantise(x)
@@ -129,6 +138,8 @@ class Evaluator(judged.JudgedEvaluator):
         "ceiling"}}, the shares of clips and of reference clips; metrics["accuracy"] has "raw", of real clips without codec.
         """
         result = super().evaluate(samples, labels)
+        if self.raw_accuracy is None:
+            return result
         result["metrics"]["accuracy"]["raw"] = self.raw_accuracy
         x, names = self.prepare(samples.cpu()), self.judge.class_names
         heard = self.judge.features(x)[1].argmax(1)

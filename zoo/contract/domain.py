@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from zoo.contract.augment import Augment, augment_of
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset, Items
 from zoo.contract.recipe import Recipe
@@ -74,6 +75,8 @@ class Domain(ABC):
     denoisers: Mapping[str, Callable[..., nn.Module]]
     #: what `codec` builds
     codecs: type[Codec] | None = None
+    #: what training may do to objects, see `augment`
+    augmentations: type[Augment] = Augment
     #: the Hub's task of the models (None where it has none for what they do), and tags by which people search
     hub_task: str | None = None
     hub_tags: tuple[str, ...] = ()
@@ -112,6 +115,21 @@ class Domain(ABC):
         """
         raise ConfigError(f"the domain {self.name!r} has no evaluator.")
 
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        """What a judge of the user's own labels sees of objects that models of this recipe make.
+
+        Args:
+            dataset: what the recipe leaves open is chosen as these data are, such as the size of pictures; None: all is the
+                recipe's.
+
+        Returns:
+            a `zoo.evaluation.own.Sight`.
+
+        Raises:
+            ConfigError: the domain has no judges.
+        """
+        raise ConfigError(f"the domain {self.name!r} has no judges of labels.")
+
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """What `dataset` must know of a recipe, such as the length of its windows."""
         return {}
@@ -131,6 +149,10 @@ class Domain(ABC):
             return codecs(**options)
         except TypeError as error:
             raise ConfigError(f"{self.name} codec: {error}.") from error
+
+    def augment(self, options: Mapping[str, Any]) -> Augment:
+        """The augmentations of a recipe; unknown or invalid ones are a ConfigError."""
+        return augment_of(self.augmentations, options, self.name)
 
     def denoiser(self, recipe: Recipe, shape: tuple[int, ...]) -> nn.Module:
         """The recipe's denoiser of encoded samples of `shape`: one of the domain's, or of `DENOISERS`.

@@ -161,6 +161,7 @@ class Recipe(Part):
     diffusion: DiffusionPart = DiffusionPart()
     sampling: Sampling = Sampling()
     training: Training = Training()
+    augment: dict[str, Any] = {}  # what training does to objects, of the domain's own, see `zoo.contract.augment`
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The names of the values of a condition; none where the model has no such condition, or it has no list."""

@@ -8,6 +8,7 @@ the way, and what it measures of them.
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import time
@@ -19,7 +20,7 @@ import torch
 
 from zoo.contract.domain import Generator
 from zoo.contract.samples import Samples
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.values import whole
 
 #: settings of a plan that an evaluation tells by themselves; the others stand together
@@ -61,6 +62,7 @@ def evaluate(
     data: str | Path | None = None,
     split: str = "test",
     seed: int = 0,
+    judge: str | Path | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """All figures of a model.
@@ -71,13 +73,20 @@ def evaluate(
         data: the real data to compare with; default from $ZOO_DATA.
         split: "test" for a report, "validation" for every choice.
         seed: of the samples.
+        judge: a folder of `zoo judge`, with the labels of the data; default: the one in the model's folder, if there is one.
         **settings: arguments of `model.sample`, and the evaluator's own options; what is left out is the default.
 
     Raises:
         ConfigError: a model that the domain's evaluator cannot measure, or an invalid setting. DataError: no real data.
     """
     count = whole(model.domain.measured if n is None else n, "n", 1)
-    found = model.domain.evaluator(data, split, model) if evaluator is None else evaluator
+    if judge is not None:
+        if evaluator is not None:
+            raise ConfigError("judge: the evaluator that is given has its own. Give one of the two.")
+        if "judge" not in inspect.signature(model.domain.evaluator).parameters:
+            raise ConfigError(f"judge={str(judge)!r}: models of the domain {model.domain.name!r} are measured without a judge.")
+    given = {} if judge is None else {"judge": judge}
+    found = model.domain.evaluator(data, split, model, **given) if evaluator is None else evaluator
     found.check(model)
     own = {k: settings.pop(k) for k in found.options if k in settings}
     made, how = found.generate(model, count, seed=seed, **settings)

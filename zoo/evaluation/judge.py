@@ -7,6 +7,7 @@ Numbers measured in the features of two different judges cannot be compared, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +106,33 @@ class Judge(nn.Module):
         finally:
             self.train(was_training)
         return torch.cat(feats), torch.cat(logits)
+
+
+class Features:
+    """Features of a net that knows nothing of the data's labels, in the place of a judge.
+
+    Args:
+        name: of the net, for the protocol.
+        net: samples (n, ...) -> features (n, width), a chunk at a time.
+        check: refuses what is no sample.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, name: str, net: Callable[[Tensor], Tensor], check: Callable[[Tensor], None] | None = None) -> None:
+        self.name, self.net, self.check = name, net, check or (lambda x: None)
+        self.width = 0
+        self.card: dict[str, Any] = {}
+        self.note = ""
+
+    @torch.no_grad()
+    def features(self, x: Tensor, batch_size: int = 250) -> tuple[Tensor, Tensor]:
+        """Features (n, width) float32, and logits (n, 0): there are no classes."""
+        from tqdm import tqdm
+
+        found = torch.cat([self.net(chunk.float()) for chunk in tqdm(x.split(batch_size), "features", delay=2, leave=False)])
+        self.width = found.shape[1]
+        return found, found[:, :0]
 
 
 def save_judge(judge: Judge, folder: str | Path, card: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ are looked for, further metrics.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -26,7 +27,7 @@ from zoo.evaluation.distances import (
     wilson_interval,
 )
 from zoo.evaluation.evaluate import Evaluator, draw
-from zoo.evaluation.judge import Judge
+from zoo.evaluation.judge import Features, Judge
 
 #: a sample nearer to a training sample than this share of real held-out samples counts as a copy
 COPY_SHARE = 0.01
@@ -35,6 +36,50 @@ COPY_ROWS = 5000
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 #: real training subsets that the ceiling of the Frechet distance averages over: one alone can be off by half
 CEILING_SUBSETS = 5
+
+
+class Own:
+    """What is known of the user's own data, for an evaluator.
+
+    Args:
+        where: of the judge or of the features, in words.
+        names: labels of the reference (N,) by name; None where the model has none.
+        drawn: what of the data was taken, in words; "" for all.
+    """
+
+    def __init__(self, where: str, names: Sequence[str] | None, drawn: str = "") -> None:
+        self.where, self.names, self.drawn = where, names, drawn
+
+    def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
+        """Labels for n samples, as often as the reference has them; nothing where the model has none."""
+        if self.names is None:
+            return {}
+        order = draw(len(self.names), len(self.names), seed)
+        return {"label": [self.names[order[i % len(order)]] for i in range(n)]}
+
+    def labels(self, samples: Samples, classes: Sequence[str]) -> Tensor:
+        """What each sample was asked to be, as numbers (n,) of the judge's classes; zeros where there are none."""
+        if not classes:
+            return torch.zeros(len(samples), dtype=torch.long)
+        asked = samples.conditions.get("label", [None] * len(samples))
+        if wrong := [name for name in asked if name not in classes]:
+            raise DataError(f"samples of the label {wrong[0]!r} cannot be judged: the judge knows {', '.join(classes)}.")
+        return torch.tensor([classes.index(name) for name in asked])
+
+    def protocol(self, judge: Judge | Features, n: int) -> dict[str, Any]:
+        """Lines of the protocol, in the place of those of a packaged judge."""
+        kind = "penultimate features" if judge.class_names else "features of a net that knows no labels"
+        told = "the numbers compare only with others of this net and number of samples"
+        lines = {"features": f"{judge.width} {kind}: {self.where}; {told}"}
+        if isinstance(judge, Features) and not judge.class_names:
+            lines["chosen"] = judge.note or "the one net there is"
+            lines["accuracy"] = "not measured: there is no judge of these labels. Train one: zoo judge --data DIR --for MODEL"
+        else:
+            lines["chance"] = judge.card.get("chance", {}).get("value")
+            lines["labels"] = "asked for as often as the reference has them"
+        if n < judge.width:
+            lines["few"] = f"{n} samples are fewer than the features: the Frechet distance says little, see kid"
+        return lines | ({"drawn": self.drawn} if self.drawn else {})
 
 
 class JudgedEvaluator(Evaluator):
@@ -46,6 +91,9 @@ class JudgedEvaluator(Evaluator):
         train: the samples (M, *S) that the generator was trained on.
         split: what the reference is, for the protocol: "test" for a report, "validation" for every choice.
         seed: of the random subsets and of the noise.
+        own: what is known of the user's own data; None for the data of a packaged judge.
+
+    A judge without classes, see `Features`, compares features alone: there is no accuracy then, and labels count for nothing.
 
     Raises:
         ShapeError: samples or labels of the wrong shape.
@@ -66,9 +114,18 @@ class JudgedEvaluator(Evaluator):
     }
 
     def __init__(
-        self, judge: Judge, reference: tuple[Tensor, Tensor], train: Tensor, *, split: str = "test", seed: int = 0
+        self,
+        judge: Judge | Features,
+        reference: tuple[Tensor, Tensor],
+        train: Tensor,
+        *,
+        split: str = "test",
+        seed: int = 0,
+        own: Own | None = None,
     ) -> None:
-        self.judge, self.split, self.seed = judge, split, seed
+        self.judge, self.split, self.seed, self.own = judge, split, seed, own
+        if not judge.class_names:  # features tell no labels
+            self.better = {k: v for k, v in self.better.items() if k != "accuracy"}
         self.reference, self.labels = self._checked(*reference)
         judge.check(train)
         self.train = self.prepare(train)
@@ -100,7 +157,12 @@ class JudgedEvaluator(Evaluator):
     # ---------------------------------------------------------------- measuring
 
     def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
-        """The classes in turn, by their numbers: a model may call them by other names than the judge."""
+        """The classes in turn, by their numbers: a model may call them by other names than the judge.
+
+        Of the user's own data the labels are asked for by their names, as often as the reference has them.
+        """
+        if self.own is not None:
+            return self.own.asked(model, n, seed)
         return {"label": [i % len(self.judge.class_names) for i in range(n)]}
 
     def measure(self, made: Samples, **options: Any) -> dict[str, Any]:
@@ -108,6 +170,8 @@ class JudgedEvaluator(Evaluator):
 
     def labels_of(self, samples: Samples) -> Tensor:
         """What each sample was asked to be, as class numbers (n,)."""
+        if self.own is not None:
+            return self.own.labels(samples, self.judge.class_names)
         labels: Tensor = samples.plan.cond["label"]
         return labels
 
@@ -133,17 +197,19 @@ class JudgedEvaluator(Evaluator):
         n, features, right = len(labels), *self._judged(samples, labels)
         own = self.compare(samples, features) | self._copies(samples)
         own["accuracy"] = right.double().mean().item()
+        classed = "accuracy" in self.better
         ceiling, floor = self.ceiling(n), self.floor(n)
         metrics: dict[str, dict[str, Any]] = {
             name: {"value": own[name], "ceiling": ceiling[name], "floor": floor[name], "better": better}
             for name, better in self.better.items()
         }
-        metrics["accuracy"]["interval"] = list(wilson_interval(int(right.sum()), n))
+        if classed:
+            metrics["accuracy"]["interval"] = list(wilson_interval(int(right.sum()), n))
         metrics["copy_rate"]["interval"] = list(wilson_interval(round(own["copy_rate"] * n), n))
         metrics["kid"]["std"] = own["kid_std"]
         metrics["frechet"]["ceiling_range"] = [ceiling["frechet_low"], ceiling["frechet_high"]]
         protocol = self._protocol(n) | {"seconds": round(time.perf_counter() - start, 1)}
-        return {"metrics": metrics, "per_class": self._per_class(labels, right), "protocol": protocol}
+        return {"metrics": metrics, "per_class": self._per_class(labels, right) if classed else {}, "protocol": protocol}
 
     def compare(self, samples: Tensor, features: Tensor | None = None) -> dict[str, float]:
         """Distances between any set of samples and the reference; needs no labels.
@@ -194,7 +260,7 @@ class JudgedEvaluator(Evaluator):
     def _floor(self, n: int) -> dict[str, float]:
         """Trivial baselines: noise with the classes in turn; for copying, training samples."""
         noise = self.noise(n, torch.Generator().manual_seed(self.seed))
-        features, right = self._judged(noise, torch.arange(n) % len(self.judge.class_names))
+        features, right = self._judged(noise, torch.arange(n) % max(1, len(self.judge.class_names)))
         copies = self._copies(self.train[self._draw(len(self.train), min(n, 100))])
         return self.compare(noise, features) | copies | {"accuracy": right.double().mean().item()}
 
@@ -239,6 +305,8 @@ class JudgedEvaluator(Evaluator):
     def _judged(self, samples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, D) and whether the judge sees the label (n,) bool."""
         features, logits = self.judge.features(samples)
+        if not self.judge.class_names:
+            return features, torch.zeros(len(features), dtype=torch.bool)
         return features, logits.argmax(1) == labels
 
     def _checked(self, samples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,7 +316,7 @@ class JudgedEvaluator(Evaluator):
             raise ShapeError(f"{len(samples)} {self.noun} need labels ({len(samples)},), got {tuple(labels.shape)}")
         if len(labels) <= NEIGHBOURS:
             raise ShapeError(f"{len(labels)} {self.noun} are too few to measure: give more than {NEIGHBOURS}")
-        classes = len(self.judge.class_names)
+        classes = len(self.judge.class_names) or 1
         if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
             came = f"{labels.dtype} {labels.min()}..{labels.max()}"
             raise DataError(f"labels must be whole numbers 0..{classes - 1}, got {came}")
@@ -275,6 +343,11 @@ class JudgedEvaluator(Evaluator):
     def _protocol(self, n: int) -> dict[str, Any]:
         """How the numbers were made, in words."""
         kid_rows = min(KID_SUBSET_SIZE, n, len(self.reference))
+        if self.own is not None:
+            return self._common(n, kid_rows) | self.own.protocol(self.judge, n) | self.protocol(n)
+        return self._common(n, kid_rows) | self.protocol(n)
+
+    def _common(self, n: int, kid_rows: int) -> dict[str, Any]:
         return {
             "samples": n,
             "reference": f"{len(self.reference)} real {self.split} {self.noun}",
@@ -294,4 +367,4 @@ class JudgedEvaluator(Evaluator):
             "subsets": f"all drawn at random (seed {self.seed}): of real {self.noun} for ceilings, the copy distance and the "
             "floor of copying, and those of kid",
             "seed": self.seed,
-        } | self.protocol(n)
+        }

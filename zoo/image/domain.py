@@ -13,6 +13,7 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
+from zoo.image.augment import ImageAugment
 from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
 from zoo.image.recipes import RECIPES
@@ -27,6 +28,7 @@ class ImageDomain(Domain):
     hub_task = "unconditional-image-generation"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = ImageCodec
+    augmentations = ImageAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -52,10 +54,21 @@ class ImageDomain(Domain):
                 draw.text((x, y + h * zoom + 1), str(labels[i]), fill="black")
         return page
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        from zoo.image.sight import ImageSight, natural
+
+        return ImageSight(recipe.codec if dataset is None else recipe.codec | natural(dataset))
+
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        judge: str | Path | None = None,
+    ) -> Any:
         from zoo.image.evaluate import evaluator
 
-        return evaluator(data, split, model)
+        return evaluator(data, split, model, judge)
 
 
 DOMAIN = ImageDomain()

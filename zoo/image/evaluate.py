@@ -1,4 +1,4 @@
-"""The evaluator of image models, with the packaged judge and real pictures."""
+"""The evaluator of image models: with the packaged judge on its own data, and of any pictures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from pathlib import Path
 import torch
 
 from zoo.contract.domain import Generator
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
+from zoo.evaluation import own
 from zoo.evaluation.evaluate import real_data
+from zoo.evaluation.judge import Features
+from zoo.evaluation.judged import Own
+from zoo.image.codec import ImageCodec
 from zoo.image.data import ArrayImages, open_images
-from zoo.image.judge import load_judge
+from zoo.image.judge import Fitted, Judge, load_judge
 from zoo.image.metrics import Evaluator, check
+from zoo.image.sight import candidates
+
+#: bytes of real pictures of a split that are kept at most, as float32
+MOST_BYTES = 2**30
 
 
 def pictures_and_labels(source: str | Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,11 +30,64 @@ def pictures_and_labels(source: str | Path, split: str) -> tuple[torch.Tensor, t
     return torch.from_numpy(data.pixels)[:, None].float() / 127.5 - 1, torch.from_numpy(data.targets).long()
 
 
-def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
-    """The `Evaluator` of the packaged judge on real pictures; keep it to measure many settings."""
-    judge = load_judge()
-    if model is not None:
-        check(model, judge)
+def evaluator(
+    data: str | Path | None = None,
+    split: str = "test",
+    model: Generator | None = None,
+    judge: str | Path | None = None,
+) -> Evaluator:
+    """The `Evaluator` of a model; keep it to measure many settings.
+
+    Of Fashion-MNIST, or of no data, it is the packaged judge's. Of any other pictures it is that of `judge`, else of the judge
+    in the model's folder, else of the packaged one where its labels are the model's, else of features.
+    """
+    packaged = load_judge()
+    if model is not None and (data is not None or judge is not None):
+        held = open_images(real_data(data, "image/fashion_mnist.npz", "--data DIR"), split)
+        if judge is not None or not isinstance(held, ArrayImages) or not _known(model, packaged):
+            return _of_own(real_data(data, "image/fashion_mnist.npz", "--data DIR"), split, model, judge)
+    elif model is not None:
+        check(model, packaged)
+    elif judge is not None:
+        raise ConfigError("judge: an evaluator of your own data needs the model, whose codec says what pictures are like.")
     hint = "--data fashion_mnist.npz, or --data fashion-mnist to fetch them"
     source = real_data(data, "image/fashion_mnist.npz", hint)
-    return Evaluator(judge, pictures_and_labels(source, split), pictures_and_labels(source, "train")[0], split=split)
+    return Evaluator(packaged, pictures_and_labels(source, split), pictures_and_labels(source, "train")[0], split=split)
+
+
+def _known(model: Generator, packaged: Judge) -> bool:
+    try:
+        check(model, packaged)
+    except ConfigError:
+        return False
+    return True
+
+
+def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None) -> Evaluator:
+    """The evaluator of any pictures, at the size of the model."""
+    codec = model.codec
+    if not isinstance(codec, ImageCodec):
+        raise ConfigError(f"{model!r}: its codec is not one of pictures.")
+    judge, where = own.judge_of(Judge, given, model)
+    found: Judge | Features | None = judge
+    datasets = [open_images(source, part) for part in (split, "train")]
+    names = tuple(datasets[0].labels.get("label", ()))
+    own_names = model.recipe.classes("label")
+    packaged = load_judge()
+    if judge is None and own_names and set(own_names) <= set(packaged.class_names):
+        found = judge = packaged
+        where = "the packaged judge of clothes"
+    classes = own.matched(judge, model, names) if judge is not None else None
+    only = own_names if own_names and set(own_names) <= set(names) else None
+    most = MOST_BYTES // (4 * codec.shape[0] * codec.size**2)
+    held, train = (own.Labelled(d, codec.encode, most=min(own.MOST, most), only=only) for d in datasets)
+    reference, real = torch.stack(held.items), torch.stack(train.items)
+    if found is None:
+        found = own.choose(candidates(), reference, real, 0)
+        where = found.name
+    elif isinstance(found, Judge) and found.shape != codec.shape:
+        found = Fitted(found)
+    labels = torch.tensor([found.class_names.index(n) if classes else 0 for n in held.names])
+    return Evaluator(
+        found, (reference, labels), real, split=split, own=Own(where, held.names if only else None, own.taken(held, train))
+    )

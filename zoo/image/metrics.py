@@ -14,8 +14,9 @@ from torch import Tensor
 from zoo.contract.domain import Generator
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import judged
-from zoo.evaluation.judge import Judge
-from zoo.image.judge import SHAPE
+from zoo.evaluation.judge import Features, Judge
+from zoo.image import inception
+from zoo.image.judge import SHAPE, Fitted
 
 
 def quantise(pictures: Tensor) -> Tensor:
@@ -48,7 +49,10 @@ class Evaluator(judged.JudgedEvaluator):
     better = judged.JudgedEvaluator.better | {"pixel_deviation": "near 1"}
 
     def check(self, model: Generator) -> None:
-        check(model, self.judge)
+        if self.own is None:
+            check(model, self.judge)
+        elif tuple(model.codec.shape) != tuple(self.reference.shape[1:]):
+            raise ConfigError(f"{model!r}: this evaluator was made for pictures {tuple(self.reference.shape[1:])}.")
 
     def prepare(self, x: Tensor) -> Tensor:
         return quantise(x)
@@ -64,13 +68,35 @@ class Evaluator(judged.JudgedEvaluator):
             "pixels": "clamped to [-1, 1] and rounded to 256 levels, as in a saved file; copies are looked for among them",
             "pixel_deviation": "std over pictures, averaged over pixels, relative to the reference",
             "floor": f"{n} pictures of uniform noise; for copying, training pictures",
-        }
+        } | ({} if self.own is None else {"size": self.size()})
+
+    def evaluate(self, samples: Tensor, labels: Tensor) -> dict[str, Any]:
+        """As `JudgedEvaluator.evaluate`, and Inception-v3 FID where its weights are on the machine."""
+        result = super().evaluate(samples, labels)
+        n = len(samples)
+        real = self.train[self._draw(len(self.train), n)]
+        noise = self.noise(n, torch.Generator().manual_seed(self.seed))
+        found, told = inception.fid(self.prepare(samples.cpu()), self.reference, real, noise)
+        if found is not None:
+            result["metrics"]["inception_fid"] = found
+        result["protocol"]["inception_fid"] = told
+        return result
+
+    def size(self) -> str:
+        """What is done to pictures before they are judged, in words."""
+        own = tuple(self.reference.shape[1:])
+        shown = self.judge.judge.shape if isinstance(self.judge, Fitted) else own
+        told = f"pictures of {own[1]} x {own[2]}, {'grey' if own[0] == 1 else 'colour'}"
+        return told if shown == own else f"{told}, resized with a low-pass to {shown[1]} x {shown[2]} for the judge"
 
 
-def check(model: Generator, judge: Judge) -> None:
+def check(model: Generator, judge: Judge | Features) -> None:
     """Refuse a model of other pictures than the judge's."""
     if model.codec.shape != SHAPE or len(model.recipe.classes("label")) != len(judge.class_names):
-        raise ConfigError(f"{model!r}: the judge knows labelled 28 x 28 grey pictures of clothes only.")
+        raise ConfigError(
+            f"{model!r}: the judge knows labelled 28 x 28 grey pictures of clothes only. Give the data that the model is of: "
+            "--data DIR."
+        )
 
 
 def _deviation(pictures: Tensor) -> float:

@@ -100,6 +100,7 @@ class Model(nn.Module):
         self.folder: Path | None = None
         self.diffusion = make_diffusion(recipe) if diffusion is None else diffusion
         self.codec: Codec = domain.codec(recipe.codec) if codec is None else codec
+        domain.augment(recipe.augment)  # a wrong name or number is told here, not by the first step
         check_names(recipe.conditions, self.codec)
         self.denoiser = domain.denoiser(recipe, self.codec.shape) if denoiser is None else denoiser
         own = {"net": denoiser, "codec": codec, "diffusion": diffusion}

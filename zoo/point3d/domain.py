@@ -14,6 +14,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.core.steer import mask_of
 from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.point3d.augment import PointAugment
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
 from zoo.point3d.data import open_clouds
@@ -37,6 +38,7 @@ class Point3dDomain(Domain):
     measured = 300
     denoisers = {"latents": PointLatents}
     codecs = PointCodec
+    augmentations = PointAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -93,10 +95,21 @@ class Point3dDomain(Domain):
         model.sample(len(label), seed=0, label=label).plot(folder / "samples.png")
         (folder / ATTRIBUTION.name).write_bytes(ATTRIBUTION.read_bytes())
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
+    def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
+        from zoo.point3d.sight import PointSight
+
+        return PointSight()
+
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        judge: str | Path | None = None,
+    ) -> Any:
         from zoo.point3d.evaluate import evaluator
 
-        return evaluator(data, split, model)
+        return evaluator(data, split, model, judge)
 
 
 DOMAIN = Point3dDomain()

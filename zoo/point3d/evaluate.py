@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zoo.contract.domain import Generator
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.evaluation import evaluate
+from zoo.evaluation import evaluate, own
 from zoo.evaluation.distances import wilson_interval
 from zoo.evaluation.evaluate import real_data
 from zoo.point3d.data import FURNITURE, Clouds, open_clouds
@@ -24,6 +24,8 @@ from zoo.point3d.metrics import chamfer, compare_sets, distances, earth_mover, i
 
 #: a category with fewer reference shapes than this is left out
 FEWEST = 3
+#: reference shapes of a user's own data, at most
+MOST = 200
 #: draws of as many samples of each category as it has reference shapes
 DRAWS = 50
 #: training shapes of a category that stand for samples in the ceiling, for each of its reference shapes
@@ -41,11 +43,13 @@ class Evaluator(evaluate.Evaluator):
     """Measures sets of clouds against one reference; what depends on real data alone is computed once and kept.
 
     Args:
-        judge: gives labels.
-        reference: real held-out shapes; categories with fewer than three are left out.
+        judge: gives labels; None where there is none: accuracy is not measured then.
+        reference: real held-out shapes; categories with fewer than three are left out. Without labels all are one category.
         train: the shapes that the generator was trained on.
         split: what the reference is, for the protocol.
         seed: of the draws and of the floor.
+        where: whose judge it is, in words, where it is not the packaged one: its classes may then be more, and in another
+            order; the labels' names tell them.
 
     Raises:
         DataError: labels that the judge does not know, or no category with three shapes.
@@ -63,13 +67,31 @@ class Evaluator(evaluate.Evaluator):
         "nearest_copy": "higher",
     }
 
-    def __init__(self, judge: Judge, reference: Clouds, train: Clouds, *, split: str = "test", seed: int = 0) -> None:
-        self.judge, self.split, self.seed = judge, split, seed
+    def __init__(
+        self,
+        judge: Judge | None,
+        reference: Clouds,
+        train: Clouds,
+        *,
+        split: str = "test",
+        seed: int = 0,
+        where: str = "",
+    ) -> None:
+        self.judge, self.split, self.seed, self.where = judge, split, seed, where
         names = tuple(reference.labels.get("label", ()))
-        if reference.label is None or train.label is None or names != judge.class_names:
+        if judge is not None and not where and (reference.label is None or train.label is None or names != judge.class_names):
             raise DataError(f"the shapes have the labels {names}, the judge knows {judge.class_names}.")
+        if reference.label is None or train.label is None:
+            names = ("shape",)
+            reference, train = (Clouds(x.clouds, np.zeros(len(x.clouds), int), names) for x in (reference, train))
+        if judge is None:
+            self.better = {k: v for k, v in self.better.items() if k != "accuracy"}
+        #: names of the categories, in the order of the labels
+        self.names = names
         #: {category: how many reference shapes it has}
-        self.counts = {c: int(k) for c, k in enumerate(np.bincount(reference.label)) if k >= FEWEST}
+        trained = set(np.unique(np.asarray(train.label)).tolist())
+        counts = np.bincount(np.asarray(reference.label))
+        self.counts = {c: int(k) for c, k in enumerate(counts) if k >= FEWEST and c in trained}
         if not self.counts:
             raise DataError(f"{len(reference.clouds)} reference shapes: no category has {FEWEST}.")
         self.reference, self.labels = self._of(reference)
@@ -107,7 +129,8 @@ class Evaluator(evaluate.Evaluator):
     def _typical(self) -> tuple[dict[int, float], Numbers]:
         """{category: its reference shapes' mean distance to the nearest training shape}, and each one's relative to it."""
         nearest = self._nearest(self.reference, self.labels)
-        mean = {c: float(nearest[self.labels == c].mean()) for c in self.counts}
+        # held-out shapes that are all copies of training shapes have no distance
+        mean = {c: max(float(nearest[self.labels == c].mean()), 1e-12) for c in self.counts}
         return mean, nearest / [mean[c] for c in self.labels]
 
     @property
@@ -121,14 +144,22 @@ class Evaluator(evaluate.Evaluator):
     # ---------------------------------------------------------------- measuring
 
     def check(self, model: Generator) -> None:
-        check(model, self.judge)
+        if self.judge is not None and not self.where:
+            check(model, self.judge)
 
     def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
-        """The measured categories in turn."""
-        return {"label": [list(self.counts)[i % len(self.counts)] for i in range(n)]}
+        """Of each measured category as many as it has reference shapes, the rest in turn; nothing of a model without labels."""
+        if not model.recipe.classes("label") or self.names == ("shape",):
+            return {}
+        if not self.where:
+            return {"label": [list(self.counts)[i % len(self.counts)] for i in range(n)]}
+        first = [self.names[c] for c, k in self.counts.items() for _ in range(k)]
+        return {"label": (first + [self.names[list(self.counts)[i % len(self.counts)]] for i in range(n)])[:n]}
 
     def measure(self, made: Samples, **options: Any) -> dict[str, Any]:
-        labels = [self.judge.class_names.index(name) for name in made.conditions["label"]]
+        if self.names == ("shape",):
+            return self.evaluate([s.points for s in made], [0] * len(made))
+        labels = [self.names.index(name) for name in made.conditions["label"]]
         return self.evaluate([s.points for s in made], labels)
 
     def evaluate(self, samples: Sequence[Cloud], labels: Sequence[int]) -> dict[str, Any]:
@@ -141,12 +172,13 @@ class Evaluator(evaluate.Evaluator):
         start, asked, n = time.perf_counter(), np.asarray(labels), len(samples)
         own, per_class = self.compare(samples, asked)
         own |= self._copies(self._nearest(samples, asked) / [self._typical[0][c] for c in asked])
-        own |= {f"{k}_interval": list(wilson_interval(round(own[k] * n), n)) for k in ("accuracy", "copy_rate")}
+        shares = [k for k in ("accuracy", "copy_rate") if k in self.better]
+        own |= {f"{k}_interval": list(wilson_interval(round(own[k] * n), n)) for k in shares}
         metrics: dict[str, dict[str, Any]] = {
             name: {"value": own[name], "ceiling": self.ceiling[name], "floor": self.floor[name], "better": better}
             for name, better in self.better.items()
         }
-        for name in ("nna", "coverage", "mmd", "nna_emd", "accuracy", "copy_rate"):
+        for name in ("nna", "coverage", "mmd", "nna_emd", *shares):
             metrics[name]["interval"] = own[f"{name}_interval"]
         protocol = self._protocol(n) | {"seconds": round(time.perf_counter() - start, 1)}
         return {"metrics": metrics, "per_class": per_class, "protocol": protocol}
@@ -161,7 +193,7 @@ class Evaluator(evaluate.Evaluator):
             np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:k] for c, k in self.counts.items()])
             for _ in range(DRAWS)
         ]
-        guessed = self.judge.features(torch.from_numpy(np.stack(samples)), 50)[1].argmax(1).numpy()
+        guessed = self._guessed(samples)
         texture = np.array([(thickness(t), spacing(t)) / self._texture[c] for t, c in zip(own, labels, strict=True)])
 
         def summary(members: Numbers, held: Numbers) -> dict[str, Any]:
@@ -171,7 +203,7 @@ class Evaluator(evaluate.Evaluator):
                 d = draw[held]
                 sets.append(compare_sets(inner[np.ix_(d, d)], across[np.ix_(d, held)], reference[np.ix_(held, held)]))
             result: dict[str, Any] = {
-                "accuracy": float((guessed == labels)[members].mean()),
+                **({} if guessed is None else {"accuracy": float((guessed == labels)[members].mean())}),
                 "thickness": float(texture[members, 0].mean()),
                 "spacing": float(texture[members, 1].mean()),
             }
@@ -190,13 +222,24 @@ class Evaluator(evaluate.Evaluator):
         for c, k in self.counts.items():
             members = np.flatnonzero(labels == c)
             own_metrics = summary(members, np.flatnonzero(self.labels == c))
-            per_class[self.judge.class_names[c]] = {"n": len(members), "reference": k} | own_metrics
+            per_class[self.names[c]] = {"n": len(members), "reference": k} | own_metrics
         return everything, per_class
+
+    def _guessed(self, clouds: Sequence[Cloud]) -> Numbers | None:
+        """The category (n,) that the judge sees in each cloud, -1 for one that the data do not have; None without a judge."""
+        if self.judge is None:
+            return None
+        known = {name: c for c, name in enumerate(self.names)}
+        number = np.array([known.get(name, -1) for name in self.judge.class_names])
+        rows: list[Numbers] = []
+        for cloud in clouds:  # of one size or of several
+            rows.append(self.judge.features(torch.from_numpy(cloud)[None], 50)[1].argmax(1).numpy())
+        return number[np.concatenate(rows)]
 
     def _check(self, samples: Sequence[Cloud], labels: Numbers) -> None:
         if labels.shape != (len(samples),):
             raise ShapeError(f"{len(samples)} clouds need as many labels, got {labels.shape}.")
-        names = self.judge.class_names
+        names = self.names
         if not np.isin(labels, list(self.counts)).all():
             known = ", ".join(names[c] for c in self.counts)
             raise DataError(f"only categories with {FEWEST} reference shapes or more are measured: {known}.")
@@ -207,8 +250,8 @@ class Evaluator(evaluate.Evaluator):
     @cached_property
     def ceiling(self) -> dict[str, Any]:
         """The best to ask for: real training shapes; for accuracy and copying, the held-out ones."""
-        guessed = self.judge.features(torch.from_numpy(np.stack(self.reference)), 50)[1].argmax(1).numpy()
-        right, rng = {"accuracy": float((guessed == self.labels).mean())}, np.random.default_rng(self.seed)
+        guessed, rng = self._guessed(self.reference), np.random.default_rng(self.seed)
+        right = {} if guessed is None else {"accuracy": float((guessed == self.labels).mean())}
         picked = [rng.permutation(np.flatnonzero(self.train_labels == c))[: CEILING * k] for c, k in self.counts.items()]
         rows = np.concatenate(picked)
         return self.compare([self.train[i] for i in rows], self.train_labels[rows])[0] | right | self._copies(self._typical[1])
@@ -236,8 +279,11 @@ class Evaluator(evaluate.Evaluator):
             "from each cloud, exact",
             "mmd": "mean Chamfer distance of a reference shape to its nearest sample; blur lowers it and noise raises "
             "coverage: read the two together",
-            "accuracy": "share to which a PointNet gives the label asked for; on real test shapes "
-            f"{self.judge.card.get('accuracy', {}).get('test', {}).get('value')}",
+            "accuracy": "not measured: there is no judge of these labels. Train one: zoo judge --data DIR --for MODEL"
+            if self.judge is None
+            else f"share to which a PointNet{' (' + self.where + ')' if self.where else ''} gives the label asked for; on real "
+            f"test shapes {self.judge.card.get('accuracy', {}).get('test', {}).get('value')}",
+            **({"chance": self.judge.card.get("chance", {}).get("value")} if self.judge is not None and self.where else {}),
             "thickness": "root mean square distance of 12 neighbours to their plane; spacing: distance to the nearest point; "
             "each relative to the category's reference shapes",
             "copy_rate": "share nearer to a training shape of its category (Chamfer distance, all axes brought to one spread) "
@@ -257,12 +303,54 @@ def plain(x: Cloud) -> Cloud:
     return centred / centred.std(0).clip(1e-6)
 
 
-def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
-    """The `Evaluator` of the packaged judge on real shapes; keep it to measure many settings."""
-    source, judge = real_data(data, f"point3d/{FURNITURE}", f"--data {FURNITURE}"), load_judge()
-    if model is not None:
-        check(model, judge)
-    return Evaluator(judge, open_clouds(source, split), open_clouds(source, "train"), split=split)
+def evaluator(
+    data: str | Path | None = None,
+    split: str = "test",
+    model: Generator | None = None,
+    judge: str | Path | None = None,
+) -> Evaluator:
+    """The `Evaluator` of a model; keep it to measure many settings.
+
+    Of shapes with the packaged judge's labels it is that one's. Of any others it is that of `judge`, else of the judge in the
+    model's folder, else one without accuracy.
+    """
+    source, packaged = real_data(data, f"point3d/{FURNITURE}", f"--data {FURNITURE}"), load_judge()
+    if model is None:
+        return Evaluator(packaged, open_clouds(source, split), open_clouds(source, "train"), split=split)
+    found, where = own.judge_of(Judge, judge, model)
+    if found is None and (data is None or model.recipe.classes("label") == packaged.class_names):
+        check(model, packaged)
+        held = open_clouds(source, split)
+        if tuple(held.labels.get("label", ())) == packaged.class_names:
+            return Evaluator(packaged, held, open_clouds(source, "train"), split=split)
+    held, train = open_clouds(source, split), open_clouds(source, "train")
+    names = tuple(held.labels.get("label", ()))
+    if found is not None:
+        own.matched(found, model, names)
+    classes = model.recipe.classes("label")
+    if classes and set(classes) <= set(names):
+        held, train = (_only(x, classes) for x in (held, train))
+    else:
+        held, train = (Clouds(x.clouds, None, ()) for x in (held, train))
+    return Evaluator(found, _drawn(held), _unbalanced(train), split=split, where=where or "no judge")
+
+
+def _only(clouds: Clouds, names: Sequence[str]) -> Clouds:
+    """The clouds of some categories, with the labels in their order."""
+    own = [clouds.labels["label"][int(c)] for c in np.asarray(clouds.label)]
+    rows = [i for i, name in enumerate(own) if name in names]
+    return Clouds([clouds.clouds[i] for i in rows], [list(names).index(own[i]) for i in rows], names)
+
+
+def _unbalanced(clouds: Clouds) -> Clouds:
+    return Clouds(clouds.clouds, clouds.label, clouds.labels.get("label", ()))
+
+
+def _drawn(clouds: Clouds) -> Clouds:
+    """At most `MOST` of the clouds, drawn at random: distances of all pairs are measured."""
+    rows = evaluate.draw(len(clouds.clouds), MOST, 0)
+    label = None if clouds.label is None else np.asarray(clouds.label)[rows]
+    return Clouds([clouds.clouds[i] for i in rows], label, clouds.labels.get("label", ()))
 
 
 def check(model: Generator, judge: Judge) -> None:

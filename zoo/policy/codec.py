@@ -117,6 +117,11 @@ class PolicyCodec(Codec):
         half = (high - low) / 2
         return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
 
+    @property
+    def half_range(self) -> NDArray[np.float32]:
+        """Half of the training range of each observed number (Do,), in the robot's units; 0 for one that never moves."""
+        return ((self.observation_high - self.observation_low) / 2).float().cpu().numpy()
+
     def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
         """`Actions`, or an array (horizon, Da) or (n, horizon, Da) in the robot's units -> the same shape in [-1, 1]."""
         array = torch.as_tensor(np.asarray(item.values if isinstance(item, Actions) else item), dtype=torch.float32)

@@ -15,6 +15,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
+from zoo.policy.augment import PolicyAugment
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, Robot, open_episodes
 from zoo.policy.denoiser import PolicyUNet
@@ -43,6 +44,7 @@ class PolicyDomain(Domain):
     measured = 200
     denoisers = {"unet": PolicyUNet}
     codecs = PolicyCodec
+    augmentations = PolicyAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES

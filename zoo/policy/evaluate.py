@@ -18,7 +18,9 @@ from zoo.evaluation import evaluate
 from zoo.evaluation.distances import wilson_interval
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.controller import Controller
+from zoo.policy.data import open_episodes
 from zoo.policy.envs import Episode, Task, delayed, get_task, rollout, save_video
+from zoo.policy.offline import Offline
 
 #: first seed of the environments' starts: those of "test" are for reports, those of "validation" for every choice
 FIRST_SEED = {"test": 100_000, "validation": 200_000}
@@ -157,16 +159,21 @@ class Evaluator(evaluate.Evaluator):
         return {"metrics": metrics, "per_episode": per_episode, "protocol": protocol}
 
 
-def evaluator(data: Any = None, split: str = "test", model: Generator | None = None) -> Evaluator:
-    """The `Evaluator` of a policy, which says the environment by the name of its recipe.
+def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator | Offline:
+    """The `Evaluator` of a policy in its environment, which the name of its recipe says; with data, distances from these.
+
+    Args:
+        data: demonstrations; None: the environment.
 
     Raises:
-        ConfigError: data, which a policy is not measured by; no model, or one without an environment.
+        ConfigError: no model, one without an environment and without data, or data of another robot.
     """
-    if data is not None:
-        raise ConfigError(f"data={str(data)!r}: a policy is measured in its environment, not by data. Leave it out.")
     if model is None or not isinstance(model.codec, PolicyCodec):
         raise ConfigError(f"{model!r} is not a policy: give the model that is to act.")
+    if data is not None:
+        window = {k: getattr(model.codec, k) for k in ("horizon", "n_obs", "executed")}
+        held, train = (open_episodes(data, part, **window) for part in (split, "train"))
+        return Offline(held, train, model.codec, split=split)
     return Evaluator(get_task(model.recipe.name), model.recipe.name, split, model.codec.rate or 10.0)
 
 

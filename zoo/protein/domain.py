@@ -12,6 +12,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
+from zoo.protein.augment import BackboneAugment
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import BackboneCodec
 from zoo.protein.data import open_chains
@@ -34,6 +35,7 @@ class ProteinDomain(Domain):
     measured = 200
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
+    augmentations = BackboneAugment
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES

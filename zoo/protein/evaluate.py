@@ -72,8 +72,8 @@ class Evaluator(evaluate.Evaluator):
     options = ("tm_samples",)
 
     def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
-        """Lengths from 40 to 90, drawn as the training chains have them."""
-        known = [len(x) for x in self.train if len(x) in LENGTHS]
+        """Lengths from 40 to 90, drawn as the training chains have them; where none of these, such as they have."""
+        known = [len(x) for x in self.train if len(x) in LENGTHS] or [len(x) for x in self.train]
         return {"length": np.random.default_rng(seed).choice(known, n).tolist()}
 
     def measure(self, made: Samples, *, tm_samples: int = 50, **options: Any) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Positions
 
+from zoo.contract.augment import Augment
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Batch, Dataset
 from zoo.contract.recipe import Recipe
@@ -60,6 +61,7 @@ class Batches(Positions[Batch]):
     Args:
         codec: on the CPU.
         group: how many rows in a row of the order are of about the same size, see `indices`.
+        augment: what is done to the objects before they are encoded.
     """
 
     dataset: Dataset
@@ -68,12 +70,14 @@ class Batches(Positions[Batch]):
     seed: int
     sizes: Tensor | None
     group: int
+    augment: Augment = field(default_factory=Augment)
 
     def __getitem__(self, position: int) -> Batch:
         size = self.recipe.training.batch_size
         rows = indices(position, size, len(self.dataset), self.seed, self.sizes, self.group)
         rng = seeds.generator(self.seed, BATCHES, -1, position)
-        return self.codec.batch([self.dataset[i] for i in rows], rng, self.recipe.conditions)
+        items = self.augment.batch([self.dataset[i] for i in rows], self.codec, self.seed, position)
+        return self.codec.batch(items, rng, self.recipe.conditions)
 
     def ahead(self, positions: range, workers: int) -> Iterator[Batch]:
         """The batches of the positions, one after the other: made when they are asked for, or ahead by worker processes."""

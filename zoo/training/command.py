@@ -22,8 +22,8 @@ BROKEN_PIPE = 141
 COLUMNS = ("image", "audio", "label")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of training; every one is described in its help."""
+def data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what the data are."""
     parser.add_argument(
         "--data", required=True, help="a file, a folder (class subfolders become labels), or hub:owner/name[@revision]"
     )
@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column of a Hub dataset that holds the {name}")
     parser.add_argument("--data-config", dest="config", metavar="NAME", help="configuration of a Hub dataset that has several")
     parser.add_argument("--max-rows", type=int, metavar="N", help="take only the first N rows of a Hub dataset")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of training; every one is described in its help."""
+    data_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of the run and of the finished model")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -41,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-minutes", type=float, help="stop and save after so long")
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints, 0 for one at the end alone")
     parser.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
     parser.add_argument("--workers", type=int, default=0, help="processes that read and prepare the data ahead")
     parser.add_argument("--compile", action="store_true", help="run the net through torch.compile: worth minutes of waiting")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")

@@ -195,7 +195,9 @@ class Trainer:
         # one group for the batches of one step: no process waits for another's longer samples
         group = self.options.batch_size * self.accelerator.num_processes * self.options.accumulate
         codec = self.model.codec if self.device.type == "cpu" else copy.deepcopy(self.model.codec).cpu()
-        return Batches(self.dataset, codec, self.model.recipe, self.seed, self.sizes, group)
+        recipe = self.model.recipe
+        augment = self.model.domain.augment(recipe.augment)
+        return Batches(self.dataset, codec, recipe, self.seed, self.sizes, group, augment)
 
     def positions(self, steps: range) -> range:
         """Where the batches of this process in these steps are: one after the other for each part of a step."""
