@@ -57,7 +57,7 @@ class Dataset(ABC):
         """
         return self[i]
 
-    def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:
+    def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:  # noqa: B027  # most have nothing to do
         """From now on give objects as this codec takes them, where the data can: at its size, its rate, in its windows.
 
         `fit` and `train` call it before they look at the data. How many samples there are may change with it.

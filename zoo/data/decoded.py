@@ -161,9 +161,9 @@ class Store:
             alias = _name("file", *about, how)
             if found := self._read(alias, how):
                 return found
-            if content := self._contents.get(about):
-                if found := self._read(_name("content", content, how), how):
-                    return found
+            content = self._contents.get(about)
+            if content and (found := self._read(_name("content", content, how), how)):
+                return found
         data = source if isinstance(source, bytes) else source.read_bytes()
         content = hashlib.sha256(data).hexdigest()
         # what was read is what the file's times stand for only where nobody wrote to it meanwhile, or just before
