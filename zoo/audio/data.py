@@ -20,7 +20,7 @@ from torch import nn
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.reading import RATES, SUFFIXES, note_channels, read_clip
 from zoo.audio.recipes import DIGITS, SPEAKERS
-from zoo.audio.recordings import Recording, look, short, window
+from zoo.audio.recordings import Recording, decoded, look, short, window
 from zoo.audio.waveform import Waveform, hertz
 from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
@@ -277,7 +277,7 @@ class AudioFolder(_AtRate, Folder):
         if self.speakers:
             cond["speaker"] = self.labels["speaker"].index(self.speakers[path])
         if not self.window or recording.duration < 2 * self.window / self.sample_rate:
-            clip = short(self.cache, path, self.sample_rate, path)
+            clip = short(decoded(self.cache, path, self.sample_rate, path), self.sample_rate)
             return clip or self.resampled(read_clip(path)), cond
         if rng is not None:
             count = self.longer
@@ -302,11 +302,13 @@ class TableClips(_AtRate, Table):
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
         data, name, cond = self.item(i, "audio")
         notes: dict[str, list[str]] = {}
-        clip = read_clip(name, data, notes)
+        entry = decoded(self.cache, data, self.sample_rate, name)
+        note_channels(name, entry.facts["channels"], entry.facts["channel"], notes)
         if fresh := {kind: lines for kind, lines in notes.items() if kind not in self.said}:
             self.said |= set(fresh)  # once, of the first row: nobody has read all of them
             _say(fresh)
-        return self.resampled(clip), cond
+        clip = short(entry, self.sample_rate)
+        return clip or self.resampled(Waveform(entry.arrays["samples"].copy(), entry.facts["rate"])), cond
 
 
 def _say(notes: Mapping[str, Sequence[str]]) -> None:

@@ -107,9 +107,9 @@ def look(cache: Store | None, path: Path, rate: int) -> Recording:
     """
     try:
         about = path.stat()
-        entry = _entry(cache, path, rate)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
+    entry = decoded(cache, path, rate, path)
     loud, facts = entry.arrays["loudness"].astype(np.float64), entry.facts
     return Recording(
         path,
@@ -124,25 +124,15 @@ def look(cache: Store | None, path: Path, rate: int) -> Recording:
     )
 
 
-def short(cache: Store | None, source: Path | bytes, rate: int, name: str | Path) -> Waveform | None:
-    """A recording at a rate in Hz (0: its own); None where it is a long one. Errors as `read_clip`.
-
-    Args:
-        name: of the source, for errors.
-    """
-    try:
-        entry = _entry(cache, source, rate, name)
-    except OSError as error:
-        raise DataError(f"{name}: {error.strerror or error}") from error
-    if not entry.facts["short"]:
-        return None
-    return Waveform(entry.arrays["samples"].copy(), rate or entry.facts["rate"])
+def short(entry: Entry, rate: int) -> Waveform | None:
+    """The recording of an entry of `decoded`; None where it is a long one, which has no samples at this rate."""
+    return Waveform(entry.arrays["samples"].copy(), rate or entry.facts["rate"]) if entry.facts["short"] else None
 
 
 def window(cache: Store | None, recording: Recording, rate: int, start: float, count: int) -> Waveform:
     """`count` samples at `rate` Hz from `start` seconds on, or before, where the recording ends before that."""
     if recording.duration <= SHORT:
-        clip = short(cache, recording.path, rate, recording.path)
+        clip = short(decoded(cache, recording.path, rate, recording.path), rate)
         if clip is None:
             raise DataError(f"{recording.path}: was changed while it was in use. Start again")
         first = max(0, min(round(start * rate), len(clip) - count))
@@ -164,32 +154,44 @@ def _part(cache: Store | None, recording: Recording, rate: int, first: int, coun
     """Samples of a long recording at its own rate."""
     if recording.seeks:
         return read_part(recording.path, first, count, recording.channel, recording.stamp)
-    try:
-        samples = _entry(cache, recording.path, rate).arrays["samples"]
-    except OSError as error:
-        raise DataError(f"{recording.path}: {error.strerror or error}") from error
+    samples = decoded(cache, recording.path, rate, recording.path).arrays.get("samples", ())
     if len(samples) != recording.frames:
         raise DataError(f"{recording.path}: was changed while it was in use. Start again")
     return np.array(samples[first : first + count])
 
 
-def _entry(cache: Store | None, source: Path | bytes, rate: int, name: str | Path = "") -> Entry:
-    """What the cache keeps of a recording: its loudness; the samples of a short one at `rate`, and of a long one at its own
-    rate, unless its file seeks."""
+def decoded(cache: Store | None, source: Path | bytes, rate: int, name: str | Path) -> Entry:
+    """What is kept of a recording: what is known of it, its loudness, and samples.
+
+    A short one's are at `rate` Hz (0: its own), a long one's at its own rate, and there are none where any part of its file
+    can be read by itself.
+
+    Args:
+        name: of the source, for errors.
+
+    Raises:
+        DataError: as `zoo.audio.reading.read_clip`.
+    """
 
     def make(data: bytes) -> Entry:
-        sound = read_sound(name or source, data)  # type: ignore[arg-type]  # bytes have a name
+        sound = read_sound(name, data)
         facts: dict[str, Any] = {"rate": sound.sample_rate, "frames": len(sound.samples)}
-        facts |= {"channels": sound.channels, "channel": sound.channel, "seeks": sound.seeks}
+        # where the source is no file there is nothing to be read in parts
+        seeks = sound.seeks and isinstance(source, Path)
+        facts |= {"channels": sound.channels, "channel": sound.channel, "seeks": seeks}
         facts["short"] = len(sound.samples) <= SHORT * sound.sample_rate
         arrays = {"loudness": _loudness(sound.samples, sound.sample_rate)}
         if facts["short"]:
             arrays["samples"] = Waveform(sound.samples, sound.sample_rate).resample(rate or sound.sample_rate).samples
-        elif not sound.seeks:
+        elif not seeks:
             arrays["samples"] = sound.samples
         return Entry(arrays, facts)
 
-    return prepared(cache, source, {"kind": "sound", "rate": rate}, make)
+    how = {"kind": "sound", "rate": rate, "file": isinstance(source, Path)}
+    try:
+        return prepared(cache, source, how, make)
+    except OSError as error:
+        raise DataError(f"{name}: {error.strerror or error}") from error
 
 
 def _loudness(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
