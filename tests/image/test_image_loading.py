@@ -1,4 +1,4 @@
-"""Pictures of a folder at one size: decoded at a part of their size, as good as whole, and the same in every state of the cache."""
+"""Pictures of a folder at one size: decoded at a part of theirs, as good as whole; the same in every state of the cache."""
 
 import io
 import warnings
@@ -149,7 +149,8 @@ def test_what_is_said_of_the_pictures_is_said_from_the_cache_too(folder, cache):
     frames[0].save(folder / "dog" / "film.gif", save_all=True, append_images=frames[1:])
     Image.fromarray(np.linspace(0, 200, 48 * 64, dtype=np.float32).reshape(48, 64)).save(folder / "dog" / "deep.tiff")
     for _ in range(2):
-        with pytest.warns(UserWarning) as said:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             data = ImageFolder(folder, size=24, channels=3)
         text = " ".join(str(w.message) for w in said)
         assert "white is taken to be 255" in text and "have several frames, of which the first counts: " in text

@@ -53,6 +53,7 @@ class Sound:
         channels: of the file.
         channel: the one that was taken, where it is not the mean of all.
         seeks: whether any part of the file can be read by itself, and is then the same to the bit.
+        packed: whether that takes long, since the samples are compressed.
     """
 
     samples: NDArray[np.float32]
@@ -60,6 +61,7 @@ class Sound:
     channels: int
     channel: int | None
     seeks: bool
+    packed: bool
 
 
 def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list[str]] | None = None) -> Waveform:
@@ -102,6 +104,7 @@ def read_sound(path: str | Path, data: bytes | None = None) -> Sound:
                 raise DataError(f"it is a {file.format} file; {', '.join(SUFFIXES)} are read")
             x, rate = _samples(file), file.samplerate
             seeks = mended is data and file.seekable() and file.format in SEEKING and file.subtype.startswith(EXACT)
+            packed = file.format == "FLAC" or not seeks
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # libsndfile's own error, and what its Python side meets in a header that is none
@@ -115,7 +118,7 @@ def read_sound(path: str | Path, data: bytes | None = None) -> Sound:
     samples, channel = mono(x, rate)
     if np.abs(samples - samples.mean()).max() < SILENT:
         raise DataError(f"{path}: silent")
-    return Sound(samples, rate, len(x), channel, seeks)
+    return Sound(samples, rate, len(x), channel, seeks, packed)
 
 
 def read_part(path: Path, start: int, count: int, channel: int | None, stamp: tuple[int, int]) -> NDArray[np.float32]:

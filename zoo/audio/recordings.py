@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from zoo.audio.reading import read_part, read_sound
 from zoo.audio.waveform import Waveform
-from zoo.data.decoded import Entry, Store, prepared
+from zoo.data.decoded import Entry, Store, known, prepared
 from zoo.errors import DataError
 
 #: seconds up to which a recording is decoded whole and kept at the rate that is asked for
@@ -38,7 +38,7 @@ class Recording:
 
     Attributes:
         sample_rate, frames: of the file: Hz, and samples of each channel.
-        channels, channel, seeks: see `zoo.audio.reading.Sound`.
+        channels, channel, seeks, packed: see `zoo.audio.reading.Sound`.
         power: (blocks + 1,) float64, the sum of the squares of the loudness of all blocks before each one.
         quiet: the loudness of a window that is silent.
         stamp: size and time of the file when it was read.
@@ -50,6 +50,7 @@ class Recording:
     channels: int
     channel: int | None
     seeks: bool
+    packed: bool
     power: NDArray[np.float64]
     quiet: float
     stamp: tuple[int, int]
@@ -118,6 +119,7 @@ def look(cache: Store | None, path: Path, rate: int) -> Recording:
         facts["channels"],
         facts["channel"],
         facts["seeks"],
+        facts["packed"],
         np.concatenate([[0.0], np.cumsum(loud**2)]),
         float(loud.max()) * 10 ** (-QUIET_DB / 20),
         (about.st_size, about.st_mtime_ns),
@@ -153,18 +155,27 @@ def window(cache: Store | None, recording: Recording, rate: int, start: float, c
 def _part(cache: Store | None, recording: Recording, rate: int, first: int, count: int) -> NDArray[np.float32]:
     """Samples of a long recording at its own rate."""
     if recording.seeks:
-        return read_part(recording.path, first, count, recording.channel, recording.stamp)
-    samples = decoded(cache, recording.path, rate, recording.path).arrays.get("samples", ())
+        entry = known(cache, recording.path, _how(rate)) if recording.packed else None
+        if entry is None or "samples" not in entry.arrays:
+            return read_part(recording.path, first, count, recording.channel, recording.stamp)
+    else:
+        entry = decoded(cache, recording.path, rate, recording.path)
+    samples = entry.arrays.get("samples", ())
     if len(samples) != recording.frames:
         raise DataError(f"{recording.path}: was changed while it was in use. Start again")
     return np.array(samples[first : first + count])
+
+
+def _how(rate: int, file: bool = True) -> dict[str, Any]:
+    """What the entry of a recording hangs on beside its content: where there is no file none is read in parts."""
+    return {"kind": "sound", "rate": rate, "file": file}
 
 
 def decoded(cache: Store | None, source: Path | bytes, rate: int, name: str | Path) -> Entry:
     """What is kept of a recording: what is known of it, its loudness, and samples.
 
     A short one's are at `rate` Hz (0: its own), a long one's at its own rate, and there are none where any part of its file
-    can be read by itself.
+    can be read by itself at once.
 
     Args:
         name: of the source, for errors.
@@ -176,20 +187,17 @@ def decoded(cache: Store | None, source: Path | bytes, rate: int, name: str | Pa
     def make(data: bytes) -> Entry:
         sound = read_sound(name, data)
         facts: dict[str, Any] = {"rate": sound.sample_rate, "frames": len(sound.samples)}
-        # where the source is no file there is nothing to be read in parts
-        seeks = sound.seeks and isinstance(source, Path)
-        facts |= {"channels": sound.channels, "channel": sound.channel, "seeks": seeks}
+        facts |= {"channels": sound.channels, "channel": sound.channel, "seeks": sound.seeks, "packed": sound.packed}
         facts["short"] = len(sound.samples) <= SHORT * sound.sample_rate
         arrays = {"loudness": _loudness(sound.samples, sound.sample_rate)}
         if facts["short"]:
             arrays["samples"] = Waveform(sound.samples, sound.sample_rate).resample(rate or sound.sample_rate).samples
-        elif not seeks:
+        elif sound.packed or not isinstance(source, Path):
             arrays["samples"] = sound.samples
         return Entry(arrays, facts)
 
-    how = {"kind": "sound", "rate": rate, "file": isinstance(source, Path)}
     try:
-        return prepared(cache, source, how, make)
+        return prepared(cache, source, _how(rate, isinstance(source, Path)), make)
     except OSError as error:
         raise DataError(f"{name}: {error.strerror or error}") from error
 
