@@ -6,9 +6,9 @@
 
 photos: 64 of twelve megapixels with the spectrum of nature, as JPEG of quality 90. songs: ten of three minutes, stereo at
 44.1 kHz, as WAV, FLAC and MP3, with silence in them. They are written once, into --folder. The first epoch counts the opening
-of the folder, the second one does not, as in training; batches are encoded by the codec and made by --workers processes. A cache
-of their own is emptied before each run; with --no-cache there is none. wait: some steps of packaged recipes on data of a folder
-that is laid out as $ZOO_DATA, and the share of their time in which the next batch was not there yet.
+of the folder, the second one does not, as in training; batches are encoded by the codec and made by --workers processes. The
+cache is a new one for each run; with --no-cache there is none. wait: some steps of packaged recipes on data of a folder that is
+laid out as $ZOO_DATA, and the share of their time in which the next batch was not there yet.
 
 A line of JSON is printed for each result, with the load of the machine; on a busy one the processor time of a sample
 (cpu_ms, by a further epoch in this process) says more than the clock.

@@ -100,14 +100,17 @@ class Batches(Positions[Batch]):
         """
         if torch.multiprocessing.get_start_method() != "fork" or len(positions) < 2:
             return 0
-        batch, seconds = self[positions[0]], math.inf
+        much = SLOW if step is None else step
+        batch, seconds = None, math.inf
         for position in positions[:2]:
             start = time.perf_counter()
             batch = self[position]
             seconds = min(seconds, time.perf_counter() - start)
-        if seconds < (UNNOTICED if step is None else WAITING * step):
+            if seconds > max(much, 1.0):
+                break  # the second one would tell nothing new
+        if batch is None or seconds < (UNNOTICED if step is None else WAITING * step):
             return 0
-        wanted = 2 if seconds > (SLOW if step is None else step) else 1
+        wanted = 2 if seconds > much else 1
         tensors = [batch.x0, *batch.cond.values(), *([] if batch.mask is None else [batch.mask])]
         if sum(t.nbytes for t in tensors) * AHEAD * wanted * processes > _shared_memory() / 2:
             return 0
