@@ -175,6 +175,9 @@ def test_a_file_that_changes_during_a_run_is_named(folder, cache):
     soundfile.write(folder / "0.wav", song(seed=9), 22050)
     with pytest.raises(DataError, match=r"0\.wav: was changed while it was in use"):
         data.draw(0, seeds.generator(0))
+    (folder / "1.flac").unlink()
+    with pytest.raises(DataError, match=r"1\.flac: No such file"):
+        data.draw(30, seeds.generator(0))
 
 
 def test_training_cuts_windows_for_its_codec(folder, cache):

@@ -140,7 +140,8 @@ def read_part(path: Path, start: int, count: int, channel: int | None, stamp: tu
             file.seek(start)
             x = file.read(count, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: libsndfile's own
-        raise DataError(f"{path}: {getattr(error, 'error_string', None) or error}") from error
+        why = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: {why}") from error
     if len(x) < count:
         raise DataError(f"{path}: truncated, {len(x)} of {count} samples from {start} on")
     return np.asarray(x.T.mean(0) if channel is None else x[:, channel].copy())

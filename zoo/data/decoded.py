@@ -159,7 +159,11 @@ class Store:
 
     def known(self, source: Path, preparation: Mapping[str, Any]) -> Entry | None:
         """As `zoo.data.decoded.known`."""
-        how, about = json.dumps([FORMAT, preparation], sort_keys=True), _about(source)
+        how = json.dumps([FORMAT, preparation], sort_keys=True)
+        try:
+            about = _about(source)
+        except OSError:  # who reads the file says what is wrong
+            return None
         content = self._contents.get(about)
         return self._read(_name("file", *about, how), how) or (
             self._read(_name("content", content, how), how) if content else None
