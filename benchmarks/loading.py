@@ -128,24 +128,23 @@ def epochs(args: argparse.Namespace, recipe: Any, source: Path, unit: str) -> No
         opened, used = time.perf_counter() - start, time.process_time() - used
         codec.fit(data)
         batches = Batches(data, codec, recipe, 0, None, 1)
-        each = max(1, min(len(data), args.samples) // recipe.training.batch_size)
-        coming = batches.ahead(range(each * args.epochs), args.workers)
-        files = len(getattr(data, "readable", data))
+        size, files = recipe.training.batch_size, len(getattr(data, "readable", data))
         speed = {"files_per_s": round(files / opened, 1), "cpu_ms": round(1e3 * used / files, 2)}
         tell(what=f"opening {source.name}", seconds=round(opened, 2), samples=len(data), **speed)
-        for epoch in range(args.epochs):
+        first, later = -(-min(len(data), args.samples) // size), -(-args.samples // size)
+        # each by a loader of its own: nothing is made ahead before the clock runs
+        for epoch, positions in enumerate([range(first), *[range(first, first + later)] * (args.epochs - 1)]):
             start = time.perf_counter()
-            for _ in range(each):
-                next(coming)
-            seconds, count = time.perf_counter() - start, each * recipe.training.batch_size
+            count = size * sum(1 for _ in batches.ahead(positions, args.workers))
+            seconds = time.perf_counter() - start
             per_second = {f"{unit}_per_s": round(count / seconds, 1)}
             if epoch == 0:
                 per_second |= {f"{unit}_per_s_with_opening": round(count / (seconds + opened), 1)}
             tell(what=f"epoch {epoch + 1}", workers=args.workers, cache=not args.no_cache, **per_second)
         used = time.process_time()
-        for position in range(each):
+        for position in range(first):
             batches[position]
-        used = (time.process_time() - used) / (each * recipe.training.batch_size)
+        used = (time.process_time() - used) / (first * size)
         tell(what="a further epoch", workers=0, cpu_ms=round(1e3 * used, 2))
 
 
@@ -195,7 +194,7 @@ def main() -> None:
     p.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "zoo-loading", help="of the made-up files")
     p.add_argument("--workers", type=int, help="default: 2, and for wait what training chooses")
     p.add_argument("--epochs", type=int, default=3)
-    p.add_argument("--samples", type=int, default=640, help="windows of songs that are called an epoch here")
+    p.add_argument("--samples", type=int, default=640, help="that a later epoch is measured on, and at most the first")
     p.add_argument("--size", type=int, default=64, help="pixels")
     p.add_argument("--rate", type=int, default=8000, help="Hz of the codec")
     p.add_argument("--no-cache", action="store_true")
