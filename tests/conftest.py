@@ -21,7 +21,10 @@ NOWHERE = "http://127.0.0.1:9"
 _HF_HOME = tempfile.TemporaryDirectory(prefix="zoo-tests-hf-")
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH"):
     os.environ.pop(name, None)
+#: what files decode to is kept here, not among the user's own
+_ZOO_CACHE = tempfile.TemporaryDirectory(prefix="zoo-tests-cache-")
 os.environ |= {
+    "ZOO_CACHE": _ZOO_CACHE.name,
     "HF_HOME": _HF_HOME.name,
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",

@@ -62,13 +62,14 @@ _TEMPORARY = re.compile(r"\.zoo-tmp-([0-9a-f]{8})-([0-9]+)-[0-9a-f]+(?:\..*)?")
 _ours: set[str] = set()
 
 
-def _host() -> str:
+def host_name() -> str:
+    """This machine, as eight hex digits: a name that any file name may hold."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _temporary(folder: Path, suffix: str = "") -> Path:
     """A new name in a folder, for something that is not whole yet."""
-    name = f".zoo-tmp-{_host()}-{os.getpid()}-{os.urandom(6).hex()}{suffix}"
+    name = f".zoo-tmp-{host_name()}-{os.getpid()}-{os.urandom(6).hex()}{suffix}"
     _ours.add(name)
     return folder / name
 
@@ -105,7 +106,7 @@ def clear_leftovers(folder: Path) -> None:
     with suppress(OSError):
         for path in folder.glob(".zoo-tmp-*"):
             found = _TEMPORARY.fullmatch(path.name)
-            if found is None or found[1] != _host() or path.name in _ours:
+            if found is None or found[1] != host_name() or path.name in _ours:
                 continue
             pid = int(found[2])
             if pid != os.getpid() and alive(pid):
@@ -132,20 +133,25 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """The name of a new file beside `path`, with its suffix, that takes its place when the block ends well.
 
     A reader sees the old file or the new one, never a part; after an error the old one stays, and nothing else is left.
+
+    Args:
+        sync: wait until the disk has it; without, a sudden end of power may leave a damaged file.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path.parent, path.suffix)
         try:
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if sync:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            if sync:
+                sync_folder(path.parent)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import warnings
 import zipfile
@@ -12,18 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from zoo.audio.reading import RATES, SUFFIXES, read_clip
+from zoo.audio.codec import SpectrogramCodec
+from zoo.audio.reading import RATES, SUFFIXES, note_channels, read_clip
 from zoo.audio.recipes import DIGITS, SPEAKERS
+from zoo.audio.recordings import Recording, decoded, look, short, window
 from zoo.audio.waveform import Waveform, hertz
 from zoo.contract.dataset import Dataset
+from zoo.contract.recipe import Recipe
 from zoo.data.archive import read_archive
 from zoo.data.cache import cache_folder, download
-from zoo.data.folder import Folder, existing
+from zoo.data.decoded import store
+from zoo.data.folder import Folder, existing, threads_of_reading
 from zoo.data.table import Part, Rows, Table, open_rows, table_options
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.files import write_atomic
+from zoo.values import whole
 
 SPLITS = ("train", "validation", "test")
 FSDD_FILE, WORDS_FILE = "fsdd_8k.npz", "speech_commands_4w_16k.npz"
@@ -194,44 +202,113 @@ class _AtRate:
 class AudioFolder(_AtRate, Folder):
     """All recordings (see `zoo.audio.reading`) below a folder, see `zoo.data.folder.Folder`.
 
+    A recording is a sample, at full length. Once a window is set, which training does, one of two windows or more is as many
+    samples as windows fit in: `dataset[i]` is always the same window, and `draw` one at a random place near it. Windows in
+    which nothing is heard are left out.
+
     Args:
         speaker: regular expression with a group `speaker`, searched in each file's path below the folder, e.g.
             r"_(?P<speaker>[a-z]+)_": its names become a second condition.
+        sample_rate: in Hz, see `at`.
+        window: samples at that rate, see `cut`.
+
+    Attributes:
+        cache: of decoded files, None for none.
+        recordings: what is known of each readable file.
     """
 
     def __init__(
-        self, folder: str | Path, split: str = "train", *, speaker: str | None = None, skip_unreadable: bool = False
+        self,
+        folder: str | Path,
+        split: str = "train",
+        *,
+        speaker: str | None = None,
+        skip_unreadable: bool = False,
+        sample_rate: int = 0,
+        window: int = 0,
     ) -> None:
+        self.sample_rate, self.cache, self.recordings = sample_rate, store(), dict[Path, Recording]()
+        self.window, self.longer, self.windows = 0, 0, list[tuple[int, float]]()
+        super().__init__(folder, split, SUFFIXES, "clip", self._look, skip_unreadable, threads=threads_of_reading())
         notes: dict[str, list[str]] = {}
-        super().__init__(folder, split, SUFFIXES, "clip", lambda path: read_clip(path, notes=notes), skip_unreadable)
+        for path in self.readable:
+            note_channels(path, self.recordings[path].channels, self.recordings[path].channel, notes)
         _say(notes)
         self.speakers: dict[Path, str] = {}
         if speaker is not None:
             self.speakers = {p: _speaker(speaker, p.relative_to(self.folder).as_posix()) for p in self.readable}
             self.labels["speaker"] = sorted(set(self.speakers.values()))
+        if window:
+            self.cut(window)
+
+    def _look(self, path: Path) -> None:
+        self.recordings[path] = look(self.cache, path, self.sample_rate)
+
+    def cut(self, window: int, stretch: float = 1.0) -> None:
+        """From now on long recordings come as windows of so many samples; how many samples the data have changes with it.
+
+        Args:
+            stretch: how much more sound of a window is needed in training, for a codec that plays it faster.
+        """
+        if not self.sample_rate:
+            raise ConfigError("windows of a folder of recordings have a rate: set it first, with at(sample_rate).")
+        self.window, self.longer = whole(window, "window", 1), math.ceil(window * stretch)
+        seconds = window / self.sample_rate
+        self.windows = [(k, start) for k, p in enumerate(self.files) for start in self.recordings[p].starts(seconds)]
+
+    def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:
+        if isinstance(codec, SpectrogramCodec):
+            self.at(codec.sample_rate)
+            self.cut(codec.samples, 1 + codec.speed)
+
+    def __len__(self) -> int:
+        return len(self.windows) if self.window else len(self.files)
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
-        cond, path = self.given(i), self.files[i]
+        return self._item(i, None)
+
+    def draw(self, i: int, rng: torch.Generator) -> tuple[Waveform, dict[str, Any]]:
+        return self._item(i, rng)
+
+    def _item(self, i: int, rng: torch.Generator | None) -> tuple[Waveform, dict[str, Any]]:
+        file, start = self.windows[i] if self.window else (i, 0.0)
+        path = self.files[file]
+        cond, recording, count = self.given(file), self.recordings[path], self.window
         if self.speakers:
             cond["speaker"] = self.labels["speaker"].index(self.speakers[path])
-        return self.resampled(read_clip(path)), cond
+        if not self.window or recording.duration < 2 * self.window / self.sample_rate:
+            clip = short(decoded(self.cache, path, self.sample_rate, path), self.sample_rate)
+            return clip or self.resampled(read_clip(path)), cond
+        if rng is not None:
+            count = self.longer
+            start = recording.somewhere(start, self.window / self.sample_rate, count / self.sample_rate, rng)
+        return window(self.cache, recording, self.sample_rate, start, count), cond
 
 
 class TableClips(_AtRate, Table):
-    """Recordings of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them."""
+    """Recordings of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them.
+
+    No row is read before it is asked for, so a long recording is one sample here, too.
+    """
 
     def __init__(self, rows: Rows) -> None:
         super().__init__(rows)
-        self.said = set[str]()
+        self.said, self.cache = set[str](), store()
+
+    def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:
+        if isinstance(codec, SpectrogramCodec):
+            self.at(codec.sample_rate)
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
         data, name, cond = self.item(i, "audio")
         notes: dict[str, list[str]] = {}
-        clip = read_clip(name, data, notes)
+        entry = decoded(self.cache, data, self.sample_rate, name)
+        note_channels(name, entry.facts["channels"], entry.facts["channel"], notes)
         if fresh := {kind: lines for kind, lines in notes.items() if kind not in self.said}:
             self.said |= set(fresh)  # once, of the first row: nobody has read all of them
             _say(fresh)
-        return self.resampled(clip), cond
+        clip = short(entry, self.sample_rate)
+        return clip or self.resampled(Waveform(entry.arrays["samples"].copy(), entry.facts["rate"])), cond
 
 
 def _say(notes: Mapping[str, Sequence[str]]) -> None:
@@ -263,6 +340,8 @@ def open_audio(
     *,
     speaker: str | None = None,
     skip_unreadable: bool = False,
+    sample_rate: int = 0,
+    window: int = 0,
     audio_column: str | None = None,
     label_column: str | None = None,
     **table: Any,
@@ -272,7 +351,7 @@ def open_audio(
     Args:
         source: a path; "hub:owner/name[@revision]"; or "fsdd", where nothing of that name exists: the public data,
             fetched once into $ZOO_CACHE (~/.cache/zoo).
-        speaker, skip_unreadable: of a folder, see `AudioFolder`.
+        speaker, skip_unreadable, sample_rate, window: of a folder, see `AudioFolder`.
         audio_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.data.table.open_rows`.
     """
     if split not in SPLITS:
@@ -295,4 +374,4 @@ def open_audio(
         if path.suffix != ".npz":
             raise DataError(f"{path} is one file: give the folder that it lies in, or {FSDD_FILE}.")
         return (speech_commands if path.name == WORDS_FILE else fsdd)(path, split)
-    return AudioFolder(path, split, speaker=speaker, skip_unreadable=skip_unreadable)
+    return AudioFolder(path, split, speaker=speaker, skip_unreadable=skip_unreadable, sample_rate=sample_rate, window=window)

@@ -39,6 +39,11 @@ class AudioDomain(Domain):
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_audio(source, split, **options)
 
+    def data_options(self, recipe: Recipe) -> dict[str, Any]:
+        """The rate and the window of the clips: files are read only once, and for these."""
+        codec = self.codec(recipe.codec)
+        return {"sample_rate": codec.sample_rate, "window": codec.samples} if isinstance(codec, SpectrogramCodec) else {}
+
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         """The recipe with the dataset's conditions; the dataset's clips come at the recipe's rate from now on."""
         if isinstance(dataset, (Clips, AudioFolder, TableClips)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ FORMATS = {
     "CAF": (".caf",),
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+#: formats and ways to write samples of which any part can be read, and is the same as when all is read. Lossy ones are not:
+#: what a decoder makes of a part hangs on what it has decoded before
+SEEKING, EXACT = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF", "AU", "CAF"), ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 #: below this peak a clip counts as silent: one step of 16 bits is 3e-5
 SILENT = 2e-4
 #: above this peak samples are not those of a full scale of 1: whole numbers of 16 bits that were written as floats
@@ -39,6 +43,27 @@ MOST_VALUES, BLOCK = 2**29, 2**20
 WINDOW, CANCELLED = 0.05, 0.01
 
 
+@dataclass
+class Sound:
+    """A whole sound file.
+
+    Attributes:
+        samples: (L,) float32, of several channels the mean, see `mono`.
+        sample_rate: Hz.
+        channels: of the file.
+        channel: the one that was taken, where it is not the mean of all.
+        seeks: whether any part of the file can be read by itself, and is then the same to the bit.
+        packed: whether that takes long, since the samples are compressed.
+    """
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+    channels: int
+    channel: int | None
+    seeks: bool
+    packed: bool
+
+
 def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list[str]] | None = None) -> Waveform:
     """Read a whole sound file, or its bytes `data`; of several channels the mean, see `mono`.
 
@@ -49,6 +74,22 @@ def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list
         DataError: empty, silent or truncated, NaN, a header that contradicts itself, or not a sound file; the message names
             `path`.
     """
+    sound = read_sound(path, data)
+    if notes is not None:
+        note_channels(path, sound.channels, sound.channel, notes)
+    return Waveform(sound.samples, sound.sample_rate)
+
+
+def note_channels(path: str | Path, channels: int, channel: int | None, notes: dict[str, list[str]]) -> None:
+    """A line on a file of several channels, under "mixed" or "cancelled"."""
+    if channel is not None:
+        notes.setdefault("cancelled", []).append(f"channel {channel + 1} of {path}")
+    elif channels > 1:
+        notes.setdefault("mixed", []).append(f"{path} has {channels} channels")
+
+
+def read_sound(path: str | Path, data: bytes | None = None) -> Sound:
+    """As `read_clip`, with what else is known of the file."""
     soundfile = need("soundfile")
     try:
         data = Path(path).read_bytes() if data is None else data
@@ -57,10 +98,13 @@ def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list
     if not data:
         raise DataError(f"{path}: the file is empty")
     try:
-        with soundfile.SoundFile(_Memory(whole(_untagged(data)))) as file:
+        mended = whole(_untagged(data))
+        with soundfile.SoundFile(_Memory(mended)) as file:
             if file.format not in FORMATS:
                 raise DataError(f"it is a {file.format} file; {', '.join(SUFFIXES)} are read")
             x, rate = _samples(file), file.samplerate
+            seeks = mended is data and file.seekable() and file.format in SEEKING and file.subtype.startswith(EXACT)
+            packed = file.format == "FLAC" or not seeks
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # libsndfile's own error, and what its Python side meets in a header that is none
@@ -74,11 +118,33 @@ def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list
     samples, channel = mono(x, rate)
     if np.abs(samples - samples.mean()).max() < SILENT:
         raise DataError(f"{path}: silent")
-    if notes is not None and channel is not None:
-        notes.setdefault("cancelled", []).append(f"channel {channel + 1} of {path}")
-    elif notes is not None and len(x) > 1:
-        notes.setdefault("mixed", []).append(f"{path} has {len(x)} channels")
-    return Waveform(samples, rate)
+    return Sound(samples, rate, len(x), channel, seeks, packed)
+
+
+def read_part(path: Path, start: int, count: int, channel: int | None, stamp: tuple[int, int]) -> NDArray[np.float32]:
+    """Samples `start` to `start + count` of a file that `read_sound` read whole and found to be one that seeks.
+
+    Args:
+        channel: as `read_sound` found it: the one to take, or None for the mean.
+        stamp: size in bytes and time of the last change (ns) of the file that was read whole.
+
+    Raises:
+        DataError: the file is another one by now, or cannot be read.
+    """
+    soundfile = need("soundfile")
+    try:
+        about = path.stat()
+        if (about.st_size, about.st_mtime_ns) != stamp:
+            raise DataError(f"{path}: was changed while it was in use. Start again")
+        with soundfile.SoundFile(path) as file:
+            file.seek(start)
+            x = file.read(count, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: libsndfile's own
+        why = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: {why}") from error
+    if len(x) < count:
+        raise DataError(f"{path}: truncated, {len(x)} of {count} samples from {start} on")
+    return np.asarray(x.T.mean(0) if channel is None else x[:, channel].copy())
 
 
 class _Memory(io.BytesIO):

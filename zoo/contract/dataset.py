@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.contract.conditions import Condition, Label
 from zoo.contract.recipe import Recipe
@@ -48,6 +48,20 @@ class Dataset(ABC):
 
     @abstractmethod
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]: ...
+
+    def draw(self, i: int, rng: torch.Generator) -> tuple[Any, dict[str, Any]]:
+        """Sample i for training: where it is a part of something longer, another part each time; the default is `dataset[i]`.
+
+        Args:
+            rng: of this sample at this place of the run; nothing else may be random.
+        """
+        return self[i]
+
+    def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:  # noqa: B027  # most have nothing to do
+        """From now on give objects as this codec takes them, where the data can: at its size, its rate, in its windows.
+
+        `fit` and `train` call it before they look at the data. How many samples there are may change with it.
+        """
 
     def conditions(self) -> dict[str, Condition]:
         """The conditions that a model of these data has; the default are their labels."""

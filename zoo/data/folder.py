@@ -7,10 +7,14 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from zoo.contract.dataset import Dataset
 from zoo.errors import DataError
@@ -254,8 +258,9 @@ def choose(split: str, splits: Mapping[Path, str], files: Sequence[Path]) -> lis
 class Folder(Dataset):
     """All files of some kinds below a folder; class subfolders become labels, folders named after splits the splits.
 
-    Every file is read once at the start, so that a bad one is named before training, not in the middle of it. Hidden and
-    system files and folders are never data. What is not taken is counted in a warning.
+    Every file is read once at the start, so that a bad one is named before training, not in the middle of it; what that costs
+    is the first epoch's reading where the domain keeps what it read, see `zoo.data.decoded`. Hidden and system files and
+    folders are never data. What is not taken is counted in a warning.
 
     Args:
         folder: holds files, or one subfolder a class; below or above these, subfolders named after splits, see `arrange`.
@@ -265,6 +270,8 @@ class Folder(Dataset):
         read: reads one file whole, or raises a DataError that names it.
         skip_unreadable: leave unreadable files out (they are listed in `skipped`) instead of raising.
         names: a regular expression of whole file names that count as well.
+        threads: of the reading at the start, at once; more than 1 where the decoder lets other threads run and `read` may be
+            called by several.
 
     Attributes:
         files: of the split, sorted. readable: of all splits. folder, skipped: see above.
@@ -281,6 +288,7 @@ class Folder(Dataset):
         read: Callable[[Path], Any],
         skip_unreadable: bool = False,
         names: str = "",
+        threads: int = 1,
     ) -> None:
         shown = _shown(suffixes)
         folder = existing(folder, f"a folder of {shown} files")
@@ -291,11 +299,9 @@ class Folder(Dataset):
             raise DataError(f"{folder} holds no {shown} files{f'; it holds {found.words()}' if found.left_out else ''}.")
         splits, classes = arrange(folder, found.files, what)
         self.skipped = dict(found.closed)
-        for path in found.files:
-            try:
-                read(path)
-            except DataError as error:
-                self.skipped[path] = str(error)
+        with closing(_each(_fault(read), found.files, threads)) as faults:
+            bar = tqdm(faults, f"reading {what}s", len(found.files), unit=what, delay=2, leave=False)
+            self.skipped |= {path: fault for path, fault in zip(found.files, bar, strict=True) if fault is not None}
         if self.skipped and not skip_unreadable:
             first = "; ".join(list(self.skipped.values())[:5])
             raise DataError(
@@ -327,6 +333,34 @@ class Folder(Dataset):
         """{"label": class number} of file i where there are classes."""
         name = self._classes.get(self.files[i])
         return {} if name is None else {"label": self.labels["label"].index(name)}
+
+
+def _fault(read: Callable[[Path], Any]) -> Callable[[Path], str | None]:
+    """What is wrong with a file, by the function that reads it."""
+
+    def fault(path: Path) -> str | None:
+        try:
+            read(path)
+        except DataError as error:
+            return str(error)
+        return None
+
+    return fault
+
+
+def _each(function: Callable[[Path], Any], paths: Sequence[Path], threads: int) -> Generator[Any, None, None]:
+    """The results for all paths, in their order."""
+    if threads == 1 or len(paths) < 2:
+        yield from map(function, paths)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(function, paths)
+
+
+def threads_of_reading() -> int:
+    """How many threads decode files at once, where the decoders let each other run."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, there)
 
 
 def _shown(suffixes: Iterable[str]) -> str:

@@ -90,13 +90,24 @@ class ImageCodec(Codec):
         return [ImageSample(p[0] if self.channels == 1 else np.ascontiguousarray(p.transpose(1, 2, 0))) for p in pixels]
 
 
-def fit(picture: Image.Image, size: int, channels: int) -> Image.Image:
-    """The largest centred square of a picture, resized; transparency is laid on white."""
+def fit(
+    picture: Image.Image, size: int, channels: int, margins: tuple[float, float, float, float] | None = None
+) -> Image.Image:
+    """The largest centred square of a picture, resized; transparency is laid on white.
+
+    Args:
+        margins: pixels at the left, top, right and bottom that are not of the picture, also parts of one.
+    """
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     picture = picture.convert("L" if channels == 1 else "RGB")
+    if margins is not None:
+        width, height = picture.width - margins[0] - margins[2], picture.height - margins[1] - margins[3]
+        extent = min(width, height)
+        x, y = margins[0] + (width - extent) / 2, margins[1] + (height - extent) / 2
+        return picture.resize((size, size), Image.Resampling.LANCZOS, box=(x, y, x + extent, y + extent))
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     picture = picture.crop((left, top, left + side, top + side))

@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import nn
 
 from zoo.contract.dataset import Dataset
+from zoo.contract.recipe import Recipe
 from zoo.data.archive import read_archive, read_gzip
 from zoo.data.cache import cache_folder, download, md5
-from zoo.data.folder import Folder, existing
-from zoo.data.table import Part, Table, open_rows, table_options
+from zoo.data.decoded import Entry, Store, prepared, store
+from zoo.data.folder import Folder, existing, threads_of_reading
+from zoo.data.table import Part, Rows, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
+from zoo.image.codec import ImageCodec, fit
 from zoo.image.recipes import FASHION
 
 #: {Pillow's name of a format: suffixes}. Of all that Pillow knows those are missing that it reads by running another program
@@ -60,6 +64,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: pixels that a JPEG is decoded to for each pixel that is needed: with fewer, what decoding leaves out would show
+ENOUGH = 2
+#: (rows, columns) of the left, top, right and bottom pixels around the middle one of 3 x 3
+MIDDLES = ((1, 0, 1, 2), (0, 1, 2, 1))
 MOST_IDX = 2**28  # bytes of an unpacked file of MNIST's format; Fashion-MNIST's largest has 47 MB
 HELD_OUT = 5_000  # of the training rows: nothing trains on them, choices are made on them
 
@@ -150,17 +158,27 @@ class Seen:
     Attributes:
         largest: {"int" or "float": the largest value} of pictures that do not say which value is white.
         frames: of how many frames only the first was taken, by name of the picture ("several" where it is not counted).
+        margins: of one picture that was decoded at a part of its size, see `zoo.image.codec.fit`.
     """
 
     largest: dict[str, float] = field(default_factory=dict)
     frames: list[str] = field(default_factory=list)
+    margins: tuple[float, float, float, float] | None = None
+
+    def add(self, other: Seen) -> None:
+        """Take in what was seen of another picture."""
+        for kind, largest in other.largest.items():
+            self.largest[kind] = max(self.largest.get(kind, 0.0), largest)
+        self.frames += other.frames
 
     def white(self, kind: str) -> float:
         """What stands for white in all these pictures: the least of `WHITE` that is not below any of their values."""
         return next(w for w in WHITE[kind] if w >= self.largest[kind])
 
 
-def read_picture(source: Path | io.BytesIO, name: str, seen: Seen | None = None, white: Seen | None = None) -> Image.Image:
+def read_picture(
+    source: Path | io.BytesIO, name: str, seen: Seen | None = None, white: Seen | None = None, *, least: int = 0
+) -> Image.Image:
     """Read one picture whole and upright; of several frames the first.
 
     Greys of more than 8 bits come out as 8 bits: 16 bits by their full range. Whole numbers of 32 bits and floats have no
@@ -168,6 +186,8 @@ def read_picture(source: Path | io.BytesIO, name: str, seen: Seen | None = None,
 
     Args:
         seen: gets what is to be said of the picture.
+        least: pixels of each side that are enough: a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size, where that leaves
+            as many. To make a tenth of the pixels takes a third of the time. 0: as it is.
 
     Raises:
         DataError: a truncated or foreign file, or values without a meaning (negative, NaN, too large); it is named.
@@ -177,15 +197,20 @@ def read_picture(source: Path | io.BytesIO, name: str, seen: Seen | None = None,
         with Image.open(source, formats=_formats()) as picture:
             several = bool(getattr(picture, "is_animated", False))
             picture.seek(0)
+            seen, (width, height) = seen or Seen(), picture.size
+            if least and picture.draft(None, (least, least)) is not None and picture.width < width:
+                # the last row and column stand for less than a whole pixel where the size is no multiple
+                scale = next(s for s in (2, 4, 8) if picture.size == (-(-width // s), -(-height // s)))
+                seen.margins = (0.0, 0.0, picture.width - width / scale, picture.height - height / scale)
             picture.load()
-            result = _upright(_eight_bits(picture, name, seen or Seen(), white))
+            result = _upright(_eight_bits(picture, name, seen, white), seen)
     except DataError:
         raise
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not a picture of a kind that is read. Save it as PNG") from error
     except Exception as error:  # the decoders of twenty formats raise whatever a damaged byte led to
         raise DataError(f"{name}: {error or type(error).__name__}") from error
-    if several and seen is not None:
+    if several:
         seen.frames.append(name)
     return result
 
@@ -196,13 +221,20 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    """The picture as a viewer shows it. Pillow turns TIFF by itself, and then says so in the EXIF data."""
+def _upright(picture: Image.Image, seen: Seen) -> Image.Image:
+    """The picture as a viewer shows it, its margins too. Pillow turns TIFF by itself, and then says so in the EXIF data."""
     try:
         turn = picture.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF data, which viewers pass over, too
         turn = None
-    return picture.transpose(UPRIGHT[turn]) if turn in UPRIGHT else picture.copy()
+    if turn not in UPRIGHT:
+        return picture.copy()
+    if seen.margins is not None:  # they turn as the four middles of a border around one pixel
+        sides = np.zeros((3, 3), np.float32)
+        sides[MIDDLES] = seen.margins
+        left, top, right, bottom = np.asarray(Image.fromarray(sides).transpose(UPRIGHT[turn]))[MIDDLES].tolist()
+        seen.margins = (left, top, right, bottom)
+    return picture.transpose(UPRIGHT[turn])
 
 
 def _eight_bits(picture: Image.Image, name: str, seen: Seen, white: Seen | None) -> Image.Image:
@@ -250,26 +282,107 @@ def _bytes(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
     return np.rint(values.astype(np.float64) * (255.0 / white)).clip(0, 255).astype(np.uint8)
 
 
-class TableImages(Table):
+def fitting(codec: ImageCodec, recipe: Recipe) -> dict[str, int]:
+    """The size and channels that pictures are read at: twice the codec's size where training cuts random parts out of them."""
+    room = 2 if getattr(recipe, "augment", {}).get("crop") else 1
+    return {"size": room * codec.size, "channels": codec.channels}
+
+
+class _Fitted:
+    """Pictures that are read when they are asked for: as they are, or at one size, kept in the cache of decoded files.
+
+    Attributes:
+        size, channels: of the pictures, uint8 (size, size[, 3]); None: each is a PIL image as its file holds it.
+        cache: None for none.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+    cache: Store | None = None
+
+    def at(self, size: int, channels: int) -> None:
+        """From now on as the largest centred square, resized to `size` pixels, with 1 (grey) or 3 (RGB) channels."""
+        self.size, self.channels = size, channels
+
+    def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:
+        if isinstance(codec, ImageCodec):
+            self.at(**fitting(codec, recipe))
+
+    def fitted(self, source: Path | bytes, name: str, seen: Seen, white: Seen | None = None) -> NDArray[np.uint8]:
+        """One picture at the size; errors as `read_picture`.
+
+        Args:
+            seen: gets what is to be said of the picture, also where it comes from the cache.
+        """
+        size, channels = self.size or 1, self.channels or 1
+
+        def make(data: bytes) -> Entry:
+            own = Seen()
+            picture = read_picture(io.BytesIO(data), name, own, white, least=ENOUGH * size)
+            seen.add(Seen(own.largest))
+            # where a picture does not say what is white, its greys hang on the others of the folder
+            facts = {"frames": bool(own.frames)}
+            return Entry({"pixels": np.asarray(fit(picture, size, channels, own.margins))}, facts, keep=not own.largest)
+
+        try:
+            found = prepared(self.cache, source, {"kind": "picture", "size": size, "channels": channels}, make)
+        except OSError as error:
+            raise DataError(f"{name}: {error}") from error
+        if found.facts["frames"]:
+            seen.frames.append(name)
+        return found.arrays["pixels"]
+
+
+class TableImages(_Fitted, Table):
     """Pictures of a Hub dataset or of Parquet files, see `zoo.data.table.open_rows`; labels where it has a column of them.
 
     No row is read before it is asked for, so white is fixed where a picture does not say it: 1 for floats, 2**32 - 1 for whole
     numbers of 32 bits.
     """
 
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows)
+        self.cache = store()
+
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
         data, name, cond = self.item(i, "image")
-        return read_picture(io.BytesIO(data), name, white=Seen({"float": 1.0, "int": WHITE["int"][-1]})), cond
+        white = Seen({"float": 1.0, "int": WHITE["int"][-1]})
+        if self.size is None:
+            return read_picture(io.BytesIO(data), name, white=white), cond
+        return self.fitted(data, name, Seen(), white), cond
 
 
-class ImageFolder(Folder):
-    """All pictures below a folder, see `zoo.data.folder.Folder`; upright, 8 bits a channel, of films the first frame."""
+class ImageFolder(_Fitted, Folder):
+    """All pictures below a folder, see `zoo.data.folder.Folder`; upright, 8 bits a channel, of films the first frame.
 
-    def __init__(self, folder: str | Path, split: str = "train", *, skip_unreadable: bool = False) -> None:
+    Args:
+        size, channels: what the pictures are fitted to, see `at`; None: they come as they are, and nothing is kept of them.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str = "train",
+        *,
+        skip_unreadable: bool = False,
+        size: int | None = None,
+        channels: int | None = None,
+    ) -> None:
+        self.size, self.channels, self.cache = size, channels, store()
+        found: dict[Path, Seen] = {}
+
+        def look(path: Path) -> None:
+            found[path] = own = Seen()
+            if self.size is None:
+                read_picture(path, str(path), own)
+            else:
+                self.fitted(path, str(path), own)
+
+        threads = threads_of_reading()
+        super().__init__(folder, split, SUFFIXES, "picture", look, skip_unreadable, threads=threads)
         self.seen = Seen()
-        super().__init__(
-            folder, split, SUFFIXES, "picture", lambda path: read_picture(path, str(path), self.seen), skip_unreadable
-        )
+        for path in sorted(found):
+            self.seen.add(found[path])
         for kind, largest in self.seen.largest.items():
             warnings.warn(
                 f"{self.folder}: pictures of {kind} values up to {largest:.10g}: "
@@ -284,7 +397,10 @@ class ImageFolder(Folder):
         return read_picture(path, str(path), white=self.seen)
 
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
-        return self.open(self.files[i]), self.given(i)
+        path = self.files[i]
+        if self.size is None:
+            return self.open(path), self.given(i)
+        return self.fitted(path, str(path), Seen(), self.seen), self.given(i)
 
 
 def open_images(
@@ -292,6 +408,8 @@ def open_images(
     split: str = "train",
     *,
     skip_unreadable: bool = False,
+    size: int | None = None,
+    channels: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     **table: Any,
@@ -302,6 +420,7 @@ def open_images(
         source: a path; "hub:owner/name[@revision]"; or "fashion-mnist", where nothing of that name exists: the public
             data, fetched once into $ZOO_CACHE (~/.cache/zoo).
         skip_unreadable: of a folder: leave unreadable files out.
+        size, channels: of a folder, Hub dataset or Parquet files: what the pictures are fitted to, see `ImageFolder`.
         image_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.data.table.open_rows`.
     """
     if split not in ("train", "validation", "test"):
@@ -312,7 +431,9 @@ def open_images(
             Part("image", "Image", ("image", "img", "picture", "png", "jpg"), image_column),
             Part("label", "ClassLabel", ("label", "labels", "class", "cls"), label_column, needed=False),
         )
-        return TableImages(open_rows(source, split, parts, **table))
+        pictures = TableImages(open_rows(source, split, parts, **table))
+        pictures.size, pictures.channels = size, channels
+        return pictures
     if str(source) == PUBLIC and not Path(PUBLIC).exists():
         source = download_fashion_mnist(cache_folder(PUBLIC))
     wanted = f"a folder of pictures (PNG, JPEG, TIFF, ...), fashion_mnist.npz, or {PUBLIC!r}"
@@ -321,4 +442,4 @@ def open_images(
         raise DataError(f"{path} is one file. Give {wanted}.")
     if path.is_file() or (path / "fashion_mnist.npz").exists() or (path / "t10k-labels-idx1-ubyte.gz").exists():
         return fashion_mnist(path, split)
-    return ImageFolder(path, split, skip_unreadable=skip_unreadable)
+    return ImageFolder(path, split, skip_unreadable=skip_unreadable, size=size, channels=channels)

@@ -15,7 +15,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.image.augment import ImageAugment
 from zoo.image.codec import ImageCodec
-from zoo.image.data import open_images
+from zoo.image.data import fitting, open_images
 from zoo.image.recipes import RECIPES
 from zoo.nets.grid import GridTransformer, GridUNet
 
@@ -35,6 +35,11 @@ class ImageDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_images(source, split, **options)
+
+    def data_options(self, recipe: Recipe) -> dict[str, Any]:
+        """The size of the pictures: files are read only once, and at the size that is needed."""
+        codec = self.codec(recipe.codec)
+        return dict(fitting(codec, recipe)) if isinstance(codec, ImageCodec) else {}
 
     def plot(self, samples: Samples) -> Image.Image:
         """A grid, as square as it gets, enlarged, with the labels under the pictures."""

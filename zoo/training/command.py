@@ -8,6 +8,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from zoo.contract.typed import NAMED
@@ -47,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-minutes", type=float, help="stop and save after so long")
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints, 0 for one at the end alone")
     parser.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read and prepare the data ahead")
+    parser.add_argument(
+        "--workers", type=int, help="processes that read and prepare the data ahead; default: what keeps the net from waiting"
+    )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="decode files anew each time: keep nothing of them in $ZOO_CACHE/decoded"
+    )
     parser.add_argument("--compile", action="store_true", help="run the net through torch.compile: worth minutes of waiting")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument(
@@ -67,27 +73,29 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """zoo train NAME"""
+    from zoo.data.decoded import switched_off
     from zoo.training.train import train
     from zoo.training.trainer import leave_group
 
     try:
-        train(
-            args.name,
-            data=args.data,
-            steps=args.steps,
-            out=args.out,
-            seed=args.seed,
-            resume=args.resume,
-            init=args.init,
-            cpu=args.cpu,
-            data_options=data_options(args),
-            overrides={k: None if v in NONE else v for k, v in pairs(args.set).items()},
-            max_minutes=args.max_minutes,
-            save_every=args.save_every,
-            preview_every=args.preview_every,
-            workers=args.workers,
-            compile=args.compile,
-        )
+        with switched_off() if args.no_cache else nullcontext():
+            train(
+                args.name,
+                data=args.data,
+                steps=args.steps,
+                out=args.out,
+                seed=args.seed,
+                resume=args.resume,
+                init=args.init,
+                cpu=args.cpu,
+                data_options=data_options(args),
+                overrides={k: None if v in NONE else v for k, v in pairs(args.set).items()},
+                max_minutes=args.max_minutes,
+                save_every=args.save_every,
+                preview_every=args.preview_every,
+                workers=args.workers,
+                compile=args.compile,
+            )
     except (KeyboardInterrupt, SystemExit):
         leave_group()  # a signal ended the run, and everything is saved
         raise

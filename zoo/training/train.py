@@ -86,6 +86,7 @@ def loop_options(loop: Mapping[str, Any]) -> dict[str, Any]:
     for name in loop:
         if name not in LOOP:
             raise one_of("option of training", name, LOOP)
+    loop = {k: v for k, v in loop.items() if (k, v) != ("workers", None)}
     found: dict[str, Any] = {k: whole(v, k, 0) for k, v in loop.items() if k not in ("max_minutes", "compile")}
     if "compile" in loop:
         if not isinstance(loop["compile"], bool):
@@ -146,6 +147,7 @@ def run_in(
         init: what the weights started from, for the checkpoint.
     """
     going_on = has_run(out, resume)
+    dataset.prepare_for(model.codec, model.recipe)
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective)

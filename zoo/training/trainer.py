@@ -418,7 +418,7 @@ class Trainer:
         log_every: int = 50,
         save_every: int = 500,
         preview_every: int = 2000,
-        workers: int = 0,
+        workers: int | None = None,
         compile: bool = False,
     ) -> None:
         """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`.
@@ -427,15 +427,22 @@ class Trainer:
             max_minutes: the time, see above; None for no limit.
             log_every, save_every, preview_every: steps between lines of the log, checkpoints and previews. 0: none before
                 the end, and no preview at all.
-            workers: processes that make the batches ahead; the batches are the same.
+            workers: processes that make the batches ahead; the batches are the same. None: as many as keep the net from
+                waiting, see `Batches.workers`.
             compile: run the net through `torch.compile`. It rounds in other places: weights are not the same to the bit.
 
         Raises:
             KeyboardInterrupt: SIGINT ended it. SystemExit: SIGTERM did, with the code 143. Everything is saved then.
         """
         batches = self.batches()
-        flops = self.flops(batches[0])
-        coming = batches.ahead(self.positions(range(self.step, self.steps)), workers)
+        first_batch, start = batches[0], time.perf_counter()
+        flops = self.flops(first_batch)
+        # a first pass on an accelerator compiles and asks for memory, and says nothing of the others
+        seconds = (time.perf_counter() - start) * self.options.accumulate if self.device.type == "cpu" else None
+        positions = self.positions(range(self.step, self.steps))
+        if workers is None:
+            workers = batches.workers(positions, seconds, self.accelerator.num_processes)
+        coming = batches.ahead(positions, workers)
         if compile:
             self.model.denoiser.compile()
         start, before = time.monotonic(), self.seconds
