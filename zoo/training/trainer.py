@@ -191,7 +191,7 @@ class Trainer:
         options: dict[str, Any] = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
         options["fused"] = True if self.device.type == "cuda" else None
         if self.options.optimizer == "adamw":
-            return torch.optim.AdamW(self.model.denoiser.parameters(), **options)
+            return torch.optim.AdamW([p for p in self.model.denoiser.parameters() if p.requires_grad], **options)
         exact = torch.bfloat16 if native_bf16() else torch.float32
         return Muon(self.model.denoiser, dtype=exact, processes=self.accelerator.num_processes, **options)
 
@@ -249,7 +249,7 @@ class Trainer:
 
     def flops(self, batch: Batch) -> float:
         """Floating point operations of one optimizer step on such batches, counted forward and backward."""
-        parameters = list(self.model.denoiser.parameters())
+        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
         with FlopCounterMode(display=False) as counter:
             # gradients are taken, not accumulated: several processes would wait for each other's
             loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
@@ -269,6 +269,8 @@ class Trainer:
         state |= {f"ema.{files.plain_name(k)}": v for k, v in self.ema.shadow.items()}
         stateless = []
         for name, p in self._parameters():
+            if not p.requires_grad:
+                continue
             state |= {f"optimizer.{name}.{k}": v for k, v in self._optimizer().state[p].items()}
             if not self._optimizer().state[p]:
                 stateless.append(name)
@@ -395,6 +397,8 @@ class Trainer:
         matrices = {id(p) for g in self._optimizer().param_groups if g.get("matrices") for p in g["params"]}
         wanted: dict[str, Tensor] = {}
         for name, p in self._parameters():
+            if not p.requires_grad:
+                continue
             kinds = ("momentum",) if id(p) in matrices else ("step", "exp_avg", "exp_avg_sq")
             own = {f"{name}.{k}": torch.zeros(()) if k == "step" else p for k in kinds}
             # older files do not say which parameters never had a gradient: all of a parameter's state is there, or none of it
