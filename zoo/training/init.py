@@ -55,6 +55,12 @@ def opened(source: str | Path, recipe: Recipe) -> Model:
     return found
 
 
+def started(description: str, source: str | Path, other: Recipe) -> str:
+    """What a card says of a model that started from another one's weights, whose licence still counts."""
+    licence = f" ({other.licence.strip().rstrip('.')})" if other.licence.strip() else ""
+    return f"{description} Started from the weights of {source}{licence}.".strip()
+
+
 @dataclass
 class Start:
     """What a model's net took from another one.
@@ -390,8 +396,8 @@ def refolded(value: Tensor, axis: int, old: Sequence[int], new: Sequence[int], *
 
 def _resize(count: int, other: int) -> Tensor:
     """The matrix (other, count) that resizes a row of `count` values to `other` of them, as a picture is resized."""
-    eye = torch.eye(count)[:, None, :, None]
-    return F.interpolate(eye, size=(other, 1), mode="bilinear", antialias=True, align_corners=False)[:, 0, :, 0].T
+    eye = torch.eye(count)[None, :, None]
+    return F.interpolate(eye, size=(1, other), mode="bilinear", antialias=True, align_corners=False)[0, :, 0].T
 
 
 # ---------------------------------------------------------------- conditions

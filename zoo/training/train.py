@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import tempfile
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,10 +24,10 @@ from zoo.model.loading import build, is_folder
 from zoo.model.model import Model
 from zoo.training.fingerprint import fingerprint
 from zoo.training.freeze import frozen, matching
-from zoo.training.init import Start, continued, opened, start
+from zoo.training.init import Start, continued, opened, start, started
 from zoo.training.lock import Lock
 from zoo.training.objective import Objective
-from zoo.training.trainer import CHECKPOINT, WEIGHTS, Trainer
+from zoo.training.trainer import CHECKPOINT, WEIGHTS, Facts, Trainer
 from zoo.values import number, whole
 
 
@@ -225,19 +227,40 @@ def train(
     """
     steps, seed, out, loop = whole(steps, "steps", 1), whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
     recipe = recipe_of(source).override(overrides or {})
-    other = None if init is None or has_run(out, resume) else opened(init, recipe)
+    going_on = has_run(out, resume)  # before anything is read
+    other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
     options = domain.data_options(recipe) | dict(data_options or {})
     dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **options)
     if len(dataset) == 0:
         raise DataError("the dataset is empty.")
     recipe = dataset.attributed(domain.adapt(recipe, dataset))
-    has_run(out, resume)  # before anything is built
+    if init is not None and other is not None:
+        recipe = recipe.model_copy(update={"description": started(recipe.description, init, other.recipe)})
+    if going_on:
+        recipe = as_begun(recipe, out, init)
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     model = build(recipe).train()
     begun = None if init is None or other is None else start(model, other, init)
     run_in(model, dataset, out, steps, seed, resume=resume, begun=begun, cpu=cpu, **loop)
     return model
+
+
+def as_begun(recipe: Recipe, out: Path, init: str | Path | None) -> Recipe:
+    """The recipe of a run that goes on: its description still says which weights the run started from.
+
+    Warns:
+        of an init that is not the one that the run started from: none is read again.
+    """
+    try:
+        meta = files.load_metadata(out / CHECKPOINT)
+        facts, before = Facts.parse(meta["zoo"], out / CHECKPOINT), Recipe.parse(json.loads(meta["recipe"]))
+    except (CheckpointError, ConfigError, KeyError, ValueError):
+        return recipe  # what is wrong with the file is said where it is read as a whole
+    if init is not None and str(init) != facts.init:
+        begun = f"with the weights of {facts.init}" if facts.init else "from scratch"
+        warnings.warn(f"the run in {out} began {begun} and goes on from its checkpoint: {init} is not read.", stacklevel=3)
+    return recipe.model_copy(update={"description": before.description}) if facts.init else recipe
 
 
 def recipe_of(source: str | Path | Recipe) -> Recipe:
