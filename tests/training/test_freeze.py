@@ -51,7 +51,10 @@ def test_a_pattern_names_parameters_and_modules(patterns, found):
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (["net.dwon.*"], r"no parameter fits 'net.dwon.\*'. Did you mean 'net.down'.*The net's parts: embed.time, net.down, net.exit"),
+        (
+            ["net.dwon.*"],
+            r"no parameter fits 'net.dwon.\*'. Did you mean 'net.down'.*The net's parts: embed.time, net.down, net.exit",
+        ),
         (["net.down", "nothing at all"], "no parameter fits 'nothing at all'"),
         (["net.Down"], "Did you mean 'net.down'"),
         (["*"], "fits all 5 parameters: nothing is left to train"),
@@ -89,7 +92,10 @@ def test_frozen_parameters_stay_and_cost_no_state(tmp_path, capsys, optimizer):
             count += value.numel()
         moved += not held and not torch.equal(found[f"net.{name}"], value)
     assert moved > 10
-    assert f"frozen: {count:,} of {sum(v.numel() for v in before.values()):,} parameters (net.down, embed.*)." in capsys.readouterr().out
+    assert (
+        f"frozen: {count:,} of {sum(v.numel() for v in before.values()):,} parameters (net.down, embed.*)."
+        in capsys.readouterr().out
+    )
     assert all(p.requires_grad for p in made.parameters())
 
 

@@ -337,9 +337,11 @@ class Tensors:
             return None
         moved = before.movedim(axes[0], -1)
         mode = "bicubic" if len(new) == 2 else "linear"
-        made = F.interpolate(moved.reshape(-1, 1, *old).float(), size=new, mode=mode, align_corners=False)
+        made = F.interpolate(moved.reshape(1, -1, *old).float(), size=new, mode=mode, align_corners=False)
         sizes = [" x ".join(map(str, g)) for g in (old, new)]
-        return Made(made.reshape(*moved.shape[:-1], -1).movedim(-1, axes[0]), f"positions of {sizes[0]} interpolated to {sizes[1]}")
+        return Made(
+            made.reshape(*moved.shape[:-1], -1).movedim(-1, axes[0]), f"positions of {sizes[0]} interpolated to {sizes[1]}"
+        )
 
 
 #: layers whose rows are features, never labels
