@@ -72,9 +72,8 @@ def test_a_net_is_as_before_after_the_block():
     with frozen(net, ["0"]) as count:
         assert count == 9 and [p.requires_grad for p in net.parameters()] == [False, False, True, False]
     assert [p.requires_grad for p in net.parameters()] == [True, True, True, False]
-    with pytest.raises(RuntimeError), frozen(net, ["1"]) as count:
-        assert count == 3
-        raise RuntimeError
+    with pytest.raises(KeyError), frozen(net, ["1"]):
+        raise KeyError
     assert net[1].weight.requires_grad and not net[1].bias.requires_grad
 
 
@@ -113,7 +112,7 @@ def test_a_run_with_frozen_layers_goes_on_exactly(tmp_path, optimizer):
 
 
 def test_a_pattern_that_fits_nothing_is_told_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigError, match="no parameter fits 'net.dwon'"):
+    with pytest.raises(ConfigError, match=r"no parameter fits 'net\.dwon'"):
         train(tmp_path / "run", patterns=("net.dwon",))
     assert not (tmp_path / "run").exists()
 

@@ -25,7 +25,7 @@ SMALL = {
     "image/fashion-ddpm": UNET,
     "audio/spec-ddpm": UNET,
     "policy/pusht-keypoints": UNET | {"net.attention": [False]},
-    "point3d/shapes-ddpm": {"net.dim": 16, "net.width": 16, "net.latents": 4, "net.rounds": 1, "net.inner": 16, "net.emb_dim": 16},
+    "point3d/shapes-ddpm": {"net.dim": 16, "net.width": 16, "net.latents": 4, "net.rounds": 1, "net.inner": 16},
     "protein/backbone-ddpm": {"net.dim": 32, "net.depth": 1, "net.heads": 2, "net.pair": 8},
 }  # fmt: skip
 PICTURES = "image/fashion-ddpm"

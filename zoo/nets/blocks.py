@@ -151,7 +151,7 @@ class Conditioning(nn.Module):
     @torch.no_grad()
     def absorb(self, constant: Tensor) -> bool:
         """Add a constant (dim,) to every sum, in the last bias of the time; False for one of another size."""
-        bias = self.time.net[-1].bias
+        bias: Any = self.time.net[-1].bias
         if constant.shape != bias.shape:
             return False
         bias += constant.to(bias)

@@ -14,7 +14,9 @@ from zoo.errors import ConfigError
 
 
 def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The names that a pattern fits: of parameters, or of modules for all parameters in them. `*`, `?` and `[...]` as in a shell.
+    """The names that a pattern fits: of parameters, or of modules for all parameters in them.
+
+    `*`, `?` and `[...]` are as in a shell, and upper and lower case differ.
 
     Raises:
         ConfigError: a pattern that fits nothing, with the nearest names; or patterns that leave nothing to train.

@@ -143,7 +143,8 @@ def start(model: Model, other: Model, source: str | Path) -> Start:
     """
     net, theirs = model.denoiser, files.state_of(other.denoiser)
     own = files.state_of(net)
-    found = Start(str(source), other.codec, *({k: v.numel() for k, v in tensors.items()} for tensors in (own, theirs)))
+    sizes, there = ({k: v.numel() for k, v in tensors.items()} for tensors in (own, theirs))
+    found = Start(str(source), other.codec, sizes, there)
     filled = dict(own)
     for name, value in own.items():
         before = theirs.get(name)
@@ -167,7 +168,7 @@ def _check(found: Start, model: Model, other: Model) -> None:
     """Refuse a start that is none, and warn of one that is hardly one."""
     one, two = type(model.denoiser), type(other.denoiser)
     alike = issubclass(one, two) or issubclass(two, one)
-    if not found.taken and not found.adapted or (not alike and found.share < FEW):
+    if (not found.taken and not found.adapted) or (not alike and found.share < FEW):
         raise ConfigError(
             f"init: nothing of {found.source} fits: its net is a {two.__name__} ({other.recipe.denoiser}) with the options "
             f"{other.recipe.net}, and this one a {one.__name__} ({model.recipe.denoiser}) with {model.recipe.net}. Train the "
@@ -191,7 +192,7 @@ def _meaning(model: Model, other: Model) -> list[str]:
         "codec": (old.codec, new.codec),
     }
     return [
-        f"{part}.{key} was {before[key] if key in before else 'the default'}, is {now[key] if key in now else 'the default'}."
+        f"{part}.{key} was {before.get(key, 'the default')}, is {now.get(key, 'the default')}."
         for part, (before, now) in pairs.items()
         for key in sorted({*before, *now})
         if before.get(key, ...) != now.get(key, ...)
