@@ -17,7 +17,7 @@ from zoo.image.data import ArrayImages
 from zoo.model.loading import build
 from zoo.nets.blocks import end
 from zoo.training import trainer as training
-from zoo.training.init import continued, grouped, matched, refolded, start
+from zoo.training.init import PACE, continued, grouped, matched, refolded, start
 
 UNET = {"net.channels": 16, "net.multipliers": [1], "net.attention": [True], "net.emb_dim": 32}
 #: the smallest net of every domain
@@ -386,3 +386,16 @@ def test_a_model_that_is_not_there_is_said_before_anything_is_written(tmp_path):
     with pytest.raises(CheckpointError, match="no model folder"):
         train(tmp_path / "run", init=tmp_path / "nothing")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_learning_rate_is_a_part_of_the_recipes_unless_it_is_said(first, tmp_path, capsys, monkeypatch):
+    found = []
+    monkeypatch.setattr(training.Trainer, "run", lambda self, **loop: found.append((self.pace, self.step)))
+    few = {"net.channels": 64}
+    for k, options in enumerate([{"init": first}, {"init": first, "overrides": {"training.lr": 1e-3}}, {}]):
+        train(tmp_path / str(k), **options)
+    with pytest.warns(UserWarning, match="nearly from scratch"):
+        train(tmp_path / "few", init=first, overrides=few)
+    train(tmp_path / "0", resume=True)
+    assert [pace for pace, _ in found] == [PACE, 1.0, 1.0, 1.0, PACE]
+    assert capsys.readouterr().out.count(f"learning rate: {PACE * 1.5e-3:.2g}, ") == 1

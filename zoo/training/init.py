@@ -32,6 +32,8 @@ from zoo.nets.blocks import Conditioning, LabelEmbedding, folded
 
 #: share of the parameters under which a start is hardly one: a warning says so
 FEW = 0.5
+#: share of a recipe's learning rate for weights that are trained already
+PACE = 0.2
 #: why a tensor is new
 OTHER = "another shape"
 #: tensors of another shape of which a line shows the shapes; of more it would be too long to read
@@ -72,6 +74,7 @@ class Start:
         shapes: {tensor: (there, here)} of those of another shape.
         taken, adapted, new: {tensor of the net: how it was adapted, or why it is new}.
         notes: what else there is to say, a line each.
+        pace: share of the recipe's learning rate that the run takes.
     """
 
     source: str
@@ -83,11 +86,21 @@ class Start:
     adapted: dict[str, str] = field(default_factory=dict)
     new: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    pace: float = 1.0
 
     @property
     def share(self) -> float:
         """How many of the net's parameters were taken, as they are or adapted."""
         return 1 - sum(self.sizes[k] for k in self.new) / max(sum(self.sizes.values()), 1)
+
+    def slow(self, lr: float) -> None:
+        """Take `PACE` of the learning rate `lr`, unless most of the net is new and starts as any other."""
+        if self.share >= FEW:
+            self.pace = PACE
+            self.notes.append(
+                f"learning rate: {PACE * lr:.2g}, {_percent(PACE)} of the recipe's {lr:g}, since the weights are trained "
+                "already; --set training.lr=... sets another."
+            )
 
     def lines(self) -> list[str]:
         """All that was taken, adapted, made new and left out, a line each kind, with counts of parameters."""

@@ -181,7 +181,7 @@ def _run(trainer: Trainer, going_on: bool, resume: bool, begun: Start | None, lo
         else:
             model.codec.fit(dataset)
             if begun is not None:
-                trainer.init = begun.source
+                trainer.init, trainer.pace = begun.source, begun.pace
                 for line in [*begun.lines(), *continued(model.codec, begun.codec)]:
                     trainer.note(line)
             trainer.data = fingerprint(dataset, model.codec)
@@ -219,7 +219,8 @@ def train(
         steps: optimizer steps.
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
         init: a model of the domain (a name, a folder or hub:owner/name) whose weights the run starts from, as far as they
-            fit; what was adapted and what is new is printed, see `zoo.training.init`. A run that goes on does not read it.
+            fit; what was adapted and what is new is printed, see `zoo.training.init`. The learning rate is a part of the recipe's,
+            unless overrides say it. A run that goes on does not read it.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
         **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
@@ -242,6 +243,8 @@ def train(
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     model = build(recipe).train()
     begun = None if init is None or other is None else start(model, other, init)
+    if begun is not None and not {"training", "training.lr"} & set(overrides or {}):
+        begun.slow(recipe.training.lr)
     run_in(model, dataset, out, steps, seed, resume=resume, begun=begun, cpu=cpu, **loop)
     return model
 

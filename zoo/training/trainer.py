@@ -84,6 +84,7 @@ class Facts(Part):
         rows, data: how many samples the dataset has, and what they are (None: not known).
         processes: that train together.
         init: what the weights started from.
+        pace: share of the recipe's learning rate that the run takes: weights that are trained already are not thrown about.
         stateless: parameters of which the optimizer keeps nothing, since they never had a gradient.
     """
 
@@ -94,6 +95,7 @@ class Facts(Part):
     rows: StrictInt = Field(ge=1)
     processes: StrictInt = Field(1, ge=1)
     init: str = ""
+    pace: float = Field(1.0, gt=0, le=1, strict=True)
     format: StrictInt = Field(1, ge=1)
     data: str | None = None
     stateless: list[str] = []
@@ -182,6 +184,7 @@ class Trainer:
         self.stop = ""  # why the loop ends before its last step
         self.signal = 0  # the one that asked for it
         self.init = ""  # what the weights started from
+        self.pace = 1.0  # share of the recipe's learning rate
         self.data: str | None = None  # what the data are, see `fingerprint`
         self.lock: Lock | None = None
         self.stamp: tuple[int, int] | None = None  # of the checkpoint as this run left it
@@ -213,7 +216,7 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns (loss, gradient norm), scalars that stay on the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.steps, self.options)
+            group["lr"] = self.pace * learning_rate(self.step, self.steps, self.options)
         parts = self.options.accumulate
         total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
@@ -282,6 +285,7 @@ class Trainer:
             rows=len(self.dataset),
             processes=self.accelerator.num_processes,
             init=self.init,
+            pace=self.pace,
             format=FORMAT_VERSION,
             data=self.data,
             stateless=stateless,
@@ -390,7 +394,7 @@ class Trainer:
             if own:
                 self._optimizer().state[p] = own
         self.stamp = self._stamp()
-        self.step, self.seconds, self.init = facts.step, facts.seconds, facts.init
+        self.step, self.seconds, self.init, self.pace = facts.step, facts.seconds, facts.init, facts.pace
 
     def _moments(self, given: dict[str, Tensor], facts: Facts, path: Path) -> dict[str, dict[str, Tensor]]:
         """The optimizer's state of each parameter, checked: {parameter: {what: tensor}}, empty where it had none."""
@@ -491,7 +495,7 @@ class Trainer:
         return {
             "step": self.step,
             "loss": float(window.loss) / steps,
-            "lr": learning_rate(self.step - 1, self.steps, self.options),
+            "lr": self.pace * learning_rate(self.step - 1, self.steps, self.options),
             "grad_norm": float(window.norm),
             "samples_per_s": rate * samples,
             "gflop_per_s": rate * flops / 1e9,
