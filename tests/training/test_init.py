@@ -17,7 +17,7 @@ from zoo.image.data import ArrayImages
 from zoo.model.loading import build
 from zoo.nets.blocks import end
 from zoo.training import trainer as training
-from zoo.training.init import PACE, continued, grouped, matched, refolded, start
+from zoo.training.init import PACE, continued, grouped, matched, refolded, start, started
 
 UNET = {"net.channels": 16, "net.multipliers": [1], "net.attention": [True], "net.emb_dim": 32}
 #: the smallest net of every domain
@@ -212,6 +212,20 @@ def test_weights_that_were_trained_for_something_else_are_told():
     assert "diffusion.prediction was eps, is v." in start(new, old, "there").notes
 
 
+def test_a_condition_of_another_kind_is_new():
+    old, new = model(trained=True), model(conditions={"label": Array(shape=(3,))})
+    found = start(new, old, "there")
+    assert all(k.startswith("embed.labels.label.") for k in found.new) and len(found.new) == 5
+
+
+def test_a_card_says_the_whole_way_of_the_weights():
+    recipe = get_recipe(PICTURES).model_copy(update={"description": "Shoes.", "licence": "MIT."})
+    one = recipe.model_copy(update={"description": started("Mine.", "image/shoes", recipe), "licence": ""})
+    assert one.description == "Mine. Started from the weights of image/shoes (MIT)."
+    two = started(one.description, "./mine", one)
+    assert two == "Mine. Started from the weights of ./mine; those started from the weights of image/shoes (MIT)."
+
+
 # ---------------------------------------------------------------- nets of others
 
 
@@ -223,7 +237,7 @@ class Own(nn.Module):
         self.classes = nn.Embedding(len(conditions["label"].classes), width)
         self.position = nn.Parameter(torch.randn(1, (shape[1] // 4) * (shape[2] // 4), width))
         self.first = nn.Conv2d(shape[0], width, 4, stride=4)
-        self.inner = nn.Linear(width, width)
+        self.inner, self.share = nn.Linear(width, width), nn.Parameter(torch.rand(()))
         self.last = nn.ConvTranspose2d(width, shape[0], 4, stride=4)
 
     def forward(self, x_t, t, cond, *, mask=None):
@@ -248,7 +262,7 @@ def test_a_net_that_says_nothing_of_itself_is_matched_by_names_and_shapes():
     for k in range(8):  # each feature as a picture of its own
         table, big = was["position"][0, :, k].view(1, 1, 4, 4), now["position"][0, :, k].view(1, 1, 8, 8)
         torch.testing.assert_close(big, torch.nn.functional.interpolate(table, size=(8, 8), mode="bicubic"))
-    assert set(found.taken) == {"first.bias", "inner.weight", "inner.bias"}
+    assert set(found.taken) == {"first.bias", "inner.weight", "inner.bias", "share"}
     assert torch.equal(now["last.weight"], fresh) and {"last.weight", "last.bias"} >= set(found.new)
 
 

@@ -34,12 +34,14 @@ from zoo.nets.blocks import Conditioning, LabelEmbedding, folded
 FEW = 0.5
 #: share of a recipe's learning rate for weights that are trained already
 PACE = 0.2
+#: how a description says which weights a model started from
+BEGUN = "Started from the weights of "
 #: why a tensor is new
 OTHER = "another shape"
 #: tensors of another shape of which a line shows the shapes; of more it would be too long to read
 FEW_SHAPES = 4
-#: what a net's numbers mean beside their shapes: (in a recipe, its name)
-MEANING = ("prediction", "precondition", "sigma_data", "self_condition")
+#: parts of a recipe that say what a net's numbers mean beside their shapes
+MEANING = ("diffusion", "schedule", "net", "codec")
 
 
 def opened(source: str | Path, recipe: Recipe) -> Model:
@@ -60,7 +62,9 @@ def opened(source: str | Path, recipe: Recipe) -> Model:
 def started(description: str, source: str | Path, other: Recipe) -> str:
     """What a card says of a model that started from another one's weights, whose licence still counts."""
     licence = f" ({other.licence.strip().rstrip('.')})" if other.licence.strip() else ""
-    return f"{description} Started from the weights of {source}{licence}.".strip()
+    earlier = other.description.partition(BEGUN)[2].rstrip(".")
+    chain = f"; those started from the weights of {earlier}" if earlier else ""
+    return f"{description.partition(BEGUN)[0].strip()} {BEGUN}{source}{licence}{chain}.".strip()
 
 
 @dataclass
@@ -171,7 +175,7 @@ def start(model: Model, other: Model, source: str | Path) -> Start:
         (found.adapted if made.how else found.taken)[name] = made.how
     _check(found, model, other)
     net.load_state_dict({k: filled[files.plain_name(k)] for k in net.state_dict()})
-    found.notes += _labels(model.recipe, other.recipe)
+    found.notes += _labels(model.recipe, other.recipe, found)
     found.notes += _conditions(net, other.denoiser, found, other.recipe)
     found.notes += _meaning(model, other)
     return found
@@ -197,18 +201,12 @@ def _check(found: Start, model: Model, other: Model) -> None:
 
 def _meaning(model: Model, other: Model) -> list[str]:
     """What tensors of the same shape were trained for, where this model asks for something else."""
-    new, old = model.recipe, other.recipe
-    pairs = {
-        "diffusion": ({k: getattr(old.diffusion, k) for k in MEANING}, {k: getattr(new.diffusion, k) for k in MEANING}),
-        "schedule": ({"kind": old.schedule.kind}, {"kind": new.schedule.kind}),
-        "net": (old.net, new.net),
-        "codec": (old.codec, new.codec),
-    }
+    old, new = (m.recipe.model_dump(mode="json") for m in (other, model))
     return [
-        f"{part}.{key} was {before.get(key, 'the default')}, is {now.get(key, 'the default')}."
-        for part, (before, now) in pairs.items()
-        for key in sorted({*before, *now})
-        if before.get(key, ...) != now.get(key, ...)
+        f"{part}.{key} was {old[part].get(key, 'the default')}, is {new[part].get(key, 'the default')}."
+        for part in MEANING
+        for key in sorted({*old[part], *new[part]})
+        if key != "weighting" and old[part].get(key, ...) != new[part].get(key, ...)
     ]
 
 
@@ -243,6 +241,11 @@ class Tensors:
             return Made(None, "there is none there")
         if value.is_floating_point() != before.is_floating_point() or value.ndim != before.ndim:
             return Made(None, OTHER)
+        for name in self.inside():
+            if type(self.model.recipe.conditions[name]) is not type(self.other.recipe.conditions[name]):
+                return Made(None, f"{name} is a condition of another kind now")
+        if value.ndim == 0:
+            return Made(before)
         for way in (self.by_labels, self.as_it_is, self.by_channels, self.by_positions):
             if (found := way(value, before)) is not None:
                 return found
@@ -256,8 +259,6 @@ class Tensors:
         if name is None:
             return None
         new, old = self.model.recipe.conditions[name], self.other.recipe.conditions[name]
-        if type(new) is not type(old):
-            return Made(None, f"{name} is a condition of another kind now")
         if not new.classes or new.classes == old.classes:
             return None
         rows, null = matched(new.classes, old.classes), len(value) - len(new.classes)
@@ -277,15 +278,20 @@ class Tensors:
         trained = null and null_is_trained(self.other.recipe)
         return before[-1] if trained else before[: len(before) - null].mean(0)
 
+    def inside(self) -> list[str]:
+        """The conditions of both models that the tensor's name holds, the innermost last."""
+        both = self.model.recipe.conditions.keys() & self.other.recipe.conditions.keys()
+        return [part for part in self.parts if part in both]
+
     def condition(self, rows: int, before: int) -> str | None:
         """The condition whose labels a tensor's rows are: the one that its name holds, else the one whose number fits."""
-        both = [k for k in self.model.recipe.conditions if k in self.other.recipe.conditions]
-        inside = [part for part in self.parts if part in both]
+        inside = self.inside()
         plain = isinstance(self.module, nn.Embedding)
         if inside and (plain or not isinstance(self.module, LAYERS)):
             return inside[-1]
         if not plain:
             return None
+        both = self.model.recipe.conditions.keys() & self.other.recipe.conditions.keys()
         fits = [k for k in both if self._rows(k, rows, before) in (0, 1)]
         return fits[0] if len(fits) == 1 else None
 
@@ -359,7 +365,7 @@ class Tensors:
 
 
 #: layers whose rows are features, never labels
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def _module(net: nn.Module, path: str) -> nn.Module | None:
@@ -419,12 +425,15 @@ def _resize(count: int, other: int) -> Tensor:
 # ---------------------------------------------------------------- conditions
 
 
-def _labels(recipe: Recipe, before: Recipe) -> list[str]:
+def _labels(recipe: Recipe, before: Recipe, begun: Start) -> list[str]:
     """What became of the labels of each condition that both models have."""
     found = []
     for name, condition in recipe.conditions.items():
         old = before.classes(name)
         if not condition.classes or not old or condition.classes == old:
+            continue
+        if not any(how.startswith(f"{name}: ") for how in begun.adapted.values()):
+            found.append(f"{name}: the labels are others, and no table of them was found in the net: look at what was taken.")
             continue
         rows = matched(condition.classes, old)
         known = [c for c, row in zip(condition.classes, rows, strict=True) if row is not None]

@@ -219,8 +219,8 @@ def train(
         steps: optimizer steps.
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
         init: a model of the domain (a name, a folder or hub:owner/name) whose weights the run starts from, as far as they
-            fit; what was adapted and what is new is printed, see `zoo.training.init`. The learning rate is a part of the recipe's,
-            unless overrides say it. A run that goes on does not read it.
+            fit; what was adapted and what is new is printed, see `zoo.training.init`. The learning rate is then a part of
+            the recipe's, unless overrides say it. A run that goes on does not read it.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
         **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
