@@ -419,3 +419,8 @@ def test_the_learning_rate_is_a_part_of_the_recipes_unless_it_is_said(first, tmp
     train(tmp_path / "0", resume=True)
     assert [pace for pace, _ in begun] == [PACE, 1.0, 1.0, 1.0, PACE]
     assert capsys.readouterr().out.count(f"learning rate: {PACE * 1.5e-3:.2g}, ") == 1
+
+
+def test_frozen_layers_that_nobody_trained_are_told(first, tmp_path, begun):
+    with pytest.warns(UserWarning, match=r"frozen, but new and never trained: net.entry.weight\. Freeze only what"):
+        train(tmp_path / "run", init=first, overrides={"net.kernel": 1, "training.freeze": ["net.entry"]})

@@ -24,7 +24,7 @@ from zoo.model.loading import build, is_folder
 from zoo.model.model import Model
 from zoo.training.fingerprint import fingerprint
 from zoo.training.freeze import frozen, matching
-from zoo.training.init import Start, continued, opened, start, started
+from zoo.training.init import Start, continued, grouped, opened, start, started
 from zoo.training.lock import Lock
 from zoo.training.objective import Objective
 from zoo.training.trainer import CHECKPOINT, WEIGHTS, Facts, Trainer
@@ -150,7 +150,10 @@ def run_in(
     going_on = has_run(out, resume)
     patterns = model.recipe.training.freeze
     names = [files.plain_name(k) for k, _ in model.denoiser.named_parameters()]
-    matching(names, patterns)  # before anything is written
+    chosen = matching(names, patterns)  # before anything is written
+    if begun is not None and (untrained := [name for name in chosen if name in begun.new]):
+        shown = ", ".join(grouped(untrained, begun.sizes))
+        warnings.warn(f"frozen, but new and never trained: {shown}. Freeze only what {begun.source} gave.", stacklevel=3)
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with frozen(model.denoiser, patterns) as count:
