@@ -394,6 +394,8 @@ def test_the_command_of_a_run(tmp_path, model):
     recipe = recipe.model_copy(update={"data": "hub:me/pets@abc, split 'train', 3 rows"})
     assert "--data hub:me/pets@abc --out" in training_command(recipe, tmp_path)
     assert "--set training.lr=0.0005" in command and "--set net.channels=16" in command and "sampling" not in command
+    frozen = training_command(recipe.override({"training.freeze": ["net.down.*", "embed"]}), tmp_path)
+    assert frozen.endswith("--freeze 'net.down.*' --freeze embed")
 
 
 def test_pushed_says_what_it_did(hub, mine):

@@ -416,16 +416,6 @@ def test_previews_are_pictures_and_the_domains_own_files(tmp_path, monkeypatch):
     assert (previews / "0000002.png").exists() and len(list((previews / "0000002").glob("*.webp"))) == 20
 
 
-def test_init_starts_from_other_weights(tmp_path):
-    first = train(tmp_path / "a", steps=3)
-    second = train(tmp_path / "b", steps=1, init=tmp_path / "a", overrides={"training.lr": 1e-9})
-    for a, b in zip(first.parameters(), second.parameters(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
-    with pytest.raises(CheckpointError, match="shape"):
-        train(tmp_path / "c", steps=1, init=tmp_path / "a", overrides={"net.channels": 32})
-    assert not (tmp_path / "c").exists()
-
-
 @pytest.mark.slow
 def test_a_resumed_run_still_says_where_it_started_from(tmp_path):
     train(tmp_path / "a", steps=1)

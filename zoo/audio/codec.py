@@ -148,6 +148,17 @@ class SpectrogramCodec(Codec):
         self.high = self._log_mel(torch.stack([self.place(dataset[i][0]) for i in rows])).amax()
         self.low = self.high - self._range
 
+    def continued(self, before: Codec) -> list[str]:
+        """The range, where the Fourier transform is the same and no new clip is louder than its upper end."""
+        if not isinstance(before, SpectrogramCodec) or self._scale != before._scale:
+            return []
+        return super().continued(before) if self.high.float() <= before.high.float() + 1e-3 else []
+
+    @property
+    def _scale(self) -> tuple[Any, ...]:
+        """What decides how loud a clip is in the spectrogram."""
+        return self.sample_rate, self.n_fft, self.hop, self.shape[1], self.range_db
+
     def place(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
         """A clip in the window: (L,) float32 of peak 0.9, L = (frames - 1) hop; `rng` feeds the augmentation.
 

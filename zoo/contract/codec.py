@@ -69,6 +69,22 @@ class Codec(nn.Module):
     def fit(self, dataset: Dataset) -> None:
         """Fill the buffers from training data. The default has none."""
 
+    def continued(self, before: Codec) -> list[str]:
+        """Take statistics of `before` in place of those of the data that this codec was just fitted to.
+
+        A run that starts from another model's weights calls it with that model's codec, one of the same class. The default
+        takes all buffers where they have the same shapes, so that the net sees what it knows. A codec whose statistics
+        would lose something of the new data, or that count the data, keeps its own.
+
+        Returns: the names of the buffers that were taken.
+        """
+        own, others = dict(self.named_buffers()), dict(before.named_buffers())
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in others.items()}:
+            return []
+        for name, buffer in own.items():
+            buffer.copy_(others[name])
+        return list(own)
+
     def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
         """A domain object -> x0 (*S). `rng` feeds random crops and augmentation; None means none of it."""
         raise NotImplementedError

@@ -142,6 +142,7 @@ class Training(Part):
     single_dropout: float = Field(0.1, ge=0, le=1)  # of each one alone, where there are several
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     objective: str = "denoise"  # see `zoo.training.objective`
+    freeze: tuple[str, ...] = ()  # patterns of names of parameters or modules that are not trained, see `zoo.training.freeze`
 
 
 class Recipe(Part):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +98,11 @@ def training_command(recipe: Recipe, run: Path) -> str | None:
 
     before, after = (flat(r.model_dump(mode="json")) for r in (get_recipe(name), recipe))
     ignored = ("conditions", "data", "licence", "description", "sampling", "paper")  # of the data, or of no effect on it
+    frozen = after.pop("training.freeze", None) or []
     sets = [
         f"--set {k}={json.dumps(v)}" for k, v in after.items() if before.get(k, ...) != v and k.split(".")[0] not in ignored
     ]
+    sets += [f"--freeze {shlex.quote(pattern)}" for pattern in frozen]
     if facts.get("init"):
         sets.insert(0, f"--init {facts['init']}")
     data = recipe.data.split(",")[0] if recipe.data.startswith(PREFIX) else "DATA"

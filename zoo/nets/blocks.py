@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,10 @@ class LabelEmbedding(nn.Module):
         self.table = nn.Embedding(classes + 1, dim)  # the last row is the null
         nn.init.normal_(self.table.weight, std=0.02)
 
+    def blank(self) -> None:
+        """Zero for every label: a condition that is added to a trained net starts so."""
+        nn.init.zeros_(self.table.weight)
+
     def forward(self, label: Tensor | None, batch: int) -> Tensor:
         """label (batch,) int64 or None -> (batch, dim)."""
         if label is None:
@@ -89,6 +93,11 @@ class VectorEmbedding(nn.Module):
         self.in_dim = in_dim
         self.net = nn.Sequential(nn.Linear(in_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.null = nn.Parameter(0.02 * torch.randn(dim))
+
+    def blank(self) -> None:
+        """Zero for every array: a condition that is added to a trained net starts so."""
+        zero(self.net[-1])
+        nn.init.zeros_(self.null)
 
     def forward(self, array: Tensor | None, batch: int) -> Tensor:
         """array (batch, ...) float or None -> (batch, dim)."""
@@ -130,6 +139,23 @@ class Conditioning(nn.Module):
         for name, embed in self.labels.items():
             emb = emb + embed(cond.get(name), len(t))
         return emb
+
+    def start_as_nothing(self, name: str) -> bool:
+        """Let a condition add zero, until it is trained; False where its embedding cannot (it has no `blank`)."""
+        blank = getattr(self.labels[name], "blank", None)
+        if not callable(blank):
+            return False
+        blank()
+        return True
+
+    @torch.no_grad()
+    def absorb(self, constant: Tensor) -> bool:
+        """Add a constant (dim,) to every sum, in the last bias of the time; False for one of another size."""
+        bias: Any = self.time.net[-1].bias
+        if constant.shape != bias.shape:
+            return False
+        bias += constant.to(bias)
+        return True
 
 
 class Attention(nn.Module):
@@ -195,13 +221,25 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
-def end(module: nn.Module) -> nn.Module:
+def end(module: nn.Module, folded: Sequence[int] | None = None) -> nn.Module:
     """Mark a layer as an end of a net: its rows or columns are data, not features. `Muon` leaves ends alone.
 
     Nets call it where they make their first and last layers; layers inside a marked module are ends, too.
+
+    Args:
+        folded: what that axis is made of, the slowest first: channels, then the sides of a patch that is folded into them.
+            Then weights can start from those of a net for other channels or patches, see `zoo.training.init`.
     """
     module.is_end = True  # type: ignore[assignment]  # a plain attribute, not a parameter
+    if folded is not None:
+        module.folded = tuple(folded)  # type: ignore[assignment]
     return module
+
+
+def folded(module: nn.Module | None) -> tuple[int, ...] | None:
+    """What the axis of data of a layer is made of, where `end` was told."""
+    found: Any = getattr(module, "folded", None)
+    return found if isinstance(found, tuple) else None
 
 
 def is_end(module: nn.Module) -> bool:

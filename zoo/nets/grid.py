@@ -57,10 +57,10 @@ class GridTransformer(nn.Module):
             raise ShapeError(f"samples of {H} x {W} do not divide into patches of {patch} x {patch}.")
         self.patch, self.grid = patch, (H // patch, W // patch)
         self.embed = Conditioning(conditions, emb_dim, time_scale)
-        self.entry = end(nn.Linear(C * patch * patch, dim))
+        self.entry = end(nn.Linear(C * patch * patch, dim), (C, patch, patch))
         self.register_buffer("positions", sincos_positions(self.grid, dim), persistent=False)
         self.net = Transformer(dim, emb_dim=emb_dim, **options)
-        self.exit = end(zero(nn.Linear(dim, C * patch * patch)))
+        self.exit = end(zero(nn.Linear(dim, C * patch * patch)), (C, patch, patch))
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         height, width = self.grid

@@ -156,7 +156,7 @@ class UNet(nn.Module):
             )
         self.in_channels, self.emb_dim = in_channels, emb_dim
         self.dims, self.patch, self.factor = dims, patch, patch * 2 ** (len(multipliers) - 1)
-        conv, fold = CONV[dims], patch**dims
+        conv, fold, places = CONV[dims], patch**dims, [patch] * dims
         widths = [channels * m for m in multipliers]
 
         def res(cin: int, cout: int) -> ResBlock:
@@ -165,7 +165,7 @@ class UNet(nn.Module):
         def attend(level: int) -> nn.Module | None:
             return AttentionBlock(widths[level], heads) if attention[level] else None
 
-        self.entry = end(conv(in_channels * fold, widths[0], kernel, padding=kernel // 2))
+        self.entry = end(conv(in_channels * fold, widths[0], kernel, padding=kernel // 2), (in_channels, *places))
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, width = [widths[0]], widths[0]
         for i, w in enumerate(widths):
@@ -184,7 +184,7 @@ class UNet(nn.Module):
             if i:
                 self.up.append(Stage(Up(conv(w, w, 3, padding=1))))
         self.norm = norm(width)
-        self.exit = end(zero(conv(width, out_channels * fold, kernel, padding=kernel // 2)))
+        self.exit = end(zero(conv(width, out_channels * fold, kernel, padding=kernel // 2)), (out_channels, *places))
 
     def check(self, spatial: Sequence[int]) -> None:
         """Raise a ShapeError unless the net can halve signals or pictures of this size as often as it must."""

@@ -92,6 +92,31 @@ class PolicyCodec(Codec):
         if not self._fitted:
             raise DataError("the demonstrations are zeros throughout: there is nothing to learn from them.")
 
+    def continued(self, before: Codec) -> list[str]:
+        """The range of each dimension of the same robot, where the new data lie in it and fill a tenth of it or more.
+
+        Others keep the new data's range: what lies outside of a range is clipped, and what fills none of it is not seen.
+        """
+        if not isinstance(before, PolicyCodec):
+            return []
+        taken = []
+        for what in ("action", "observation"):
+            same = getattr(self, f"{what}_names") == getattr(before, f"{what}_names") and self.unit == before.unit
+            if not same or not before._fitted:
+                continue
+            low, high = getattr(self, f"{what}_low"), getattr(self, f"{what}_high")
+            first, last = getattr(before, f"{what}_low").to(low), getattr(before, f"{what}_high").to(high)
+            rim = 1e-3 * (last - first)
+            holds = (low >= first - rim) & (high <= last + rim) & (high > low) & (high - low >= SMALL * (last - first))
+            low.copy_(torch.where(holds, first, low))
+            high.copy_(torch.where(holds, last, high))
+            if holds.all():
+                taken += [f"{what}_low", f"{what}_high"]
+            elif holds.any():
+                names = [n for n, kept in zip(getattr(self, f"{what}_names"), holds.tolist(), strict=True) if kept]
+                taken.append(f"{what} range of {', '.join(names)}")
+        return taken
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PolicyCodec:
         """Moves to another device; the ranges stay float32 in a model of any dtype.
 

@@ -76,6 +76,10 @@ class BackboneCodec(Codec):
         sizes = torch.tensor([len(dataset[i][0]) for i in range(len(dataset))])
         self.lengths.copy_(torch.bincount(sizes, minlength=LONGEST + 1))
 
+    def continued(self, before: Codec) -> list[str]:
+        """Nothing: how many chains have each length is about the data, and coordinates are scaled by a constant."""
+        return []
+
     def encode(self, item: Backbone, rng: torch.Generator | None = None) -> Tensor:
         """A backbone -> (N,3,3); with a generator in a random orientation, never mirrored."""
         x = torch.from_numpy(item.atoms).float()

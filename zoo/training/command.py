@@ -43,7 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, bit for bit")
     parser.add_argument(
-        "--init", metavar="MODEL", help="start from the weights of this model (a name or a folder) of the same net"
+        "--init",
+        metavar="MODEL",
+        help="start from the weights of this model (a name, a folder or hub:owner/name); what fits is taken, the rest is said",
+    )
+    parser.add_argument(
+        "--freeze",
+        action="append",
+        metavar="PATTERN",
+        help="do not train the parameters or modules whose names fit: 'net.down.*'; several times for several patterns",
     )
     parser.add_argument("--max-minutes", type=float, help="stop and save after so long")
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints, 0 for one at the end alone")
@@ -71,6 +79,12 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     return {n: getattr(args, n) for n in names if getattr(args, n) not in (None, False)}
 
 
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """What was said of the recipe."""
+    found: dict[str, Any] = {k: None if v in NONE else v for k, v in pairs(args.set).items()}
+    return found | ({"training.freeze": list(args.freeze)} if args.freeze else {})
+
+
 def run(args: argparse.Namespace) -> None:
     """zoo train NAME"""
     from zoo.data.decoded import switched_off
@@ -89,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
                 init=args.init,
                 cpu=args.cpu,
                 data_options=data_options(args),
-                overrides={k: None if v in NONE else v for k, v in pairs(args.set).items()},
+                overrides=overrides(args),
                 max_minutes=args.max_minutes,
                 save_every=args.save_every,
                 preview_every=args.preview_every,

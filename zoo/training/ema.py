@@ -20,7 +20,8 @@ class EMA:
     def update(self, module: nn.Module, step: int) -> None:
         """After optimizer step `step` (0-based)."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.shadow.values()), [p.detach() for p in module.parameters()], weight)
+        moving = [(self.shadow[k], p.detach()) for k, p in module.named_parameters() if p.requires_grad]
+        torch._foreach_lerp_([shadow for shadow, _ in moving], [p for _, p in moving], weight)
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:

@@ -45,14 +45,14 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d)) and id(part) not in ends:
             found.add(id(part.weight))
-    return [p for p in module.parameters() if id(p) in found]
+    return [p for p in module.parameters() if id(p) in found and p.requires_grad]
 
 
 class Muon(torch.optim.AdamW):
     """AdamW that treats the hidden matrices of a net by Muon.
 
     Args:
-        module: the net whose parameters are trained.
+        module: the net, of which the parameters that require a gradient are trained.
         lr: one learning rate for both: the update of a matrix is scaled to the size that AdamW's has
             (Liu et al. 2025, "Muon is scalable", Eq. 4: 0.2 sqrt(max(rows, columns))).
         momentum: of the matrices' gradient, with Nesterov's look-ahead.
@@ -73,7 +73,7 @@ class Muon(torch.optim.AdamW):
     ) -> None:
         matrices = hidden_matrices(module)
         chosen = {id(p) for p in matrices}
-        others = [p for p in module.parameters() if id(p) not in chosen]
+        others = [p for p in module.parameters() if id(p) not in chosen and p.requires_grad]
         groups = [{"params": matrices, "matrices": True}, {"params": others, "matrices": False}]
         super().__init__([g for g in groups if g["params"]], lr=lr, **adamw)
         self.momentum, self.dtype, self.processes = momentum, dtype, processes

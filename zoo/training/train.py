@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import tempfile
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,12 +20,14 @@ from zoo.contract.registry import get_domain, get_recipe
 from zoo.core import seeds
 from zoo.errors import CheckpointError, ConfigError, DataError, one_of
 from zoo.model.checkpoint import read_recipe
-from zoo.model.loading import build, is_folder, load
+from zoo.model.loading import build, is_folder
 from zoo.model.model import Model
 from zoo.training.fingerprint import fingerprint
+from zoo.training.freeze import frozen, matching
+from zoo.training.init import Start, continued, grouped, opened, start, started
 from zoo.training.lock import Lock
 from zoo.training.objective import Objective
-from zoo.training.trainer import CHECKPOINT, WEIGHTS, Trainer
+from zoo.training.trainer import CHECKPOINT, WEIGHTS, Facts, Trainer
 from zoo.values import number, whole
 
 
@@ -63,13 +67,13 @@ def fit(
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
     if out is not None:
         folder = files.path_of(out, "out")
-        run_in(model, dataset, folder, steps, seed, resume=resume, fit_codec=True, cpu=cpu, objective=objective, **loop)
+        run_in(model, dataset, folder, steps, seed, resume=resume, cpu=cpu, objective=objective, **loop)
         return model
     if resume:
         raise ConfigError("resume=True goes on from a checkpoint: give out, the folder that holds it.")
     loop = {"preview_every": 0, "save_every": 0} | loop
     with tempfile.TemporaryDirectory(prefix="zoo-fit-") as temporary:
-        run_in(model, dataset, Path(temporary), steps, seed, fit_codec=True, cpu=cpu, objective=objective, **loop)
+        run_in(model, dataset, Path(temporary), steps, seed, cpu=cpu, objective=objective, **loop)
     return model
 
 
@@ -134,8 +138,7 @@ def run_in(
     seed: int,
     *,
     resume: bool = False,
-    fit_codec: bool = True,
-    init: str = "",
+    begun: Start | None = None,
     cpu: bool = False,
     objective: Objective | None = None,
     **loop: Any,
@@ -143,35 +146,52 @@ def run_in(
     """One run in the folder `out`; the model has averaged weights afterwards and is in evaluation mode.
 
     Args:
-        fit_codec: take the codec's statistics from the data; False where the model has those of its first training.
-        init: what the weights started from, for the checkpoint.
+        begun: what the weights of a new run started from.
     """
     going_on = has_run(out, resume)
     dataset.prepare_for(model.codec, model.recipe)
+    patterns = model.recipe.training.freeze
+    names = [files.plain_name(k) for k, _ in model.denoiser.named_parameters()]
+    chosen = matching(names, patterns)  # before anything is written
+    if begun is not None and (untrained := [name for name in chosen if name in begun.new]):
+        shown = ", ".join(grouped(untrained, begun.sizes))
+        warnings.warn(f"frozen, but new and never trained: {shown}. Freeze only what {begun.source} gave.", stacklevel=3)
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective)
-    with Lock(out) if trainer.main else nullcontext() as trainer.lock:
-        if trainer.main:
-            if has_run(out, resume) != going_on:
-                raise CheckpointError(f"another run came and went in {out} while this one began. Look at it, and start again.")
-            for folder in (out, out / "previews"):
-                files.clear_leftovers(folder)
-        trainer.init = init
-        if going_on:
-            trainer.resume()
-        else:
-            if fit_codec:
-                model.codec.fit(dataset)
-            trainer.data = fingerprint(dataset, model.codec)
-            trainer.save()
-        trainer.run(**loop)
+    with frozen(model.denoiser, patterns) as count:
+        trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective)
+        if patterns:
+            total = sum(p.numel() for p in model.denoiser.parameters())
+            trainer.note(f"frozen: {count:,} of {total:,} parameters ({', '.join(patterns)}).")
+        _run(trainer, going_on, resume, begun, loop)
     trainer.ema.copy_to(model.denoiser)
     model.eval()
     if trainer.signal == signal.SIGINT:
         raise KeyboardInterrupt
     if trainer.signal:
         raise SystemExit(128 + trainer.signal)
+
+
+def _run(trainer: Trainer, going_on: bool, resume: bool, begun: Start | None, loop: Mapping[str, Any]) -> None:
+    """A new run, or one that goes on, with its folder locked."""
+    model, dataset, out = trainer.model, trainer.dataset, trainer.out
+    with Lock(out) if trainer.main else nullcontext() as trainer.lock:
+        if trainer.main:
+            if has_run(out, resume) != going_on:
+                raise CheckpointError(f"another run came and went in {out} while this one began. Look at it, and start again.")
+            for folder in (out, out / "previews"):
+                files.clear_leftovers(folder)
+        if going_on:
+            trainer.resume()
+        else:
+            model.codec.fit(dataset)
+            if begun is not None:
+                trainer.init, trainer.pace = begun.source, begun.pace
+                for line in [*begun.lines(), *continued(model.codec, begun.codec)]:
+                    trainer.note(line)
+            trainer.data = fingerprint(dataset, model.codec)
+            trainer.save()
+        trainer.run(**loop)
 
 
 def has_run(out: Path, resume: bool) -> bool:
@@ -203,7 +223,9 @@ def train(
         data: a dataset, or what the domain's `dataset` takes: a file or a folder.
         steps: optimizer steps.
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
-        init: a model (name or folder) of the same net and codec, whose weights the run starts from.
+        init: a model of the domain (a name, a folder or hub:owner/name) whose weights the run starts from, as far as they
+            fit; what was adapted and what is new is printed, see `zoo.training.init`. The learning rate is then a part of
+            the recipe's, unless overrides say it. A run that goes on does not read it.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
         **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
@@ -211,30 +233,42 @@ def train(
     """
     steps, seed, out, loop = whole(steps, "steps", 1), whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
     recipe = recipe_of(source).override(overrides or {})
+    going_on = has_run(out, resume)  # before anything is read
+    other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
     options = domain.data_options(recipe) | dict(data_options or {})
     dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **options)
     if len(dataset) == 0:
         raise DataError("the dataset is empty.")
     recipe = dataset.attributed(domain.adapt(recipe, dataset))
-    has_run(out, resume)  # before anything is built
+    if init is not None and other is not None:
+        recipe = recipe.model_copy(update={"description": started(recipe.description, init, other.recipe)})
+    if going_on:
+        recipe = as_begun(recipe, out, init)
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     model = build(recipe).train()
-    if init is not None:
-        files.load_strict(model, load(str(init)).state_dict(), Path(init))
-    run_in(
-        model,
-        dataset,
-        out,
-        steps,
-        seed,
-        resume=resume,
-        fit_codec=init is None,
-        init=str(init or ""),
-        cpu=cpu,
-        **loop,
-    )
+    begun = None if init is None or other is None else start(model, other, init)
+    if begun is not None and not {"training", "training.lr"} & set(overrides or {}):
+        begun.slow(recipe.training.lr)
+    run_in(model, dataset, out, steps, seed, resume=resume, begun=begun, cpu=cpu, **loop)
     return model
+
+
+def as_begun(recipe: Recipe, out: Path, init: str | Path | None) -> Recipe:
+    """The recipe of a run that goes on: its description still says which weights the run started from.
+
+    Warns:
+        of an init that is not the one that the run started from: none is read again.
+    """
+    try:
+        meta = files.load_metadata(out / CHECKPOINT)
+        facts, before = Facts.parse(meta["zoo"], out / CHECKPOINT), Recipe.parse(json.loads(meta["recipe"]))
+    except (CheckpointError, ConfigError, KeyError, ValueError):
+        return recipe  # what is wrong with the file is said where it is read as a whole
+    if init is not None and str(init) != facts.init:
+        begun = f"with the weights of {facts.init}" if facts.init else "from scratch"
+        warnings.warn(f"the run in {out} began {begun} and goes on from its checkpoint: {init} is not read.", stacklevel=3)
+    return recipe.model_copy(update={"description": before.description}) if facts.init else recipe
 
 
 def recipe_of(source: str | Path | Recipe) -> Recipe:

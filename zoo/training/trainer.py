@@ -77,6 +77,7 @@ class Facts(Part):
         rows, data: how many samples the dataset has, and what they are (None: not known).
         processes: that train together.
         init: what the weights started from.
+        pace: share of the recipe's learning rate that the run takes: weights that are trained already are not thrown about.
         stateless: parameters of which the optimizer keeps nothing, since they never had a gradient.
     """
 
@@ -87,6 +88,7 @@ class Facts(Part):
     rows: StrictInt = Field(ge=1)
     processes: StrictInt = Field(1, ge=1)
     init: str = ""
+    pace: float = Field(1.0, gt=0, le=1, strict=True)
     format: StrictInt = Field(1, ge=1)
     data: str | None = None
     stateless: list[str] = []
@@ -175,6 +177,7 @@ class Trainer:
         self.stop = ""  # why the loop ends before its last step
         self.signal = 0  # the one that asked for it
         self.init = ""  # what the weights started from
+        self.pace = 1.0  # share of the recipe's learning rate
         self.data: str | None = None  # what the data are, see `fingerprint`
         self.lock: Lock | None = None
         self.stamp: tuple[int, int] | None = None  # of the checkpoint as this run left it
@@ -184,7 +187,7 @@ class Trainer:
         options: dict[str, Any] = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
         options["fused"] = True if self.device.type == "cuda" else None
         if self.options.optimizer == "adamw":
-            return torch.optim.AdamW(self.model.denoiser.parameters(), **options)
+            return torch.optim.AdamW([p for p in self.model.denoiser.parameters() if p.requires_grad], **options)
         exact = torch.bfloat16 if native_bf16() else torch.float32
         return Muon(self.model.denoiser, dtype=exact, processes=self.accelerator.num_processes, **options)
 
@@ -208,7 +211,7 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns (loss, gradient norm), scalars that stay on the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.steps, self.options)
+            group["lr"] = self.pace * learning_rate(self.step, self.steps, self.options)
         parts = self.options.accumulate
         total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
@@ -244,7 +247,7 @@ class Trainer:
 
     def flops(self, batch: Batch) -> float:
         """Floating point operations of one optimizer step on such batches, counted forward and backward."""
-        parameters = list(self.model.denoiser.parameters())
+        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
         with FlopCounterMode(display=False) as counter:
             # gradients are taken, not accumulated: several processes would wait for each other's
             loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
@@ -264,6 +267,8 @@ class Trainer:
         state |= {f"ema.{files.plain_name(k)}": v for k, v in self.ema.shadow.items()}
         stateless = []
         for name, p in self._parameters():
+            if not p.requires_grad:
+                continue
             state |= {f"optimizer.{name}.{k}": v for k, v in self._optimizer().state[p].items()}
             if not self._optimizer().state[p]:
                 stateless.append(name)
@@ -275,6 +280,7 @@ class Trainer:
             rows=len(self.dataset),
             processes=self.accelerator.num_processes,
             init=self.init,
+            pace=self.pace,
             format=FORMAT_VERSION,
             data=self.data,
             stateless=stateless,
@@ -383,13 +389,15 @@ class Trainer:
             if own:
                 self._optimizer().state[p] = own
         self.stamp = self._stamp()
-        self.step, self.seconds, self.init = facts.step, facts.seconds, facts.init
+        self.step, self.seconds, self.init, self.pace = facts.step, facts.seconds, facts.init, facts.pace
 
     def _moments(self, given: dict[str, Tensor], facts: Facts, path: Path) -> dict[str, dict[str, Tensor]]:
         """The optimizer's state of each parameter, checked: {parameter: {what: tensor}}, empty where it had none."""
         matrices = {id(p) for g in self._optimizer().param_groups if g.get("matrices") for p in g["params"]}
         wanted: dict[str, Tensor] = {}
         for name, p in self._parameters():
+            if not p.requires_grad:
+                continue
             kinds = ("momentum",) if id(p) in matrices else ("step", "exp_avg", "exp_avg_sq")
             own = {f"{name}.{k}": torch.zeros(()) if k == "step" else p for k in kinds}
             # older files do not say which parameters never had a gradient: all of a parameter's state is there, or none of it
@@ -489,7 +497,7 @@ class Trainer:
         return {
             "step": self.step,
             "loss": float(window.loss) / steps,
-            "lr": learning_rate(self.step - 1, self.steps, self.options),
+            "lr": self.pace * learning_rate(self.step - 1, self.steps, self.options),
             "grad_norm": float(window.norm),
             "samples_per_s": rate * samples,
             "gflop_per_s": rate * flops / 1e9,
