@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
+from zoo.audio.reading import SUFFIXES
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
 from zoo.contract.conditions import Label
@@ -27,6 +28,7 @@ class AudioDomain(Domain):
 
     name = "audio"
     suffix = ".wav"
+    reads = SUFFIXES
     hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
@@ -36,6 +38,10 @@ class AudioDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_audio(source, split, **options)
+
+    def traits(self, item: Any) -> dict[str, float | str]:
+        """Length and rate of a clip."""
+        return {"seconds": len(item.samples) / item.sample_rate, "sample rate": item.sample_rate}
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         """The recipe with the dataset's conditions; the dataset's clips come at the recipe's rate from now on."""

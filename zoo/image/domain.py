@@ -14,7 +14,7 @@ from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.image.codec import ImageCodec
-from zoo.image.data import open_images
+from zoo.image.data import SUFFIXES, open_images
 from zoo.image.recipes import RECIPES
 from zoo.nets.grid import GridTransformer, GridUNet
 
@@ -24,6 +24,7 @@ class ImageDomain(Domain):
 
     name = "image"
     suffix = ".png"
+    reads = SUFFIXES
     hub_task = "unconditional-image-generation"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = ImageCodec
@@ -33,6 +34,11 @@ class ImageDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_images(source, split, **options)
+
+    def traits(self, item: Any) -> dict[str, float | str]:
+        """Width, height and mode of a picture."""
+        picture = item if isinstance(item, Image.Image) else Image.fromarray(getattr(item, "pixels", item))
+        return {"width": picture.width, "height": picture.height, "mode": picture.mode}
 
     def plot(self, samples: Samples) -> Image.Image:
         """A grid, as square as it gets, enlarged, with the labels under the pictures."""
