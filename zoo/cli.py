@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,15 @@ def _json(data: Any) -> str:
 def sample(args: argparse.Namespace) -> None:
     """zoo sample NAME"""
     from zoo.model.loading import load
+    from zoo.model.unfinished import UnfinishedWarning
 
-    model = load(args.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnfinishedWarning)  # it is said below
+        model = load(args.name)
+    if model.progress is not None:
+        print(
+            f"{args.name} is a run that is not at its end: sampling the averaged weights of its checkpoint, {model.progress}."
+        )
     options: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     size = model.codec.size_name

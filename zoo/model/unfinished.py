@@ -76,7 +76,7 @@ class Facts(Part):
 
     def progress(self) -> str:
         """How far the run is, in words: "step 120 of 4,812"."""
-        return f"step {self.step:,} of {'a number that is not planned yet' if self.steps is None else f'{self.steps:,}'}"
+        return f"step {self.step:,} of {'a number that is yet to be planned' if self.steps is None else f'{self.steps:,}'}"
 
 
 @dataclass(frozen=True)

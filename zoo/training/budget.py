@@ -125,6 +125,10 @@ class Clock:
         self.wait()
         self._marks.append((self.now() - self.start - self.between, step))
 
+    def forget(self) -> None:
+        """Measure from now on."""
+        self._marks.clear()
+
     def measured(self, window: float = math.inf) -> tuple[int, float]:
         """(steps, seconds) between the last mark and the newest one that is `window` seconds older; the first where none is."""
         if not self._marks:
@@ -209,20 +213,23 @@ class Budget:
         self.seconds, self.clock, self.decay, self.rest = seconds, clock, decay, rest
         self._began = clock.now()
         self._first: int | None = None
+        self._warm = False
         self._ready = False
         self._next = 0.0
 
     def ready(self, step: int) -> bool:
-        """Whether enough steps of this session were measured to plan by."""
+        """Whether enough steps of this session were measured to plan by; asked before the first step, and after each."""
         if self._ready:
             return True
         if self._first is None:
             self._first = step
-        # where a step takes seconds, or the budget has but a few
+        # where a step takes long, or the budget is short: then the first steps count, too, slow as they are
         hurry = self.clock.now() - self._began > 2 * MEASURED[2] * self.seconds
-        if step - self._first < WARM and not hurry:
-            return False
-        self.clock.mark(step)
+        if step - self._first >= WARM and not self._warm and not hurry:
+            self._warm = True
+            self.clock.forget()
+        if step == self._first or hurry or self._warm:
+            self.clock.mark(step)
         steps, seconds = self.clock.measured()
         self._ready = steps > 0 and (
             hurry or (steps >= MEASURED[0] and seconds >= min(MEASURED[1], MEASURED[2] * self.seconds))
@@ -230,7 +237,7 @@ class Budget:
         return self._ready
 
     def look(self, step: int, plans: Sequence[Plan]) -> Plan | None:
-        """A new plan, where one is due after `step` steps: the first, or another since the machine is not as fast as thought."""
+        """A new plan, where one is due after `step` steps: the first, or another as the machine is not so fast as thought."""
         if not self.ready(step):
             return None
         now = self.clock.seconds

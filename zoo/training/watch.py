@@ -86,6 +86,7 @@ class Watch:
         """The first step comes now."""
         self.log, self.bar = log, bar
         self.window = Window(self.clock.now(), self.run.step)
+        self.budget.ready(self.run.step)
 
     # ------------------------------------------------------------ after each step
 
