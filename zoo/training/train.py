@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +20,7 @@ from zoo.errors import CheckpointError, ConfigError, DataError, one_of
 from zoo.model.checkpoint import read_recipe
 from zoo.model.loading import build, is_folder, load
 from zoo.model.model import Model
+from zoo.training import budget
 from zoo.training.fingerprint import fingerprint
 from zoo.training.heldout import held_out as find_held_out
 from zoo.training.lock import Lock
@@ -64,7 +64,7 @@ def fit(
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM ended it (code 143), after everything was saved.
         NumericsError: a loss that is not finite.
     """
-    began = time.monotonic()
+    began = budget.clock_time()
     steps, minutes = length(steps, minutes, resume)
     loop = loop_options(loop)
     check_data(dataset, model.recipe)
@@ -179,7 +179,7 @@ def run_in(
     Args:
         fit_codec: take the codec's statistics from the data; False where the model has those of its first training.
         init: what the weights started from, for the checkpoint.
-        began: when the run began (`time.monotonic`).
+        began: when the run began (`zoo.training.budget.clock_time`).
         held_out: data that nothing trains on, or what opens them once the codec is fitted.
     """
     going_on = has_run(out, resume)
@@ -253,7 +253,7 @@ def train(
 
     Raises: as `fit`.
     """
-    began = time.monotonic()
+    began = budget.clock_time()
     steps, minutes = length(steps, minutes, resume)
     seed, out, loop = whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
     if source is not None and config is None:

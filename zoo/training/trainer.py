@@ -12,7 +12,6 @@ import json
 import math
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -85,7 +84,7 @@ class Trainer:
         steps: length of the run; the learning rate falls to 0 at its end. None: as long as `minutes` say.
         cpu: stay on the CPU even where there is a GPU.
         minutes: the time of the whole run, its preparation and its end included: the steps are planned by it.
-        began: when the run began (`time.monotonic`), where that was before now.
+        began: when the run began (`budget.clock_time`), where that was before now.
         held_out: data that nothing trains on, whose loss is logged.
 
     Where neither steps nor minutes are given, a run that is resumed has those that it had.
@@ -427,7 +426,9 @@ class Trainer:
         """
         batches = self.batches()
         flops = self.flops(batches[0])
-        coming = batches.ahead(self.positions(range(self.step, self.steps or budget.ENDLESS)), workers)
+        # a run of minutes may be planned anew, and be longer then
+        last = budget.ENDLESS if self.minutes is not None or self.steps is None else self.steps
+        coming = batches.ahead(self.positions(range(self.step, last)), workers)
         held = None
         if self.held_out is not None and self.main and log_every:
             held = HeldOut(self.held_out, batches.codec, self.model.recipe)
@@ -435,7 +436,7 @@ class Trainer:
         self.watch.introduce(len(self.held_out) if held and self.held_out is not None else 0)
         if compile:
             self.model.denoiser.compile()
-        start = time.monotonic()
+        start = self.clock.now()
         logs = closing(Log(self.out, self.step, self.watch.columns())) if self.main else nullcontext()
         total, first = self.steps, self.step
         with logs as log, self._signals(), tqdm(total=total, initial=first, unit="step", disable=not self.main) as bar:
@@ -444,7 +445,7 @@ class Trainer:
                 self.watch.add(*self.train_step(coming))
                 bar.update()
                 wanted = self.watch.look()
-                if max_minutes is not None and time.monotonic() - start > 60 * max_minutes:
+                if max_minutes is not None and self.clock.now() - start > 60 * max_minutes:
                     self.stop = f"{max_minutes:g} minutes are over"
                 if (plan := self._agree(wanted)) is not None:
                     self.plans.append(plan)

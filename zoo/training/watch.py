@@ -17,8 +17,8 @@ from zoo.training.log import Log
 LINES = 15.0
 #: seconds between two looks at the held-out data, at least; and what share of the time they take, at most
 HELD_OUT, HELD_OUT_SHARE = 15.0, 0.02
-#: samples of a preview: all, and the least where they take too long: so many seconds, or this share of a budget or of the run
-MOST_SHOWN, LEAST_SHOWN, SHOWN_SECONDS, SHOWN_SHARE = 20, 4, 15.0, 0.04
+#: samples of a preview: the most, and fewer where they take more than so many seconds, or this share of a budget or the run
+MOST_SHOWN, SHOWN_SECONDS, SHOWN_SHARE = 20, 15.0, 0.04
 
 
 @dataclass
@@ -210,7 +210,7 @@ class Watch:
         if self.seconds is not None:
             patience = min(patience, SHOWN_SHARE * self.seconds)
         patience = max(patience, SHOWN_SHARE * self.clock.seconds)
-        return max(LEAST_SHOWN, min(MOST_SHOWN, int(patience / max(self.sample_cost(), 1e-9))))
+        return max(1, min(MOST_SHOWN, int(patience / max(self.sample_cost(), 1e-9))))
 
     def sample_cost(self) -> float:
         """Seconds of one sample of a preview: measured, or thought of a step's, which is three forward passes."""
