@@ -79,6 +79,11 @@ def test_a_step_longer_than_the_budget_is_a_run_of_two():
     assert plans == [(1, 2)] and len(rates) == 2
 
 
+def test_a_slow_first_step_is_not_what_a_run_is_planned_by():
+    plans, rates, took = drive(120, lambda k: 25.0 if k == 0 else 2.0)
+    assert plans[0][0] == 2 and plans[0][1] > 40 and took <= 121 and rates[-1] < 0.1
+
+
 def test_the_warm_up_of_a_short_run_is_shortened():
     plans, rates, _ = drive(30, lambda k: 0.1, warmup=200)
     at, steps = plans[0]

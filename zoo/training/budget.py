@@ -198,6 +198,8 @@ def save_times(budget: float | None) -> Times:
 WARM = 3
 #: what is measured before the first plan: so many steps and seconds, or this share of the budget
 MEASURED = (10, 2.0, 0.05)
+#: share of the budget after which the first step is measured, where no other was
+WORST = 0.3
 #: between two looks at whether the plan still fits: this share of the budget
 LOOK = 0.05
 #: share of the time that is left which a plan does not use
@@ -228,9 +230,10 @@ class Budget:
             return True
         if self._first is None:
             self._first = step
-        # where a step takes long, or the budget is short: then the first steps count, too, slow as they are
-        hurry = self.clock.now() - self._began > 2 * MEASURED[2] * self.seconds
-        if step - self._first >= WARM and not self._warm and not hurry:
+        spent = self.clock.now() - self._began
+        # where a step takes long, or the budget is short: then one step counts, and at worst the first, slow as it is
+        hurry, worst = spent > 2 * MEASURED[2] * self.seconds, spent > WORST * self.seconds
+        if not self._warm and not worst and step > self._first and (hurry or step - self._first >= WARM):
             self._warm = True
             self.clock.forget()
         if step == self._first or hurry or self._warm:
