@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,6 +81,7 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """zoo train NAME"""
+    began = time.monotonic()  # torch loads for seconds, and they are the run's
     from zoo.training.train import train
     from zoo.training.trainer import leave_group
 
@@ -93,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
             data=args.data,
             steps=steps,
             minutes=args.minutes,
+            began=began,
             out=args.out,
             seed=args.seed,
             resume=args.resume,

@@ -235,6 +235,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
     held_out: Dataset | None = None,
+    began: float | None = None,
     **loop: Any,
 ) -> Model:
     """Train a recipe on data and return the model with averaged weights.
@@ -249,11 +250,12 @@ def train(
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
         held_out: data that nothing trains on, whose loss is logged; default: the validation part of `data`, where they
             have one.
+        began: when the run began by `time.monotonic`, where that was before this call: `minutes` count from there.
         **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
     Raises: as `fit`.
     """
-    began = budget.clock_time()
+    began = budget.clock_time() if began is None else began
     steps, minutes = length(steps, minutes, resume)
     seed, out, loop = whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
     if source is not None and config is None:

@@ -13,6 +13,8 @@ from zoo.training import budget, curve, report
 from zoo.training.heldout import HeldOut
 from zoo.training.log import Log
 
+#: what of a new plan is said: a change by more than this share of the steps
+TELLING = 0.1
 #: seconds between lines of the log, at most
 LINES = 15.0
 #: seconds between two looks at the held-out data, at least; and what share of the time they take, at most
@@ -59,6 +61,7 @@ class Watch:
         self.saves.done(self.clock.before)
         self.drawn = False  # a preview of this session
         self.told = False  # how fast the machine is
+        self.said = 0  # how many steps the run has
         self.next_held_out = 0.0
         self.samples = run.options.batch_size * run.options.accumulate * run.accelerator.num_processes
         self.log: Log | None = None
@@ -111,8 +114,8 @@ class Watch:
         self.bar.refresh()
         if not self.told:
             self.tell()
-        elif run.steps is not None:
-            before, steps = run.plans[-2][1], run.steps
+        elif run.steps is not None and abs(run.steps - self.said) > TELLING * self.said:
+            before, steps, self.said = self.said, run.steps, run.steps
             why = "slower" if steps < before else "faster"
             run.note(f"plan: {steps:,} steps instead of {before:,}, since the machine is {why} than thought.")
 
@@ -121,6 +124,7 @@ class Watch:
         run, self.told = self.run, True
         if run.steps is None:
             return
+        self.said = run.steps
         begins = next((k for k in range(run.step, run.steps) if budget.falls(k, run.plans, run.options.decay)), run.steps)
         seconds, rows = self.clock.seconds, len(run.dataset)
         run.note(report.of_plan(run.step, run.steps, self.budget.each(), self.samples, rows, seconds, run.minutes, begins))
