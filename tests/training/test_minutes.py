@@ -204,7 +204,7 @@ def test_twenty_times_killed_with_workers_it_has_the_weights_of_its_plans(tmp_pa
 
     def start(resume):
         here = str(Path(__file__).parent)
-        code = SCRIPT.format(here=here, out=str(out), resume=resume, minutes="None" if resume else 3.0)
+        code = SCRIPT.format(here=here, out=str(out), resume=resume, minutes="None" if resume else 1.0)
         return subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -44,9 +44,10 @@ def of_data(dataset: Dataset, domain: Domain | None = None, held_out: int | None
 
 def of_classes(dataset: Dataset, patience: float) -> list[str]:
     """How many samples each class of each label has."""
-    if not dataset.labels:
+    labels = {k: list(c.classes) for k, c in dataset.conditions().items() if c.classes} | dataset.labels
+    if not labels:
         return ["no labels"]
-    counts: dict[str, Counter[int]] = {name: Counter() for name in dataset.labels}
+    counts: dict[str, Counter[int]] = {name: Counter() for name in labels}
     looked, end = 0, time.monotonic() + patience
     # evenly over the data, which may be sorted by class
     for i in _spread(len(dataset)):
@@ -60,7 +61,7 @@ def of_classes(dataset: Dataset, patience: float) -> list[str]:
         if time.monotonic() > end:
             break
     found = []
-    for name, names in dataset.labels.items():
+    for name, names in labels.items():
         shown = [f"{label} {counts[name][k]:,}" for k, label in enumerate(names[:NAMED])]
         if len(names) > NAMED:
             shown.append(f"and {len(names) - NAMED} more")
