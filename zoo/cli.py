@@ -1,10 +1,11 @@
-"""The `zoo` command: list info sample train judge eval verify push pull publish. Torch loads only where needed."""
+"""The `zoo` command: list info sample train data judge eval verify push pull publish. Torch loads only where needed."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from zoo import __version__
 from zoo.contract.typed import typed
 from zoo.errors import ConfigError, UnknownModelError, one_of
 from zoo.training.command import add_arguments as train_arguments
-from zoo.training.command import data_arguments, finished, piped
+from zoo.training.command import column_arguments, data_arguments, data_options, finished, piped, recipe_arguments
 from zoo.training.command import run as train
 from zoo.values import pairs
 
@@ -87,8 +88,15 @@ def _json(data: Any) -> str:
 def sample(args: argparse.Namespace) -> None:
     """zoo sample NAME"""
     from zoo.model.loading import load
+    from zoo.model.unfinished import UnfinishedWarning
 
-    model = load(args.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnfinishedWarning)  # it is said below
+        model = load(args.name)
+    if model.progress is not None:
+        print(
+            f"{args.name} is a run that is not at its end: sampling the averaged weights of its checkpoint, {model.progress}."
+        )
     options: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     size = model.codec.size_name
@@ -205,6 +213,24 @@ def publish(args: argparse.Namespace) -> None:
         print(f"{name} -> {pushed}", flush=True)
 
 
+def data(args: argparse.Namespace) -> None:
+    """zoo data SOURCE"""
+    from zoo.training.look import look
+
+    overrides = {k: typed(v) for k, v in pairs(args.set).items()}
+    found = look(
+        args.data,
+        model=args.name,
+        domain=args.domain,
+        split=args.split,
+        n=args.n,
+        out=args.out,
+        data_options=data_options(args),
+        overrides=overrides,
+    )
+    print(_json(found) if args.json else "\n".join(found["text"]), end="" if args.json else "\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; every option is described in its help."""
     main = argparse.ArgumentParser(prog="zoo", description="The diffusion model zoo that goes beyond images.")
@@ -250,7 +276,22 @@ def parser() -> argparse.ArgumentParser:
         help="more of Model.sample; VALUE is a word, none, a pair or JSON: eta=1, clip=none, guidance_interval=[0.2,5]",
     )
 
-    train_arguments(command("train", train, "Train a recipe on your own data."))
+    p = command("train", train, "Train a recipe on your own data.", model=False)
+    p.add_argument("name", nargs="?", help="a model name (see: zoo list), a model folder, or a run's folder")
+    p.add_argument("--config", dest="recipe_file", metavar="FILE", help="in place of a model: the JSON of a recipe")
+    train_arguments(p)
+
+    p = command("data", data, "What data are, and a sheet of what a net will see of them.", model=False)
+    p.add_argument("data", help="a file, a folder (class subfolders become labels), or hub:owner/name[@revision]")
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--domain", help="what they are data of (default: as the files' names say)")
+    which.add_argument("--for", dest="name", metavar="MODEL", help="the recipe or model that is to be trained on them")
+    p.add_argument("--split", default="train", choices=["train", "validation", "test"])
+    p.add_argument("-n", type=int, default=36, help="samples on the sheet (default 36)")
+    p.add_argument("-o", "--out", default="sheet.png", help="the sheet (default sheet.png)")
+    p.add_argument("--json", action="store_true", help="as JSON, for programs")
+    column_arguments(p)
+    recipe_arguments(p)
 
     p = command("eval", evaluate, "Measure a model, beside real data and a trivial baseline.")
     p.add_argument("--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")

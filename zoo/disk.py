@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, NoReturn
 from zoo.errors import CheckpointError, ConfigError, DataError, ResourceError
 
 CONFIG = "config.json"
+#: of a training run: everything that its next step depends on
+CHECKPOINT = "checkpoint.safetensors"
 #: a save of a folder that is whole, but whose files are not all in their places yet
 SAVED = ".zoo-saved"
 #: the key of hashes, in JSON and in the metadata of safetensors

@@ -9,6 +9,7 @@ from typing import Any
 from zoo.audio.augment import AudioAugment
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
+from zoo.audio.reading import SUFFIXES
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
 from zoo.contract.conditions import Label
@@ -28,6 +29,7 @@ class AudioDomain(Domain):
 
     name = "audio"
     suffix = ".wav"
+    reads = SUFFIXES
     hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
@@ -43,6 +45,10 @@ class AudioDomain(Domain):
         """The rate and the window of the clips: files are read only once, and for these."""
         codec = self.codec(recipe.codec)
         return {"sample_rate": codec.sample_rate, "window": codec.samples} if isinstance(codec, SpectrogramCodec) else {}
+
+    def traits(self, item: Any) -> dict[str, float | str]:
+        """Length and rate of a clip."""
+        return {"seconds": len(item.samples) / item.sample_rate, "sample rate": item.sample_rate}
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         """The recipe with the dataset's conditions; the dataset's clips come at the recipe's rate from now on."""

@@ -63,6 +63,21 @@ class Dataset(ABC):
         `fit` and `train` call it before they look at the data. How many samples there are may change with it.
         """
 
+    def given(self, i: int) -> dict[str, Any]:
+        """The conditions of `dataset[i]` alone; a dataset that need not read the object for them says them at once."""
+        return self[i][1]
+
+    def held_out(self) -> Dataset | None:
+        """The samples that are held out of these, for a loss that is not of the training data, without reading them again.
+
+        The default is None: the domain's `dataset(source, "validation")` is asked.
+        """
+        return None
+
+    def left_out_words(self) -> str:
+        """What lies beside the data and was not taken, as in "3 .psd, 1 hidden folder"; "" where nothing was."""
+        return ""
+
     def conditions(self) -> dict[str, Condition]:
         """The conditions that a model of these data has; the default are their labels."""
         return {k: Label(values=tuple(v)) for k, v in self.labels.items()}

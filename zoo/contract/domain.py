@@ -69,6 +69,8 @@ class Domain(ABC):
     name: str
     #: file suffix of a saved sample
     suffix: str
+    #: suffixes of the files that `dataset` reads, in lower case, by which `zoo data` knows whose they are
+    reads: tuple[str, ...] = ()
     #: how many samples `zoo eval` measures by itself
     measured: int = 1000
     #: {name: class}; how one is built, see `denoiser`
@@ -129,6 +131,13 @@ class Domain(ABC):
             ConfigError: the domain has no judges.
         """
         raise ConfigError(f"the domain {self.name!r} has no judges of labels.")
+
+    def traits(self, item: Any) -> dict[str, float | str]:
+        """What is to be said of an object of the user's data: {"width": 640, "mode": "RGB"}; the default is nothing.
+
+        Of many objects, numbers become a range and words are counted.
+        """
+        return {}
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """What `dataset` must know of a recipe, such as the length of its windows."""

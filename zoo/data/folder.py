@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import re
@@ -310,6 +311,7 @@ class Folder(Dataset):
         self.readable = [p for p in found.files if p not in self.skipped]
         splits, self._classes = ({p: names[p] for p in self.readable if p in names} for names in (splits, classes))
         self.files, self.folder, self.left_out = choose(split, splits, self.readable), folder, dict(found.left_out)
+        self._splits, self._left_out = splits, _left_out(found, len(self.skipped))
         if not self.files:
             raise DataError(f"{folder} leaves no readable {what} for the split {split!r}.")
         labels = sorted(set(self._classes.values()))
@@ -322,6 +324,18 @@ class Folder(Dataset):
         if unseen:
             shown = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
             warnings.warn(f"{folder}: no {what} to train on in {len(unseen)} of {len(labels)} classes: {shown}", stacklevel=2)
+
+    def held_out(self) -> Folder | None:
+        """The validation files, for a folder that was opened to train on; None where it has none."""
+        files = choose("validation", self._splits, self.readable)
+        if not files or set(files) & set(self.files):
+            return None
+        other = copy.copy(self)
+        other.files = files
+        return other
+
+    def left_out_words(self) -> str:
+        return self._left_out
 
     def __len__(self) -> int:
         return len(self.files)
@@ -379,6 +393,12 @@ def _summary(
     if splits:
         counts = Counter(splits[p] for p in files)
         text += f" ({', '.join(f'{counts[s]} {s}' for s in SPELLINGS if counts[s])})"
+    out = _left_out(found, unreadable)
+    return f"{text}; left out: {out}" if out else text
+
+
+def _left_out(found: Found, unreadable: int) -> str:
+    """What was not taken, in words; "" where all was."""
     out = [found.words()] if found.left_out else []
     out += [f"{unreadable} unreadable"] if unreadable else []
-    return f"{text}; left out: {', '.join(out)}" if out else text
+    return ", ".join(out)

@@ -15,7 +15,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.image.augment import ImageAugment
 from zoo.image.codec import ImageCodec
-from zoo.image.data import fitting, open_images
+from zoo.image.data import SUFFIXES, fitting, open_images
 from zoo.image.recipes import RECIPES
 from zoo.nets.grid import GridTransformer, GridUNet
 
@@ -25,6 +25,7 @@ class ImageDomain(Domain):
 
     name = "image"
     suffix = ".png"
+    reads = SUFFIXES
     hub_task = "unconditional-image-generation"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = ImageCodec
@@ -40,6 +41,11 @@ class ImageDomain(Domain):
         """The size of the pictures: files are read only once, and at the size that is needed."""
         codec = self.codec(recipe.codec)
         return dict(fitting(codec, recipe)) if isinstance(codec, ImageCodec) else {}
+
+    def traits(self, item: Any) -> dict[str, float | str]:
+        """Width, height and mode of a picture."""
+        picture = item if isinstance(item, Image.Image) else Image.fromarray(getattr(item, "pixels", item))
+        return {"width": picture.width, "height": picture.height, "mode": picture.mode}
 
     def plot(self, samples: Samples) -> Image.Image:
         """A grid, as square as it gets, enlarged, with the labels under the pictures."""

@@ -13,8 +13,10 @@ import torch
 
 from zoo import files
 from zoo.contract.recipe import Recipe
+from zoo.disk import CHECKPOINT
 from zoo.errors import CheckpointError
 from zoo.hub.card import model_card, place, renew
+from zoo.model import unfinished
 from zoo.model.golden import golden_inputs, golden_output
 
 FORMAT_VERSION = 2
@@ -45,7 +47,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a model folder."""
+    """The recipe of a model folder, or of a training run's folder that holds no finished model yet."""
+    files.settle(folder)
+    if (folder / CHECKPOINT).exists() and not (folder / files.CONFIG).exists():
+        return unfinished.read_recipe(folder)
     return Recipe.parse(read_config(folder)["recipe"])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.contract.formats import FORMATS
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe, known, list_models, packaged_folder, read_evaluation
-from zoo.disk import CONFIG, SAVED
+from zoo.disk import CHECKPOINT, CONFIG, SAVED
 from zoo.errors import ConfigError, HubError, memory
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def is_folder(name: str) -> bool:
         return True
     try:
         # the second: a save whose process ended before its files were in their places, see `zoo.files.settle`
-        found = any((Path(name) / part).exists() for part in (CONFIG, f"{SAVED}/{CONFIG}"))
+        # the third: a training run that has not ended yet
+        found = any((Path(name) / part).exists() for part in (CONFIG, f"{SAVED}/{CONFIG}", CHECKPOINT))
         return found and name not in list_models()
     except (OSError, ValueError):  # a name that no file can have
         return False
@@ -110,7 +111,8 @@ def load(
 
     Args:
         source: a registry name ("image/fashion-ddpm"), a folder (starts with "/", "." or "~", or exists with a
-            config.json), or a Hub repository ("hub:owner/name", "hub:owner/name@revision"). A registry name without
+            config.json, or with the checkpoint of a training run that goes on, whose averaged weights are loaded then), or a
+            Hub repository ("hub:owner/name", "hub:owner/name@revision"). A registry name without
             packaged weights is looked for on the Hub, see `zoo.hub.address.namespace`.
         device, dtype: where and in which dtype to put the weights, also by name: "cuda:0", "bf16".
         precision: in what the net multiplies when it samples, unless the call says otherwise: "fp32" (the default), "bf16"

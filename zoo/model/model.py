@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path, PurePath
@@ -27,7 +28,7 @@ from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import make_schedule
 from zoo.core.steer import broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
-from zoo.model import checkpoint, golden
+from zoo.model import checkpoint, golden, unfinished
 from zoo.model.budget import limited
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
 from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
@@ -84,6 +85,7 @@ class Model(nn.Module):
         denoiser: the net.
         codec: between encoded samples and domain objects.
         folder: where the model was loaded from; None for a new one.
+        progress: "step 120 of 4,812" of a model that is the checkpoint of a training run; else None.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Model(nn.Module):
         super().__init__()
         self.recipe, self.domain = recipe, domain
         self.folder: Path | None = None
+        self.progress: str | None = None
         self.diffusion = make_diffusion(recipe) if diffusion is None else diffusion
         self.codec: Codec = domain.codec(recipe.codec) if codec is None else codec
         domain.augment(recipe.augment)  # a wrong name or number is told here, not by the first step
@@ -156,7 +159,10 @@ class Model(nn.Module):
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.denoiser.parameters()) / 1e6
-        return f"Model({self.recipe.domain}/{self.recipe.name}, {self.recipe.denoiser}, {millions:.2f} M parameters)"
+        checkpoint = "" if self.progress is None else f", checkpoint of {self.progress}"
+        return (
+            f"Model({self.recipe.domain}/{self.recipe.name}, {self.recipe.denoiser}, {millions:.2f} M parameters{checkpoint})"
+        )
 
     def __getattr__(self, name: str) -> Any:
         """The methods that the domain declares, beside the module's own attributes."""
@@ -522,6 +528,10 @@ class Model(nn.Module):
         """
         folder = folder or self.folder
         if folder is None:
+            if self.progress is not None:
+                raise CheckpointError(
+                    f"these are the weights of a training run at {self.progress}: a golden file comes with the finished model."
+                )
             raise CheckpointError("this model was not loaded from a folder: there is no golden file to verify against.")
         return golden.difference(self, folder)
 
@@ -563,6 +573,9 @@ class Model(nn.Module):
     ) -> Model:
         """Read a model folder strictly: a missing or extra key, a wrong shape, a newer format are errors.
 
+        While a training run is at work in the folder, or where one was killed, its newest checkpoint's averaged weights are
+        read, unless a finished model is newer. A warning says of which step it is, and `progress` of the model.
+
         Args:
             device, dtype: where and in which dtype to put the weights, also by name: "cuda:0", "bf16".
             net, codec, diffusion: of a model that was made of its author's own parts, see `Model.of`.
@@ -571,16 +584,19 @@ class Model(nn.Module):
         given = {"net": net, "codec": codec, "diffusion": diffusion}
         check_parts(**{k: v for k, v in given.items() if v is not None})
 
-        def read() -> Model:
-            config = checkpoint.read_config(folder)
-            recipe = Recipe.parse(config["recipe"])
+        def checked(recipe: Recipe) -> Domain:
             if recipe.denoiser == OWN and net is None:
                 raise ConfigError(
                     f"{folder} holds a net of its author's own, and a folder never names code: give net=YourNet()."
                 )
             if diffusion is not None:
                 check_diffusion(recipe, diffusion)
-            domain = own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
+            return own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
+
+        def read() -> Model:
+            config = checkpoint.read_config(folder)
+            recipe = Recipe.parse(config["recipe"])
+            domain = checked(recipe)
             shapes = files.load_shapes(folder / files.WEIGHTS)
             checkpoint.check_files(folder, config)
             with limited(shapes, folder):
@@ -588,6 +604,26 @@ class Model(nn.Module):
             checkpoint.fill(model, folder)
             return model
 
+        def read_checkpoint(path: Path) -> Model:
+            found = unfinished.read(path)
+            domain, weights = checked(found.recipe), found.averaged()
+            shapes = {k: tuple(v.shape) for part in (weights, found.part("codec")) for k, v in part.items()}
+            with limited(shapes, folder, config=path.name, weights=path.name):
+                model = cls(found.recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
+            files.load_strict(model.denoiser, weights, path)
+            files.load_strict(model.codec, found.part("codec"), path)
+            model.progress = found.facts.progress()
+            warnings.warn(
+                f"{folder} holds a training run that is not at its end: these are the averaged weights of its checkpoint of "
+                f"{model.progress}.",
+                unfinished.UnfinishedWarning,
+                stacklevel=4,
+            )
+            return model
+
+        if (running := unfinished.newest(folder)) is not None:
+            model = read_checkpoint(running)
+            return model if device is None and dtype is None else model.to(device=device, dtype=dtype)
         model = checkpoint.undisturbed(folder, read)
         model.folder = folder
         return model if device is None and dtype is None else model.to(device=device, dtype=dtype)

@@ -17,7 +17,7 @@ from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.point3d.augment import PointAugment
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
-from zoo.point3d.data import open_clouds
+from zoo.point3d.data import MESHES, POINTS, open_clouds
 from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
 from zoo.values import whole
@@ -33,6 +33,7 @@ class Point3dDomain(Domain):
 
     name = "point3d"
     suffix = ".ply"
+    reads = (*MESHES, *POINTS)
     hub_tags = ("point-cloud", "3d")
     inpaint_options = ("keep",)
     measured = 300
@@ -83,6 +84,10 @@ class Point3dDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_clouds(source, split, **options)
+
+    def traits(self, item: Any) -> dict[str, float | str]:
+        """How many points a cloud has, or were drawn of a mesh."""
+        return {"points": len(item)}
 
     def plot(self, samples: Samples) -> Any:
         """Three views of each cloud with its conditions; the first 60 of more."""

@@ -39,6 +39,7 @@ class PolicyDomain(Domain):
 
     name = "policy"
     suffix = ".npz"
+    reads = (".hdf5", ".h5")
     hub_task = "robotics"
     methods = {"controller": controller}
     measured = 200
@@ -51,6 +52,10 @@ class PolicyDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_episodes(source, split, **options)
+
+    def traits(self, item: Any) -> dict[str, float | str]:
+        """Steps and numbers of a window of actions."""
+        return {"steps a window": len(item), "numbers an action": item.shape[-1]}
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         return {k: recipe.codec[k] for k in ("horizon", "n_obs", "executed") if k in recipe.codec}

@@ -7,18 +7,21 @@ import errno
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from zoo.contract.typed import NAMED
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.values import pairs
 
 #: how a value of nothing is spelt, as for every option of the command line
 NONE = [k for text, value in NAMED.items() if value is None for k in (text, text.capitalize())]
 #: what a shell reports of a program whose reader went away: 128 and the number of SIGPIPE
 BROKEN_PIPE = 141
+#: of a run whose length nobody says
+STEPS = 20_000
 #: parts of a sample that a Hub dataset may keep in a column of another name; a domain takes those that it knows
 COLUMNS = ("image", "audio", "label")
 
@@ -28,6 +31,11 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", required=True, help="a file, a folder (class subfolders become labels), or hub:owner/name[@revision]"
     )
+    column_arguments(parser)
+
+
+def column_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say how the data are to be read."""
     for name in COLUMNS:
         parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column of a Hub dataset that holds the {name}")
     parser.add_argument("--data-config", dest="config", metavar="NAME", help="configuration of a Hub dataset that has several")
@@ -39,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of training; every one is described in its help."""
     data_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of the run and of the finished model")
-    parser.add_argument("--steps", type=int, default=20_000)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help=f"optimizer steps (default {STEPS}; with --resume those that the run had)")
+    length.add_argument(
+        "--minutes", type=float, metavar="M", help="the time of the whole run: the steps are planned so that it ends in time"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, bit for bit")
     parser.add_argument(
@@ -53,9 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="do not train the parameters or modules whose names fit: 'net.down.*'; several times for several patterns",
     )
-    parser.add_argument("--max-minutes", type=float, help="stop and save after so long")
-    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints, 0 for one at the end alone")
-    parser.add_argument("--preview-every", type=int, default=2000, help="steps between preview pictures, 0 for none")
+    parser.add_argument("--max-minutes", type=float, help="stop and save after so long, wherever the run is")
+    parser.add_argument(
+        "--save-every",
+        type=int,
+        default=500,
+        help="steps between checkpoints, which also come by time; 0 for one at the end alone",
+    )
+    parser.add_argument(
+        "--preview-every", type=int, help="steps between preview pictures, 0 for none (default: after 1, 2, 4, 8, ... minutes)"
+    )
     parser.add_argument(
         "--workers", type=int, help="processes that read and prepare the data ahead; default: what keeps the net from waiting"
     )
@@ -64,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--compile", action="store_true", help="run the net through torch.compile: worth minutes of waiting")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    recipe_arguments(parser)
+
+
+def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The option that changes a recipe."""
     parser.add_argument(
         "--set",
         action="append",
@@ -87,16 +111,23 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """zoo train NAME"""
+    began = time.monotonic()  # torch loads for seconds, and they are the run's
     from zoo.data.decoded import switched_off
     from zoo.training.train import train
     from zoo.training.trainer import leave_group
 
+    if (args.name is None) == (args.recipe_file is None):
+        raise ConfigError("what is trained? Give a model (see: zoo list), its folder, or --config with a recipe's JSON file.")
+    steps = STEPS if args.steps is None and args.minutes is None and not args.resume else args.steps
     try:
         with switched_off() if args.no_cache else nullcontext():
             train(
                 args.name,
+                config=args.recipe_file,
                 data=args.data,
-                steps=args.steps,
+                steps=steps,
+                minutes=args.minutes,
+                began=began,
                 out=args.out,
                 seed=args.seed,
                 resume=args.resume,
@@ -106,9 +137,9 @@ def run(args: argparse.Namespace) -> None:
                 overrides=overrides(args),
                 max_minutes=args.max_minutes,
                 save_every=args.save_every,
-                preview_every=args.preview_every,
                 workers=args.workers,
                 compile=args.compile,
+                **({} if args.preview_every is None else {"preview_every": args.preview_every}),
             )
     except (KeyboardInterrupt, SystemExit):
         leave_group()  # a signal ended the run, and everything is saved
@@ -120,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
 def main(name: str, argv: Sequence[str] | None = None) -> int:
     """`python -m zoo.<domain>.train`: the command for one recipe. Returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"zoo train {name}", description=f"Train {name} on your own data.")
-    parser.set_defaults(name=name)
+    parser.set_defaults(name=name, recipe_file=None)
     add_arguments(parser)
     return piped(functools.partial(_main, parser, argv))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,18 @@ from zoo.errors import CheckpointError
 class Log:
     """log.csv, and TensorBoard events where it is installed. Rows after the resumed step are dropped.
 
+    Args:
+        step: the resumed one. columns: of every row; those of an earlier part of the run stay, too.
+
     Raises:
         ResourceError: the disk is full, or refuses.
         CheckpointError: what is in the folder is not such a log.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, columns: Sequence[str] = ()) -> None:
         self.path = folder / "log.csv"
         rows = self._rows(step) if self.path.exists() and step else []
+        self.columns = list(dict.fromkeys([*(rows[0] if rows else ()), *columns]))
         self.writer: csv.DictWriter[str] | None = None
         self.board: Any = None
         self._hook, threading.excepthook = threading.excepthook, self._thread_ended
@@ -69,14 +73,14 @@ class Log:
     def _keep(self, rows: list[dict[str, str]]) -> None:
         """Make these rows the log, at once: a kill leaves the old one or this."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]))
+        writer = csv.DictWriter(text, self.columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
         files.write_atomic(self.path, text.getvalue().encode())
 
     def _row(self, row: Mapping[str, Any]) -> None:
         if self.writer is None:
-            self.writer = csv.DictWriter(self.file, list(row))
+            self.writer = csv.DictWriter(self.file, self.columns or list(row), restval="")
             if not self.file.tell():
                 self.writer.writeheader()
         self.writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
@@ -96,7 +100,7 @@ class Log:
             self._row(row)
             if self.board is not None:
                 for key, value in row.items():
-                    if key != "step":
+                    if key != "step" and value != "":
                         self.board.add_scalar(key, value, row["step"])
 
     def _close(self) -> None:

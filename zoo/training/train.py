@@ -6,7 +6,7 @@ import json
 import signal
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from zoo.errors import CheckpointError, ConfigError, DataError, one_of
 from zoo.model.checkpoint import read_recipe
 from zoo.model.loading import build, is_folder
 from zoo.model.model import Model
+from zoo.training import budget
 from zoo.training.fingerprint import fingerprint
 from zoo.training.freeze import frozen, matching
+from zoo.training.heldout import held_out as find_held_out
 from zoo.training.init import Start, continued, grouped, opened, start, started
 from zoo.training.lock import Lock
 from zoo.training.objective import Objective
@@ -35,12 +37,14 @@ def fit(
     model: Model,
     dataset: Dataset,
     *,
-    steps: int,
+    steps: int | None = None,
+    minutes: float | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     resume: bool = False,
     cpu: bool = False,
     objective: Objective | None = None,
+    held_out: Dataset | None = None,
     **loop: Any,
 ) -> Model:
     """Train a model on a dataset and return it with averaged weights. The codec is fitted to the data first.
@@ -49,8 +53,11 @@ def fit(
         model: of `zoo.create`, `zoo.load` or `zoo.Model.of`; its net is trained from the weights that it has.
         dataset: `len`, and `dataset[i]` -> (object, {condition: value}).
         steps: optimizer steps.
+        minutes: in place of steps: the time of the whole run. Some steps are measured, and their number is planned so that
+            the learning rate falls to 0 in time. A run that is resumed without either goes on with what it had.
         out: folder of checkpoint, logs, previews and the finished model, empty unless `resume`; None keeps nothing.
         resume: go on from the checkpoint in `out`, bit for bit.
+        held_out: data that nothing trains on; the loss on some of them is logged.
         cpu: stay on the CPU even where there is a GPU.
         objective: what is made smaller; default: the recipe's.
         **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
@@ -61,20 +68,45 @@ def fit(
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM ended it (code 143), after everything was saved.
         NumericsError: a loss that is not finite.
     """
-    steps, loop = whole(steps, "steps", 1), loop_options(loop)
+    began = budget.clock_time()
+    steps, minutes = length(steps, minutes, resume)
+    loop = loop_options(loop)
     check_data(dataset, model.recipe)
+    if held_out is not None:
+        check_data(held_out, model.recipe)
     seed = whole(seed, "seed")
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
+    how: dict[str, Any] = {"minutes": minutes, "began": began, "cpu": cpu, "objective": objective, "held_out": held_out}
     if out is not None:
         folder = files.path_of(out, "out")
-        run_in(model, dataset, folder, steps, seed, resume=resume, cpu=cpu, objective=objective, **loop)
+        run_in(model, dataset, folder, steps, seed, resume=resume, **how, **loop)
         return model
     if resume:
         raise ConfigError("resume=True goes on from a checkpoint: give out, the folder that holds it.")
     loop = {"preview_every": 0, "save_every": 0} | loop
     with tempfile.TemporaryDirectory(prefix="zoo-fit-") as temporary:
-        run_in(model, dataset, Path(temporary), steps, seed, cpu=cpu, objective=objective, **loop)
+        run_in(model, dataset, Path(temporary), steps, seed, **how, **loop)
     return model
+
+
+def length(steps: int | None, minutes: float | None, resume: bool) -> tuple[int | None, float | None]:
+    """How long a run is, checked: (steps, None), (None, minutes), or neither for one that goes on with what it had.
+
+    Raises:
+        ConfigError: both, neither, or a number that is none.
+    """
+    if steps is not None and minutes is not None:
+        raise ConfigError(
+            f"steps={steps!r} and minutes={minutes!r}: give one of them. max_minutes stops a run of so many steps when "
+            "the time is up, and its learning rate has not fallen then."
+        )
+    if steps is None and minutes is None and not resume:
+        raise ConfigError("how long is the run? Give steps, or minutes, by which the steps are planned.")
+    if minutes is not None:
+        minutes = float(number(minutes, "minutes", 0))
+        if minutes <= 0:
+            raise ConfigError(f"minutes={minutes:g}: give a time above 0.")
+    return None if steps is None else whole(steps, "steps", 1), minutes
 
 
 #: what `fit` and `train` hand on to `Trainer.run`
@@ -134,19 +166,24 @@ def run_in(
     model: Model,
     dataset: Dataset,
     out: Path,
-    steps: int,
+    steps: int | None,
     seed: int,
     *,
+    minutes: float | None = None,
+    began: float | None = None,
     resume: bool = False,
     begun: Start | None = None,
     cpu: bool = False,
     objective: Objective | None = None,
+    held_out: Dataset | Callable[[], Dataset | None] | None = None,
     **loop: Any,
 ) -> None:
     """One run in the folder `out`; the model has averaged weights afterwards and is in evaluation mode.
 
     Args:
         begun: what the weights of a new run started from.
+        began: when the run began (`zoo.training.budget.clock_time`).
+        held_out: data that nothing trains on, or what opens them once the codec is fitted.
     """
     going_on = has_run(out, resume)
     dataset.prepare_for(model.codec, model.recipe)
@@ -158,12 +195,14 @@ def run_in(
         warnings.warn(f"frozen, but new and never trained: {shown}. Freeze only what {begun.source} gave.", stacklevel=3)
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+    if steps is None and minutes is None and not going_on:
+        raise ConfigError(f"{out} holds no run to go on with: give steps, or minutes.")
     with frozen(model.denoiser, patterns) as count:
-        trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective)
+        trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective, minutes=minutes, began=began)
         if patterns:
             total = sum(p.numel() for p in model.denoiser.parameters())
             trainer.note(f"frozen: {count:,} of {total:,} parameters ({', '.join(patterns)}).")
-        _run(trainer, going_on, resume, begun, loop)
+        _run(trainer, going_on, resume, begun, held_out, loop)
     trainer.ema.copy_to(model.denoiser)
     model.eval()
     if trainer.signal == signal.SIGINT:
@@ -172,7 +211,14 @@ def run_in(
         raise SystemExit(128 + trainer.signal)
 
 
-def _run(trainer: Trainer, going_on: bool, resume: bool, begun: Start | None, loop: Mapping[str, Any]) -> None:
+def _run(
+    trainer: Trainer,
+    going_on: bool,
+    resume: bool,
+    begun: Start | None,
+    held_out: Dataset | Callable[[], Dataset | None] | None,
+    loop: Mapping[str, Any],
+) -> None:
     """A new run, or one that goes on, with its folder locked."""
     model, dataset, out = trainer.model, trainer.dataset, trainer.out
     with Lock(out) if trainer.main else nullcontext() as trainer.lock:
@@ -191,6 +237,9 @@ def _run(trainer: Trainer, going_on: bool, resume: bool, begun: Start | None, lo
                     trainer.note(line)
             trainer.data = fingerprint(dataset, model.codec)
             trainer.save()
+        trainer.held_out = held_out() if callable(held_out) else held_out
+        if trainer.held_out is not None:
+            trainer.held_out.prepare_for(model.codec, model.recipe)
         trainer.run(**loop)
 
 
@@ -203,10 +252,11 @@ def has_run(out: Path, resume: bool) -> bool:
 
 
 def train(
-    source: str | Path | Recipe,
+    source: str | Path | Recipe | None = None,
     *,
     data: Dataset | str | Path,
-    steps: int,
+    steps: int | None = None,
+    minutes: float | None = None,
     out: str | Path,
     seed: int = 0,
     resume: bool = False,
@@ -214,25 +264,40 @@ def train(
     cpu: bool = False,
     data_options: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
+    held_out: Dataset | None = None,
+    began: float | None = None,
     **loop: Any,
 ) -> Model:
     """Train a recipe on data and return the model with averaged weights.
 
     Args:
         source: a registry name, e.g. "image/fashion-ddpm", a model folder, or a recipe.
+        config: in place of a source: a recipe's JSON file, or the config.json of a model folder.
         data: a dataset, or what the domain's `dataset` takes: a file or a folder.
-        steps: optimizer steps.
+        steps, minutes: optimizer steps, or the time of the whole run, by which they are planned, see `fit`.
         out: folder of checkpoint, logs, previews and the finished model; must be empty unless `resume`.
         init: a model of the domain (a name, a folder or hub:owner/name) whose weights the run starts from, as far as they
             fit; what was adapted and what is new is printed, see `zoo.training.init`. The learning rate is then a part of
             the recipe's, unless overrides say it. A run that goes on does not read it.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
+        held_out: data that nothing trains on, whose loss is logged; default: the validation part of `data`, where they
+            have one.
+        began: when the run began by `time.monotonic`, where that was before this call: `minutes` count from there.
         **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
     Raises: as `fit`.
     """
-    steps, seed, out, loop = whole(steps, "steps", 1), whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
-    recipe = recipe_of(source).override(overrides or {})
+    began = budget.clock_time() if began is None else began
+    steps, minutes = length(steps, minutes, resume)
+    seed, out, loop = whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
+    if source is not None and config is None:
+        recipe = recipe_of(source)
+    elif config is not None and source is None:
+        recipe = read_recipe_file(config)
+    else:
+        raise ConfigError("what is trained? Give a model's name, its folder or a recipe; or config, a recipe's JSON file.")
+    recipe = recipe.override(overrides or {})
     going_on = has_run(out, resume)  # before anything is read
     other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
@@ -250,7 +315,26 @@ def train(
     begun = None if init is None or other is None else start(model, other, init)
     if begun is not None and not {"training", "training.lr"} & set(overrides or {}):
         begun.slow(recipe.training.lr)
-    run_in(model, dataset, out, steps, seed, resume=resume, begun=begun, cpu=cpu, **loop)
+
+    def validation() -> Dataset | None:
+        if isinstance(data, Dataset):
+            return data.held_out()
+        return find_held_out(domain, data, options, dataset, recipe, model.codec)
+
+    run_in(
+        model,
+        dataset,
+        out,
+        steps,
+        seed,
+        resume=resume,
+        begun=begun,
+        cpu=cpu,
+        minutes=minutes,
+        began=began,
+        held_out=validation if held_out is None else held_out,
+        **loop,
+    )
     return model
 
 
@@ -269,6 +353,26 @@ def as_begun(recipe: Recipe, out: Path, init: str | Path | None) -> Recipe:
         begun = f"with the weights of {facts.init}" if facts.init else "from scratch"
         warnings.warn(f"the run in {out} began {begun} and goes on from its checkpoint: {init} is not read.", stacklevel=3)
     return recipe.model_copy(update={"description": before.description}) if facts.init else recipe
+
+
+def read_recipe_file(path: str | Path) -> Recipe:
+    """A recipe from its JSON, or from the config.json of a model folder, which may have been edited: nothing else is read.
+
+    Raises:
+        ConfigError: the file is not there, or holds no recipe.
+    """
+    path = files.path_of(path, "config")
+    if path.is_dir():
+        raise ConfigError(f"config={str(path)!r} is a folder: give it as the model, or its {files.CONFIG}.")
+    try:
+        found = files.read_json(path)
+    except CheckpointError as error:
+        raise ConfigError(f"config: {error}") from error
+    if isinstance(found, dict) and isinstance(found.get("recipe"), dict):
+        found = found["recipe"]
+    if not isinstance(found, dict) or not {"domain", "denoiser"} <= found.keys():
+        raise ConfigError(f"config: {path} holds no recipe: a JSON object with name, domain, denoiser and more, see zoo info.")
+    return Recipe.parse(found)
 
 
 def recipe_of(source: str | Path | Recipe) -> Recipe:

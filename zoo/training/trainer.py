@@ -15,46 +15,46 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, StrictInt
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from zoo import files
 from zoo.contract.dataset import Batch, Dataset
-from zoo.contract.part import Part
 from zoo.contract.recipe import Recipe, Training
 from zoo.core import seeds
 from zoo.core.device import native_bf16
+from zoo.disk import CHECKPOINT
 from zoo.errors import CheckpointError, ConfigError, NumericsError
+from zoo.model import unfinished
 from zoo.model.model import Model
+from zoo.model.unfinished import FORMAT_VERSION, Facts
+from zoo.training import budget
 from zoo.training.batches import Batches
 from zoo.training.ema import EMA
 from zoo.training.fingerprint import fingerprint
+from zoo.training.heldout import HeldOut
 from zoo.training.lock import Lock
 from zoo.training.log import Log
 from zoo.training.muon import Muon
 from zoo.training.objective import OBJECTIVES, Objective
+from zoo.training.watch import Watch
 
-CHECKPOINT = "checkpoint.safetensors"
-#: of its facts; 1 had neither a hash nor `data` and `stateless`
-FORMAT_VERSION = 2
 #: what of a recipe is only said of a model: it may change within a run
 ABOUT = ("sampling", "description", "data", "licence", "paper")
+#: samples of a preview
+PREVIEWED = 20
 # streams of random numbers that must never meet, beside that of the batches
 NOISE, WEIGHTS = 2, 3
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:
-    """Linear warm-up, a plateau, then a linear way down to 0 over the last `decay` share of the steps."""
-    up = (step + 1) / max(training.warmup, 1)
-    down = (steps - step) / max(training.decay * steps, 1)
-    return training.lr * min(up, down, 1.0)
+    """The learning rate of a run of so many steps, see `zoo.training.budget.learning_rate`."""
+    return budget.learning_rate(step, [(0, steps)], training)
 
 
 class Loss(nn.Module):
@@ -68,64 +68,6 @@ class Loss(nn.Module):
         return self.objective.loss(self.model, batch, rng)
 
 
-class Facts(Part):
-    """What a checkpoint knows beside its tensors and the recipe.
-
-    Attributes:
-        step, steps: done, and in all.
-        seconds: of training until now.
-        rows, data: how many samples the dataset has, and what they are (None: not known).
-        processes: that train together.
-        init: what the weights started from.
-        pace: share of the recipe's learning rate that the run takes: weights that are trained already are not thrown about.
-        stateless: parameters of which the optimizer keeps nothing, since they never had a gradient.
-    """
-
-    step: StrictInt = Field(ge=0)
-    steps: StrictInt = Field(ge=1)
-    seed: StrictInt
-    seconds: float = Field(ge=0, strict=True)
-    rows: StrictInt = Field(ge=1)
-    processes: StrictInt = Field(1, ge=1)
-    init: str = ""
-    pace: float = Field(1.0, gt=0, le=1, strict=True)
-    format: StrictInt = Field(1, ge=1)
-    data: str | None = None
-    stateless: list[str] = []
-
-    @classmethod
-    def parse(cls, text: str, path: Path) -> Facts:
-        """The facts of a checkpoint; what is not one is a CheckpointError."""
-        data = files.parse_json(text, path)
-        version = data.get("format") if isinstance(data, dict) else None
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format {version}; this zoo reads up to {FORMAT_VERSION}. Upgrade: pip install -U diffusion-zoo."
-            )
-        try:
-            facts = cls.model_validate(data)
-        except ConfigError as error:
-            raise CheckpointError(f"{path} is not a training checkpoint of zoo: {error}.") from None
-        if facts.step > facts.steps:
-            raise CheckpointError(f"{path} is damaged: it is of step {facts.step} of {facts.steps}.")
-        return facts
-
-
-@dataclass
-class Window:
-    """What was measured since the last line of the log."""
-
-    since: float
-    step: int
-    loss: Tensor | float = 0.0
-    norm: Tensor | float = 0.0
-
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        """One more step. Nothing is read from the device here: that would wait for it."""
-        self.loss = self.loss + loss
-        self.norm = torch.maximum(norm, torch.as_tensor(self.norm, device=norm.device))
-
-
 class Trainer:
     """One training run in the folder `out`.
 
@@ -133,8 +75,13 @@ class Trainer:
         model: a fresh model; its denoiser is trained.
         dataset: training data of its domain.
         out: folder of the checkpoint, logs, previews and, at the end, the model itself.
-        steps: length of the run; the learning rate falls to 0 at its end.
+        steps: length of the run; the learning rate falls to 0 at its end. None: as long as `minutes` say.
         cpu: stay on the CPU even where there is a GPU.
+        minutes: the time of the whole run, its preparation and its end included: the steps are planned by it.
+        began: when the run began (`budget.clock_time`), where that was before now.
+        held_out: data that nothing trains on, whose loss is logged.
+
+    Where neither steps nor minutes are given, a run that is resumed has those that it had.
     """
 
     def __init__(
@@ -142,17 +89,23 @@ class Trainer:
         model: Model,
         dataset: Dataset,
         out: Path,
-        steps: int,
+        steps: int | None,
         seed: int,
         *,
         cpu: bool = False,
         objective: Objective | None = None,
+        minutes: float | None = None,
+        began: float | None = None,
+        held_out: Dataset | None = None,
     ) -> None:
         try:
             from accelerate import Accelerator
         except ImportError:
             raise ConfigError('training needs accelerate: pip install "diffusion-zoo[train]".') from None
-        self.model, self.dataset, self.out, self.steps, self.seed = model, dataset, out, steps, seed
+        self.model, self.dataset, self.out, self.seed = model, dataset, out, seed
+        #: how long the run is, as it was said or planned, see `zoo.training.budget`
+        self.plans: list[budget.Plan] = [] if steps is None else [(0, steps)]
+        self.minutes, self.held_out = minutes, held_out
         self.options, self.sizes = model.recipe.training, dataset.sizes()
         self.objective = OBJECTIVES[self.options.objective]() if objective is None else objective
         self.precision = self.options.precision
@@ -171,7 +124,8 @@ class Trainer:
         self.optimizer = self.make_optimizer()
         self.ema = EMA(model.denoiser, self.options.ema)
         self.net, self.optimizer = self.accelerator.prepare(Loss(model, self.objective), self.optimizer)
-        self.step, self.seconds = 0, 0.0
+        self.step = 0
+        self.clock = budget.Clock(began=began, wait=self.wait)
         #: (loss, gradient norm) of the steps since the last check, added up: not finite as soon as one of them is not
         self.unchecked = torch.zeros(2, device=self.device)
         self.stop = ""  # why the loop ends before its last step
@@ -181,6 +135,16 @@ class Trainer:
         self.data: str | None = None  # what the data are, see `fingerprint`
         self.lock: Lock | None = None
         self.stamp: tuple[int, int] | None = None  # of the checkpoint as this run left it
+
+    @property
+    def steps(self) -> int | None:
+        """The length of the run; None while it is not planned."""
+        return self.plans[-1][1] if self.plans else None
+
+    def wait(self) -> None:
+        """Until the device has done what it was told to do."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that the recipe names, over the denoiser's parameters."""
@@ -211,7 +175,7 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns (loss, gradient norm), scalars that stay on the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.pace * learning_rate(self.step, self.steps, self.options)
+            group["lr"] = self.pace * budget.learning_rate(self.step, self.plans, self.options)
         parts = self.options.accumulate
         total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
@@ -259,8 +223,11 @@ class Trainer:
     def save(self) -> None:
         """Checkpoint of everything that the next step depends on, in one atomic file that holds its own hash."""
         self.check_finite()
-        if not self.main:
-            return
+        if self.main:
+            with self.clock.doing("save"):
+                self._save()
+
+    def _save(self) -> None:
         self.keep_place()
         state = {f"net.{k}": v for k, v in files.state_of(self.model.denoiser).items()}
         state |= {f"codec.{k}": v for k, v in files.state_of(self.model.codec).items()}
@@ -276,7 +243,7 @@ class Trainer:
             step=self.step,
             steps=self.steps,
             seed=self.seed,
-            seconds=self.seconds,
+            seconds=self.clock.seconds,
             rows=len(self.dataset),
             processes=self.accelerator.num_processes,
             init=self.init,
@@ -284,8 +251,13 @@ class Trainer:
             format=FORMAT_VERSION,
             data=self.data,
             stateless=stateless,
+            minutes=self.minutes,
+            plan=self.plans if self.minutes is not None or self.plans != [(0, self.steps)] else [],
         )
-        meta = {"zoo": json.dumps(facts.model_dump()), "recipe": self.model.recipe.model_dump_json()}
+        given = facts.model_dump()
+        if self.minutes is None and not given["plan"]:  # a run of so many steps: as every version of zoo reads it
+            del given["minutes"], given["plan"]
+        meta = {"zoo": json.dumps(given), "recipe": self.model.recipe.model_dump_json()}
         files.save_sealed(self.out / CHECKPOINT, state, meta)
         self.stamp = self._stamp()
 
@@ -336,16 +308,9 @@ class Trainer:
             CheckpointError: a file that is damaged, lacks something or holds more, or is of another run.
         """
         path = self.out / CHECKPOINT
-        state, meta, sealed = files.load_sealed(path)
-        if set(meta) != {"zoo", "recipe"}:
-            raise CheckpointError(f"{path} is not a training checkpoint of zoo: its metadata are {', '.join(meta) or 'empty'}.")
-        facts = Facts.parse(meta["zoo"], path)
-        if (facts.format >= 2) != sealed:
-            raise CheckpointError(f"{path} is damaged: format {facts.format} goes {'with' * (not sealed) or 'without'} a hash.")
-        recipe = files.parse_json(meta["recipe"], path)
-        if not isinstance(recipe, dict):
-            raise CheckpointError(f"{path} is damaged: its recipe is not one.")
-        before, after = Recipe.parse(recipe), self.model.recipe
+        found = unfinished.read(path)
+        facts = found.facts
+        before, after = found.recipe, self.model.recipe
         now = {"seed": self.seed, "rows": len(self.dataset), "processes": self.accelerator.num_processes}
         changed = [f"{k} was {getattr(facts, k)}, now {v}" for k, v in now.items() if getattr(facts, k) != v]
         changed += [
@@ -353,19 +318,11 @@ class Trainer:
             for k in Recipe.model_fields
             if k not in ABOUT and getattr(before, k) != getattr(after, k)
         ]
-        # the number of steps sets when the learning rate starts to fall: it may change until that has begun
-        falling = (1 - self.options.decay) * min(facts.steps, self.steps)
-        if facts.steps != self.steps and facts.step > falling:
-            changed.append(f"steps was {facts.steps}, now {self.steps}, and the learning rate already falls")
+        changed += self._length(facts)
         if changed:
             raise CheckpointError(f"cannot resume {self.out}: " + "; ".join(changed) + ".")
 
-        parts: dict[str, dict[str, Tensor]] = {k: {} for k in ("net", "codec", "ema", "optimizer")}
-        for key, value in state.items():
-            prefix, _, name = key.partition(".")
-            if prefix not in parts:
-                raise CheckpointError(f"{path} has the foreign key {key}.")
-            parts[prefix][files.plain_name(name)] = value
+        parts = {name: found.part(name) for name in unfinished.PARTS}
         moments = self._moments(parts["optimizer"], facts, path)
         shadow = {files.plain_name(k): v for k, v in self.ema.shadow.items()}
         files.check_tensors(parts["ema"], shadow, path, exact=True)
@@ -389,7 +346,34 @@ class Trainer:
             if own:
                 self._optimizer().state[p] = own
         self.stamp = self._stamp()
-        self.step, self.seconds, self.init, self.pace = facts.step, facts.seconds, facts.init, facts.pace
+        self.step, self.clock.before, self.init, self.pace = facts.step, facts.seconds, facts.init, facts.pace
+
+    def _length(self, facts: Facts) -> list[str]:
+        """Take over how long the run is, or what was changed of it; returns what may not be changed any more.
+
+        The length sets when the learning rate starts to fall: it may change until that has begun.
+        """
+        before: list[budget.Plan] = list(facts.plan) or ([] if facts.steps is None else [(0, facts.steps)])
+        asked, steps, minutes = self.plans, self.steps, self.minutes
+        self.plans = before
+        if steps is None and minutes is None:
+            self.minutes = facts.minutes
+            return []
+        said = []
+        if minutes is not None and minutes != facts.minutes:
+            said = [f"minutes was {facts.minutes or 'not given'}, now {minutes:g}"]
+        elif steps is not None and steps != facts.steps:
+            said = [f"steps was {facts.steps}, now {steps}"]
+        falling = budget.falls(facts.step, before, self.options.decay) or (
+            steps is not None and facts.step > (1 - self.options.decay) * steps
+        )
+        if said and falling:
+            return [f"{said[0]}, and the learning rate already falls"]
+        if steps is not None and steps != facts.steps:
+            # one that was planned keeps how its learning rate rose
+            earlier = [plan for plan in before if plan[0] < facts.step]
+            self.plans = [*earlier, (facts.step, steps)] if earlier and earlier[0][0] else asked
+        return []
 
     def _moments(self, given: dict[str, Tensor], facts: Facts, path: Path) -> dict[str, dict[str, Tensor]]:
         """The optimizer's state of each parameter, checked: {parameter: {what: tensor}}, empty where it had none."""
@@ -425,16 +409,17 @@ class Trainer:
         max_minutes: float | None = None,
         log_every: int = 50,
         save_every: int = 500,
-        preview_every: int = 2000,
+        preview_every: int | None = None,
         workers: int | None = None,
         compile: bool = False,
     ) -> None:
-        """Train until `steps`, a signal, or the time is up; then leave a checkpoint and the model folder in `out`.
+        """Train until the last step, a signal, or the time is up; then leave a checkpoint and the model folder in `out`.
 
         Args:
-            max_minutes: the time, see above; None for no limit.
-            log_every, save_every, preview_every: steps between lines of the log, checkpoints and previews. 0: none before
-                the end, and no preview at all.
+            max_minutes: stop and save after so long; None for no limit.
+            log_every, save_every: steps between lines of the log, and between checkpoints, which also come by time: every
+                two minutes at first, later up to ten apart. 0: none before the end.
+            preview_every: steps between previews, 0 for none; None: by time, after about 1, 2, 4, 8, ... minutes.
             workers: processes that make the batches ahead; the batches are the same. None: as many as keep the net from
                 waiting, see `Batches.workers`.
             compile: run the net through `torch.compile`. It rounds in other places: weights are not the same to the bit.
@@ -447,87 +432,81 @@ class Trainer:
         flops = self.flops(first_batch)
         # a first pass on an accelerator compiles and asks for memory, and says nothing of the others
         seconds = (time.perf_counter() - start) * self.options.accumulate if self.device.type == "cpu" else None
-        positions = self.positions(range(self.step, self.steps))
+        # a run of minutes may be planned anew, and be longer then
+        last = budget.ENDLESS if self.minutes is not None or self.steps is None else self.steps
+        positions = self.positions(range(self.step, last))
         if workers is None:
             workers = batches.workers(positions, seconds, self.accelerator.num_processes)
         coming = batches.ahead(positions, workers)
+        held = None
+        if self.held_out is not None and self.main and log_every:
+            held = HeldOut(self.held_out, batches.codec, self.model.recipe)
+        self.watch = Watch(self, log_every, save_every, preview_every, held, flops)
+        self.watch.introduce(len(self.held_out) if held and self.held_out is not None else 0)
         if compile:
             self.model.denoiser.compile()
-        start, before = time.monotonic(), self.seconds
-        window = Window(start, self.step)
-        logs = closing(Log(self.out, self.step)) if self.main else nullcontext()
+        start = self.clock.now()
+        logs = closing(Log(self.out, self.step, self.watch.columns())) if self.main else nullcontext()
         total, first = self.steps, self.step
         with logs as log, self._signals(), tqdm(total=total, initial=first, unit="step", disable=not self.main) as bar:
-            while self.step < self.steps and not self.stop:
-                window.add(*self.train_step(coming))
-                now = time.monotonic()
-                self.seconds = before + now - start
+            self.watch.begin(log, bar)
+            while (self.steps is None or self.step < self.steps) and not self.stop:
+                self.watch.add(*self.train_step(coming))
                 bar.update()
-                if (log_every and self.step % log_every == 0) or self.step == self.steps:
-                    self.check_finite()
-                    now = time.monotonic()  # the device has done the steps by now, not only been told to do them
-                    row = self.measured(window, now, flops)
-                    if log is not None:
-                        self.keep_place()
-                        log.write(row)
-                    speed = f"{row['samples_per_s']:.0f} samples/s, {row['gflop_per_s']:.0f} GFLOP/s"
-                    bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed}")
-                    window = Window(now, self.step)
-                if save_every and self.step % save_every == 0:
-                    self.save()
+                wanted = self.watch.look()
+                if max_minutes is not None and self.clock.now() - start > 60 * max_minutes:
+                    self.stop = f"{max_minutes:g} minutes are over"
+                if (plan := self._agree(wanted)) is not None:
+                    self.plans.append(plan)
+                    self.watch.planned()
+                self.watch.after_step()
                 if self.lock is not None:
                     self.lock.pulse()
-                if preview_every and self.step % preview_every == 0:
-                    self.preview()
-                if max_minutes is not None and now - start > 60 * max_minutes:
-                    self.stop = f"{max_minutes:g} minutes are over"
-                self._agree_to_stop()
-        self.model.denoiser._compiled_call_impl = None
-        self.save()
-        if self.stop:
-            self.note(f"stopped at step {self.step} of {self.steps}: {self.stop}. Go on with --resume.")
-        self.export()
+            self.model.denoiser._compiled_call_impl = None
+            self.save()
+            self.watch.end()
+            if self.stop:
+                length = "a number that is not planned yet" if self.steps is None else f"{self.steps}"
+                self.note(f"stopped at step {self.step} of {length}: {self.stop}. Go on with --resume.")
+            self.export()
         self.accelerator.wait_for_everyone()
 
-    def measured(self, window: Window, now: float, flops: float) -> dict[str, Any]:
-        """A line of the log: what the steps of a window did, and how fast."""
-        steps = self.step - window.step
-        rate = steps / (now - window.since)
-        samples = self.options.batch_size * self.options.accumulate * self.accelerator.num_processes
-        return {
-            "step": self.step,
-            "loss": float(window.loss) / steps,
-            "lr": self.pace * learning_rate(self.step - 1, self.steps, self.options),
-            "grad_norm": float(window.norm),
-            "samples_per_s": rate * samples,
-            "gflop_per_s": rate * flops / 1e9,
-            "minutes": self.seconds / 60,
-        }
-
-    def _agree_to_stop(self) -> None:
-        """All processes leave the loop together: each of them asks, also the one that knows the answer."""
+    def _agree(self, wanted: budget.Plan | None) -> budget.Plan | None:
+        """All processes stop together, and have the same plans: each of them asks, also the one that knows the answer."""
         if self.accelerator.num_processes == 1:
-            return
-        flag = torch.tensor(float(bool(self.stop)), device=self.device)
-        if bool(self.accelerator.reduce(flag, "max") > 0) and not self.stop:
+            return wanted
+        at, steps = (0, 0) if wanted is None or not self.main else wanted
+        flag = torch.tensor([float(bool(self.stop)), float(at), float(steps)], device=self.device)
+        stop, at, steps = self.accelerator.reduce(flag, "sum").tolist()
+        if stop > 0 and not self.stop:
             self.stop = "another process stops"
+        return (int(at), int(steps)) if steps else None
 
-    def preview(self) -> None:
-        """A few samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""
+    def preview(self, n: int = PREVIEWED) -> None:
+        """n samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""
         if not self.main:
             return
         self.keep_place()
-        n, domain = 20, self.model.domain
+        domain = self.model.domain
         path = self.out / "previews" / f"{self.step:07d}.png"
-        with self.ema.applied(self.model.denoiser), self._plain():
+        with self.evaluated():
             try:
-                samples = self.model.eval().sample(n, seed=0, progress=False, **self._shown(n))
+                samples = self.model.sample(n, seed=0, progress=False, **self._shown(n))
                 samples.plot(path)
                 if domain.suffix != path.suffix:
                     samples.save(path.with_suffix(""))
             except NumericsError as error:
                 self.note(f"no preview at step {self.step}: {error}")
-        self.model.train()
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """The model with averaged weights, in evaluation mode and not compiled, inside the block."""
+        with self.ema.applied(self.model.denoiser), self._plain():
+            self.model.eval()
+            try:
+                yield
+            finally:
+                self.model.train()
 
     @contextmanager
     def _plain(self) -> Iterator[None]:
@@ -545,7 +524,7 @@ class Trainer:
         found: dict[str, Any] = dict(recipe.showcase(n))
         for name in recipe.conditions:
             if name not in found:
-                found[name] = [self.dataset[i % len(self.dataset)][1][name] for i in range(n)]
+                found[name] = [self.dataset.given(i % len(self.dataset))[name] for i in range(n)]
         return found
 
     def export(self) -> None:
