@@ -240,7 +240,7 @@ def test_a_registered_domain_stays_registered():
 
 
 def test_what_does_not_apply_says_why():
-    plain = domain(recipe=recipe(conditions={}), example_data=lambda self, recipe, n=8: unconditional(n))
+    plain = domain(recipe=recipe(conditions={}), example_data=lambda self, recipe, n=8: unconditional(n), augmentations=Augment)
     model, data = testing.prepared(plain, plain.recipe)
     assert testing.run("conditions_agree_with_themselves", model, data) == "the model is unconditional"
     assert "tiny: the_null_is_of_its_rows_alone" not in testing.check_domain(plain)
