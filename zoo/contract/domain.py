@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -138,6 +138,18 @@ class Domain(ABC):
         Of many objects, numbers become a range and words are counted.
         """
         return {}
+
+    def suited(self, recipe: Recipe, source: str | Path, chosen: Collection[str] = ()) -> tuple[Recipe, str]:
+        """A packaged recipe as a user's own data ask for it, before they are opened: pictures in colour, say.
+
+        Args:
+            source: as for `dataset`.
+            chosen: dotted paths of the recipe that the user has set, which stay.
+
+        Returns:
+            the recipe, and what was changed in words for the user; the default changes nothing and says "".
+        """
+        return recipe, ""
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """What `dataset` must know of a recipe, such as the length of its windows."""

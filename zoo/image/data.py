@@ -20,7 +20,7 @@ from zoo.contract.recipe import Recipe
 from zoo.data.archive import read_archive, read_gzip
 from zoo.data.cache import cache_folder, download, md5
 from zoo.data.decoded import Entry, Store, prepared, store
-from zoo.data.folder import Folder, existing, threads_of_reading
+from zoo.data.folder import Folder, existing, search, threads_of_reading
 from zoo.data.table import Part, Rows, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
 from zoo.image.codec import ImageCodec, fit
@@ -280,6 +280,44 @@ def _eight_bits(picture: Image.Image, name: str, seen: Seen, white: Seen | None)
 def _bytes(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
     """Values 0 to `white` as 0 to 255."""
     return np.rint(values.astype(np.float64) * (255.0 / white)).clip(0, 255).astype(np.uint8)
+
+
+#: of how many pictures of a folder is looked whether they have colour; the share of them that makes it one in colour; by how
+#: many of 256 levels their channels differ
+GLANCES, COLOURED, COLOUR_LEVELS = 64, 0.05, 2.0
+#: pixels at which that is looked at
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What most pictures of a folder are like: the median of their shorter sides (pixels), and 1 or 3 channels."""
+
+    side: int
+    channels: int
+
+
+def glance(source: str | Path) -> Glance | None:
+    """What the pictures of a folder are like, by some of them, always the same ones; None for anything else than such a folder.
+
+    Pictures that cannot be read are passed over here: they are named when the folder is opened.
+    """
+    folder = Path(source)
+    if not folder.is_dir() or (folder / "fashion_mnist.npz").exists():
+        return None
+    files = search(folder, lambda p: p.suffix.lower() in SUFFIXES).files
+    sides, coloured = [], []
+    for path in files[:: max(1, len(files) // GLANCES)]:
+        try:
+            with Image.open(path, formats=_formats()) as header:
+                sides.append(min(header.size))
+            pixels = np.asarray(fit(read_picture(path, str(path), least=SIDE), SIDE, 3)).astype(float)
+            coloured.append(float(np.ptp(pixels, axis=-1).mean()) > COLOUR_LEVELS)
+        except Exception:  # whatever a damaged file led to
+            continue
+    if not coloured:
+        return None
+    return Glance(int(np.median(sides)), 3 if np.mean(coloured) >= COLOURED else 1)
 
 
 def fitting(codec: ImageCodec, recipe: Recipe) -> dict[str, int]:

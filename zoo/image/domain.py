@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.image.augment import ImageAugment
 from zoo.image.codec import ImageCodec
-from zoo.image.data import SUFFIXES, fitting, open_images
+from zoo.image.data import SUFFIXES, fitting, glance, open_images
 from zoo.image.recipes import RECIPES
 from zoo.nets.grid import GridTransformer, GridUNet
+
+#: pixels of the pictures that are learnt where nobody says it and the user's own are large enough
+SIZE = 32
 
 
 class ImageDomain(Domain):
@@ -36,6 +39,22 @@ class ImageDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_images(source, split, **options)
+
+    def suited(self, recipe: Recipe, source: str | Path, chosen: Collection[str] = ()) -> tuple[Recipe, str]:
+        """Colour where a folder's pictures have it, and 32 pixels where they have at least so many."""
+        seen = None if "codec" in chosen else glance(source)
+        if seen is None:
+            return recipe, ""
+        wanted = {"channels": seen.channels} | ({"size": SIZE} if seen.side >= SIZE else {})
+        codec = recipe.codec | {k: v for k, v in wanted.items() if f"codec.{k}" not in chosen}
+        if codec == recipe.codec:
+            return recipe, ""
+        size, colour = codec["size"], "in colour" if seen.channels == 3 else "grey"
+        said = (
+            f"pictures: {colour}, {seen.side} pixels; the model's have {size} x {size} pixels and {codec['channels']} channel(s). "
+            "Others: --set codec.size=64 --set codec.channels=1"
+        )
+        return recipe.model_copy(update={"codec": codec}), said
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """The size of the pictures: files are read only once, and at the size that is needed."""

@@ -14,7 +14,7 @@ from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain
 from zoo.contract.recipe import Recipe
-from zoo.contract.registry import domain_names, get_domain
+from zoo.contract.registry import domain_names, get_domain, list_models
 from zoo.contract.samples import Samples, picture_format
 from zoo.core import seeds
 from zoo.data.folder import existing, search
@@ -67,6 +67,8 @@ def look(
             raise ConfigError(f"the domain {plug_in.name!r} has no recipe: say which model the data are for (--for MODEL).")
         recipe = next(iter(plug_in.recipes().values()))
     recipe = recipe.override(overrides or {})
+    if model is None or str(model) in list_models():
+        recipe, _ = plug_in.suited(recipe, source, overrides or {})
     options = plug_in.data_options(recipe) | dict(data_options or {})
     dataset = plug_in.dataset(source, split, **options)
     recipe = plug_in.adapt(recipe, dataset)

@@ -16,7 +16,7 @@ import torch
 from zoo import files
 from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
-from zoo.contract.registry import get_domain, get_recipe
+from zoo.contract.registry import get_domain, get_recipe, list_models
 from zoo.core import seeds
 from zoo.errors import CheckpointError, ConfigError, DataError, one_of
 from zoo.model.checkpoint import read_recipe
@@ -176,6 +176,7 @@ def run_in(
     cpu: bool = False,
     objective: Objective | None = None,
     held_out: Dataset | Callable[[], Dataset | None] | None = None,
+    said: str = "",
     **loop: Any,
 ) -> None:
     """One run in the folder `out`; the model has averaged weights afterwards and is in evaluation mode.
@@ -184,6 +185,7 @@ def run_in(
         begun: what the weights of a new run started from.
         began: when the run began (`zoo.training.budget.clock_time`).
         held_out: data that nothing trains on, or what opens them once the codec is fitted.
+        said: what is to be said of the recipe when the run begins.
     """
     going_on = has_run(out, resume)
     dataset.prepare_for(model.codec, model.recipe)
@@ -199,6 +201,8 @@ def run_in(
         raise ConfigError(f"{out} holds no run to go on with: give steps, or minutes.")
     with frozen(model.denoiser, patterns) as count:
         trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective, minutes=minutes, began=began)
+        if said:
+            trainer.note(said)
         if patterns:
             total = sum(p.numel() for p in model.denoiser.parameters())
             trainer.note(f"frozen: {count:,} of {total:,} parameters ({', '.join(patterns)}).")
@@ -298,9 +302,12 @@ def train(
     else:
         raise ConfigError("what is trained? Give a model's name, its folder or a recipe; or config, a recipe's JSON file.")
     recipe = recipe.override(overrides or {})
-    going_on = has_run(out, resume)  # before anything is read
+    going_on, said = has_run(out, resume), ""  # before anything is read
     other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
+    if isinstance(source, str) and source in list_models() and not isinstance(data, Dataset):
+        # a recipe of the package, which has not been made for these data
+        recipe, said = domain.suited(recipe, data, overrides or {})
     options = domain.data_options(recipe) | dict(data_options or {})
     dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **options)
     if len(dataset) == 0:
@@ -333,6 +340,7 @@ def train(
         minutes=minutes,
         began=began,
         held_out=validation if held_out is None else held_out,
+        said=said,
         **loop,
     )
     return model
