@@ -114,7 +114,7 @@ WRITERS: dict[str, Callable[[Path, Path], None]] = {
 }
 #: domain -> the one command of training: recipe, and what is set of it
 RECIPES: dict[str, tuple[str, list[str]]] = {
-    "image": ("image/fashion-ddpm", ["codec.size=32", "codec.channels=3"]),
+    "image": ("image/fashion-ddpm", []),
     "audio": ("audio/words-ddpm", ["codec.frames=256"]),
     "point3d": ("point3d/shapes-ddpm", []),
     "protein": ("protein/backbone-ddpm", []),

@@ -51,7 +51,7 @@ class ImageDomain(Domain):
             return recipe, ""
         size, colour = codec["size"], "in colour" if seen.channels == 3 else "grey"
         said = (
-            f"pictures: {colour}, {seen.side} pixels. The model's have {size} x {size} pixels and {codec['channels']} channels; "
+            f"pictures: {colour}, {seen.side} pixels. The model's have {size} x {size} and {codec['channels']} channels; "
             "others: --set codec.size=64 --set codec.channels=1"
         )
         return recipe.model_copy(update={"codec": codec}), said
