@@ -207,10 +207,11 @@ def test_the_codec_of_an_evaluator_alone_is_fitted(packaged, fsdd_file, monkeypa
     assert measured.reference.shape == (60, 8128) and measured.train.shape == (120, 8128)
 
 
-def test_models_that_the_judges_do_not_know_are_refused(packaged, fsdd_file, words_file, tmp_path):
+def test_models_that_the_judges_do_not_know_are_refused_without_data_of_their_own(packaged, words_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path))
     for overrides in ({"conditions": {}}, {"codec.sample_rate": 4000}, {"codec.frames": 64}):
         with pytest.raises(ConfigError, match="judge"):
-            evaluate.evaluator(fsdd_file, "test", zoo.create("audio/spec-ddpm", **SMALL, **overrides))
+            evaluate.evaluator(None, "test", zoo.create("audio/spec-ddpm", **SMALL, **overrides))
     with pytest.raises(DataError, match="labels"):
         evaluate.evaluator(words_file)
 

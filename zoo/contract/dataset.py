@@ -67,6 +67,10 @@ class Dataset(ABC):
         """The conditions of `dataset[i]` alone; a dataset that need not read the object for them says them at once."""
         return self[i][1]
 
+    def original(self, i: int) -> Any:
+        """Object i as the user has it, for what is said of the data: `dataset[i]` may be smaller."""
+        return self[i][0]
+
     def held_out(self) -> Dataset | None:
         """The samples that are held out of these, for a loss that is not of the training data, without reading them again.
 

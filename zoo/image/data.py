@@ -221,12 +221,18 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+def _orientation(picture: Image.Image) -> int | None:
+    """The picture's EXIF orientation, if it has one."""
+    try:
+        found: int | None = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data, which viewers pass over, too
+        return None
+    return found
+
+
 def _upright(picture: Image.Image, seen: Seen) -> Image.Image:
     """The picture as a viewer shows it, its margins too. Pillow turns TIFF by itself, and then says so in the EXIF data."""
-    try:
-        turn = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data, which viewers pass over, too
-        turn = None
+    turn = _orientation(picture)
     if turn not in UPRIGHT:
         return picture.copy()
     if seen.margins is not None:  # they turn as the four middles of a border around one pixel
@@ -324,6 +330,19 @@ def fitting(codec: ImageCodec, recipe: Recipe) -> dict[str, int]:
     """The size and channels that pictures are read at: twice the codec's size where training cuts random parts out of them."""
     room = 2 if getattr(recipe, "augment", {}).get("crop") else 1
     return {"size": room * codec.size, "channels": codec.channels}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a picture's file say: pixels, and Pillow's mode."""
+
+    width: int
+    height: int
+    mode: str
+
+
+#: EXIF orientations of pictures that lie on their side
+SIDEWAYS = (5, 6, 7, 8)
 
 
 class _Fitted:
@@ -433,6 +452,12 @@ class ImageFolder(_Fitted, Folder):
     def open(self, path: Path) -> Image.Image:
         """Read one picture whole, on the grey scale of the whole folder; errors as `read_picture`."""
         return read_picture(path, str(path), white=self.seen)
+
+    def original(self, i: int) -> Header:
+        """Size and mode of picture i in its file, as it is shown."""
+        with Image.open(self.files[i], formats=_formats()) as picture:
+            width, height = picture.size[::-1] if _orientation(picture) in SIDEWAYS else picture.size
+            return Header(width, height, picture.mode)
 
     def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
         path = self.files[i]

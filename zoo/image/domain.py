@@ -15,7 +15,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.image.augment import ImageAugment
 from zoo.image.codec import ImageCodec
-from zoo.image.data import SUFFIXES, fitting, glance, open_images
+from zoo.image.data import SUFFIXES, Header, fitting, glance, open_images
 from zoo.image.recipes import RECIPES
 from zoo.nets.grid import GridTransformer, GridUNet
 
@@ -63,7 +63,7 @@ class ImageDomain(Domain):
 
     def traits(self, item: Any) -> dict[str, float | str]:
         """Width, height and mode of a picture."""
-        picture = item if isinstance(item, Image.Image) else Image.fromarray(getattr(item, "pixels", item))
+        picture = item if isinstance(item, (Image.Image, Header)) else Image.fromarray(getattr(item, "pixels", item))
         return {"width": picture.width, "height": picture.height, "mode": picture.mode}
 
     def plot(self, samples: Samples) -> Image.Image:

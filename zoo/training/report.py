@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ def of_classes(dataset: Dataset, patience: float) -> list[str]:
             given = dataset[i][1]
         for name, count in counts.items():
             if name in given:
-                count[int(given[name])] += 1
+                count[_class(given[name], labels[name])] += 1
         looked += 1
         if time.monotonic() > end:
             break
@@ -70,12 +70,19 @@ def of_classes(dataset: Dataset, patience: float) -> list[str]:
     return found
 
 
+def _class(value: Any, names: Sequence[str]) -> int:
+    """The number of a class, given as such or by its name; -1 for a value of another kind."""
+    if value in names:
+        return list(names).index(value)
+    return int(value) if isinstance(value, SupportsIndex) else -1
+
+
 def of_traits(dataset: Dataset, domain: Domain, patience: float) -> list[str]:
     """What the domain sees in some samples: ranges of numbers, counts of words."""
     found: dict[str, list[Any]] = {}
     looked, end = 0, time.monotonic() + patience
     for i in _spread(len(dataset), LOOKED_AT):
-        for key, value in domain.traits(dataset[i][0]).items():
+        for key, value in domain.traits(dataset.original(i)).items():
             found.setdefault(key, []).append(value)
         looked += 1
         if time.monotonic() > end:
