@@ -85,7 +85,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "ema forgets": ("zoo/training/ema.py", "1 - min(self.decay, (1 + step) / (10 + step))", "1 - self.decay",
                     "tests/training/test_trainer.py"),
     "resume starts the data again": (
-        "zoo/training/trainer.py", "self.step, self.seconds, self.init = facts.step, ", "_, self.seconds, self.init = 0, ",
+        "zoo/training/trainer.py", "self.step, self.clock.before, self.init, self.pace = facts.step, ",
+        "_, self.clock.before, self.init, self.pace = 0, ",
         "tests/training/test_trainer.py",
     ),
     "no memory while decoding is torch's own error": (

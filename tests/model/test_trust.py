@@ -264,7 +264,7 @@ def contents_of_files(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_another_live_process_writes_is_left_alone(folder):
-    host = disk._host()
+    host = disk.host_name()
     live, dead = folder / f".zoo-tmp-{host}-1-abc", folder / f".zoo-tmp-{host}-99999999-abc.png"
     other = folder / ".zoo-tmp-00000000-99999999-abc"
     for path in (live, dead, other):
