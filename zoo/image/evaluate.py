@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from zoo.image.codec import ImageCodec
 from zoo.image.data import ArrayImages, open_images
 from zoo.image.judge import Fitted, Judge, load_judge
 from zoo.image.metrics import Evaluator, check
+from zoo.image.recipes import FASHION
 from zoo.image.sight import candidates
 
 #: bytes of real pictures of a split that are kept at most, as float32
@@ -73,7 +75,8 @@ def _of_own(source: str | Path, split: str, model: Generator, given: str | Path 
     datasets = [open_images(source, part) for part in (split, "train")]
     names = tuple(datasets[0].labels.get("label", ()))
     own_names = model.recipe.classes("label")
-    packaged = load_judge()
+    packaged = copy.copy(load_judge())
+    packaged.class_names = FASHION  # its own names of the same classes are those of the data's authors: "T-shirt/top"
     if judge is None and own_names and set(own_names) <= set(packaged.class_names):
         found = judge = packaged
         where = "the packaged judge of clothes"
