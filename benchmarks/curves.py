@@ -19,7 +19,6 @@ from typing import Any
 
 import zoo
 from zoo import files
-from zoo.core.device import native_bf16
 from zoo.evaluation.evaluate import evaluate
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 1.0, 2.0)
@@ -51,17 +50,15 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="model folder that gets curves.json")
     args = parser.parse_intermixed_args()
 
-    model = zoo.load(args.model)
+    model = zoo.load(args.model, precision="fp32" if args.fp32 else "auto")
     evaluator = model.domain.evaluator(args.data, "validation", model)
     walks = [settings(s) for s in args.settings]
     if not walks:
         walks = [{"guidance_weight": w} for w in WEIGHTS] + [{"steps": k} for k in STEPS]
-    bf16 = native_bf16() and not args.fp32
     rows: list[dict[str, Any]] = []
     for walk in walks:
         start = time.perf_counter()
-        options = {"precision": "bf16" if bf16 else "fp32", "progress": False} | walk
-        result = evaluate(model, args.n, evaluator=evaluator, seed=args.seed, **options)
+        result = evaluate(model, args.n, evaluator=evaluator, seed=args.seed, progress=False, **walk)
         metrics = result["metrics"]
         if not rows:
             ceiling = {k: v["ceiling"] for k, v in metrics.items() if k not in HIDDEN and v["ceiling"] is not None}
@@ -72,7 +69,7 @@ def main() -> None:
         values = [rows[-1][k] for k in shown] + [time.perf_counter() - start]
         print(" ".join(f"{v:10.4f}" for v in values), "", walk, flush=True)
     if args.into is not None:
-        protocol = {"n": args.n, "split": "validation", "seed": args.seed, "precision": "bf16" if bf16 else "fp32"}
+        protocol = {"n": args.n, "split": "validation", "seed": args.seed, "precision": result["protocol"]["precision"]}
         files.write_atomic(args.into / "curves.json", files.dump_json({"protocol": protocol, "real": ceiling, "rows": rows}))
 
 

@@ -1,6 +1,6 @@
 """Does every sampler give sane samples with few calls of the net? One table, for every packaged model.
 
-    python benchmarks/few_steps.py --data DIR                       # all of it: half an hour on two cores
+    python benchmarks/few_steps.py --data DIR                       # all of it, which takes hours
     python benchmarks/few_steps.py --data DIR --models "image/*" --calls 5 8 10 25 --bounds 0.03,80
 
 A row is a model, a sampler and a number of calls of its net; Heun's sampler makes half as many steps. What is counted is

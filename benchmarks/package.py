@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from curves import settings
+from readme import card
 from train_packaged import HISTORY
 
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models, read_evaluation
-from zoo.core.device import native_bf16
 from zoo.evaluation.evaluate import evaluate
-from zoo.hub.card import model_card
+from zoo.model.checkpoint import read_recipe
 from zoo.model.loading import build, info
 from zoo.model.model import Model
 from zoo.training.trainer import CHECKPOINT
 
 LIMIT = 10_000_000  # bytes of model.safetensors
+CURVES = "curves.json"
 
 
 def with_defaults(run: Path, name: str) -> Model:
@@ -86,32 +88,32 @@ def main() -> None:
     again = str(args.run) == args.name
     run = folder if again else args.run
     model, history = with_defaults(run, args.name), training(run)
-    recipe, written = model.recipe, not again or model.recipe != Model.from_folder(folder).recipe
-    if written:  # else only the figures change: golden values and pictures stay those of the machine that made them
-        model.save_pretrained(folder, half=True)
-    size = (folder / files.WEIGHTS).stat().st_size
-    if size > LIMIT:
-        raise SystemExit(f"{folder / files.WEIGHTS} has {size} bytes, the limit is {LIMIT}")
+    written = not again or model.recipe != read_recipe(folder)
+    with files.new_folder(folder) as new:  # nothing of it is in its place before all of it is measured
+        if written:
+            model.save_pretrained(new, half=True)
+        else:  # only the figures change: golden values and pictures stay those of the machine that made them
+            shutil.copytree(folder, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        size = (new / files.WEIGHTS).stat().st_size
+        if size > LIMIT:
+            raise SystemExit(f"{args.name}: the weights have {size} bytes, the limit is {LIMIT}")
 
-    model = Model.from_folder(folder)
-    bf16 = native_bf16() and not args.fp32
-    options = {k: v for text in args.settings for k, v in settings(text).items()}
-    result = evaluate(model, args.n, data=args.data, split="test", precision="bf16" if bf16 else "fp32", **options)
-    data = f" --data {Path(args.data).name}" if args.data else ""
-    result["protocol"] |= {
-        "precision": "bf16" if bf16 else "fp32",
-        "training": history,
-        "command": " ".join(
-            ["python benchmarks/package.py", args.name if again else "RUN", args.name, f"--n {args.n}{data}", *args.settings]
-        ),
-    }
-    files.write_atomic(folder / "evaluation.json", files.dump_json(result))
-    if written:
-        model.domain.showcase(model, folder)
-    curves = json.loads((run / "curves.json").read_text()) if (run / "curves.json").exists() else None
-    if curves:
-        files.write_atomic(folder / "curves.json", files.dump_json(curves))
-    files.write_atomic(folder / files.CARD, model_card(recipe, result, "samples.png", curves).encode())
+        model = Model.from_folder(new)
+        model.precision = "fp32" if args.fp32 else "auto"
+        options = {k: v for text in args.settings for k, v in settings(text).items()}
+        result = evaluate(model, args.n, data=args.data, split="test", **options)
+        data = f" --data {Path(args.data).name}" if args.data else ""
+        source = args.name if again else "RUN"
+        command = f"python benchmarks/package.py {source} {args.name} --n {args.n}{data}"
+        result["protocol"] |= {"training": history, "command": " ".join([command, *args.settings])}
+        files.write_atomic(new / "evaluation.json", files.dump_json(result))
+        if written:
+            model.domain.showcase(model, new)
+        if not again and (run / CURVES).exists():
+            shutil.copyfile(run / CURVES, new / CURVES)
+        files.write_atomic(new / files.CARD, card(new).encode())
+    if again and written and (folder / CURVES).exists():
+        print(f"{folder / CURVES} was measured at other defaults: make it anew (curves.py), or remove it")
     print(f"{folder}: {size / 1e6:.2f} MB")
 
 

@@ -17,7 +17,6 @@ from curves import settings
 from package import with_defaults
 
 from zoo import files
-from zoo.core.device import native_bf16
 from zoo.evaluation.evaluate import evaluate
 from zoo.policy.evaluate import DEMONSTRATORS
 from zoo.training.trainer import CHECKPOINT
@@ -32,15 +31,16 @@ def main() -> None:
     args = p.parse_intermixed_args()
     runs = [Path(r) for r in args.runs if "=" not in r]
     walks = [(run, {}) for run in runs] + [(runs[0], settings(s)) for s in args.runs if "=" in s]
-    precision, real, rows = "bf16" if native_bf16() else "fp32", {}, list[dict[str, Any]]()
+    real, rows = {}, list[dict[str, Any]]()
     for run, setting in walks:
         model = with_defaults(run, args.name)
-        found = evaluate(model, args.n, progress=False, **{"precision": precision} | setting)["metrics"]
+        result = evaluate(model, args.n, progress=False, **{"precision": "auto"} | setting)
+        found = result["metrics"]
         seed = json.loads(files.load_tensors_metadata(run / CHECKPOINT)[1]["zoo"])["seed"]
         real = DEMONSTRATORS[model.recipe.name]["metrics"]
         rows.append({"training_seed": seed} | setting | {k: found[k]["value"] for k in real})
         print(rows[-1], flush=True)
-    protocol = {"n": args.n, "split": "test", "precision": precision}
+    protocol = {"n": args.n, "split": "test", "precision": result["protocol"]["precision"]}
     files.write_atomic(runs[0] / "curves.json", files.dump_json({"protocol": protocol, "real": real, "rows": rows}))
 
 

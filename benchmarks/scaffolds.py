@@ -19,7 +19,6 @@ from curves import settings
 from tqdm import tqdm
 
 import zoo
-from zoo.core.device import native_bf16
 from zoo.core.samplers import SAMPLERS
 from zoo.evaluation.distances import wilson_interval
 from zoo.protein.backbone import Backbone
@@ -54,7 +53,8 @@ def main() -> None:
     p.add_argument("--fp32", action="store_true", help="never bf16, which is used where the machine has it")
     args = p.parse_intermixed_args()
 
-    model, draw = zoo.load(args.model), np.random.default_rng(args.seed)
+    model = zoo.load(args.model, precision="fp32" if args.fp32 else "auto")
+    draw = np.random.default_rng(args.seed)
     evaluator = model.domain.evaluator(args.data, args.split, model)
     held = [x for x in evaluator.reference if len(x) in LENGTHS]
     lengths = [len(x) for x in evaluator.train if len(x) in LENGTHS]
@@ -73,30 +73,27 @@ def main() -> None:
         failed = {k: round(float(v.mean()), 3) for k, v in evaluator.outside(chains).items() if v.any()}
         print(f"  means {shown}\n  outside the usual range {failed}", flush=True)
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16() and not args.fp32):
-        for how in [settings(s) for s in args.settings] or [{}]:
-            built, errors, bonds = [], [], []
-            for seed, case in zip(tqdm(seeds, "motifs"), cases, strict=True):
-                found = model.inpaint(**case, n=args.each, seed=seed, progress=False, **how)
-                built += [s.atoms for s in found]
-                errors += [distance(s.atoms, case["motif"].atoms, case["start"]) for s in found]
-                bonds += [error for s in found for error in joints(s.atoms, case["start"], SIZE)]
-            report(f"around a motif {how or ''}", built)
-            print(f"  motif after superposition: at most {max(errors):.2g} A RMSD")
-            half, most = np.quantile(bonds, (0.5, 0.95))
-            print(
-                f"  bonds to the motif: half are off by at most {half:.3f} A, 95 % by {most:.3f} A, all by {max(bonds):.3f} A"
-            )
-        if args.settings:
-            return
-        free = []
-        for seed, case in zip(tqdm(seeds, "free"), cases, strict=True):
-            free += [s.atoms for s in model.sample(args.each, length=case["length"], seed=seed, progress=False)]
-        report("free", free)
-        for sampler in SAMPLERS:
-            case = cases[0]
-            (one,) = model.inpaint(**case, n=1, seed=0, sampler=sampler, progress=False)
-            print(f"  {sampler}: motif {distance(one.atoms, case['motif'].atoms, case['start']):.2g} A")
+    for how in [settings(s) for s in args.settings] or [{}]:
+        built, errors, bonds = [], [], []
+        for seed, case in zip(tqdm(seeds, "motifs"), cases, strict=True):
+            found = model.inpaint(**case, n=args.each, seed=seed, progress=False, **how)
+            built += [s.atoms for s in found]
+            errors += [distance(s.atoms, case["motif"].atoms, case["start"]) for s in found]
+            bonds += [error for s in found for error in joints(s.atoms, case["start"], SIZE)]
+        report(f"around a motif {how or ''}", built)
+        print(f"  motif after superposition: at most {max(errors):.2g} A RMSD")
+        half, most = np.quantile(bonds, (0.5, 0.95))
+        print(f"  bonds to the motif: half are off by at most {half:.3f} A, 95 % by {most:.3f} A, all by {max(bonds):.3f} A")
+    if args.settings:
+        return
+    free = []
+    for seed, case in zip(tqdm(seeds, "free"), cases, strict=True):
+        free += [s.atoms for s in model.sample(args.each, length=case["length"], seed=seed, progress=False)]
+    report("free", free)
+    for sampler in SAMPLERS:
+        case = cases[0]
+        (one,) = model.inpaint(**case, n=1, seed=0, sampler=sampler, progress=False)
+        print(f"  {sampler}: motif {distance(one.atoms, case['motif'].atoms, case['start']):.2g} A")
 
 
 if __name__ == "__main__":

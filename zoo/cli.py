@@ -18,7 +18,7 @@ from zoo.training.command import column_arguments, data_arguments, data_options,
 from zoo.training.command import run as train
 from zoo.values import pairs
 
-PRECISION = "in what the net multiplies: bf16 is faster where the machine does so in hardware, auto knows (default: fp32)"
+PRECISION = "in what the net multiplies: fp32, bf16 (faster where the machine does so in hardware) or auto (default: fp32)"
 #: the folder of a run's judge within it
 JUDGE = "judge"
 
@@ -267,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
     p.add_argument("--seed", type=int, help="default: a random one, which is printed")
     p.add_argument("--batch-size", type=int, help="samples made at a time")
-    p.add_argument("--precision", choices=["fp32", "bf16", "auto"], help=PRECISION)
+    p.add_argument("--precision", help=PRECISION)
     p.add_argument(
         "--option",
         action="append",
@@ -302,7 +302,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sampler")
     p.add_argument("--steps", type=int)
     p.add_argument("--guidance-weight", type=float)
-    p.add_argument("--precision", choices=["fp32", "bf16", "auto"], help=PRECISION)
+    p.add_argument("--precision", help=PRECISION)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
         "--option",

@@ -422,14 +422,13 @@ def settle(folder: Path) -> None:
         return
     try:
         # others may do the same at this moment: each file is moved once, and all of them are then in place
-        found = sorted(saved.rglob("*"), key=lambda p: p.name == CONFIG)
-        folders = [path for path in found if path.is_dir() and not path.is_symlink()]
-        for path in found:
-            if path not in folders:
-                place = folder / path.relative_to(saved)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(FileNotFoundError):
-                    os.replace(path, place)
+        found = set(saved.rglob("*"))
+        folders = {path for path in found if path.is_dir() and not path.is_symlink()}
+        for path in sorted(found - folders, key=lambda p: p.name == CONFIG):
+            place = folder / path.relative_to(saved)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.replace(path, place)
         sync_folder(folder)
         with suppress(OSError):  # it is gone, or it is the next save
             for path in [*sorted(folders, reverse=True), saved]:

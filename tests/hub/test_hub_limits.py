@@ -62,8 +62,8 @@ def short(hub, monkeypatch):
     with pytest.raises(HubError):
         client.fetch(client.Snapshot(Address("me/none"), "0" * 40, {"config.json": "0" * 40}), "config.json")
     hub.log.clear()
-    monkeypatch.setattr(limits, "RATE", 10**9)  # no further time for the files
     monkeypatch.setenv("ZOO_HUB_TIMEOUT", str(TOTAL))
+    monkeypatch.setattr(limits, "RATE", 10**9)  # no further time for the files
 
 
 def spoil(hub, method: str, pattern: str, kind: str):
@@ -105,13 +105,13 @@ def test_a_push_ends_in_time_whichever_request_hangs(hub, ready, short, monkeypa
         hub.add("me/new", {"README.md": b"my own words"})
     fault = spoil(hub, method, pattern, kind)
     text = ends(hub, lambda: push(Address("me/new"), files, recipe, card, token=OWNER, tag="v1"))
-    limits = "The limits: 0.1 s without an answer, 0.2 s for a request, 0.6 s in all"
+    words = "The limits: 0.1 s without an answer, 0.2 s for a request, 0.6 s in all"
     if fault.times == 99:  # a busy machine was at its limit before this request
         monkeypatch.setenv("ZOO_HUB_TIMEOUT", "6")
         text = ends(hub, lambda: push(Address("me/new"), files, recipe, card, token=OWNER, tag="v1"), 6)
-        limits = "The limits: 1 s without an answer, 2 s for a request, 6 s in all"
+        words = "The limits: 1 s without an answer, 2 s for a request, 6 s in all"
     assert fault.times < 99, "the fault was met"
-    assert "me/new@" in text and limits in text
+    assert "me/new@" in text and words in text
     hub.faults.clear()
     hub.cdn.faults.clear()
     hub.stop_stalling.set()

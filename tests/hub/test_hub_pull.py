@@ -12,7 +12,7 @@ import torch
 from hubserver import OTHER, OWNER, READER, equal
 
 import zoo
-from zoo.disk import settle
+from zoo.disk import new_folder, settle
 from zoo.errors import CheckpointError, HubError, UnknownModelError
 from zoo.hub import client
 from zoo.hub.address import NAMESPACE, Address, allowed
@@ -440,6 +440,23 @@ def test_a_copy_over_an_older_one_is_all_or_nothing(repo, hub, tmp_path, monkeyp
     monkeypatch.undo()
     settle(target)
     assert read() == {"2"} and len(list(target.rglob("*"))) == 4
+
+
+@pytest.mark.parametrize(("there", "made"), [("samples/a.wav", "samples"), ("samples", "samples/a.wav")])
+def test_a_file_in_place_of_a_folder_is_named_before_anything_changes(tmp_path, there, made):
+    for name in ("config.json", there):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+
+    def save():
+        with new_folder(tmp_path) as new:
+            for name in ("config.json", made):
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_text("new")
+
+    with pytest.raises(CheckpointError, match=r"samples is a (file|folder) there"):
+        save()
+    assert {p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == {"old"}
 
 
 def test_a_copy_after_one_that_was_killed(repo, hub, tmp_path, monkeypatch):

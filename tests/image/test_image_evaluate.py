@@ -36,6 +36,7 @@ def test_the_result_says_how_it_was_made(model, source):
     result = measure(model, 40, data=source, steps=2, sampler="ddim", guidance_weight=0.5, seed=3)
     protocol = result["protocol"]
     assert (protocol["sampler"], protocol["steps"], protocol["guidance_weight"]) == ("ddim", 2, 0.5)
+    assert protocol["precision"] == "fp32" and "precision" not in protocol["other_settings"]
     assert protocol["reference"] == "200 real test pictures" and protocol["samples"] == 40
     assert protocol["other_settings"]["guidance_interval"] == model.recipe.sampling.guidance_interval
     for metric in result["metrics"].values():

@@ -297,6 +297,13 @@ def test_bf16_is_of_the_net_alone(watched):
     assert watched.denoiser.layer.weight.dtype == torch.float32, "the weights stay"
 
 
+def test_bf16_is_of_a_guided_net_too(model):
+    watched = build(model.recipe)
+    watched.denoiser = Watched()
+    list(watched.sample_iter(2, seed=0, steps=4, label="bag", guidance_weight=1.0, guidance_interval=None, precision="bf16"))
+    assert watched.denoiser.seen == [(torch.float32, torch.float32, torch.bfloat16)] * 4
+
+
 def test_a_sample_in_bf16_is_close_to_that_in_fp32_and_its_settings_say_so(model):
     fine, coarse = (model.sample(2, label="bag", seed=3, steps=4, progress=False, precision=p) for p in ("fp32", "bf16"))
     error = (fine.tensor - coarse.tensor).abs().max()
@@ -318,10 +325,12 @@ def test_load_sets_the_precision_of_its_samples(model, tmp_path):
     loaded = zoo.load(tmp_path / "m", precision="bf16")
     assert loaded.plan(1).precision == "bf16" and loaded.plan(1, precision="fp32").precision == "fp32"
     assert loaded.dtype == torch.float32
-    for wrong in ("half", 16, True):
+    for wrong in ("half", 16, True, np.array(["bf16", "fp32"])):
         with pytest.raises(ConfigError, match="precision"):
             zoo.load(tmp_path / "m", precision=wrong)
         with pytest.raises(ConfigError, match="precision"):
             model.plan(1, precision=wrong)
+    with pytest.raises(ConfigError, match="Did you mean 'precision'"):
+        model.plan(1, precison="bf16")
     with pytest.raises(ConfigError, match="float64"):
         zoo.load(tmp_path / "m", dtype="float64").plan(1, precision="bf16")

@@ -509,6 +509,7 @@ def test_the_evaluation_says_how_it_was_made(policy, tmp_path):
     assert {"best_reward", "success", "success_90"} == metrics.keys(), "an untrained one succeeds never: no time to success"
     assert metrics["success"]["ceiling"] == pytest.approx(7 / 206) and metrics["best_reward"]["floor"] >= 0
     assert "seeds 100000 to 100002" in protocol["reference"] and protocol["steps"] == 2
+    assert protocol["precision"] == "fp32"
     assert "3 of these episodes, drawn at random (seed 0)" in protocol["floor"]
     assert (tmp_path / "v.mp4").stat().st_size > 1000
     json.dumps(result, allow_nan=False)

@@ -83,10 +83,6 @@ AnySchedule = Annotated[
 AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(parse_condition)]
 
 
-#: bounds that take in the whole of a cosine schedule: the grid on which the figures of some cards were measured
-WHOLE_COSINE = (0.0064254, 20291.2)
-
-
 class Few(Part):
     """What counts in place of the other defaults of `model.sample` where at most `steps` steps are asked for."""
 

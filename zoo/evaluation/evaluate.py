@@ -24,7 +24,7 @@ from zoo.errors import ConfigError, DataError
 from zoo.values import whole
 
 #: settings of a plan that an evaluation tells by themselves; the others stand together
-FIRST = ("sampler", "steps", "guidance_weight")
+FIRST = ("sampler", "steps", "guidance_weight", "precision")
 
 
 class Evaluator(ABC):

@@ -140,11 +140,10 @@ def load(
 
 def _foreign(folder: Path) -> Model | None:
     """The model of a folder in a format of another package; None for a folder of zoo, and for what nobody knows."""
-    if not folder.is_dir() or _is_zoo(folder):
-        return None
-    for name in FORMATS:
-        if FORMATS[name].recognises(folder):
-            return FORMATS[name].load(folder)
+    if folder.is_dir():
+        for name in FORMATS:  # of other packages
+            if not _is_zoo(folder) and FORMATS[name].recognises(folder):
+                return FORMATS[name].load(folder)
     return None
 
 

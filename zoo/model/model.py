@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -194,8 +195,8 @@ class Model(nn.Module):
 
     def plan(self, n: int = 1, **arguments: Any) -> Plan:
         """What `sample` would do: every argument checked, every default filled in. Arguments as for `sample`."""
-        arguments |= {"precision": self._precision(arguments.get("precision"))}
-        return make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
+        precision = self._precision(arguments.pop("precision", None))
+        return replace(make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments), precision=precision)
 
     def _precision(self, asked: Any) -> str:
         """In what the net multiplies in a call that asks for it like this: "fp32" or "bf16"."""
@@ -232,9 +233,9 @@ class Model(nn.Module):
                 conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.
             seed: sample i of a seed is the same whatever n, batch size or device. None draws a fresh seed.
-            precision: "fp32"; "bf16": the net multiplies in bf16, 2 to 3 times faster where the machine does so in
-                hardware, and a sample is the same in other batches and on other machines only about, to the eye; "auto":
-                bf16 on such a machine, else fp32. Default: `model.precision`, which is what `zoo.load` was given.
+            precision: "fp32": the net multiplies in its weights' own dtype; "bf16": in bf16, faster where the machine does
+                so in hardware, and a sample of a seed is then only about the same in other batches and on other machines;
+                "auto": bf16 on such a machine, else fp32. Default: `model.precision`, which is what `zoo.load` was given.
             steer: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.

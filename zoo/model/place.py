@@ -26,7 +26,7 @@ def precision_named(precision: Any) -> str:
     Raises:
         ConfigError: anything else.
     """
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise one_of("precision", precision, PRECISIONS)
     return str(precision)
 

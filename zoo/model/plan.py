@@ -20,14 +20,15 @@ from zoo.core.guidance import Guidance, is_null
 from zoo.core.samplers import SAMPLERS, Sampler, churn, get_sampler
 from zoo.core.schedule import Level, Schedule
 from zoo.errors import ConfigError, one_of
-from zoo.model.place import precision_named
 from zoo.values import for_each, number, plain, several, whole
 
 #: streams of random numbers that free conditions and sizes are drawn from, never that of a sample's noise
 DRAWN, SIZE = 1, 2
 #: samples made at a time, where nobody asks
 CHUNK = 64
-#: arguments of `model.sample` that every model takes, beside its conditions and the sampler's own options
+#: arguments of `model.sample` by which every plan is made, by name
+ASKED = ("seed", "sampler", "steps", "batch_size", "precision", "guidance_weight", "guidance_scale")
+#: and further ones that every model takes, beside its conditions and the sampler's own options
 COMMON = ("spacing", "bounds", "guidance_interval", "guidance_rescale", "clip", "guess_below")
 #: those of them that None turns off, whatever the recipe has: no clipping, guidance everywhere, a guess at every level
 NONE = ("clip", "guidance_interval", "guess_below")
@@ -36,10 +37,7 @@ MOST = 10_000_000
 #: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
 CHURN = ("s_churn", "s_min", "s_max")
 #: names that no condition can have: arguments of the methods of a model, and what a net that conditions itself is told
-TAKEN = (
-    *("n", "seed", "sampler", "steps", "batch_size", "precision", "guidance_weight", "guidance_scale"),
-    *("steer", "progress", "on_step", "known", "where", "method", "item", "strength", "x0"),
-)
+TAKEN = ("n", *ASKED, "steer", "progress", "on_step", "known", "where", "method", "item", "strength", "x0")
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,6 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     below = given.take("guess_below", default.guess_below)
     if below is not None and below != math.inf:
         number(below, "guess_below", 0, what="a noise level sigma / alpha")
-    precision = precision_named(given.take("precision", "fp32"))
     public = (dict(default.options) if name == default.sampler else {}) | given.left
     options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
     cond = {k: v.values for k, v in read.items()}
@@ -246,7 +243,6 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         sizes=sizes,
         size_axis=codec.size_axis,
         guess_below=math.inf if below is None else below,
-        precision=precision,
         spacing=spacing,
         bounds=bounds,
         public=public,
@@ -300,7 +296,7 @@ def _sampler_options(
     for key in given:
         if key not in sampler.options and not (churns and key in CHURN):
             size = [codec.size_name] if codec.size_name else []
-            known = [*COMMON, *sampler.options, *(CHURN if churns else ()), *recipe.conditions, *size]
+            known = [*ASKED, *COMMON, *sampler.options, *(CHURN if churns else ()), *recipe.conditions, *size]
             raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
     _check_kinds(sampler.run, public)
     if churns:

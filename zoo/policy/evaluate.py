@@ -104,6 +104,7 @@ class Evaluator(evaluate.Evaluator):
             "sampler": first.plan.sampler,
             "steps": first.plan.steps,
             "guidance_weight": first.plan.guidance.weight,
+            "precision": first.plan.precision,
             "controller": {
                 "executed": first.executed,
                 "ensemble": first.ensemble,

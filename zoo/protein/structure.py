@@ -141,10 +141,12 @@ def _text(path: Path) -> str:
     """The text of a file, unpacked, without byte order mark, lines ended by a newline alone."""
     try:
         with opened(path) as file:
-            data = file.read(LARGEST + 1)
+            data = file.read(2)
+            packed = data == b"\x1f\x8b"
+            data += b"" if packed else file.read(LARGEST)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if data.startswith(b"\x1f\x8b"):
+    if packed:
         data = read_gzip(path, LARGEST, "a packed structure")
     if len(data) > LARGEST:
         raise DataError(f"{path}: more than {LARGEST:,} bytes. Give the chains that you need in a file of their own")
