@@ -156,8 +156,9 @@ class Domain(ABC):
         return {}
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
-        """The recipe fitted to a dataset before training; the default takes its conditions."""
-        conditions = dataset.conditions()
+        """The recipe fitted to a dataset before training; the default takes its conditions, see `Condition.among`."""
+        own = recipe.conditions
+        conditions = {k: own[k].among(c) if k in own else c for k, c in dataset.conditions().items()}
         return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
 
     def codec(self, options: Mapping[str, Any]) -> Codec:

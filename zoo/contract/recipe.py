@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Serializ
 
 from zoo.contract.conditions import Condition, parse_condition
 from zoo.contract.part import Part
+from zoo.contract.text import Text
 from zoo.errors import one_of
 from zoo.values import plain_data
 
@@ -80,6 +81,8 @@ AnySchedule = Annotated[
     | Annotated[OtherSchedule, Tag("other")],
     Discriminator(_schedule_kind),
 ]
+#: kinds of conditions that are not in `zoo.contract.conditions` are known as soon as there are recipes
+KINDS = (Text,)
 AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(parse_condition)]
 
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
+from zoo.contract.text import Text
 from zoo.data.archive import member_names, read_archive
 from zoo.errors import DataError, one_of
 from zoo.image.codec import ImageCodec
@@ -100,6 +102,9 @@ class CaptionedImages(Dataset):
     def picture(self, i: int) -> NDArray[np.uint8]:
         """(H, W, 3)."""
         return boxed(self.pixels[i], self.box)
+
+    def conditions(self) -> dict[str, Condition]:
+        return {"text": Text(), **super().conditions()}
 
     def given(self, i: int) -> dict[str, Any]:
         return {"text": self.captions[i], self.label_name: int(self.targets[i])}
