@@ -73,7 +73,8 @@ class Text(Condition):
         given = [_text(v, name) for v in self._each(value, n, name)]
         unknown: list[str] = []
         empty: list[str] = []
-        long: list[tuple[str, ...]] = []
+        changed: list[str] = []
+        long: list[str] = []
         rows, shown = [], []
         for one in given:
             if not isinstance(one, str):
@@ -84,12 +85,14 @@ class Text(Condition):
             unknown += [w for w in found.unknown if w not in unknown]
             if one.strip() and not found.rows and one not in empty:
                 empty.append(one)
-            used = self.words_used(one)
+            used = " ".join(self.words_used(one))
+            if found.unknown and used and used not in changed:
+                changed.append(used)
             if len(found.rows) > self.length and used not in long:
                 long.append(used)
             rows.append(self._row(one))
             shown.append(one if found.rows else None)
-        self._warn(name, unknown, empty, long)
+        self._warn(name, unknown, changed, empty, long)
         return Given(torch.tensor(rows, dtype=torch.int64).reshape(n, self.length), shown)
 
     def among(self, found: Condition) -> Condition:
@@ -133,21 +136,25 @@ class Text(Condition):
             )
         return [-1] * self.length if min(row) < 0 or not any(row) else row
 
-    def _warn(
-        self, name: str, unknown: Sequence[str], empty: Sequence[str], long: Sequence[tuple[str, ...]], level: int = 5
-    ) -> None:
-        """One warning of all that was not read as it was written."""
+    def _warn(self, name: str, unknown: list[str], changed: list[str], empty: list[str], long: list[str]) -> None:
+        """One warning of all that was not read as it was written, and of what was used in its place.
+
+        Args:
+            unknown: words that are left out.
+            changed: what is left of texts without them.
+            empty: texts without any known word.
+            long: what was used of texts with more words than are read.
+        """
         said = []
         if unknown:
-            said.append(f"not known and left out: {self.table.unknown_words(unknown)}")
+            used = f" Used: {_listed(changed)}." if changed else ""
+            said.append(f"not known and left out: {self.table.unknown_words(unknown)}{used}")
         if empty:
-            texts = ", ".join(repr(t if len(t) <= 40 else f"{t[:40]}...") for t in empty[:3])
-            more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-            said.append(f"no known word in {texts}{more}: sampled as without a text.")
+            said.append(f"No known word in {_listed(empty)}: sampled as without a text.")
         if long:
-            said.append(f"more than {self.length} words: only the first {self.length} were used: {' '.join(long[0])}.")
+            said.append(f"More than {self.length} words, of which the first {self.length} were used: {_listed(long)}.")
         if said:
-            warnings.warn(f"{name}: {' '.join(said)}", stacklevel=level)
+            warnings.warn(f"{name}: {' '.join(said)}", stacklevel=5)
 
     def batch(self, values: Sequence[Any], reading: Reading | None = None) -> Tensor:
         import torch
@@ -211,12 +218,23 @@ def _is_row(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(type(v) is int for v in value)
 
 
+def _listed(texts: Sequence[str], most: int = 3) -> str:
+    """The first of some texts, cut to a length that is read."""
+    shown = [repr(t if len(t) <= 100 else f"{t[:100]}...") for t in texts[:most]]
+    return ", ".join(shown) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def _text(value: Any, name: str) -> Any:
     """A text, None, or a row of whole numbers; anything else raises."""
     if value is None or _is_row(value):
         return value
     if isinstance(value, (bytes, bytearray)):
-        raise ConfigError(f"{name}: {bytes(value[:20])!r} are bytes; give a text: value.decode().")
+        raise ConfigError(f"{name}={bytes(value[:20])!r}: these are bytes; give a text: value.decode().")
     if not isinstance(value, str):
-        raise ConfigError(f"{name}: {str(value)[:60]!r} is a {type(value).__name__}; give a text, e.g. 'red sports car'.")
+        raise ConfigError(f"{name}={_short(value)} ({type(value).__name__}) is not a text: give one, e.g. 'red sports car'.")
     return str(value)
