@@ -101,7 +101,10 @@ def sample(args: argparse.Namespace) -> None:
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     size = model.codec.size_name
     for name, text in given.items():
-        if name in model.recipe.conditions:
+        away = name.removeprefix("negative_")
+        if away != name and away in model.recipe.conditions:
+            options.setdefault("negative", {})[away] = model.recipe.conditions[away].parse(text)
+        elif name in model.recipe.conditions:
             options[name] = model.recipe.conditions[name].parse(text)
         elif name == size:
             options[name] = typed(text)

@@ -185,6 +185,7 @@ def add_table(name: str, folder: str | Path) -> None:
     if not (Path(folder) / FILE).is_file():
         raise CheckpointError(f"{folder} holds no {FILE}: it is not a text encoder.")
     _ADDED[name] = Path(folder)
+    table.cache_clear()
 
 
 def table_names() -> list[str]:
@@ -192,6 +193,7 @@ def table_names() -> list[str]:
     return sorted({path.parent.name for path in TABLES.glob(f"*/{FILE}")} | set(_ADDED))
 
 
+@lru_cache(maxsize=8)
 def table(name: str, sha256: str) -> WordTable:
     """The table of this id, whose file has this hash.
 
@@ -200,17 +202,13 @@ def table(name: str, sha256: str) -> WordTable:
     """
     if name not in table_names():
         raise one_of("text encoder", name, table_names())
-    return _table(_ADDED.get(name, TABLES / name) / FILE, sha256)
-
-
-@lru_cache(maxsize=8)
-def _table(path: Path, sha256: str) -> WordTable:
     from zoo.files import load_tensors
 
+    path = _ADDED.get(name, TABLES / name) / FILE
     found = hash_of(path)
     if found != sha256:
         raise CheckpointError(
-            f"the text encoder {path.parent.name!r} is another one than the model was trained with: {path} has the SHA-256 "
+            f"the text encoder {name!r} is another one than the model was trained with: {path} has the SHA-256 "
             f"{found[:12]}..., the recipe names {sha256[:12]}... Use the file that the recipe names."
         )
     tensors = load_tensors(path)

@@ -137,7 +137,7 @@ class Palettes:
         return len(self.index)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        picture: NDArray[np.uint8] = self.palette[i][self.index[i]]
+        picture: NDArray[np.uint8] = self.palette[i].take(self.index[i], axis=0)
         return picture
 
 

@@ -241,7 +241,7 @@ class Model(nn.Module):
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
                 options: spacing, bounds, eta, variance, s_churn, step_scale, guess_below, guidance_interval,
-                guidance_rescale, clip.
+                guidance_rescale, clip; and negative={condition: value}, what guidance leads away from.
 
         Raises:
             ConfigError: an argument that is unknown or invalid.
@@ -468,7 +468,7 @@ class Model(nn.Module):
         with memory_for(len(chunk)):
             mask = self._mask(chunk)
             project = functools.partial(self.codec.project, mask=mask)
-            predict = self.predictor(plan, chunk.cond, mask=mask, steer=steer)
+            predict = self.predictor(plan, chunk.cond, mask=mask, steer=steer, negative=chunk.negative)
             first = plan.levels[0]
             eps = project(chunk.rng.normal(self._empty(chunk)))
             x = eps * self.diffusion.schedule.prior_std(first)
@@ -485,21 +485,31 @@ class Model(nn.Module):
                 yield step
 
     def predictor(
-        self, plan: Plan, cond: Mapping[str, Tensor], *, mask: Tensor | None = None, steer: Sequence[Steering] | Steering = ()
+        self,
+        plan: Plan,
+        cond: Mapping[str, Tensor],
+        *,
+        mask: Tensor | None = None,
+        steer: Sequence[Steering] | Steering = (),
+        negative: Mapping[str, Tensor] | None = None,
     ) -> Predict:
         """The prediction that the plan's sampler sees: the net with its conditions, guidance, clip, projector and steers.
 
         Args:
             cond: {name: (B,...)}.
             mask: (B,N) bool, True for real elements; None for all.
+            negative: {name: (B,...)} what guidance leads away from; None for nothing.
         """
         conditions = {k: v.to(self.device) for k, v in cond.items()}
+        away = {k: v.to(self.device) for k, v in (negative or {}).items()}
         real = None if mask is None else self.codec.spread(mask, 1 + len(self.codec.shape))
         memory = Memory(below=plan.guess_below) if self.diffusion.self_condition else None
         half = torch.bfloat16 if plan.precision == "bf16" else None
         network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
         project = functools.partial(self.codec.project, mask=mask)
-        return assemble(network, guidance=plan.guidance, clip=plan.clip, project=project, steers=listed(steer))
+        return assemble(
+            network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=listed(steer)
+        )
 
     def _empty(self, chunk: Chunk) -> Tensor:
         """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""
