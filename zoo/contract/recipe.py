@@ -187,7 +187,7 @@ class Recipe(Part):
         if isinstance(found, Mapping):
             return FirstStage.model_validate(dict(found))
         raise ConfigError(
-            f"codec.stage={found!r}: name an autoencoder: a packaged model, a folder such as runs/autoencoder, or hub:owner/name."
+            f"codec.stage={found!r}: name an autoencoder: a packaged model, a folder (runs/autoencoder) or hub:owner/name."
         )
 
     def staged(self, stage: FirstStage | str | None) -> Recipe:

@@ -19,7 +19,7 @@ LEAST, MOST = -20.0, 10.0
 
 
 class Block(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, plus the input: a residual block without an embedding. (B,cin,H,W) -> (B,cout,H,W)."""
+    """norm, SiLU, conv, norm, SiLU, conv, plus the input: (B,cin,H,W) -> (B,cout,H,W). It has no embedding."""
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()

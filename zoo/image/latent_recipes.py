@@ -13,8 +13,8 @@ _EMOJI = (
     "FxEmojis (Mozilla), Emoji One 2, Streamline Emojis (Streamline), Flat Color Icons (Icons8)."
 )
 _EMOJI_LICENCE = (
-    "Apache-2.0 (weights); the pictures are MIT (Fluent Emoji flat and colour, Flat Color Icons), Apache-2.0 (Noto, Noto v1) and "
-    "CC BY 4.0 (Twemoji, FxEmojis, Emoji One 2, Streamline Emojis); they were rescaled and laid on white."
+    "Apache-2.0 (weights); the pictures are MIT (Fluent Emoji flat and colour, Flat Color Icons), Apache-2.0 (Noto, Noto v1) "
+    "and CC BY 4.0 (Twemoji, FxEmojis, Emoji One 2, Streamline Emojis); they were rescaled and laid on white."
 )
 _FLOWERS = "flowers64: 3,667 photographs of five flowers, 64 x 64 (TensorFlow's flower_photos); 434 held out."
 _FLOWERS_LICENCE = (
@@ -73,7 +73,10 @@ _flowers_latent = Recipe(
     description="Photographs of five flowers, 64 x 64, made in the latents of an autoencoder.",
     licence=_FLOWERS_LICENCE,
     data=_FLOWERS,
-    paper="Latent diffusion (Rombach et al. 2022), v prediction (Salimans & Ho 2022), classifier-free guidance (Ho & Salimans 2022).",
+    paper=(
+        "Latent diffusion (Rombach et al. 2022), v prediction (Salimans & Ho 2022), classifier-free guidance (Ho & Salimans "
+        "2022)."
+    ),
     codec={"size": 64, "channels": 3, "stage": "image/flowers-kl"},
     denoiser="unet",
     net={"channels": 64, "multipliers": [2, 3], "blocks": 2, "attention": [False, True]},

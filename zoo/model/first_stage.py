@@ -71,8 +71,8 @@ def check_role(recipe: Recipe, source: str) -> None:
     """Refuse a model that is not a first stage."""
     if recipe.role != "first_stage":
         raise ConfigError(
-            f"codec.stage={source!r} is the model {recipe.domain}/{recipe.name}, which is not a first stage. Give an autoencoder: "
-            "zoo list shows them, and zoo train image/autoencoder --data DIR --out runs/autoencoder makes one."
+            f"codec.stage={source!r} is the model {recipe.domain}/{recipe.name}, which is not a first stage. Give an "
+            "autoencoder: zoo list shows them, and zoo train image/autoencoder --data DIR --out runs/autoencoder makes one."
         )
 
 
@@ -92,7 +92,7 @@ class Latent(Codec):
         ConfigError: a first stage of other objects. CheckpointError: one with other weights than `spec` says.
     """
 
-    axes = ("channel", "height", "width")
+    axes: tuple[str, ...] = ("channel", "height", "width")
     mean: Tensor
     deviation: Tensor
 

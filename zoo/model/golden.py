@@ -49,7 +49,7 @@ def golden_output(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def golden_outputs(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All that is stored: "out", what the net says, and of a latent model "lowered", what its first stage makes of the first row."""
+    """What is stored: "out", what the net says, and of a latent model "lowered", the first row through its first stage."""
     found = {"out": golden_output(model, inputs)}
     if model.codec.inner is not model.codec:
         found["lowered"] = model.codec.lower(inputs["x_t"][:1].to(model.device, model.wide)).float().cpu()

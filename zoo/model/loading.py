@@ -156,8 +156,8 @@ def open_stage(recipe: Recipe, home: Path | None = None) -> Model:
             )
     if newest(folder) is not None:
         raise CheckpointError(
-            f"codec.stage={name!r}: {folder} holds a training run that is not at its end, and a first stage must not change any "
-            "more. Finish the run (--resume), or copy a finished model."
+            f"codec.stage={name!r}: {folder} holds a training run that is not at its end, and a first stage must not "
+            "change any more. Finish the run (--resume), or copy a finished model."
         )
     model = Model.from_folder(folder)
     if isinstance(model.codec, Latent):

@@ -237,7 +237,7 @@ class Model(nn.Module):
         self._of_one_size("encode")
         rows = [self.objects_encoded(item) for item in (several(items) or list(items))]
         if not rows:
-            return torch.zeros(0, *(self.denoiser.latent_shape if self.is_first_stage else self.codec.shape))
+            return torch.zeros(0, *self._seen(), device=self.device, dtype=self.wide)
         with self._exact():
             return torch.cat([self._lift(torch.stack(rows[i : i + CHUNK])) for i in range(0, len(rows), CHUNK)])
 
@@ -249,7 +249,7 @@ class Model(nn.Module):
             ShapeError: not a tensor (n,*S).
         """
         self._of_one_size("decode")
-        shape = tuple(self.denoiser.latent_shape) if self.is_first_stage else self.codec.shape
+        shape = self._seen()
         if not isinstance(x0, Tensor) or not x0.is_floating_point() or tuple(x0.shape[1:]) != shape or not len(x0):
             found = f"{tuple(x0.shape)} {x0.dtype}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
             raise ShapeError(f"decode: {found}; give a tensor (n, {', '.join(map(str, shape))}) as `encode` does.")
@@ -273,6 +273,11 @@ class Model(nn.Module):
                 f"{method}: samples of {self!r} have sizes of their own ({self.codec.size_name}), which one tensor does not "
                 "hold: take model.encoded(item), one at a time."
             )
+
+    def _seen(self) -> tuple[int, ...]:
+        """The shape of what `encode` makes of an object."""
+        net: Any = self.denoiser
+        return tuple(net.latent_shape) if self.is_first_stage else self.codec.shape
 
     def _samples_nothing(self) -> None:
         """Refuse to sample from a first stage."""

@@ -19,8 +19,8 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe, list_models
 from zoo.core import seeds
 from zoo.errors import CheckpointError, ConfigError, DataError, one_of
-from zoo.model.checkpoint import read_recipe
 from zoo.model import unfinished
+from zoo.model.checkpoint import read_recipe
 from zoo.model.loading import build, is_folder, open_stage
 from zoo.model.model import Model
 from zoo.training import budget
