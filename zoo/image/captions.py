@@ -127,7 +127,7 @@ class CaptionedImages(Dataset):
 
 
 class Palettes:
-    """Pictures (side, side, 3) uint8 from palettes (n, 256, 3) and indices (n, side, side), looked up when they are asked for."""
+    """Pictures (side, side, 3) uint8 from palettes (n, 256, 3) and indices (n, side, side), looked up when asked for."""
 
     def __init__(self, index: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
         self.index, self.palette = index, palette

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import DiffusionPart, Discrete, Few, Recipe, Sampling, Training
-from zoo.image.text_recipes import TEXT_RECIPES
+from zoo.image.latent_recipes import LATENT
+from zoo.image.text_recipes import TEXT
 
 FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
@@ -47,4 +48,4 @@ _fashion_dit = _fashion.model_copy(
 )
 
 #: name -> recipe
-RECIPES = {r.name: r for r in (_fashion, _fashion_dit)} | TEXT_RECIPES
+RECIPES = {r.name: r for r in (_fashion, _fashion_dit, *LATENT, *TEXT)}

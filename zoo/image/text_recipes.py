@@ -68,5 +68,24 @@ _pixels_dit = _pixels.model_copy(
     }
 )
 
-#: name -> recipe
-TEXT_RECIPES = {r.name: r for r in (_pixels, _pixels_dit)}
+_latent = _pixels.model_copy(
+    update={
+        "name": "emoji-text",
+        "description": "Emoji of 64 x 64 pixels from words, in nine drawing styles, made in the latents of image/emoji-kl.",
+        "paper": f"Latent diffusion (Rombach et al. 2022); {_pixels.paper}",
+        "codec": {"size": 64, "channels": 3, "stage": "image/emoji-kl"},
+        "net": _pixels.net | {"patch": 1},
+        "sampling": _pixels.sampling.model_copy(update={"clip": None}),
+    }
+)
+
+_latent_dit = _latent.model_copy(
+    update={
+        "name": "emoji-text-dit",
+        "description": "The same from a diffusion transformer on 2 x 2 patches of the latents.",
+        "denoiser": "transformer",
+        "net": _pixels_dit.net | {"patch": 2},
+    }
+)
+
+TEXT = (_pixels, _pixels_dit, _latent, _latent_dit)
