@@ -74,12 +74,17 @@ class TextEmbedding(nn.Module):
             values = torch.full((batch, self.length), -1, device=self.vectors.device)
         if values.shape != (batch, self.length):
             raise ShapeError(f"texts {tuple(values.shape)} must be (batch, words) = {(batch, self.length)}.")
-        if values.device.type == "cpu" and batch and not torch.compiler.is_compiling() and int(values.max()) > len(self.vectors):
+        if (
+            values.device.type == "cpu"
+            and batch
+            and not torch.compiler.is_compiling()
+            and int(values.max()) > len(self.vectors)
+        ):
             raise ConfigError(f"a text with the row {int(values.max())}: the table has {len(self.vectors)}.")
         none = (values < 0).any(1)
         mask = values > 0
         rows = (values - 1).clamp(min=0)
-        dtype = self.entry.weight.dtype
+        dtype = self.positions.dtype
         words = self.vectors[rows].to(dtype) * (self.gain * self.scale[rows]).to(dtype)[..., None]
         x = self.entry(words) + self.positions
         for block in self.blocks:
