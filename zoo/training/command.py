@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     steps = STEPS if args.steps is None and args.minutes is None and not args.resume else args.steps
     try:
         with switched_off() if args.no_cache else nullcontext():
-            train(
+            model = train(
                 args.name,
                 config=args.recipe_file,
                 data=args.data,
@@ -150,7 +150,13 @@ def run(args: argparse.Namespace) -> None:
         leave_group()  # a signal ended the run, and everything is saved
         raise
     leave_group()
-    print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
+    if model.is_first_stage:
+        print(
+            f"the first stage is in {args.out}. Measure it: zoo eval {args.out} --data {args.data}. Train a model on its "
+            f"latents: zoo train MODEL --data {args.data} --set codec.stage={args.out}"
+        )
+    else:
+        print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
 
 
 def main(name: str, argv: Sequence[str] | None = None) -> int:
