@@ -9,12 +9,14 @@ import torch
 
 from zoo.contract import words
 from zoo.contract.conditions import Label, Reading, parse_condition
+from zoo.contract.registry import get_recipe
 from zoo.contract.text import MINILM, MINILM_SHA256, Text
 from zoo.contract.words import WordTable, add_table, table, table_names, tokens
 from zoo.core.guidance import is_null
 from zoo.disk import read_json
 from zoo.errors import CheckpointError, ConfigError
 from zoo.files import save_tensors
+from zoo.hub.card import metadata
 from zoo.testing import check_condition
 
 _WORDS = """
@@ -234,3 +236,15 @@ def test_a_recipe_keeps_how_texts_are_read():
     mine = Text(length=5)
     assert mine.among(Text()) == mine
     assert mine.among(Label(values=("a",))) == Label(values=("a",))
+
+
+def test_a_card_says_that_words_lead_to_pictures():
+    assert metadata(get_recipe("image/emoji-pixels"))["pipeline_tag"] == "text-to-image"
+    assert metadata(get_recipe("image/fashion-ddpm"))["pipeline_tag"] == "unconditional-image-generation"
+
+
+def test_the_licence_of_a_recipe_names_all_nine_sets():
+    recipe = get_recipe("image/emoji-text")
+    names = ("Fluent Emoji, flat and colour", "Twemoji", "Noto Emoji and its first version", "FxEmojis", "Emoji One 2",
+             "Streamline Emojis", "Flat Color Icons", "all-MiniLM-L6-v2")  # fmt: skip
+    assert all(name in recipe.licence for name in names) and len(recipe.classes("style")) == 9
