@@ -289,7 +289,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     # words
     "words: padding is read": (
-        "zoo/nets/text.py", 'mask = (values > 0) & ~rearrange(none, "b -> b 1")', "mask = values > -1", "tests/nets/test_text.py",
+        "zoo/nets/text.py", 'mask = (values > 0) & ~rearrange(none, "b -> b 1")', "mask = values > -1",
+        "tests/nets/test_text.py",
     ),
     "words: the null is a text like any other": (
         "zoo/nets/text.py", 'torch.where(rearrange(none, "b -> b 1 1"), self.null.to(tokens.dtype), tokens)', "tokens",
@@ -312,7 +313,9 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "words: what is held out is trained on": (
         "zoo/image/captions.py", '(held == "train") == (name == "train")', 'held != name', "tests/image/test_captions.py",
     ),
-    "words: another table is taken": ("zoo/contract/words.py", "if found != sha256:", "if False:", "tests/contract/test_text.py"),
+    "words: another table is taken": (
+        "zoo/contract/words.py", "if found != sha256:", "if False:", "tests/contract/test_text.py",
+    ),
     "words: case counts": (
         "zoo/contract/words.py", '"".join(spelled)).casefold()', '"".join(spelled))', "tests/contract/test_text.py",
     ),
