@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from zoo.contract.conditions import Reading, parse_condition
 from zoo.contract.dataset import Batch
 from zoo.contract.small import SmallSample
@@ -131,3 +132,14 @@ def test_data_need_not_have_what_training_makes():
     given = Batch(batch.x0, batch.cond | {"low": torch.zeros(4, 4, 4, 4)})
     objective.loss(model, given, seeds.generator(0))
     assert not objective.seen["low"].any(), "data that have it are believed"
+
+
+@pytest.mark.slow
+def test_a_run_shows_what_it_makes_of_real_samples(tmp_path):
+    recipe = RECIPES["emoji-up"].override({"codec.size": 8, "net.channels": 8, "net.multipliers": [1], "net.attention": [False],
+                                           "net.patch": 1, "net.cross": [False], "training.batch_size": 2})  # fmt: skip
+    recipe = recipe.model_copy(update={"conditions": recipe.conditions | {"low": SmallSample(shape=(3, 4, 4))}})
+    data = DOMAIN.example_data(RECIPES["emoji-pixels"].override({"codec.size": 8, "net.patch": 1}), 4)
+    model = zoo.train(recipe, data=data, steps=2, out=tmp_path / "run", cpu=True, workers=0, preview_every=2)
+    assert list((tmp_path / "run" / "previews").glob("*.png")) and "low" in model.recipe.conditions
+    assert zoo.load(tmp_path / "run").verify() < 1e-6

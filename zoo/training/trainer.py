@@ -533,12 +533,19 @@ class Trainer:
             net._compiled_call_impl = compiled
 
     def _shown(self, n: int) -> dict[str, Any]:
-        """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others."""
-        recipe = self.model.recipe
-        found: dict[str, Any] = dict(recipe.showcase(n))
-        for name in recipe.conditions:
-            if name not in found:
-                found[name] = [self.dataset.given(i % len(self.dataset))[name] for i in range(n)]
+        """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others.
+
+        Where one is made of samples, all are those of real ones.
+        """
+        conditions, rows = self.model.recipe.conditions, [i % len(self.dataset) for i in range(n)]
+        given = self.dataset.given(0)
+        derived = [k for k, c in conditions.items() if c.derived and k not in given]
+        found: dict[str, Any] = {} if derived else dict(self.model.recipe.showcase(n))
+        for name in conditions:
+            if name in derived:
+                found[name] = torch.stack([self.model.codec.inner.encode(self.dataset[i][0]) for i in rows])
+            elif name not in found:
+                found[name] = [self.dataset.given(i)[name] for i in rows]
         return found
 
     def export(self) -> None:
