@@ -16,7 +16,7 @@ from zoo.core.guidance import is_null
 from zoo.disk import read_json
 from zoo.errors import CheckpointError, ConfigError
 from zoo.files import save_tensors
-from zoo.hub.card import metadata
+from zoo.hub.card import metadata, model_card
 from zoo.testing import check_condition
 
 _WORDS = """
@@ -240,6 +240,7 @@ def test_a_recipe_keeps_how_texts_are_read():
 
 def test_a_card_says_that_words_lead_to_pictures():
     assert metadata(get_recipe("image/emoji-pixels"))["pipeline_tag"] == "text-to-image"
+    assert "numpy" not in (card := model_card(get_recipe("image/emoji-pixels"))) and "text='red sports car'" in card
     assert metadata(get_recipe("image/fashion-ddpm"))["pipeline_tag"] == "unconditional-image-generation"
 
 

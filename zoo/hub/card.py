@@ -266,8 +266,9 @@ def _code(name: str, recipe: Recipe, parts: Sequence[str] = ()) -> str:
     """
     needed = {k: text for k, c in recipe.conditions.items() if (text := c.placeholder()) is not None}
     arguments = "".join(f"{k}={text}, " for k, text in needed.items())
-    imports = "import numpy as np\nimport zoo" if needed else "import zoo"
-    own = f"# your own {' and '.join(needed)} instead of zeros\n" if needed else ""
+    zeros = [k for k, text in needed.items() if "np." in text]
+    imports = "import numpy as np\nimport zoo" if zeros else "import zoo"
+    own = f"# your own {' and '.join(zeros)} instead of zeros\n" if zeros else ""
     made = "".join(f", {p}=Your{p.capitalize()}()" for p in parts)
     if parts:
         own = f"# its author's own {' and '.join(parts)}: a folder never names code\n" + own
