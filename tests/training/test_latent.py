@@ -222,6 +222,12 @@ def test_a_run_does_not_go_on_with_another_first_stage(stage, tmp_path):
             **QUIET,
         )
     assert len(str(caught.value)) < 700
+    path = tmp_path / "m" / "checkpoint.safetensors"
+    tensors, meta, _ = files.load_sealed(path)
+    tensors["codec.stage.encoder.0.bias"] += 1.0
+    files.save_sealed(path, tensors, meta)  # by somebody who seals it anew
+    with pytest.raises(CheckpointError, match="latents of another autoencoder"):
+        zoo.train("image/flowers-latent", data=data(), out=tmp_path / "m", resume=True, overrides=overrides, **QUIET)
 
 
 def test_a_first_stage_must_not_be_a_run_that_goes_on(stage, tmp_path):
