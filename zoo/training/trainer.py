@@ -48,6 +48,8 @@ from zoo.training.watch import Watch
 ABOUT = ("sampling", "description", "data", "licence", "paper")
 #: samples of a preview
 PREVIEWED = 20
+#: where minutes hold fewer steps than this, the batch gets smaller, down to so many samples: see `Trainer.fit_batch`
+ENOUGH_STEPS, LEAST_BATCH = 1000, 16
 # streams of random numbers that must never meet, beside that of the batches
 NOISE, WEIGHTS = 2, 3
 
@@ -217,6 +219,39 @@ class Trainer:
             loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
             torch.autograd.grad(loss, parameters, allow_unused=True)
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
+
+    def fit_batch(self) -> None:
+        """A smaller batch than the recipe's where the minutes would else hold fewer than `ENOUGH_STEPS` steps.
+
+        A net that saw the same samples in more steps has learnt more, as long as the steps are few: a gradient of 16 samples
+        is noisy, but at first most of it points where that of 64 does. What a step takes is measured on one batch, forward
+        and backward, before the run begins; the batch is part of the recipe from then on, and a run that goes on keeps it.
+        """
+        size = self.options.batch_size
+        if self.minutes is None or self.accelerator.num_processes > 1 or size <= LEAST_BATCH:
+            return
+        batch, seconds = self.batches()[0].to(self.device), math.inf
+        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
+        for _ in range(2):  # the first pass takes memory and chooses kernels
+            self.wait()
+            start = self.clock.now()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                loss = self.objective.loss(self.model, batch, seeds.generator(0))
+            torch.autograd.grad(loss, parameters, allow_unused=True)
+            self.wait()
+            seconds = min(seconds, (self.clock.now() - start) * self.options.accumulate)
+            if ENOUGH_STEPS * seconds <= 60 * self.minutes - self.clock.seconds:
+                return
+        left = 60 * self.minutes - self.clock.seconds
+        fitting = size
+        while fitting > LEAST_BATCH and ENOUGH_STEPS * seconds * fitting / size > left:
+            fitting = max(fitting // 2, LEAST_BATCH)
+        self.options = self.options.model_copy(update={"batch_size": fitting})
+        self.model.recipe = self.model.recipe.model_copy(update={"training": self.options})
+        self.note(
+            f"batches of {fitting} in place of {size}: {self.minutes:g} minutes hold about {max(1, int(left / seconds))} steps "
+            f"of {size} here. --set training.batch_size={size} keeps them."
+        )
 
     # ------------------------------------------------------------ checkpoints
 
