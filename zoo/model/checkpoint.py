@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.disk import CHECKPOINT
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card, place, renew
-from zoo.model import unfinished
+from zoo.model import eightbit, unfinished
 from zoo.model.golden import golden_inputs, golden_output
 
 FORMAT_VERSION = 2
@@ -91,7 +92,7 @@ def _stamps(folder: Path) -> list[tuple[int, ...] | None]:
 def fill(model: Any, folder: Path) -> None:
     """The weights of a folder into a model: a missing or extra key or a wrong shape is an error."""
     path = folder / files.WEIGHTS
-    tensors, _ = files.load_tensors_metadata(path, mapped=True)
+    tensors = eightbit.unpack(files.load_tensors_metadata(path, mapped=True)[0], path)
     for prefix, part in (("denoiser.", model.denoiser), ("codec.", model.codec)):
         own = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
         files.load_strict(part, own, path)
@@ -99,8 +100,11 @@ def fill(model: Any, folder: Path) -> None:
         raise CheckpointError(f"{path} has foreign keys: {', '.join(sorted(tensors)[:5])}.")
 
 
-def save(model: Any, folder: Path, *, half: bool = False, card: str | None = None) -> Path:
+def save(model: Any, folder: Path, *, half: bool = False, bits: int | None = None, card: str | None = None) -> Path:
     """Write a model's folder, see `zoo.Model.save_pretrained`."""
+    if bits not in (None, 8, 16, 32):
+        raise ConfigError(f"bits={bits!r}: give 8, 16 or 32, or None for the weights as they are.")
+    bits = 16 if half and bits is None else bits
     old = folder / files.CARD
     if card is None:  # a text that somebody wrote stays
         own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))
@@ -109,9 +113,7 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{old} cannot be read as text, and a card that somebody wrote is kept: {error}.") from error
         card = renew(text, own)
-    weights = {f"denoiser.{k}": v for k, v in files.state_of(model.denoiser).items()}
-    if half:
-        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    weights = {f"denoiser.{k}": v for k, v in stored_as(files.state_of(model.denoiser), bits).items()}
     weights |= {f"codec.{k}": v for k, v in files.state_of(model.codec).items()}
     inputs = golden_inputs(model)
     config = {
@@ -119,7 +121,7 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
         "recipe": model.recipe.model_dump(mode="json"),
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
-    with files.new_folder(folder) as new, rounded(model, half) as stored:
+    with files.new_folder(folder) as new, rounded(model, bits) as stored:
         files.save_tensors(new / files.WEIGHTS, weights)
         files.save_tensors(new / files.GOLDEN, {**inputs, "out": golden_output(stored, inputs)})
         files.write_atomic(new / files.CARD, card.encode())
@@ -128,15 +130,27 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     return folder
 
 
+def stored_as(weights: Mapping[str, Tensor], bits: int | None) -> dict[str, Tensor]:
+    """Weights as a file holds them: of 32, 16 or 8 bits (large matrices alone, the rest 16), or None for as they are."""
+    if bits == 8:
+        weights = eightbit.pack(weights)
+    dtype = {None: None, 8: torch.float16, 16: torch.float16, 32: torch.float32}[bits]
+    whole = dtype is None
+    return {
+        k: v if whole or not v.is_floating_point() or k.endswith(eightbit.SCALE) else v.to(dtype) for k, v in weights.items()
+    }
+
+
 @contextmanager
-def rounded(model: Any, half: bool) -> Iterator[Any]:
-    """The model as its file will hold it: with `half` a copy whose weights are rounded; the model itself stays as it is."""
-    if not half:
+def rounded(model: Any, bits: int | None) -> Iterator[Any]:
+    """The model as its file will hold it: a copy whose weights are rounded; the model itself stays as it is."""
+    if bits is None:
         yield model
         return
     stored = copy.copy(model)
     stored.__dict__ = model.__dict__ | {"_modules": dict(model._modules)}
     stored.denoiser = copy.deepcopy(model.denoiser)
     weights = stored.denoiser.state_dict()
-    stored.denoiser.load_state_dict({k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in weights.items()})
+    read = eightbit.unpack(stored_as(weights, bits), Path(files.WEIGHTS))
+    stored.denoiser.load_state_dict({k: v.to(weights[k].dtype) for k, v in read.items()})
     yield stored
