@@ -52,6 +52,15 @@ def read_archive(
         raise _refused(path, what, error) from error
 
 
+def member_names(path: str | Path) -> list[str]:
+    """The names of the arrays of an NPZ file; none of a file that is not one. No array is read."""
+    try:
+        with opened(Path(path)) as file, zipfile.ZipFile(file) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except Exception:  # the reader of zip raises whatever a damaged byte led to; who reads the file is told what
+        return []
+
+
 def read_array(path: str | Path, what: str = "an array") -> NDArray[Any]:
     """The array of an NPY file; arguments and errors as `read_archive`."""
     path = Path(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from zoo.data.decoded import Entry, Store, prepared, store
 from zoo.data.folder import Folder, existing, search, threads_of_reading
 from zoo.data.table import Part, Rows, Table, open_rows, table_options
 from zoo.errors import DataError, one_of
+from zoo.image.captions import archive_kind, open_archive
 from zoo.image.codec import ImageCodec, fit
 from zoo.image.recipes import FASHION
 
@@ -466,6 +468,14 @@ class ImageFolder(_Fitted, Folder):
         return self.fitted(path, str(path), Seen(), self.seen), self.given(i)
 
 
+def kind_of_archive(source: str | Path) -> str | None:
+    """Which archive of pictures with captions or labels a source is, see `zoo.image.captions.ARCHIVES`; None for another."""
+    if not isinstance(source, (str, os.PathLike)) or not str(source).endswith(".npz"):
+        return None
+    path = Path(source).expanduser()
+    return archive_kind(path) if path.is_file() else None
+
+
 def open_images(
     source: str | Path,
     split: str = "train",
@@ -477,7 +487,8 @@ def open_images(
     label_column: str | None = None,
     **table: Any,
 ) -> Dataset:
-    """Fashion-MNIST (the .npz or the .gz files), a folder of pictures, a Hub dataset or Parquet files, whichever it is.
+    """Fashion-MNIST (the .npz or the .gz files), an archive of pictures with captions or labels, a folder of pictures, a Hub
+    dataset or Parquet files, whichever it is.
 
     Args:
         source: a path; "hub:owner/name[@revision]"; or "fashion-mnist", where nothing of that name exists: the public
@@ -486,6 +497,9 @@ def open_images(
         size, channels: of a folder, Hub dataset or Parquet files: what the pictures are fitted to, see `ImageFolder`.
         image_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.data.table.open_rows`.
     """
+    captioned = kind_of_archive(source)
+    if captioned is not None:
+        return open_archive(Path(source).expanduser(), captioned, split, size)
     if split not in ("train", "validation", "test"):
         raise one_of("split", split, ("train", "validation", "test"))
     columns = {"image_column": image_column, "label_column": label_column}

@@ -13,6 +13,7 @@ from zoo.evaluation import own
 from zoo.evaluation.evaluate import real_data
 from zoo.evaluation.judge import Features
 from zoo.evaluation.judged import Own
+from zoo.image import reconstruction
 from zoo.image.codec import ImageCodec
 from zoo.image.data import ArrayImages, open_images
 from zoo.image.judge import Fitted, Judge, load_judge
@@ -37,12 +38,18 @@ def evaluator(
     split: str = "test",
     model: Generator | None = None,
     judge: str | Path | None = None,
-) -> Evaluator:
+) -> Evaluator | reconstruction.StageEvaluator:
     """The `Evaluator` of a model; keep it to measure many settings.
+
+    Of a first stage it measures what comes back of pictures, see `zoo.image.reconstruction`.
 
     Of Fashion-MNIST, or of no data, it is the packaged judge's. Of any other pictures it is that of `judge`, else of the judge
     in the model's folder, else of the packaged one where its labels are the model's, else of features.
     """
+    if model is not None and model.recipe.role == "first_stage":
+        if judge is not None:
+            raise ConfigError("judge: a first stage is measured by what it gives back of pictures, without a judge.")
+        return reconstruction.evaluator(real_data(data, "image/emoji_styles.npz", "--data, the pictures"), split)
     packaged = load_judge()
     if model is not None and (data is not None or judge is not None):
         held = open_images(real_data(data, "image/fashion_mnist.npz", "--data DIR"), split)
@@ -67,7 +74,7 @@ def _known(model: Generator, packaged: Judge) -> bool:
 
 def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None) -> Evaluator:
     """The evaluator of any pictures, at the size of the model."""
-    codec = model.codec
+    codec = model.codec.inner
     if not isinstance(codec, ImageCodec):
         raise ConfigError(f"{model!r}: its codec is not one of pictures.")
     judge, where = own.judge_of(Judge, given, model)
