@@ -75,9 +75,11 @@ class Pictures:
 def open_pictures(path: Path) -> Pictures:
     """All parts of an archive of captioned pictures in several styles, in the splits that generators have."""
     parts = {part: open_images(path, part) for part in PARTS}
-    for found in parts.values():
+    for part, found in parts.items():
         if not isinstance(found, CaptionedImages) or "style" not in found.labels:
             raise DataError(f"{path} is not an archive of captioned pictures in several styles, such as emoji_styles.npz.")
+        if not len(found):
+            raise DataError(f"{path} has no pictures of the part {part!r}.")
     opened = [found for found in parts.values() if isinstance(found, CaptionedImages)]
     captions = sorted({c for d in opened for c in d.captions})
     number = {c: i for i, c in enumerate(captions)}
@@ -433,9 +435,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.batch_size = args.batch_size or (1024 if args.device == "cuda" else 192)
     start = time.perf_counter()
     torch.manual_seed(args.seed)
+    torch.backends.cudnn.benchmark = True
     pictures = open_pictures(args.data)
     words, vectors, scales = known_words(args.words, pictures)
-    judge = CaptionJudge(tuple(args.widths), pictures.styles, args.dropout, words=words, shape=tuple(pictures.pixels.shape[1:]))
+    judge = CaptionJudge(
+        tuple(args.widths),
+        pictures.styles,
+        args.dropout,
+        words=words,
+        shape=tuple(pictures.pixels.shape[1:]),
+        vector=vectors.shape[1],
+    )
     train_captions = pictures.caption[pictures.rows["train"]].unique()
     fill_words(judge, vectors, scales, [pictures.captions[int(i)] for i in train_captions])
     if args.decay is None:

@@ -14,7 +14,7 @@ from zoo.evaluation.evaluate import real_data
 from zoo.evaluation.judge import Features
 from zoo.evaluation.judged import Own
 from zoo.image import caption_metrics
-from zoo.image.caption_judge import CaptionJudge, load_caption_judge
+from zoo.image.caption_judge import PACKAGED, CaptionJudge, load_caption_judge
 from zoo.image.caption_metrics import Captioned
 from zoo.image.captions import CaptionedImages
 from zoo.image.codec import ImageCodec
@@ -68,7 +68,7 @@ def evaluator(
 
 def _of_captions(source: str | Path, split: str, given: str | Path | None) -> caption_metrics.Evaluator:
     """The evaluator of captioned pictures in several styles, with the packaged judge of captions where none is given."""
-    judge = load_caption_judge(*([] if given is None else [Path(given).expanduser()]))
+    judge = load_caption_judge(PACKAGED if given is None else Path(given).expanduser())
     return caption_metrics.Evaluator(judge, captioned(source, split, judge), captioned(source, "train", judge), split=split)
 
 
