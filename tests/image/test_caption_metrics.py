@@ -201,7 +201,15 @@ def test_retrieval_and_real_pictures_score_what_the_table_says(evaluator):
         assert list(metrics)[:5] == ["r1_pairs", "r5_pairs", "r1_captions", "r5_captions", "style"]
         assert result["protocol"]["samples"] == len(HELD), "every prompt once"
         for name, metric in metrics.items():
-            if column == "ceiling" and name in ("frechet", "kid", "precision", "recall", "copy_rate"):
+            if column == "ceiling" and name in (
+                "frechet",
+                "kid",
+                "precision",
+                "recall",
+                "copy_rate",
+                "copy_style",
+                "copy_caption",
+            ):
                 continue  # of training pictures, or of a threshold that rounding moves
             assert metric["value"] == pytest.approx(metric[column], abs=1e-9), (name, column)
     assert metrics["copy_rate"]["retrieval"] == 1 and metrics["nearest_copy"]["retrieval"] == 0
@@ -218,33 +226,20 @@ def test_retrieval_is_of_the_style_and_the_nearest_caption(evaluator):
 
 def test_what_is_found_is_counted_by_hand(judge, monkeypatch):
     evaluator = Evaluator(judge, captioned(HELD, 1), captioned(TRAIN, 2))
-    # a judge that reads the row of the prompt from the first pixel, and calls every second picture by another caption
-    names = {part: evaluator.captions[part].names for part in ("pairs", "captions")}
-
-    def places(features):
-        out = torch.zeros(len(features), 8)
-        out[:, 0] = features[:, 0]
-        return out
-
-    samples = torch.stack([torch.full((3, 16, 16), i / 127.5 - 1) for i in range(len(HELD))])
-
-    def features(x, batch_size=500):
-        return x[:, 0, :1, 0], torch.eye(2)[torch.zeros(len(x), dtype=torch.long)]
-
-    def of_features(self, found, captions):
-        rows = ((found[:, 0] + 1) * 127.5).round().long()
-        return torch.tensor([0 if int(i) % 2 == 0 else 5 for i in rows])
-
-    monkeypatch.setattr(evaluator.judge, "features", features)
-    monkeypatch.setattr(evaluator.judge, "places", places)
+    # the first feature says which captions are nearer than the own one
+    monkeypatch.setattr(evaluator.judge, "places", lambda features: features)
     for part in ("pairs", "captions"):
-        monkeypatch.setattr(type(evaluator.captions[part]), "ranks", of_features)
-    metrics, prompts = evaluator._found(samples, torch.arange(len(HELD)), samples)
-    assert metrics["r1_captions"]["value"] == metrics["r1_pairs"]["value"] == 0.5
-    assert metrics["r5_captions"]["value"] == 0.5, "rank 6 is not among five"
-    assert [p["rank"] for p in prompts] == [1, 6] * 4
+        monkeypatch.setattr(type(evaluator.captions[part]), "ranks", lambda self, found, captions: found[:, 0].long())
+    features, copied = torch.zeros(len(HELD), 8), torch.zeros(len(HELD), 8)
+    features[:, 0] = torch.tensor([0, 5, 4, 0, 9, 9, 0, 7])
+    row = torch.arange(len(HELD))
+    metrics = evaluator._found(features, copied, row)
+    assert (metrics["r1_captions"]["value"], metrics["r5_captions"]["value"]) == (2 / 6, 3 / 6)
+    assert (metrics["r1_pairs"]["value"], metrics["r1_pairs"]["retrieval"]) == (1 / 2, 1)
+    prompts = evaluator._prompts(features, torch.eye(2)[[0, 1] * 4], row)
+    assert [p["rank"] for p in prompts] == [1, 6, 5, 1, 10, 10, 1, 8]
     assert [p["text"] for p in prompts] == [c for c, _, _ in HELD] and prompts[6]["part"] == "pairs"
-    assert len(names["captions"]) == 3
+    assert [p["style_seen"] for p in prompts] == [*STYLES] * 4 and prompts[7]["style"] == "plain"
 
 
 def test_prompts_are_asked_once_each_or_several_times_in_a_row(evaluator):
@@ -320,6 +315,21 @@ def test_a_copy_is_found_in_any_style(evaluator):
     other = {c: p for c, p, s in zip(train.captions, train.pictures, train.style, strict=True) if STYLES[s] == "plain"}
     result = measure(Fake(lambda text, style: other["red ball"]), evaluator=evaluator)["metrics"]
     assert result["copy_rate"]["value"] == 1 and result["nearest_copy"]["value"] == 0
+    plain = sum(s == "plain" for _, s, _ in HELD) / len(HELD)
+    assert result["copy_style"]["value"] == plain, "only those that were asked to be plain"
+    assert result["copy_caption"]["value"] == 0, "none was asked to be a red ball"
+
+
+def test_a_picture_of_the_caption_in_another_style_is_a_copy(evaluator):
+    train = evaluator.trained
+    other = {(c, STYLES[s]): p for c, p, s in zip(train.captions, train.pictures, train.style, strict=True)}
+
+    def answer(text, style):
+        return other.get((text, STYLES[1 - STYLES.index(style)]), torch.zeros(3, 16, 16))
+
+    result = measure(Fake(answer), evaluator=evaluator)["metrics"]
+    assert result["copy_caption"]["value"] == 2 / len(HELD), "the two pairs; of the others training has no picture"
+    assert result["copy_style"]["value"] == 0
 
 
 # ---------------------------------------------------------------- training

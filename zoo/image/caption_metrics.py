@@ -7,6 +7,7 @@ without a generator: the training picture of the style that was asked for whose 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from zoo.contract.domain import Generator
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.evaluation import judged
-from zoo.evaluation.distances import wilson_interval
+from zoo.evaluation.distances import nearest_distances, wilson_interval
 from zoo.evaluation.evaluate import draw, sample_timed
 from zoo.image.caption_judge import CaptionJudge, ranks
 from zoo.image.judge import fitted
@@ -190,73 +191,97 @@ class Evaluator(judged.JudgedEvaluator):
         result = self.evaluate(samples, self.labels[row])
         base: dict[str, dict[str, Any]] = result["metrics"]
         samples = self.prepare(samples)
+        features, logits = self.judge.features(samples)
         copied = self.train[self.retrieved[row]]
-        self._beside(base, copied, self.labels[row], samples)
-        metrics, prompts = self._found(samples, row, copied)
-        metrics |= {"style": base.pop("accuracy")} if styled else {}
-        if not styled:
-            base.pop("accuracy")
-        if (variety := self._variety(samples, rows)) is not None:
-            metrics["variety"] = variety
-        result["metrics"] = metrics | base
-        result["per_class"] = result["per_class"] if styled else {}
-        result["prompts"] = prompts
-        return result
-
-    def _beside(self, base: dict[str, dict[str, Any]], copied: Tensor, labels: Tensor, samples: Tensor) -> None:
-        """Put retrieval beside the figures of samples, and real pictures with shuffled prompts as the floor of style."""
-        features, right = self._judged(copied, labels)
-        values = self.compare(copied, features) | self._copies(copied) | {"accuracy": right.double().mean().item()}
+        copied_features, right = self._judged(copied, self.labels[row])
+        values = self.compare(copied, copied_features) | self._copies(copied) | {"accuracy": right.double().mean().item()}
         for name, metric in base.items():
             metric["retrieval"] = values[name]
-        shuffled = self._shuffled(range(len(self.labels)))
-        base["accuracy"]["floor"] = (self._reference_styles == self.labels[shuffled]).double().mean().item()
+        metrics = self._found(features, copied_features, row)
+        style = base.pop("accuracy")
+        if styled:
+            style["floor"] = self._shuffled_styles
+            metrics["style"] = style
+        if (variety := self._variety(features, rows)) is not None:
+            metrics["variety"] = variety
+        result["metrics"] = metrics | base | self._near(samples, copied, row)
+        result["per_class"] = result["per_class"] if styled else {}
+        result["prompts"] = self._prompts(features, logits, row)
+        return result
 
-    def _found(self, samples: Tensor, row: Tensor, copied: Tensor) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-        """R@k of each sort of prompts, and what the judge says of each sample."""
-        features, logits = self.judge.features(samples)
-        places, copies = self.judge.places(features), self.judge.places(self.judge.features(copied)[0])
-        captions, parts = [self.held.captions[i] for i in row], [self.held.parts[i] for i in row]
+    def _found(self, features: Tensor, copied: Tensor, row: Tensor) -> dict[str, dict[str, Any]]:
+        """R@k of each sort of prompts.
+
+        Args:
+            features: of the samples (n, width); copied: of what retrieval gives in their place.
+        """
         metrics: dict[str, dict[str, Any]] = {}
-        prompts: list[dict[str, Any]] = [{} for _ in captions]
         for part in self.parts:
-            mine = torch.tensor([p == part for p in parts])
-            own, among = [c for c, p in zip(captions, parts, strict=True) if p == part], self.captions[part]
-            if not own:
+            mine = torch.tensor([self.held.parts[i] == part for i in row])
+            if not mine.any():
                 continue
-            found, real = among.ranks(places[mine], own), self._real_ranks[part]
-            shuffled, retrieved = self._shuffled_ranks[part], among.ranks(copies[mine], own)
+            own, among = [self.held.captions[i] for i in row[mine]], self.captions[part]
+            found, retrieved = (among.ranks(self.judge.places(f[mine]), own) for f in (features, copied))
             for k in TOP:
                 hits = int((found < k).sum())
                 metrics[f"r{k}_{part}"] = {
                     "value": hits / len(own),
-                    "ceiling": (real < k).double().mean().item(),
+                    "ceiling": (self._real_ranks[part] < k).double().mean().item(),
                     "retrieval": (retrieved < k).double().mean().item(),
-                    "floor": (shuffled < k).double().mean().item(),
+                    "floor": (self._shuffled_ranks[part] < k).double().mean().item(),
                     "better": "higher",
                     "interval": list(wilson_interval(hits, len(own))),
                 }
-            for i, rank, near in zip(mine.nonzero()[:, 0].tolist(), found.tolist(), among.nearest(places[mine]), strict=True):
-                prompts[i] = {
-                    "text": captions[i],
-                    "style": self.judge.class_names[int(self.labels[row[i]])],
-                    "part": part,
-                    "rank": rank + 1,
-                    "nearest": near,
-                    "style_seen": self.judge.class_names[int(logits[i].argmax())],
-                }
-        return metrics, prompts
+        return metrics
 
-    def _variety(self, samples: Tensor, rows: Sequence[int]) -> dict[str, Any] | None:
-        """How different samples of one prompt are; None where no prompt has two."""
+    def _prompts(self, features: Tensor, logits: Tensor, row: Tensor) -> list[dict[str, Any]]:
+        """What the judge says of each sample: the place of its own caption (1 is a hit), the nearest one, the style."""
+        places, names, told = self.judge.places(features), self.judge.class_names, []
+        for i, r in enumerate(row.tolist()):
+            among = self.captions[self.held.parts[r]]
+            told.append(
+                {
+                    "text": self.held.captions[r],
+                    "style": names[int(self.labels[r])],
+                    "part": self.held.parts[r],
+                    "rank": 1 + int(among.ranks(places[i : i + 1], [self.held.captions[r]])),
+                    "nearest": among.nearest(places[i : i + 1])[0],
+                    "style_seen": names[int(logits[i].argmax())],
+                }
+            )
+        return told
+
+    def _near(self, samples: Tensor, copied: Tensor, row: Tensor) -> dict[str, dict[str, Any]]:
+        """Share of copies among training pictures of the style, or of the caption, that was asked for."""
+        metrics: dict[str, dict[str, Any]] = {}
+        for name, (asked, known) in self._keys.items():
+            real = self._nearest(self.points(self.reference), asked, known)
+            if not real.isfinite().any():
+                continue
+            limit = real[real.isfinite()].quantile(judged.COPY_SHARE)
+            found, retrieved = (self._nearest(self.points(x), asked[row], known) for x in (samples, copied))
+            near = {"value": found, "ceiling": real, "retrieval": retrieved}
+            metrics[name] = {k: (v < limit).double().mean().item() for k, v in near.items()} | {"floor": 1.0, "better": "lower"}
+        return metrics
+
+    def _nearest(self, points: Tensor, asked: Tensor, known: Tensor) -> Tensor:
+        """Distance (n,) of each row of `points` to the nearest training picture of the same key; infinity where none is."""
+        found = torch.full((len(points),), math.inf, dtype=torch.double)
+        for key in asked.unique():
+            mine, theirs = asked == key, known == key
+            if theirs.any():
+                found[mine] = nearest_distances(points[mine], self._train_points[theirs])[0]
+        return found
+
+    def _variety(self, features: Tensor, rows: Sequence[int]) -> dict[str, Any] | None:
+        """How different the features (n, width) of samples of one prompt are; None where no prompt has two."""
         by: dict[int, list[int]] = defaultdict(list)
         for i, row in enumerate(rows):
             by[row].append(i)
         several = [mine for mine in by.values() if len(mine) > 1]
         if not several:
             return None
-        features = self.judge.features(samples)[0].double()
-        inside = sum(torch.pdist(features[mine]).mean().item() for mine in several) / len(several)
+        inside = sum(torch.pdist(features[mine].double()).mean().item() for mine in several) / len(several)
         return {
             "value": inside / self._apart,
             "ceiling": self._drawn_apart / self._apart,
@@ -277,8 +302,8 @@ class Evaluator(judged.JudgedEvaluator):
             "r1": "share of the samples whose own caption is nearest to them of all captions of their sort, by the judge; r5: "
             "among the five nearest. pairs: captions that training has in other styles; captions: those that it has in no "
             "style. Guidance alone raises them: see recall beside them",
-            "copies": f"looked for among pixels, averaged to {COPY_SIDE} x {COPY_SIDE}, in all styles; no training picture has "
-            "both the caption and the style that were asked for",
+            "copies": f"looked for among pixels, averaged to {COPY_SIDE} x {COPY_SIDE}: copy_rate in all styles, copy_style in "
+            "the one asked for, copy_caption among pictures of the same caption in other styles; no training picture has both",
             "variety": "mean distance of two samples of a prompt, over that of two training pictures of one style: needs "
             "each=2 or more; ceiling: two real pictures of a caption in two styles",
             "floor": "real pictures with shuffled captions and styles for r1, r5 and style; uniform noise for frechet, kid, "
@@ -297,8 +322,17 @@ class Evaluator(judged.JudgedEvaluator):
         return torch.tensor([rows[moved[i]] for i in range(len(rows))])
 
     @cached_property
-    def _reference_styles(self) -> Tensor:
-        return self.judge.features(self.reference)[1].argmax(1)
+    def _shuffled_styles(self) -> float:
+        """Style accuracy of real pictures that are taken for others."""
+        styles = self.judge.features(self.reference)[1].argmax(1)
+        return (styles == self.labels[self._shuffled(range(len(self.labels)))]).double().mean().item()
+
+    @cached_property
+    def _keys(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """{metric: (key of each held-out picture, key of each training picture)}."""
+        number = {c: i for i, c in enumerate(sorted({*self.held.captions, *self.trained.captions}))}
+        asked, known = (torch.tensor([number[c] for c in d.captions]) for d in (self.held, self.trained))
+        return {"copy_style": (self.held.style, self.trained.style), "copy_caption": (asked, known)}
 
     @cached_property
     def _reference_places(self) -> Tensor:
