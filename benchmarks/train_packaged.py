@@ -44,7 +44,7 @@ def main() -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--init", help="start from the weights of this model")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe")
-    p.add_argument("--workers", type=int, help="processes that read and prepare the data ahead (default: as many as are needed)")
+    p.add_argument("--workers", type=int, help="processes that prepare the data ahead (default: as many as needed)")
     p.add_argument("--compile", action="store_true", help="run the net through torch.compile")
     p.add_argument("--bits", type=int, default=16, choices=(8, 16), help="of a stored weight")
     p.add_argument("--preview-every", type=int, default=0)
