@@ -60,11 +60,12 @@ def list_(args: argparse.Namespace) -> None:
         raise one_of("model", args.pattern, list_models(domain=args.domain), UnknownModelError)
     cards = [info(name) for name in names]
     if args.json:
-        keys = ("name", "domain", "description", "packaged")
+        keys = ("name", "domain", "description", "packaged", "first_stage")
         print(_json([{k: getattr(card, k) for k in keys} for card in cards]), end="")
         return
     for card in cards:
-        print(f"{card.name:24} {'packaged' if card.packaged else 'recipe':10} {card.description}")
+        what = "First stage. " if card.first_stage else ""
+        print(f"{card.name:24} {'packaged' if card.packaged else 'recipe':10} {what}{card.description}")
 
 
 def info(args: argparse.Namespace) -> None:
@@ -73,7 +74,7 @@ def info(args: argparse.Namespace) -> None:
 
     card = info(args.name)
     if args.json:
-        keys = ("name", "domain", "description", "packaged", "config", "evaluation")
+        keys = ("name", "domain", "description", "packaged", "first_stage", "config", "evaluation")
         print(_json({k: getattr(card, k) for k in keys}), end="")
     else:
         print(card)
@@ -101,7 +102,10 @@ def sample(args: argparse.Namespace) -> None:
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     size = model.codec.size_name
     for name, text in given.items():
-        if name in model.recipe.conditions:
+        away = name.removeprefix("negative_")
+        if away != name and away in model.recipe.conditions:
+            options.setdefault("negative", {})[away] = model.recipe.conditions[away].parse(text)
+        elif name in model.recipe.conditions:
             options[name] = model.recipe.conditions[name].parse(text)
         elif name == size:
             options[name] = typed(text)

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from zoo.contract.augment import Augment
 from zoo.contract.conditions import CONDITIONS, Condition, Label, Reading, parse_condition
-from zoo.contract.dataset import Batch, Dataset, Items
+from zoo.contract.dataset import Bare, Batch, Dataset, Items
 from zoo.contract.domain import DENOISERS, Domain
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import domain_names, get_domain, get_recipe, register, unregister
@@ -49,15 +49,25 @@ from zoo.core.samplers import SAMPLERS, Step
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError, ContractError, ShapeError, ZooError, one_of
 from zoo.evaluation.evaluate import Evaluator, evaluate
+from zoo.model.first_stage import Latent
 from zoo.model.loading import load
 from zoo.model.model import Model
-from zoo.training.objective import OBJECTIVES
+from zoo.training.objective import OBJECTIVES, objective_of
 
 #: what a check returns: None where all is well, or why there is nothing to check
 Skipped = str | None
 
 #: all checks by name
 CHECKS: dict[str, Callable[..., Skipped]] = {}
+
+#: those that sample, or ask a net for what only a denoiser knows: first stages go without
+SAMPLING = {
+    "every_input_changes_the_output",
+    "the_same_sample_for_every_batch_size",
+    "inpainting_keeps_what_is_known",
+    "a_variation_starts_from_its_object",
+    "samples_are_written_and_drawn",
+}
 
 #: numbers that agree up to rounding, and numbers that differ for a reason, as shares of the largest
 SAME, OTHER = 1e-4, 1e-4
@@ -114,10 +124,33 @@ def prepared(domain: Domain, recipe: Recipe, data: Dataset | None = None) -> tup
     """
     with told(domain, recipe, "a model can be built and fitted to data"):
         found = domain.example_data(recipe) if data is None else data
+        if recipe.role == "first_stage":
+            found = Bare(found)
+        adapted, stage = domain.adapt(recipe, found), untrained_stage(domain, recipe)
         with seeded(0):  # the same weights whatever ran before
-            model = Model(domain.adapt(recipe, found), domain)
+            model = Model(adapted, domain, stage=stage)
         model.codec.fit(found)
         return awake(model), found
+
+
+def untrained_stage(domain: Domain, recipe: Recipe) -> Model | None:
+    """An untrained first stage as a latent recipe names it, or as the model that it is of describes it; None for others."""
+    spec = recipe.stage
+    if spec is None:
+        return None
+    with registered(domain), seeded(2):
+        own = Recipe.parse(spec.recipe) if spec.recipe is not None else get_recipe(spec.name)
+        stage = Model(own, domain)
+    return awake(stage)
+
+
+def rebuilt(model: Model, recipe: Recipe) -> Model:
+    """A new model of a recipe that is like the one of another model, with the first stage that this has."""
+    stage = None
+    if isinstance(model.codec, Latent):
+        stage = Model.first_stage_of(model.recipe)
+        stage.denoiser.load_state_dict(model.codec.stage.state_dict())
+    return Model(recipe, model.domain, stage=stage)
 
 
 def run(
@@ -130,6 +163,8 @@ def run(
     """
     if name not in CHECKS:
         raise one_of("check", name, CHECKS)
+    if model.is_first_stage and name in SAMPLING:
+        return "a first stage samples nothing"
     function, given = CHECKS[name], {"data": data, "evaluator": evaluator, "measured": measured}
     further = {k: v for k, v in given.items() if k in inspect.signature(function).parameters}
     # another seed than that of the weights: what is built again must come from a file, not from the same random numbers
@@ -312,9 +347,18 @@ def noise(model: Model, n: int, seed: int = 3) -> Tensor:
     return x0
 
 
+def object_noise(model: Model, n: int, seed: int = 3) -> Tensor:
+    """Small samples as the codec of objects encodes them (n,*I): the same as `noise`, but for latent models."""
+    codec = model.codec
+    if codec.inner is codec:
+        return noise(model, n, seed)
+    x: Tensor = codec.inner.project(torch.randn(n, *codec.inner.shape, generator=seeds.generator(seed)).clamp(-1, 1))
+    return x
+
+
 def objects(model: Model, n: int, seed: int = 3) -> list[Any]:
     """Small objects of the domain: noise, decoded."""
-    return [item for row in noise(model, n, seed).split(1) for item in model.codec.decode(row, {})]
+    return [item for row in object_noise(model, n, seed).split(1) for item in model.codec.decode(row, {})]
 
 
 def question(model: Model, n: int, *, seed: int = 7) -> Question:
@@ -346,7 +390,7 @@ def answer(model: Model, asked: Question) -> Tensor:
 
 def training_batch(model: Model, n: int = 4) -> Batch:
     """Small samples to train on; the first row is given no condition, and the last one is shorter where it may be."""
-    x0, mask = noise(model, n), short_mask(model, n)
+    x0, mask = object_noise(model, n), short_mask(model, n)
     if mask is not None:
         x0 = model.codec.project(x0 * real(model, mask, x0), mask)
     cond = {}
@@ -444,10 +488,11 @@ def check_the_codec_is_whole(model: Model) -> Skipped:
     require(named, f"no axes, or a name for each of {codec.shape}", codec.axes, "Set the codec's `axes`.")
     again = type(codec)(**codec.options)
     require(again.shape == codec.shape, "the same shape from the codec's own options", again.shape, "Set nothing afterwards.")
-    fresh = model.domain.codec(model.recipe.codec)
+    fresh = rebuilt(model, model.recipe).codec
     fresh.load_state_dict(codec.state_dict())
     x0 = noise(model, 1)
-    ours, theirs = codec.decode(x0, {})[0].numpy(), fresh.decode(x0, {})[0].numpy()
+    with torch.no_grad():
+        ours, theirs = (c.decode(c.lower(x0), {})[0].numpy() for c in (codec, fresh))
     advice = "Keep what `fit` finds in buffers (register_buffer)."
     close(ours, theirs, "the same decoded sample from a codec that was given the buffers", advice, within=0)
     if codec.size_name is None:
@@ -580,7 +625,7 @@ def _adapts(domain: Domain, recipe: Recipe, data: Dataset) -> None:
     again = domain.adapt(adapted, data)
     require(again == adapted, "`adapt` to change nothing the second time", repr(again), "Let it depend on the data alone.")
     with seeded(0):
-        built = Model(adapted, domain)
+        built = Model(adapted, domain, stage=untrained_stage(domain, recipe))
     built.codec.fit(data)
     built.batch([data[0]])
 
@@ -632,8 +677,8 @@ def check_encode_undoes_decode(model: Model) -> Skipped:
 
     In-painting, variations and training all start from encoded objects: a codec that does not come back moves them.
     """
-    codec, n = model.codec, 3
-    x0, items = noise(model, n), objects(model, n)
+    codec, n = model.codec.inner, 3
+    x0, items = object_noise(model, n), objects(model, n)
     for item in items:
         advice = "A sample has save, plot and numpy."
         require(isinstance(item, Sample), "a sample of the protocol", type(item).__name__, advice)
@@ -642,8 +687,9 @@ def check_encode_undoes_decode(model: Model) -> Skipped:
         require(right, "numpy() to be a finite array", type(array).__name__, advice)
     encoded = [codec.encode(item) for item in items]
     for item, x in zip(items, encoded, strict=True):
-        right = tuple(x.shape) == shape(model) and x.dtype == torch.float32
-        require(right, f"an encoded sample {shape(model)} float32", f"{tuple(x.shape)} {x.dtype}", "See Codec.encode.")
+        wanted = tuple(x0.shape[1:])
+        right = tuple(x.shape) == wanted and x.dtype == torch.float32
+        require(right, f"an encoded sample {wanted} float32", f"{tuple(x.shape)} {x.dtype}", "See Codec.encode.")
         advice = "`encode` must be the inverse of `decode`."
         close(codec.decode(x[None], {})[0].numpy(), item.numpy(), "decode(encode(item)) to be the item", advice)
     distances = torch.stack([(x - x0).flatten(1).abs().mean(1) for x in encoded])
@@ -665,7 +711,7 @@ def check_augmentation_follows_its_rng(model: Model, data: Dataset | None = None
 
     A run that is resumed goes on exactly only so, and the held-out loss would change from call to call.
     """
-    item, codec = data_of(model, data)[0][0], model.codec
+    item, codec = data_of(model, data)[0][0], model.codec.inner
     results = []
     for seed in (1, 2):
         with seeded(seed):
@@ -1015,6 +1061,71 @@ def check_padding_is_ignored(model: Model) -> Skipped:
     return None
 
 
+# ---------------------------------------------------------------- first stages and latents
+
+
+@check
+def check_a_first_stage_gives_objects_back(model: Model) -> Skipped:
+    """A first stage encodes objects to latents of the shape that it names, each alone, decodes them, and samples nothing."""
+    if not model.is_first_stage:
+        return "the model is not a first stage"
+    net: Any = model.denoiser
+    items = objects(model, 3)
+    latents = model.encode(items)
+    wanted = (3, *net.latent_shape)
+    advice = "See zoo.model.first_stage.Autoencoder."
+    require(tuple(latents.shape) == wanted, f"latents {wanted}", tuple(latents.shape), advice)
+    alone = model.encode(items[1:2])
+    close(alone[0], latents[1], "the latents of an object to be the same alone", "Use no statistics over the batch.")
+    made = model.decode(latents)
+    kept = len(made) == 3 and all(a.numpy().shape == b.numpy().shape for a, b in zip(made, items, strict=True))
+    require(kept, "an object for each latent", made, advice)
+    again = model.reconstruct(items)
+    require(same(again.tensor, made.tensor), "reconstruct to be encode and decode", "another result", advice)
+    with torch.no_grad():
+        mean, log_variance = net.encode(object_noise(model, 2).to(model.device))
+    right = mean.shape == log_variance.shape == (2, *net.latent_shape) and bool(torch.isfinite(log_variance).all())
+    require(right, "mean and log variance of the latents", f"{tuple(mean.shape)}, {tuple(log_variance.shape)}", advice)
+    refused(lambda: model.sample(1), "samples of a first stage", "Leave `role` of the recipe as it is.", "first stage")
+    return None
+
+
+@check
+@torch.no_grad()
+def check_latents_are_made_and_undone(model: Model, data: Dataset | None = None) -> Skipped:
+    """Latents have the shape that the net sees and unit deviation on the data, each row its own; the first stage is frozen.
+
+    In training they are drawn from the posterior by the rng; else they are its mean. A folder holds the first stage.
+    """
+    codec = model.codec
+    if not isinstance(codec, Latent):
+        return "the model has no first stage"
+    x = object_noise(model, 3).to(model.device)
+    x0 = codec.lift(x)
+    require(tuple(x0.shape[1:]) == codec.shape, f"latents {codec.shape}", tuple(x0.shape[1:]), "See Codec.lift.")
+    lowered = codec.lower(x0)
+    require(lowered.shape == x.shape, f"{tuple(x.shape)} lowered again", tuple(lowered.shape), "See Codec.lower.")
+    close(codec.lift(x[1:2])[0], x0[1], "the latents of a row to be the same alone", "Use no statistics over the batch.")
+    drawn, again = (codec.lift(x, seeds.generator(4)) for _ in range(2))
+    require(same(drawn, again), "one draw of latents for one rng", "another", "Draw from the rng.")
+    frozen = not any(p.requires_grad for p in codec.parameters()) and not codec.stage.training
+    model.train()
+    frozen = frozen and not codec.stage.training
+    model.eval()
+    require(frozen, "a first stage that is frozen and never in training mode", "one that is trained", "See Latent.")
+    found = data_of(model, data)
+    rows = range(min(len(found), 64))
+    lifted = codec.lift(torch.stack([codec.encode(found[i][0]) for i in rows]).to(model.device), seeds.generator(5))
+    off = float((lifted.std() - 1).abs())
+    require(off < 0.3, "latents of about unit deviation on the data", f"{float(lifted.std()):.2f}", "See `fit`.")
+    other = rebuilt(model, model.recipe).codec
+    if not isinstance(other, Latent):
+        raise ContractError("expected a latent codec from the recipe; got another one. Leave `stage` in the recipe's codec.")
+    next(iter(other.stage.parameters())).add_(1.0)
+    refused(other.seal, "a first stage with other weights", "Keep the SHA-256 of its weights in the recipe.", "SHA-256")
+    return None
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -1078,7 +1189,7 @@ def check_the_loss_teaches_every_parameter(model: Model) -> Skipped:
 
     Rows without conditions are among them, so that nulls learn. A parameter without gradient is dead weight, or a slip.
     """
-    batch, objective = training_batch(model), OBJECTIVES[model.recipe.training.objective]()
+    batch, objective = training_batch(model), objective_of(model.recipe.training)
     dead = {k: p for k, p in model.denoiser.named_parameters() if p.requires_grad}
     require(dead, "a net with parameters to train", "none", "Give the net weights.")
     for seed in range(3):  # what happens to some rows only may miss all of one batch
@@ -1103,7 +1214,7 @@ def check_the_loss_follows_its_rng(model: Model) -> Skipped:
 
     Everything random of a training step comes from the rng of that step, so that a resumed run goes on exactly.
     """
-    batch, objective = training_batch(model), OBJECTIVES[model.recipe.training.objective]()
+    batch, objective = training_batch(model), objective_of(model.recipe.training)
     losses = []
     for seed in (1, 2):
         with seeded(seed):
@@ -1156,9 +1267,11 @@ def check_inpainting_keeps_what_is_known(model: Model) -> Skipped:
     A codec whose values hang together may move the neighbours of known values (`held`), never the known values.
     """
     item = objects(model, 1)[0]
-    x0 = model.encoded(item)
-    where = beginning(model, x0)
-    inside = where.expand_as(x0)
+    x = model.objects_encoded(item)
+    where = beginning(model, x)
+    x0, inside = x, where.expand_as(x)
+    if model.codec.inner is not model.codec:
+        x0, inside = model.codec.lift_known(x, inside)
     advice = "Let `held` and `hold` put the known values themselves into every prediction."
     for n, sampler in ((2 if i == 0 else 1, name) for i, name in enumerate(SAMPLERS)):
         steps: list[Step] = []
@@ -1171,9 +1284,23 @@ def check_inpainting_keeps_what_is_known(model: Model) -> Skipped:
         kept = [sample.numpy().shape == item.numpy().shape for sample in made]
         require(all(kept), f"samples of the object's size {item.numpy().shape}", made, "See Held.size.")
     refused(lambda: model.inpaint(None, None, **quick(model)), "in-painting of nothing", "`hold` says what is needed.")
-    wrong = torch.ones([k + 1 for k in x0.shape], dtype=torch.bool)
+    if model.codec.inner is not model.codec:
+        _puts_back(model, where, item, made)
+    wrong = torch.ones([k + 1 for k in x.shape], dtype=torch.bool)
     refused(lambda: model.inpaint(item, wrong, **quick(model)), "a mask of another shape", "`hold` compares both shapes.")
     return None
+
+
+def _puts_back(model: Model, where: Tensor, item: Any, made: Iterable[Any]) -> None:
+    """Samples of a latent model hold what is known of an object itself, and nothing of the rest of it."""
+    codec, x = model.codec, model.objects_encoded(item)
+    inside, advice = where.expand_as(x), "`Held.put_back` puts the known values into what was lowered."
+    for sample in made:
+        came = codec.encode(sample)
+        close(came[inside], codec.encode(item)[inside], "the known values in the samples themselves", advice, within=1e-6)
+    changed = codec.decode(torch.where(inside, x, 0.5 - x)[None], {})[0]
+    a, b = (codec.lift_known(model.objects_encoded(v), inside) for v in (item, changed))
+    close(b[0][a[1]], a[0][a[1]], "known latents that do not hang on what is not known", "See `Codec.lift_known`.")
 
 
 @check
@@ -1222,7 +1349,11 @@ def check_saved_and_loaded_it_draws_the_same_samples(model: Model) -> Skipped:
     require(list(ours) == list(theirs), "the same names of tensors", sorted(set(ours) ^ set(theirs)), advice)
     lost = [k for k, v in ours.items() if not same(v, theirs[k])]
     require(not lost, "the same tensors", f"others in {', '.join(lost)}", advice)
-    a, b = (m.sample(2, **quick(model, seed=1)).tensor for m in (model, again))
+    if model.is_first_stage:
+        items = objects(model, 2)
+        a, b = (m.reconstruct(items).tensor for m in (model, again))
+    else:
+        a, b = (m.sample(2, **quick(model, seed=1)).tensor for m in (model, again))
     require(same(a, b), "the same samples", f"a difference of {apart(a, b):.1e}", advice)
     return None
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo.errors import ConfigError, ShapeError
+from zoo.nets.blocks import Told
 from zoo.nets.unet import AttentionBlock, ResBlock, UNet, norm
 
 BOTH = pytest.mark.parametrize("dims", [1, 2])
@@ -152,7 +153,7 @@ def test_residual_block_follows_the_formula(dims):
     scale, shift = (emb @ block.film.weight.T + block.film.bias).split(8, 1)
     h = grouped(h, block.norm2) * (1 + spread(scale)) + spread(shift)
     want = conv(h * h.sigmoid(), block.conv2.weight, block.conv2.bias, padding=1) + conv(x, block.skip.weight, block.skip.bias)
-    torch.testing.assert_close(block(x, emb), want, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(block(x, Told(emb)), want, rtol=1e-10, atol=1e-10)
 
 
 def test_attention_block_reads_positions_as_tokens():

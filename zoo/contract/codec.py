@@ -48,6 +48,34 @@ class Codec(nn.Module):
         object.__setattr__(self, "options", found | given.get("kwargs", {}))
         return self
 
+    @property
+    def inner(self) -> Codec:
+        """The codec of objects: this one; of a latent model the one whose samples are lifted to latents.
+
+        Its `shape` is that of what `encode` makes and `decode` takes; the net sees this codec's own `shape`.
+        """
+        return self
+
+    def lift(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """What `encode` made of objects, stacked (B,*I), on any device -> x0 (B,*S), as the net sees it. The default: the same.
+
+        Args:
+            rng: CPU generator of what is random in training, such as draws of latents; None means none of it.
+        """
+        return x
+
+    def lower(self, x0: Tensor) -> Tensor:
+        """x0 (B,*S) -> what `decode` takes (B,*I); the way back of `lift`. The default: the same."""
+        return x0
+
+    def lift_known(self, x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+        """What is known of an object, as `encode` makes it (*I), and where (bool, broadcast to *I), as the net sees it.
+
+        Returns:
+            (x0 (*S), bool that broadcasts to it). What is not known has no influence on known values.
+        """
+        return x, where
+
     def sample_size(self, value: int | None, rng: torch.Generator) -> int:
         """The size of one sample: the one asked for, checked, or for None the usual one or one drawn as the data's are.
 

@@ -95,6 +95,13 @@ class Condition(Part):
         """
         raise NotImplementedError
 
+    def among(self, found: Condition) -> Condition:
+        """The condition of a model of this recipe on data whose condition of the same name is `found`; the default is that.
+
+        A kind whose data say only that they have it keeps what the recipe says of it.
+        """
+        return found
+
     def batch(self, values: Sequence[Any], reading: Reading | None = None) -> Tensor:
         """What a dataset gives for the samples of a batch -> (n, ...)."""
         import numpy as np

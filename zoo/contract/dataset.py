@@ -127,3 +127,51 @@ class Items(Dataset):
 
     def conditions(self) -> dict[str, Condition]:
         return super().conditions() if self._conditions is None else dict(self._conditions)
+
+
+class Bare(Dataset):
+    """The objects of another dataset without their conditions, for models that have none, such as autoencoders."""
+
+    labels: dict[str, list[str]] = {}
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.origin = dataset, dataset.origin
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Any, dict[str, Any]]:
+        return self.dataset[i][0], {}
+
+    def draw(self, i: int, rng: torch.Generator) -> tuple[Any, dict[str, Any]]:
+        return self.dataset.draw(i, rng)[0], {}
+
+    def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:
+        self.dataset.prepare_for(codec, recipe)
+
+    def given(self, i: int) -> dict[str, Any]:
+        return {}
+
+    def original(self, i: int) -> Any:
+        return self.dataset.original(i)
+
+    def held_out(self) -> Dataset | None:
+        found = self.dataset.held_out()
+        return None if found is None else Bare(found)
+
+    def left_out_words(self) -> str:
+        return self.dataset.left_out_words()
+
+    def conditions(self) -> dict[str, Condition]:
+        return {}
+
+    def sizes(self) -> Tensor | None:
+        return self.dataset.sizes()
+
+    def attributed(self, recipe: Recipe) -> Recipe:
+        return self.dataset.attributed(recipe)
+
+    @property
+    def files(self) -> Any:
+        """The files of the other dataset, where it has one a sample: they are what it is known by."""
+        return getattr(self.dataset, "files", None)

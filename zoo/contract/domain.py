@@ -6,6 +6,7 @@ Shapes: B batch, *S the shape of one encoded sample.
 from __future__ import annotations
 
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,14 @@ class Generator(Protocol):
         """A domain object, or an encoded tensor (*S), as an encoded tensor on the model's device."""
         ...
 
+    def is_encoded(self, item: Any) -> bool:
+        """Whether this is an encoded tensor, as the net sees it."""
+        ...
+
+    def objects_encoded(self, item: Any) -> Tensor:
+        """A domain object as the codec of objects encodes it (*I), on the model's device."""
+        ...
+
 
 @dataclass(frozen=True)
 class Held:
@@ -54,10 +63,13 @@ class Held:
     Attributes:
         steer: puts the known parts into each prediction.
         size: how many elements the samples have; None where all have the same, or the caller says it.
+        put_back: what is known, in samples as `Codec.decode` takes them (B,*I) -> the same with the known parts in them; None
+            where the steer holds all of it, as in models without a first stage.
     """
 
     steer: Steering
     size: int | None = None
+    put_back: Callable[[Tensor], Tensor] | None = None
 
 
 class Domain(ABC):
@@ -156,13 +168,17 @@ class Domain(ABC):
         return {}
 
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
-        """The recipe fitted to a dataset before training; the default takes its conditions."""
-        conditions = dataset.conditions()
+        """The recipe fitted to a dataset before training; the default takes its conditions, see `Condition.among`."""
+        own = recipe.conditions
+        conditions = {k: own[k].among(c) if k in own else c for k, c in dataset.conditions().items()}
         return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
 
     def codec(self, options: Mapping[str, Any]) -> Codec:
-        """The codec of a recipe's options; unknown or invalid ones are a ConfigError."""
-        codecs = self.codecs
+        """The codec of objects by a recipe's options; unknown or invalid ones are a ConfigError.
+
+        A first stage among them (`stage`) belongs to models, which put it around this codec: `zoo.model.first_stage`.
+        """
+        codecs, options = self.codecs, {k: v for k, v in options.items() if k != "stage"}
         if codecs is None:
             raise ConfigError(f"the domain {self.name!r} builds no codec: give yours, codec=YourCodec(...).")
         known_arguments(codecs, options, f"{self.name} codec option")
@@ -202,7 +218,8 @@ class Domain(ABC):
 
         Args:
             known: a domain object, or an encoded tensor (*S).
-            where: bool, broadcast to the encoded shape (*S), True where the object is kept.
+            where: bool, broadcast to the encoded shape (*S), True where the object is kept. Of an object of a latent model it
+                is broadcast to the shape of what its codec encodes: pixels, not cells of latents.
             arguments: those for `model.sample`, to look at.
             **options: those of `inpaint_options` that were given.
 
@@ -211,12 +228,29 @@ class Domain(ABC):
         """
         if known is None or where is None:
             raise ConfigError("inpaint: give `known`, an object of the domain, and `where`, True where it is kept.")
+        if model.codec.inner is not model.codec and not model.is_encoded(known):
+            return self._hold_lifted(model, known, where)
         x0, mask = model.encoded(known), mask_of(where)
         if not broadcasts(mask.shape, x0.shape):
             raise ShapeError(f"where {tuple(mask.shape)} does not broadcast to {tuple(x0.shape)}.")
         mask = mask.to(x0.device)
         size = None if model.codec.size_name is None else model.codec.size_of(x0)
         return Held(hold(model.codec.held(x0, mask), mask), size)
+
+    def _hold_lifted(self, model: Generator, known: Any, where: Any) -> Held:
+        """What is held of an object of a latent model: the latents that it says all of, and at the end what it says itself."""
+        x, mask = model.objects_encoded(known), mask_of(where)
+        if not broadcasts(mask.shape, x.shape):
+            raise ShapeError(f"where {tuple(mask.shape)} does not broadcast to {tuple(x.shape)}.")
+        mask = mask.to(x.device).expand_as(x)
+        x0, cells = model.codec.lift_known(x, mask)
+        if bool(mask.any()) and not bool(cells.any()):
+            warnings.warn(
+                "inpaint: no cell of the latents lies within the known part as a whole, so that the samples do not follow it: "
+                "it is only laid over them. Give a larger known part, or use a model without a first stage.",
+                stacklevel=5,
+            )
+        return Held(hold(x0, cells), put_back=lambda samples: torch.where(mask, x.to(samples), samples))
 
     def example_data(self, recipe: Recipe, n: int = 8) -> Dataset:
         """n made-up objects with conditions, for tests and dry runs; the default decodes noise.

@@ -14,7 +14,8 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Serializ
 
 from zoo.contract.conditions import Condition, parse_condition
 from zoo.contract.part import Part
-from zoo.errors import one_of
+from zoo.contract.text import Text
+from zoo.errors import ConfigError, one_of
 from zoo.values import plain_data
 
 
@@ -80,6 +81,8 @@ AnySchedule = Annotated[
     | Annotated[OtherSchedule, Tag("other")],
     Discriminator(_schedule_kind),
 ]
+#: kinds of conditions that are not in `zoo.contract.conditions` are known as soon as there are recipes
+KINDS = (Text,)
 AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(parse_condition)]
 
 
@@ -138,7 +141,22 @@ class Training(Part):
     single_dropout: float = Field(0.1, ge=0, le=1)  # of each one alone, where there are several
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     objective: str = "denoise"  # see `zoo.training.objective`
+    objective_options: dict[str, Any] = {}  # of the objective, by name
     freeze: tuple[str, ...] = ()  # patterns of names of parameters or modules that are not trained, see `zoo.training.freeze`
+
+
+class FirstStage(Part):
+    """The trained autoencoder between whose latents and objects a model works, see `zoo.model.first_stage`.
+
+    Attributes:
+        name: where it comes from: a packaged model, a folder, or "hub:owner/name[@revision]".
+        sha256: of its weights, as `zoo.model.first_stage.digest` takes it; None: whatever they are.
+        recipe: its own recipe as plain data, by which it is built again; None before it was opened.
+    """
+
+    name: str
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    recipe: dict[str, Any] | None = None
 
 
 class Recipe(Part):
@@ -146,6 +164,7 @@ class Recipe(Part):
 
     name: str
     domain: str
+    role: Literal["model", "first_stage"] = "model"  # a first stage is an autoencoder, of which nothing is sampled
     description: str = ""
     licence: str = ""
     data: str = ""
@@ -159,6 +178,27 @@ class Recipe(Part):
     sampling: Sampling = Sampling()
     training: Training = Training()
     augment: dict[str, Any] = {}  # what training does to objects, of the domain's own, see `zoo.contract.augment`
+
+    @property
+    def stage(self) -> FirstStage | None:
+        """The first stage of a latent model: `codec.stage`, which is a name or a `FirstStage`; None for others."""
+        found = self.codec.get("stage")
+        if found is None:
+            return None
+        if isinstance(found, str):
+            return FirstStage(name=found)
+        if isinstance(found, Mapping):
+            return FirstStage.model_validate(dict(found))
+        raise ConfigError(
+            f"codec.stage={found!r}: name an autoencoder: a packaged model, a folder (runs/autoencoder) or hub:owner/name."
+        )
+
+    def staged(self, stage: FirstStage | str | None) -> Recipe:
+        """The recipe with another description of its first stage; None takes `stage` out of the codec's options."""
+        codec = {k: v for k, v in self.codec.items() if k != "stage"}
+        if stage is not None:
+            codec["stage"] = stage if isinstance(stage, str) else stage.model_dump(mode="json")
+        return self.model_copy(update={"codec": codec})
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The names of the values of a condition; none where the model has no such condition, or it has no list."""

@@ -106,9 +106,14 @@ class Network:
         return outputs
 
 
-def guided(network: Network, guidance: Guidance) -> Output:
-    """The net's prediction under guidance. Where guidance is off, only the conditional one is computed."""
-    null = {k: null_like(v) for k, v in network.cond.items()}
+def guided(network: Network, guidance: Guidance, negative: Mapping[str, Tensor] | None = None) -> Output:
+    """The net's prediction under guidance. Where guidance is off, only the conditional one is computed.
+
+    Args:
+        negative: {name: (B,...)} what the predictions without a condition are told in its place, so that guidance leads
+            away from it; None for nothing.
+    """
+    null = {k: null_like(v) for k, v in network.cond.items()} | dict(negative or {})
     asked: list[Mapping[str, Tensor]] = [network.cond]
     if guidance.weight:
         asked.append(null)
@@ -245,6 +250,7 @@ def assemble(
     network: Network,
     *,
     guidance: Guidance | None = None,
+    negative: Mapping[str, Tensor] | None = None,
     clip: float | None = None,
     project: Project | None = None,
     steers: Sequence[Steering] = (),
@@ -253,11 +259,12 @@ def assemble(
 
     Args:
         guidance: None for plain conditional sampling.
+        negative: what guidance leads away from, see `guided`.
         clip: bound of x0; None for no clipping.
         project: linear projector of x0 and eps; None for the identity.
         steers: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
     """
-    predict = believed(guided(network, guidance or Guidance()), network.diffusion)
+    predict = believed(guided(network, guidance or Guidance(), negative), network.diffusion)
     if clip is not None:
         predict = clipped(predict, clip)
     if project is not None:

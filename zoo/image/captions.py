@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
+from zoo.contract.text import Text
 from zoo.data.archive import member_names, read_archive
 from zoo.errors import DataError, one_of
 from zoo.image.codec import ImageCodec
@@ -101,6 +103,9 @@ class CaptionedImages(Dataset):
         """(H, W, 3)."""
         return boxed(self.pixels[i], self.box)
 
+    def conditions(self) -> dict[str, Condition]:
+        return {"text": Text(), **super().conditions()}
+
     def given(self, i: int) -> dict[str, Any]:
         return {"text": self.captions[i], self.label_name: int(self.targets[i])}
 
@@ -122,7 +127,7 @@ class CaptionedImages(Dataset):
 
 
 class Palettes:
-    """Pictures (side, side, 3) uint8 from palettes (n, 256, 3) and indices (n, side, side), looked up when they are asked for."""
+    """Pictures (side, side, 3) uint8 from palettes (n, 256, 3) and indices (n, side, side), looked up when asked for."""
 
     def __init__(self, index: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
         self.index, self.palette = index, palette
@@ -132,7 +137,7 @@ class Palettes:
         return len(self.index)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        picture: NDArray[np.uint8] = self.palette[i][self.index[i]]
+        picture: NDArray[np.uint8] = self.palette[i].take(self.index[i], axis=0)
         return picture
 
 

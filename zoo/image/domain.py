@@ -14,6 +14,7 @@ from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.image.augment import ImageAugment
+from zoo.image.autoencoder import GridAutoencoder
 from zoo.image.codec import ImageCodec
 from zoo.image.data import SUFFIXES, Header, fitting, glance, open_images
 from zoo.image.recipes import RECIPES
@@ -30,7 +31,7 @@ class ImageDomain(Domain):
     suffix = ".png"
     reads = SUFFIXES
     hub_task = "unconditional-image-generation"
-    denoisers = {"unet": GridUNet, "transformer": GridTransformer}
+    denoisers = {"unet": GridUNet, "transformer": GridTransformer, "autoencoder": GridAutoencoder}
     codecs = ImageCodec
     augmentations = ImageAugment
 
@@ -41,11 +42,15 @@ class ImageDomain(Domain):
         return open_images(source, split, **options)
 
     def suited(self, recipe: Recipe, source: str | Path, chosen: Collection[str] = ()) -> tuple[Recipe, str]:
-        """Colour where a folder's pictures have it, and 32 pixels where they have at least so many."""
-        seen = None if "codec" in chosen else glance(source)
+        """Colour where a folder's pictures have it, and 32 pixels (or the model's, if more) where they have at least so many.
+
+        A latent model has the pictures of its first stage.
+        """
+        seen = None if "codec" in chosen or recipe.stage is not None else glance(source)
         if seen is None:
             return recipe, ""
-        wanted = {"channels": seen.channels} | ({"size": SIZE} if seen.side >= SIZE else {})
+        sizes = [size for size in (recipe.codec.get("size", SIZE), SIZE) if SIZE <= size <= seen.side]
+        wanted = {"channels": seen.channels} | ({"size": sizes[0]} if sizes else {})
         codec = recipe.codec | {k: v for k, v in wanted.items() if f"codec.{k}" not in chosen}
         if codec == recipe.codec:
             return recipe, ""

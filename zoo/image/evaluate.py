@@ -13,7 +13,7 @@ from zoo.evaluation import own
 from zoo.evaluation.evaluate import real_data
 from zoo.evaluation.judge import Features
 from zoo.evaluation.judged import Own
-from zoo.image import caption_metrics
+from zoo.image import caption_metrics, reconstruction
 from zoo.image.caption_judge import PACKAGED, CaptionJudge, load_caption_judge
 from zoo.image.caption_metrics import Captioned
 from zoo.image.captions import CaptionedImages
@@ -41,13 +41,17 @@ def evaluator(
     split: str = "test",
     model: Generator | None = None,
     judge: str | Path | None = None,
-) -> Evaluator | caption_metrics.Evaluator:
+) -> Evaluator | caption_metrics.Evaluator | reconstruction.StageEvaluator:
     """The `Evaluator` of a model; keep it to measure many settings.
+
+    Of a first stage it measures what comes back of pictures, see `zoo.image.reconstruction`.
 
     Of Fashion-MNIST, or of no data, it is the packaged judge's. Of any other pictures it is that of `judge`, else of the judge
     in the model's folder, else of the packaged one where its labels are the model's, else of features. A model that is asked by
     text is measured on captioned pictures in several styles by a judge of captions.
     """
+    if model is not None and model.recipe.role == "first_stage":
+        return _of_stage(real_data(data, "image/emoji_styles.npz", "--data, the pictures"), split, judge)
     if model is not None and "text" in model.recipe.conditions:
         source = real_data(data, "image/emoji_styles.npz", "--data emoji_styles.npz")
         if kind_of_archive(source) == "styles":
@@ -64,6 +68,17 @@ def evaluator(
     hint = "--data fashion_mnist.npz, or --data fashion-mnist to fetch them"
     source = real_data(data, "image/fashion_mnist.npz", hint)
     return Evaluator(packaged, pictures_and_labels(source, split), pictures_and_labels(source, "train")[0], split=split)
+
+
+def _of_stage(source: str | Path, split: str, given: str | Path | None) -> reconstruction.StageEvaluator:
+    """The evaluator of first stages; of captioned pictures in several styles also by what a judge of captions sees in them."""
+    further: tuple[reconstruction.Further, ...] = ()
+    if kind_of_archive(source) == "styles" and (given is not None or PACKAGED.is_dir()):
+        judge = load_caption_judge(PACKAGED if given is None else Path(given).expanduser())
+        further = (caption_metrics.through_stage(judge, captioned(source, split, judge)),)
+    elif given is not None:
+        raise ConfigError("judge: a first stage is judged on captioned pictures in several styles: give emoji_styles.npz.")
+    return reconstruction.evaluator(source, split, further)
 
 
 def _of_captions(source: str | Path, split: str, given: str | Path | None) -> caption_metrics.Evaluator:
@@ -92,7 +107,7 @@ def _known(model: Generator, packaged: Judge) -> bool:
 
 def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None) -> Evaluator:
     """The evaluator of any pictures, at the size of the model."""
-    codec = model.codec
+    codec = model.codec.inner
     if not isinstance(codec, ImageCodec):
         raise ConfigError(f"{model!r}: its codec is not one of pictures.")
     judge, where = own.judge_of(Judge, given, model)

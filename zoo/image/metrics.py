@@ -51,7 +51,7 @@ class Evaluator(judged.JudgedEvaluator):
     def check(self, model: Generator) -> None:
         if self.own is None:
             check(model, self.judge)
-        elif tuple(model.codec.shape) != tuple(self.reference.shape[1:]):
+        elif tuple(model.codec.inner.shape) != tuple(self.reference.shape[1:]):
             raise ConfigError(f"{model!r}: this evaluator was made for pictures {tuple(self.reference.shape[1:])}.")
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Evaluator(judged.JudgedEvaluator):
 
 def check(model: Generator, judge: Judge | Features) -> None:
     """Refuse a model of other pictures than the judge's."""
-    if model.codec.shape != SHAPE or len(model.recipe.classes("label")) != len(judge.class_names):
+    if model.codec.inner.shape != SHAPE or len(model.recipe.classes("label")) != len(judge.class_names):
         raise ConfigError(
             f"{model!r}: the judge knows labelled 28 x 28 grey pictures of clothes only. Give the data that the model is of: "
             "--data DIR."

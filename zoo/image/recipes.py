@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import DiffusionPart, Discrete, Few, Recipe, Sampling, Training
+from zoo.image.latent_recipes import LATENT
+from zoo.image.text_recipes import TEXT
 
 FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
@@ -46,4 +48,4 @@ _fashion_dit = _fashion.model_copy(
 )
 
 #: name -> recipe
-RECIPES = {r.name: r for r in (_fashion, _fashion_dit)}
+RECIPES = {r.name: r for r in (_fashion, _fashion_dit, *LATENT, *TEXT)}

@@ -36,7 +36,7 @@ class ImageSight(own.Sight):
     lr = 4e-3
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.codec = ImageCodec(**options)
+        self.codec = ImageCodec(**{k: v for k, v in options.items() if k != "stage"})
         side = min(self.codec.size, LARGEST)
         self.shape = (self.codec.channels, side, side)
 

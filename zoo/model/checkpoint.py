@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from zoo import files
 from zoo.contract.recipe import Recipe
+from zoo.contract.registry import packaged_folder
 from zoo.disk import CHECKPOINT
 from zoo.errors import CheckpointError
 from zoo.hub.card import model_card, place, renew
-from zoo.model import unfinished
-from zoo.model.golden import golden_inputs, golden_output
+from zoo.model import first_stage, unfinished
+from zoo.model.golden import golden_inputs, golden_outputs
 
 FORMAT_VERSION = 2
 #: the files whose hashes config.json holds, from format 2 on
@@ -92,15 +94,43 @@ def fill(model: Any, folder: Path) -> None:
     """The weights of a folder into a model: a missing or extra key or a wrong shape is an error."""
     path = folder / files.WEIGHTS
     tensors, _ = files.load_tensors_metadata(path, mapped=True)
+    latent = isinstance(model.codec, first_stage.Latent)
+    if latent and not any(k.startswith(first_stage.PREFIX) for k in tensors):
+        tensors |= packaged_stage(model.recipe, path)
     for prefix, part in (("denoiser.", model.denoiser), ("codec.", model.codec)):
         own = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
         files.load_strict(part, own, path)
     if tensors:
         raise CheckpointError(f"{path} has foreign keys: {', '.join(sorted(tensors)[:5])}.")
+    if latent:
+        model.codec.seal()
 
 
-def save(model: Any, folder: Path, *, half: bool = False, card: str | None = None) -> Path:
-    """Write a model's folder, see `zoo.Model.save_pretrained`."""
+def packaged_stage(recipe: Recipe, path: Path) -> dict[str, Tensor]:
+    """The weights of a packaged model's first stage, where that is a packaged model by itself: a wheel holds them once.
+
+    Raises:
+        CheckpointError: it is not packaged.
+    """
+    name = "" if recipe.stage is None else recipe.stage.name
+    folder = packaged_folder(name)
+    if folder is None:
+        raise CheckpointError(
+            f"{path} lacks the weights of its first stage, {name}, and they are not packaged with zoo. Get the model again, or "
+            "save it anew (save_pretrained): a folder outside of the package holds all of a model."
+        )
+    check_files(folder, read_config(folder))
+    tensors, _ = files.load_tensors_metadata(folder / files.WEIGHTS, mapped=True)
+    prefix = "denoiser."
+    return {f"{first_stage.PREFIX}{k.removeprefix(prefix)}": v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def save(model: Any, folder: Path, *, half: bool = False, card: str | None = None, with_stage: bool = True) -> Path:
+    """Write a model's folder, see `zoo.Model.save_pretrained`.
+
+    Args:
+        with_stage: False leaves the weights of a first stage out, for a packaged model on a packaged first stage.
+    """
     old = folder / files.CARD
     if card is None:  # a text that somebody wrote stays
         own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))
@@ -112,7 +142,9 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     weights = {f"denoiser.{k}": v for k, v in files.state_of(model.denoiser).items()}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    weights |= {f"codec.{k}": v for k, v in files.state_of(model.codec).items()}
+    weights |= {f"codec.{k}": v for k, v in first_stage.stored(model.codec, half).items()}
+    if not with_stage:
+        weights = {k: v for k, v in weights.items() if not k.startswith(first_stage.PREFIX)}
     inputs = golden_inputs(model)
     config = {
         "format_version": FORMAT_VERSION,
@@ -121,7 +153,7 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     }
     with files.new_folder(folder) as new, rounded(model, half) as stored:
         files.save_tensors(new / files.WEIGHTS, weights)
-        files.save_tensors(new / files.GOLDEN, {**inputs, "out": golden_output(stored, inputs)})
+        files.save_tensors(new / files.GOLDEN, {**inputs, **golden_outputs(stored, inputs)})
         files.write_atomic(new / files.CARD, card.encode())
         hashes = {name: files.hash_of(new / name) for name in HASHED}
         files.write_atomic(new / files.CONFIG, files.seal(config, files.CONFIG, hashes))

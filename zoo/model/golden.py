@@ -47,6 +47,15 @@ def golden_output(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return out.float().cpu()
 
 
+@torch.no_grad()
+def golden_outputs(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is stored: "out", what the net says, and of a latent model "lowered", the first row through its first stage."""
+    found = {"out": golden_output(model, inputs)}
+    if model.codec.inner is not model.codec:
+        found["lowered"] = model.codec.lower(inputs["x_t"][:1].to(model.device, model.wide)).float().cpu()
+    return found
+
+
 def difference(model: Any, folder: str | PathLike[str]) -> float:
     """The largest difference of the net's output from the folder's golden one, relative to that one's size.
 
@@ -55,20 +64,26 @@ def difference(model: Any, folder: str | PathLike[str]) -> float:
     """
     path = Path(folder) / files.GOLDEN
     stored, own = files.load_tensors(path), golden_inputs(model)
-    if missing := {*own, "out"} - stored.keys():
+    names = ["out"] if model.codec.inner is model.codec else ["out", "lowered"]
+    if missing := {*own, *names} - stored.keys():
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}.")
-    expected = stored.pop("out")
+    expected = {name: stored.pop(name) for name in names}
     files.check_tensors(stored, own, path, exact=True)
     try:
-        found = golden_output(model, stored)
+        found = golden_outputs(model, stored)
     except IndexError as error:  # a condition that the model has not
         raise CheckpointError(f"{path} is not of this model: {error}.") from error
-    if expected.shape != found.shape or expected.dtype != found.dtype:
-        raise CheckpointError(
-            f"{path}: its output {tuple(expected.shape)} is not of this model, which gives {tuple(found.shape)}."
-        )
-    off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-    limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05
-    if not off <= limit:
-        raise CheckpointError(f"{folder}: the net differs from its golden output by {off:.1e} (allowed {limit:g}).")
-    return off
+    limit, most = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05, 0.0
+    for name in names:
+        wanted, came = expected[name], found[name]
+        if wanted.shape != came.shape or wanted.dtype != came.dtype:
+            what = "output" if name == "out" else "lowered latents"
+            raise CheckpointError(
+                f"{path}: its {what} {tuple(wanted.shape)} is not of this model, which gives {tuple(came.shape)}."
+            )
+        off = float((came - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+        if not off <= limit:
+            what = "net" if name == "out" else "first stage"
+            raise CheckpointError(f"{folder}: the {what} differs from its golden output by {off:.1e} (allowed {limit:g}).")
+        most = max(most, off)
+    return most

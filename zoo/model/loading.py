@@ -10,7 +10,7 @@ from zoo.contract.formats import FORMATS
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe, known, list_models, packaged_folder, read_evaluation
 from zoo.disk import CHECKPOINT, CONFIG, SAVED
-from zoo.errors import ConfigError, HubError, memory
+from zoo.errors import CheckpointError, ConfigError, HubError, memory
 
 if TYPE_CHECKING:
     from zoo.model.model import Model
@@ -28,6 +28,11 @@ class Card:
     evaluation: dict[str, Any] | None
 
     @property
+    def first_stage(self) -> bool:
+        """Whether this is an autoencoder, of which nothing is sampled."""
+        return self.recipe.role == "first_stage"
+
+    @property
     def config(self) -> dict[str, Any]:
         """The recipe as plain data."""
         return self.recipe.model_dump(mode="json")
@@ -36,6 +41,10 @@ class Card:
         from zoo.hub.card import metrics_table
 
         lines = [self.name, f"  {self.description}", f"  weights: {'packaged' if self.packaged else 'on the Hub or untrained'}"]
+        if self.first_stage:
+            lines.append("  a first stage: it turns objects into latents and back, and nothing is sampled from it")
+        if self.recipe.stage is not None:
+            lines.append(f"  on the latents of the first stage {self.recipe.stage.name}")
         lines += [f"  {name}: {condition.describe()}" for name, condition in self.recipe.conditions.items()]
         if self.evaluation:
             lines += ["", metrics_table(self.evaluation)]
@@ -85,16 +94,79 @@ def create(name: str, **overrides: Any) -> Model:
     return build(get_recipe(text_of(name)).override(overrides))
 
 
-def build(recipe: Recipe) -> Model:
+def build(recipe: Recipe, stage: Model | None = None, *, filled: bool = True) -> Model:
     """An untrained model of a recipe.
 
+    Args:
+        stage: the first stage of a latent model; default: the one that the recipe names, see `open_stage`.
+        filled: False for a first stage without weights, for one who fills all of the model at once.
+
     Raises:
-        ResourceError: the net does not fit into memory.
+        ResourceError: the net does not fit into memory. And what `open_stage` raises.
     """
     from zoo.model.model import Model
 
+    if stage is None and recipe.stage is not None:
+        stage = open_stage(recipe)
     with memory(f"the net of {recipe.domain}/{recipe.name}", f"Make it smaller: its options are {recipe.net}."):
-        return Model(recipe, get_domain(recipe.domain))
+        return Model(recipe, get_domain(recipe.domain), stage=stage, filled=filled)
+
+
+def open_stage(recipe: Recipe, home: Path | None = None) -> Model:
+    """The first stage that the recipe of a latent model names: a packaged model, a folder, or hub:owner/name.
+
+    Another latent model's folder gives the one that is inside it.
+
+    Args:
+        home: the folder of a latent model that the recipe comes from, which holds the weights as well.
+
+    Raises:
+        ConfigError: the name of nothing, or of a model that is not a first stage. Nothing is fetched for a name that does not
+            say so. CheckpointError: a folder that is damaged, a run that is not at its end, or other weights than the recipe
+            names.
+    """
+    from zoo.model.first_stage import Latent, check_role
+    from zoo.model.model import Model
+    from zoo.model.unfinished import newest
+
+    spec = recipe.stage
+    if spec is None:
+        raise ConfigError(f"{recipe.domain}/{recipe.name} has no first stage: its codec has no option `stage`.")
+    name = spec.name
+    if home is not None and spec.recipe is not None:
+        folder = home
+    elif name.startswith("hub:"):
+        folder = locate(name)
+    elif name in list_models():
+        found = packaged_folder(name)
+        if found is None:
+            raise ConfigError(
+                f"the first stage {name} of {recipe.domain}/{recipe.name} has no packaged weights. Train it: zoo train {name} "
+                f"--data DIR --out runs/autoencoder, then name its folder: --set codec.stage=runs/autoencoder. Or fetch one: "
+                "--set codec.stage=hub:owner/name."
+            )
+        folder = found
+    else:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"codec.stage={name!r}: there is no such folder, and no model of that name. Give the folder of an autoencoder "
+                "(zoo train image/autoencoder --data DIR --out runs/autoencoder), a packaged first stage (zoo list) or "
+                "hub:owner/name."
+            )
+    if newest(folder) is not None:
+        raise CheckpointError(
+            f"codec.stage={name!r}: {folder} holds a training run that is not at its end, and a first stage must not "
+            "change any more. Finish the run (--resume), or copy a finished model."
+        )
+    model = Model.from_folder(folder)
+    if isinstance(model.codec, Latent):
+        inside = Model.first_stage_of(model.recipe)
+        inside.denoiser.load_state_dict(model.codec.stage.state_dict())
+        inside.folder = folder
+        return inside
+    check_role(model.recipe, name)
+    return model
 
 
 def load(

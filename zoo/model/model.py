@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from zoo.core.steer import broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
 from zoo.model import checkpoint, golden, unfinished
 from zoo.model.budget import limited
+from zoo.model.first_stage import CHUNK, Latent, Staged
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
 from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
 from zoo.model.plan import Chunk, Plan, check_names, make_plan
@@ -64,6 +65,14 @@ def listed(steer: Sequence[Steering] | Steering) -> list[Steering]:
     return found
 
 
+def _fits(item: Any, codec: Codec) -> bool:
+    """Whether this is a tensor of a codec's shape, apart from a size of its own."""
+    if not isinstance(item, Tensor) or item.ndim != len(codec.shape) or not item.is_floating_point():
+        return False
+    free = None if codec.size_name is None else codec.size_axis
+    return all(a == b or i == free for i, (a, b) in enumerate(zip(item.shape, codec.shape, strict=True)))
+
+
 def _placed(value: Any) -> Any:
     """An argument of `Model.to` without a name, as torch takes it; a tensor or a flag stays as it is."""
     if value is None or isinstance(value, (bool, Tensor)):
@@ -79,6 +88,8 @@ class Model(nn.Module):
         recipe: the validated description.
         domain: the plug-in that the recipe belongs to.
         denoiser, codec, diffusion: parts that replace those of the recipe, see `Model.of`.
+        stage: the first stage that the recipe of a latent model names, which is copied; `zoo.create` and `zoo.load` find it.
+        filled: whether it has its weights; else they are compared with what the recipe says once they are there.
 
     Attributes:
         recipe, domain: see above.
@@ -97,13 +108,15 @@ class Model(nn.Module):
         denoiser: nn.Module | None = None,
         codec: Codec | None = None,
         diffusion: Diffusion | None = None,
+        stage: Staged | None = None,
+        filled: bool = True,
     ) -> None:
         super().__init__()
         self.recipe, self.domain = recipe, domain
         self.folder: Path | None = None
         self.progress: str | None = None
         self.diffusion = make_diffusion(recipe) if diffusion is None else diffusion
-        self.codec: Codec = domain.codec(recipe.codec) if codec is None else codec
+        self.codec: Codec = self._codec(stage, filled) if codec is None else codec
         domain.augment(recipe.augment)  # a wrong name or number is told here, not by the first step
         check_names(recipe.conditions, self.codec)
         self.denoiser = domain.denoiser(recipe, self.codec.shape) if denoiser is None else denoiser
@@ -112,6 +125,22 @@ class Model(nn.Module):
         self.own_parts = {k: v for k, v in own.items() if v is not None} or None
         self.precision = "fp32"
         self.eval()
+
+    def _codec(self, stage: Staged | None, filled: bool) -> Codec:
+        """The recipe's codec; a first stage is put around that of objects, and the recipe then says which one it is."""
+        found, spec = self.domain.codec(self.recipe.codec), self.recipe.stage
+        if spec is None:
+            return found
+        if stage is None:
+            raise ConfigError(
+                f"{self.recipe.domain}/{self.recipe.name} works on the latents of a first stage, {spec.name}: build it with "
+                "zoo.create(name) or zoo.model.loading.build(recipe), which open that one, or give stage=model."
+            )
+        found = Latent(found, stage, spec)
+        if filled:
+            found.seal()
+        self.recipe = self.recipe.staged(found.spec)
+        return found
 
     @classmethod
     def of(
@@ -191,10 +220,108 @@ class Model(nn.Module):
         options = {k: named[k](v) if k in named else v for k, v in options.items()}
         return super().to(*map(_placed, args), **options)
 
+    # ---------------------------------------------------------------- objects and what the net sees of them
+
+    @torch.no_grad()
+    def encode(self, items: Sequence[Any]) -> Tensor:
+        """Objects as the net sees them (n,*S), on this device: of a first stage and of a latent model the latents.
+
+        Latents of a first stage are the means of their posteriors; a latent model brings them to unit deviation.
+
+        Args:
+            items: objects of the domain.
+
+        Raises:
+            ConfigError: not a list of objects that the codec encodes, or a model whose samples have sizes of their own.
+        """
+        self._of_one_size("encode")
+        rows = [self.objects_encoded(item) for item in (several(items) or list(items))]
+        if not rows:
+            return torch.zeros(0, *self._seen(), device=self.device, dtype=self.wide)
+        with self._exact():
+            return torch.cat([self._lift(torch.stack(rows[i : i + CHUNK])) for i in range(0, len(rows), CHUNK)])
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> Samples:
+        """What `encode` gave, or anything like it (n,*S), as samples of the domain.
+
+        Raises:
+            ShapeError: not a tensor (n,*S).
+        """
+        self._of_one_size("decode")
+        shape = self._seen()
+        if not isinstance(x0, Tensor) or not x0.is_floating_point() or tuple(x0.shape[1:]) != shape or not len(x0):
+            found = f"{tuple(x0.shape)} {x0.dtype}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
+            raise ShapeError(f"decode: {found}; give a tensor (n, {', '.join(map(str, shape))}) as `encode` does.")
+        items: list[Any] = []
+        for part in x0.to(self.device, self.wide).split(CHUNK):
+            items += self.codec.decode(self._lowered(part), {})
+        return Samples.of(items, domain=self.domain)
+
+    def reconstruct(self, items: Sequence[Any]) -> Samples:
+        """Objects encoded and decoded again: what a first stage, or the codec, leaves of them."""
+        return self.decode(self.encode(items))
+
+    @property
+    def is_first_stage(self) -> bool:
+        """Whether this is an autoencoder, of which nothing is sampled."""
+        return self.recipe.role == "first_stage"
+
+    def _of_one_size(self, method: str) -> None:
+        if self.codec.size_name is not None:
+            raise ConfigError(
+                f"{method}: samples of {self!r} have sizes of their own ({self.codec.size_name}), which one tensor does not "
+                "hold: take model.encoded(item), one at a time."
+            )
+
+    def _seen(self) -> tuple[int, ...]:
+        """The shape of what `encode` makes of an object."""
+        net: Any = self.denoiser
+        return tuple(net.latent_shape) if self.is_first_stage else self.codec.shape
+
+    def _samples_nothing(self) -> None:
+        """Refuse to sample from a first stage."""
+        if self.is_first_stage:
+            name = f"{self.recipe.domain}/{self.recipe.name}"
+            raise ConfigError(
+                f"{name} is a first stage: it turns objects into latents and back, and there is nothing to sample from it. Use "
+                f"model.reconstruct(items), model.encode(items) and model.decode(latents), or train a latent model on it: "
+                f"--set codec.stage={self.folder or name}."
+            )
+
+    def _exact(self) -> AbstractContextManager[None]:
+        return exact() if self.device.type == "cuda" else nullcontext()
+
+    def _lift(self, x: Tensor) -> Tensor:
+        """Encoded objects (B,*I) as the net sees them, or as latents of a first stage."""
+        if not self.is_first_stage:
+            return self.codec.lift(x)
+        mean: Tensor = self.denoiser.encode(x.to(self.dtype))[0]  # type: ignore[operator]  # the net of a first stage
+        return mean.to(x.dtype)
+
+    @torch.no_grad()
+    def _lowered(self, x0: Tensor) -> Tensor:
+        """What the net sees (B,*S) as the codec decodes it (B,*I).
+
+        Raises:
+            NumericsError: numbers that are not finite.
+        """
+        if not self.is_first_stage and self.codec.inner is self.codec:
+            return x0
+        with self._exact():
+            if self.is_first_stage:
+                out: Tensor = self.denoiser.decode(x0.to(self.dtype)).to(x0.dtype)  # type: ignore[operator]
+            else:
+                out = self.codec.lower(x0)
+        if not torch.isfinite(out).all():
+            raise NumericsError(f"{self!r}: its first stage made something that is not finite of the latents.")
+        return out
+
     # ---------------------------------------------------------------- sampling
 
     def plan(self, n: int = 1, **arguments: Any) -> Plan:
         """What `sample` would do: every argument checked, every default filled in. Arguments as for `sample`."""
+        self._samples_nothing()
         precision = self._precision(arguments.pop("precision", None))
         return replace(make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments), precision=precision)
 
@@ -241,7 +368,7 @@ class Model(nn.Module):
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
                 options: spacing, bounds, eta, variance, s_churn, step_scale, guess_below, guidance_interval,
-                guidance_rescale, clip.
+                guidance_rescale, clip; and negative={condition: value}, what guidance leads away from.
 
         Raises:
             ConfigError: an argument that is unknown or invalid.
@@ -308,7 +435,9 @@ class Model(nn.Module):
 
         Args:
             known: a domain object that the codec encodes, or an encoded tensor (*S).
-            where: bool, broadcast to the encoded shape (*S).
+            where: bool, broadcast to the encoded shape (*S). For an object of a latent model it is broadcast to the shape of
+                what the codec of objects encodes, such as pixels (C, H, W): latents whose pixels are all known are held, and
+                the known pixels are put back into the samples, exactly.
             method: how: "replace" puts the known parts into each prediction.
             steer: further steers, around that of the known parts.
             n, **arguments: as for `sample`; and those that the domain adds, see `Domain.hold` of the domain: a protein's
@@ -319,12 +448,14 @@ class Model(nn.Module):
         """
         if method not in METHODS:
             raise one_of("method of in-painting", method, METHODS)
+        self._samples_nothing()
         own = {k: arguments.pop(k) for k in self.domain.inpaint_options if k in arguments}
         held = self.domain.hold(self, known, where, arguments, **own)
         plan = self.plan(n, **self._size_argument(held.size) | arguments)
         if held.size is not None:
             self._check_size(plan, held.size)
-        return self._collect(plan, progress=progress, on_step=on_step, steer=[held.steer, *listed(steer)])
+        steers = [held.steer, *listed(steer)]
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steers, put_back=held.put_back)
 
     def vary(
         self,
@@ -344,6 +475,7 @@ class Model(nn.Module):
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
             n, steer, **arguments: as for `sample`.
         """
+        self._samples_nothing()
         x0 = self.encoded(item)
         size = None if self.codec.size_name is None else self.codec.size_of(x0)
         plan = self.plan(n, **self._size_argument(size) | arguments).after(strength)
@@ -351,19 +483,34 @@ class Model(nn.Module):
             self._check_size(plan, size)
         return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
 
+    @torch.no_grad()
     def encoded(self, item: Any) -> Tensor:
-        """A domain object, or an encoded tensor (*S), as an encoded tensor on this device.
+        """A domain object, or an encoded tensor (*S), as an encoded tensor on this device: as the net sees it.
 
         Raises:
             ConfigError: not an object that the codec encodes, or one with NaN or infinity. ShapeError: of another shape.
         """
-        x0: Tensor = item if self._is_encoded(item) else self._encode(item)
-        if not self._is_encoded(x0):
-            found = f"{tuple(x0.shape)} of {x0.dtype}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
-            raise ShapeError(f"the codec made {found} of the object; samples of {self!r} are {self.codec.shape}.")
-        if not torch.isfinite(x0).all():
+        if self.is_encoded(item):
+            return self._finite(item).to(self.device, self.wide)
+        x = self.objects_encoded(item)
+        if self.codec.inner is self.codec:
+            return x
+        with self._exact():
+            return self.codec.lift(x[None])[0]
+
+    def objects_encoded(self, item: Any) -> Tensor:
+        """A domain object as the codec of objects encodes it (*I), on this device. Errors as of `encoded`."""
+        x = self._encode(item)
+        if not _fits(x, self.codec.inner):
+            found = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ShapeError(f"the codec made {found} of the object; samples of {self!r} are {self.codec.inner.shape}.")
+        return self._finite(x).to(self.device, self.wide)
+
+    @staticmethod
+    def _finite(x: Tensor) -> Tensor:
+        if not torch.isfinite(x).all():
             raise ConfigError("the object holds NaN or infinity; every number of it must be finite, also where it is not kept.")
-        return x0.to(self.device, self.wide)
+        return x
 
     def _encode(self, item: Any) -> Tensor:
         """An object through the codec, which may be anybody's: what it cannot make sense of is told as such."""
@@ -386,12 +533,9 @@ class Model(nn.Module):
                 f"(The codec: {type(error).__name__}: {error})"
             ) from error
 
-    def _is_encoded(self, item: Any) -> bool:
+    def is_encoded(self, item: Any) -> bool:
         """Whether this is a tensor of the codec's shape, apart from a size of its own."""
-        if not isinstance(item, Tensor) or item.ndim != len(self.codec.shape) or not item.is_floating_point():
-            return False
-        free = None if self.codec.size_name is None else self.codec.size_axis
-        return all(a == b or i == free for i, (a, b) in enumerate(zip(item.shape, self.codec.shape, strict=True)))
+        return _fits(item, self.codec)
 
     def _size_argument(self, size: int | None) -> dict[str, Any]:
         """The argument that asks for samples of a size, where there is one."""
@@ -416,6 +560,7 @@ class Model(nn.Module):
         on_step: Callable[[Step], None] | None,
         steer: Sequence[Steering] | Steering = (),
         start: Tensor | None = None,
+        put_back: Callable[[Tensor], Tensor] | None = None,
     ) -> Samples:
         """Run a plan chunk by chunk and decode."""
         if not (progress is None or isinstance(progress, bool)):
@@ -438,13 +583,14 @@ class Model(nn.Module):
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
                 with memory_for(len(rows)):
-                    items += self._decode(step.x, chunk)
+                    items += self._decode(step.x, chunk, put_back)
         return Samples.of(items, domain=self.domain, conditions=plan.names, plan=plan)
 
-    def _decode(self, x: Tensor, chunk: Chunk) -> list[Any]:
+    def _decode(self, x: Tensor, chunk: Chunk, put_back: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
         """The samples of a chunk from their encoded values (B,*S), padding taken off."""
         if chunk.sizes is None:
-            return self.codec.decode(x, chunk.cond)
+            x = self._lowered(x)
+            return self.codec.decode(x if put_back is None else put_back(x), chunk.cond)
         items = []
         for i, size in enumerate(chunk.sizes):
             own = x[i : i + 1].narrow(1 + self.codec.size_axis, 0, size)
@@ -468,7 +614,7 @@ class Model(nn.Module):
         with memory_for(len(chunk)):
             mask = self._mask(chunk)
             project = functools.partial(self.codec.project, mask=mask)
-            predict = self.predictor(plan, chunk.cond, mask=mask, steer=steer)
+            predict = self.predictor(plan, chunk.cond, mask=mask, steer=steer, negative=chunk.negative)
             first = plan.levels[0]
             eps = project(chunk.rng.normal(self._empty(chunk)))
             x = eps * self.diffusion.schedule.prior_std(first)
@@ -485,21 +631,31 @@ class Model(nn.Module):
                 yield step
 
     def predictor(
-        self, plan: Plan, cond: Mapping[str, Tensor], *, mask: Tensor | None = None, steer: Sequence[Steering] | Steering = ()
+        self,
+        plan: Plan,
+        cond: Mapping[str, Tensor],
+        *,
+        mask: Tensor | None = None,
+        steer: Sequence[Steering] | Steering = (),
+        negative: Mapping[str, Tensor] | None = None,
     ) -> Predict:
         """The prediction that the plan's sampler sees: the net with its conditions, guidance, clip, projector and steers.
 
         Args:
             cond: {name: (B,...)}.
             mask: (B,N) bool, True for real elements; None for all.
+            negative: {name: (B,...)} what guidance leads away from; None for nothing.
         """
         conditions = {k: v.to(self.device) for k, v in cond.items()}
+        away = {k: v.to(self.device) for k, v in (negative or {}).items()}
         real = None if mask is None else self.codec.spread(mask, 1 + len(self.codec.shape))
         memory = Memory(below=plan.guess_below) if self.diffusion.self_condition else None
         half = torch.bfloat16 if plan.precision == "bf16" else None
         network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
         project = functools.partial(self.codec.project, mask=mask)
-        return assemble(network, guidance=plan.guidance, clip=plan.clip, project=project, steers=listed(steer))
+        return assemble(
+            network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=listed(steer)
+        )
 
     def _empty(self, chunk: Chunk) -> Tensor:
         """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""
@@ -520,6 +676,21 @@ class Model(nn.Module):
     def batch(self, items: Sequence[tuple[Any, dict[str, Any]]], rng: torch.Generator | None = None) -> Batch:
         """Dataset items (object, conditions) as a batch for training; `rng` feeds augmentation."""
         return self.codec.batch(items, rng, self.recipe.conditions)
+
+    @classmethod
+    def first_stage_of(cls, recipe: Recipe) -> Model:
+        """A first stage as the recipe of a latent model that was built before describes it, without its weights.
+
+        Raises:
+            CheckpointError: it does not describe one.
+        """
+        spec = recipe.stage
+        if spec is None or spec.recipe is None:
+            raise CheckpointError(f"{recipe.domain}/{recipe.name}: codec.stage does not describe a first stage.")
+        own = Recipe.parse(spec.recipe)
+        if own.stage is not None or own.role != "first_stage":
+            raise CheckpointError(f"{recipe.domain}/{recipe.name}: codec.stage describes a model that is not a first stage.")
+        return cls(own, get_domain(own.domain))
 
     def verify(self, folder: str | PathLike[str] | None = None) -> float:
         """Recompute the stored output of the net; returns the largest difference, relative to the output's own size.
@@ -594,6 +765,10 @@ class Model(nn.Module):
                 check_diffusion(recipe, diffusion)
             return own_domain() if recipe.domain == OWN else get_domain(recipe.domain)
 
+        def empty(recipe: Recipe) -> Model | None:
+            """The first stage of a latent model, to be filled with the weights that its folder holds."""
+            return None if codec is not None or recipe.stage is None else cls.first_stage_of(recipe)
+
         def read() -> Model:
             config = checkpoint.read_config(folder)
             recipe = Recipe.parse(config["recipe"])
@@ -601,7 +776,7 @@ class Model(nn.Module):
             shapes = files.load_shapes(folder / files.WEIGHTS)
             checkpoint.check_files(folder, config)
             with limited(shapes, folder):
-                model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
+                model = cls(recipe, domain, denoiser=net, codec=codec, diffusion=diffusion, stage=empty(recipe), filled=False)
             checkpoint.fill(model, folder)
             return model
 
@@ -610,9 +785,12 @@ class Model(nn.Module):
             domain, weights = checked(found.recipe), found.averaged()
             shapes = {k: tuple(v.shape) for part in (weights, found.part("codec")) for k, v in part.items()}
             with limited(shapes, folder, config=path.name, weights=path.name):
-                model = cls(found.recipe, domain, denoiser=net, codec=codec, diffusion=diffusion)
+                stage = empty(found.recipe)
+                model = cls(found.recipe, domain, denoiser=net, codec=codec, diffusion=diffusion, stage=stage, filled=False)
             files.load_strict(model.denoiser, weights, path)
             files.load_strict(model.codec, found.part("codec"), path)
+            if isinstance(model.codec, Latent):
+                model.codec.seal()
             model.progress = found.facts.progress()
             warnings.warn(
                 f"{folder} holds a training run that is not at its end: these are the averaged weights of its checkpoint of "

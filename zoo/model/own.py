@@ -15,6 +15,7 @@ from zoo.contract.registry import domain_of
 from zoo.core.diffusion import Diffusion
 from zoo.core.schedule import SCHEDULES, Schedule
 from zoo.errors import ConfigError, one_of
+from zoo.model.first_stage import Latent
 from zoo.values import plain_data
 
 #: what a recipe calls a net, and a domain, that only their author has
@@ -42,12 +43,15 @@ def own_recipe(
         ConfigError: parts of the wrong kind.
     """
     check_parts(diffusion=diffusion, net=net, codec=codec)
-    found = domain or domain_of(codec) or own_domain()
+    found = domain or domain_of(codec.inner) or own_domain()
+    options = dict(codec.inner.options)
+    if isinstance(codec, Latent):
+        options["stage"] = codec.seal().spec.model_dump(mode="json")
     data: dict[str, Any] = {
         "name": name,
         "domain": found.name,
         "description": f"A model of {type(net).__name__} and {type(codec).__name__}.",
-        "codec": {} if found.name == OWN else plain_data(codec.options),
+        "codec": {} if found.name == OWN else plain_data(options),
         "denoiser": OWN,
         "conditions": dict(conditions or {}),
         "schedule": {"kind": kind_of(diffusion.schedule), **diffusion.schedule.options},

@@ -29,7 +29,7 @@ CHUNK = 64
 #: arguments of `model.sample` by which every plan is made, by name
 ASKED = ("seed", "sampler", "steps", "batch_size", "precision", "guidance_weight", "guidance_scale")
 #: and further ones that every model takes, beside its conditions and the sampler's own options
-COMMON = ("spacing", "bounds", "guidance_interval", "guidance_rescale", "clip", "guess_below")
+COMMON = ("spacing", "bounds", "guidance_interval", "guidance_rescale", "clip", "guess_below", "negative")
 #: those of them that None turns off, whatever the recipe has: no clipping, guidance everywhere, a guess at every level
 NONE = ("clip", "guidance_interval", "guess_below")
 #: how many samples one call makes at most; what it keeps of each would not fit into memory
@@ -48,11 +48,13 @@ class Chunk:
         cond: {name: (B,...)} what the net is told; `null_like` where nothing is.
         rng: the noise of each sample.
         sizes: how many elements (points, residues, frames) each sample has; None where all have the codec's shape.
+        negative: {name: (B,...)} what guidance leads away from.
     """
 
     cond: Mapping[str, Tensor]
     rng: seeds.SampleRng
     sizes: Sequence[int] | None = None
+    negative: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rng.generators)
@@ -72,6 +74,7 @@ class Plan:
         names: {name: n labels} what was asked for in the user's words, None for nothing.
         sizes: how many elements each sample has; None where all have the codec's shape.
         public: the sampler's options as the user gives them.
+        negative: {name: what was read} that guidance leads away from.
         strength, whole: of a plan that runs only the last of its steps: their share, and how many the whole grid has.
     """
 
@@ -92,6 +95,7 @@ class Plan:
     spacing: str | None = None
     bounds: tuple[float, float] | None = None
     public: Mapping[str, Any] = field(default_factory=dict)
+    negative: Mapping[str, Given] = field(default_factory=dict)
     strength: float | None = None
     whole: int | None = None
 
@@ -117,7 +121,8 @@ class Plan:
             "precision": self.precision,
             **self.public,
         }
-        known = {"spacing": self.spacing, "bounds": self.bounds, "strength": self.strength}
+        away = {k: v.shown for k, v in self.negative.items() if v.shown is not None}
+        known = {"spacing": self.spacing, "bounds": self.bounds, "strength": self.strength, "negative": away or None}
         return found | {k: v for k, v in known.items() if v is not None}
 
     def after(self, strength: float) -> Plan:
@@ -133,7 +138,8 @@ class Plan:
         """Samples `rows`."""
         sizes = None if self.sizes is None else self.sizes[rows.start : rows.stop]
         cond = {k: v[rows.start : rows.stop] for k, v in self.cond.items()}
-        return Chunk(cond, seeds.SampleRng(self.seed, rows, sizes, self.size_axis), sizes)
+        away = {k: v.values[rows.start : rows.stop] for k, v in self.negative.items()}
+        return Chunk(cond, seeds.SampleRng(self.seed, rows, sizes, self.size_axis), sizes, away)
 
     def rows(self) -> Iterator[range]:
         """The rows of each chunk, one after the other."""
@@ -198,6 +204,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     sizes = None if codec.size_name is None else _sizes(codec, given.take(codec.size_name), n, seed)
     said = any(arguments.get(k) is not None for k in ("guidance_weight", "guidance_scale"))
     guidance = _guidance(recipe, default, given)
+    negative = _negative(recipe, codec, given.take("negative"), n, guidance)
     spacing = given.take("spacing", default.spacing)
     if spacing is not None:
         _text(spacing, "spacing")
@@ -218,7 +225,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     public = (dict(default.options) if name == default.sampler else {}) | given.left
     options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
     cond = {k: v.values for k, v in read.items()}
-    if all(bool(is_null(c).all()) for c in cond.values()):
+    if all(bool(is_null(c).all()) for c in (*cond.values(), *(v.values for v in negative.values()))):
         if said and (guidance.weight or guidance.each):
             warnings.warn("guidance does nothing: no condition is given that it could be towards.", stacklevel=4)
         guidance = Guidance()  # nothing is asked for: the null rows would be guided away from themselves
@@ -246,6 +253,7 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         spacing=spacing,
         bounds=bounds,
         public=public,
+        negative=negative,
     )
 
 
@@ -265,6 +273,32 @@ def _conditions(recipe: Recipe, codec: Codec, given: Arguments, n: int, seed: in
             return seeds.generator(seed, i, DRAWN, place)
 
         found[name] = condition.read(given.take(name), n, codec.reading(name, rng))
+    return found
+
+
+def _negative(recipe: Recipe, codec: Codec, value: Any, n: int, guidance: Guidance) -> dict[str, Given]:
+    """What guidance is to lead away from, read as conditions are.
+
+    Raises:
+        ConfigError: no {condition: value}, an unknown condition, or one that no guidance acts on.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        named = next(iter(recipe.conditions), "label")
+        raise ConfigError(f"negative={value!r}: give {{condition: value}}, such as negative={{{named!r}: ...}}.")
+    found = {}
+    for name, one in value.items():
+        if name not in recipe.conditions:
+            raise one_of("condition of negative", name, recipe.conditions)
+        if one is None:
+            continue
+        if not guidance.weight and not guidance.each.get(name):
+            raise ConfigError(
+                f"negative: guidance leads away from it, and none acts on {name!r}. Give guidance_weight, such as "
+                f"guidance_weight=2 or guidance_weight={{{name!r}: 2}}."
+            )
+        found[name] = recipe.conditions[name].read(one, n, codec.reading(f"negative {name}"))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,8 @@ class LabelEmbedding(nn.Module):
             label = torch.full((batch,), -1, device=self.table.weight.device)
         if label.shape != (batch,):
             raise ShapeError(f"labels of shape {tuple(label.shape)} must be ({batch},), one a sample.")
-        if label.device.type == "cpu" and batch and not -1 <= int(label.min()) <= int(label.max()) < self.classes:
+        looked_at = label.device.type == "cpu" and batch and not torch.compiler.is_compiling()
+        if looked_at and not -1 <= int(label.min()) <= int(label.max()) < self.classes:
             raise ConfigError(f"label in {label.tolist()}: allowed are 0..{self.classes - 1}, and -1 for none.")
         return self.table(torch.where(label < 0, self.classes, label))
 
@@ -112,11 +113,28 @@ class VectorEmbedding(nn.Module):
         return torch.where(none[:, None], null.to(out.dtype), out)
 
 
+class Told(NamedTuple):
+    """What a condition tells a net.
+
+    Attributes:
+        vector: (B, dim), which is added to the embedding of time.
+        tokens: (B, L, dim), which parts of the net attend to; None for a condition that is one vector alone.
+        mask: (B, L) bool, True for real tokens, of which each row has one or more; None without tokens.
+    """
+
+    vector: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+
+
 class Embeddable(Protocol):
     """A condition, as nets see it: it makes the module that embeds its values."""
 
     def embedding(self, dim: int) -> nn.Module:
-        """A module (values (B,...) or None, B) -> (B, dim)."""
+        """A module (values (B,...) or None, B) -> (B, dim).
+
+        One that has a method `told(values, B) -> Told` gives tokens, too, to nets that attend to them.
+        """
         ...
 
 
@@ -126,19 +144,38 @@ def embeddings(conditions: Mapping[str, Embeddable] | None, dim: int) -> nn.Modu
 
 
 class Conditioning(nn.Module):
-    """Time t (B,) and conditions {name: (B,...)} as one vector (B, dim): the sum of their embeddings."""
+    """Time t (B,) and conditions {name: (B,...)} as one vector (B, dim): the sum of their embeddings.
+
+    Attributes:
+        token_dim: the size of the tokens that `told` gives, where a condition has any; else None.
+    """
 
     def __init__(self, conditions: Mapping[str, Embeddable] | None, dim: int, time_scale: float) -> None:
         super().__init__()
         self.time = TimeEmbedding(dim, time_scale)
         # stored weights call all of them labels, which they once were
         self.labels = embeddings(conditions, dim)
+        self.token_dim = dim if any(callable(getattr(m, "told", None)) for m in self.labels.values()) else None
 
     def forward(self, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        return self.told(t, cond).vector
+
+    def told(self, t: Tensor, cond: Mapping[str, Tensor]) -> Told:
+        """The sum, and the tokens of all conditions that have some, one after the other."""
         emb = self.time(t)
+        tokens, masks = [], []
         for name, embed in self.labels.items():
-            emb = emb + embed(cond.get(name), len(t))
-        return emb
+            tell: Any = getattr(embed, "told", None)
+            if not callable(tell):
+                emb = emb + embed(cond.get(name), len(t))
+                continue
+            told = tell(cond.get(name), len(t))
+            emb = emb + told.vector
+            tokens.append(told.tokens)
+            masks.append(told.mask)
+        if not tokens:
+            return Told(emb)
+        return Told(emb, torch.cat(tokens, 1), torch.cat(masks, 1))
 
     def start_as_nothing(self, name: str) -> bool:
         """Let a condition add zero, until it is trained; False where its embedding cannot (it has no `blank`)."""
@@ -200,8 +237,42 @@ class Attention(nn.Module):
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
+class CrossAttention(nn.Module):
+    """Attention of tokens (B,N,D) to those of the conditions (B,L,E): softmax(q k^T / sqrt(D / heads)) v.
+
+    Args:
+        dim, heads: width D and the number of heads that share it.
+        token_dim: width E.
+
+    Queries and keys are normalised per head, as in `Attention`. It starts as the zero function.
+
+    Raises:
+        ConfigError: `dim` does not divide by `heads`.
+        ShapeError: a mask of the wrong shape.
+    """
+
+    def __init__(self, dim: int, heads: int, token_dim: int) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ConfigError(f"attention: dim={dim} does not divide by heads={heads}.")
+        self.heads = heads
+        self.q, self.kv = nn.Linear(dim, dim), nn.Linear(token_dim, 2 * dim)
+        self.q_norm, self.k_norm = nn.RMSNorm(dim // heads, eps=1e-6), nn.RMSNorm(dim // heads, eps=1e-6)
+        self.out = zero(nn.Linear(dim, dim))
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """x (B,N,D), tokens (B,L,E), mask (B,L) bool with one True or more a row -> (B,N,D)."""
+        check_mask(mask, *tokens.shape[:2])
+        q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.kv(tokens), "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        exact = self.q_norm.weight.dtype  # as in `Attention`
+        q, k = self.q_norm(q.to(exact)).to(v.dtype), self.k_norm(k.to(exact)).to(v.dtype)
+        far = torch.zeros_like(mask, dtype=v.dtype).masked_fill(~mask, -torch.inf)[:, None, None]
+        return self.out(rearrange(attend(q, k, v, far), "b h n d -> b n (h d)"))
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(size) + bias) v for q, k, v (B,heads,N,size); bias broadcasts to (B,heads,N,N)."""
+    """softmax(q k^T / sqrt(size) + bias) v for q (B,heads,N,size), k and v (B,heads,M,size); bias broadcasts to (B,heads,N,M)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         # torch's fused backward in bf16 on a CPU takes 3 to 7 times as long as these products (49 to 256 tokens)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)

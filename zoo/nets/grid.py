@@ -29,12 +29,12 @@ class GridUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.embed = Conditioning(conditions, emb_dim, time_scale)
-        self.net = UNet(2, shape[0], shape[0], emb_dim=emb_dim, **options)
+        self.net = UNet(2, shape[0], shape[0], emb_dim=emb_dim, token_dim=self.embed.token_dim, **options)
         self.net.check(shape[1:])
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
-        return self.net(x_t, self.embed(t, cond))
+        return self.net(x_t, *self.embed.told(t, cond))
 
 
 class GridTransformer(nn.Module):
@@ -59,12 +59,13 @@ class GridTransformer(nn.Module):
         self.embed = Conditioning(conditions, emb_dim, time_scale)
         self.entry = end(nn.Linear(C * patch * patch, dim), (C, patch, patch))
         self.register_buffer("positions", sincos_positions(self.grid, dim), persistent=False)
-        self.net = Transformer(dim, emb_dim=emb_dim, **options)
+        self.net = Transformer(dim, emb_dim=emb_dim, token_dim=self.embed.token_dim, **options)
         self.exit = end(zero(nn.Linear(dim, C * patch * patch)), (C, patch, patch))
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         height, width = self.grid
         size = {"h": height, "w": width, "p": self.patch, "q": self.patch}
         tokens = rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", **size)
-        tokens = self.net(self.entry(tokens) + self.positions, self.embed(t, cond))
+        emb, *told = self.embed.told(t, cond)
+        tokens = self.net(self.entry(tokens) + self.positions, emb, told=None if told[0] is None else tuple(told))
         return rearrange(self.exit(tokens), "b (h w) (c p q) -> b c (h p) (w q)", **size)

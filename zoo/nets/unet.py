@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
-from zoo.nets.blocks import Attention, end, zero
+from zoo.nets.blocks import Attention, CrossAttention, Told, end, zero
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 
@@ -40,10 +40,10 @@ class ResBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.skip = conv(cin, cout, 1) if cin != cout else nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (B,cin,*spatial), emb (B,emb_dim) with its SiLU done -> (B,cout,*spatial)."""
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """x (B,cin,*spatial), told.vector (B,emb_dim) with its SiLU done -> (B,cout,*spatial)."""
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.film(emb).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, 1)
+        scale, shift = self.film(told.vector).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, 1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
@@ -56,11 +56,26 @@ class AttentionBlock(nn.Module):
         self.norm, self.attention = norm(channels), Attention(channels, heads)
         zero(self.attention.out)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (B,C,*spatial); emb goes unused -> the same shape."""
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """x (B,C,*spatial); what the conditions tell goes unused -> the same shape."""
         # channels last: tokens, and what comes back, are views
         tokens = rearrange(self.norm(x), "b c ... -> b (...) c")
         return x + rearrange(self.attention(tokens), "b n c -> b c n").reshape(x.shape)
+
+
+class CrossBlock(nn.Module):
+    """Attention of all positions of x (B,C,*spatial) to the tokens of the conditions, added to it."""
+
+    def __init__(self, channels: int, heads: int, token_dim: int) -> None:
+        super().__init__()
+        self.norm, self.attention = norm(channels), CrossAttention(channels, heads, token_dim)
+
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """x (B,C,*spatial), told.tokens (B,L,token_dim), told.mask (B,L) -> the same shape."""
+        if told.tokens is None or told.mask is None:
+            raise ShapeError("this U-Net attends to tokens of its conditions, and there are none.")
+        places = rearrange(self.norm(x), "b c ... -> b (...) c")
+        return x + rearrange(self.attention(places, told.tokens, told.mask), "b n c -> b c n").reshape(x.shape)
 
 
 class Down(nn.Module):
@@ -70,8 +85,8 @@ class Down(nn.Module):
         super().__init__()
         self.conv = conv
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (B,C,*spatial), whose sizes are even; emb goes unused -> (B,C,*spatial / 2)."""
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """x (B,C,*spatial), whose sizes are even; the conditions go unused -> (B,C,*spatial / 2)."""
         return self.conv(x)
 
 
@@ -82,21 +97,21 @@ class Up(nn.Module):
         super().__init__()
         self.conv = conv
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (B,C,*spatial); emb goes unused -> (B,C,*spatial * 2)."""
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """x (B,C,*spatial); the conditions go unused -> (B,C,*spatial * 2)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Stage(nn.ModuleList):
-    """Parts that run one after the other, each with the embedding."""
+    """Parts that run one after the other, each with what time and conditions tell."""
 
     def __init__(self, *parts: nn.Module | None) -> None:
         super().__init__([p for p in parts if p is not None])
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (B,C,*spatial), emb (B,emb_dim) with its SiLU done -> what the last part gives."""
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """x (B,C,*spatial), told.vector (B,emb_dim) with its SiLU done -> what the last part gives."""
         for part in self:
-            x = part(x, emb)
+            x = part(x, told)
         return x
 
 
@@ -121,6 +136,8 @@ class UNet(nn.Module):
             large inputs for little loss.
         dropout: probability, before the last convolution of each residual block.
         kernel: odd size of the convolutions.
+        token_dim: size of the tokens of the conditions, where they have any: blocks attend to them.
+        cross: for each level, whether its blocks do; default: those with self-attention.
 
     Raises:
         ConfigError: numbers that do not fit together.
@@ -141,12 +158,16 @@ class UNet(nn.Module):
         patch: int = 1,
         dropout: float = 0.0,
         kernel: int = 3,
+        token_dim: int | None = None,
+        cross: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         if dims not in CONV:
             raise ConfigError(f"UNet dims={dims}: allowed are 1 and 2.")
         if len(attention) != len(multipliers):
             raise ConfigError(f"UNet: {len(multipliers)} multipliers but {len(attention)} attention flags.")
+        if cross is not None and len(cross) != len(multipliers):
+            raise ConfigError(f"UNet: {len(multipliers)} multipliers but {len(cross)} cross flags.")
         if kernel < 1 or kernel % 2 == 0:
             raise ConfigError(f"UNet kernel={kernel}: give an odd number.")
         if not multipliers or min(in_channels, out_channels, channels, blocks, patch, *multipliers) < 1 or not 0 <= dropout < 1:
@@ -165,21 +186,26 @@ class UNet(nn.Module):
         def attend(level: int) -> nn.Module | None:
             return AttentionBlock(widths[level], heads) if attention[level] else None
 
+        def ask(level: int) -> nn.Module | None:
+            wanted = token_dim is not None and (attention if cross is None else cross)[level]
+            return CrossBlock(widths[level], heads, token_dim) if token_dim is not None and wanted else None
+
         self.entry = end(conv(in_channels * fold, widths[0], kernel, padding=kernel // 2), (in_channels, *places))
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, width = [widths[0]], widths[0]
         for i, w in enumerate(widths):
             for _ in range(blocks):
-                self.down.append(Stage(res(width, w), attend(i)))
+                self.down.append(Stage(res(width, w), attend(i), ask(i)))
                 width = w
                 skips.append(w)
             if i < len(widths) - 1:
                 self.down.append(Stage(Down(conv(w, w, 3, stride=2, padding=1))))
                 skips.append(w)
-        self.middle = Stage(res(width, width), attend(len(widths) - 1), res(width, width))
+        last = len(widths) - 1
+        self.middle = Stage(res(width, width), attend(last), ask(last), res(width, width))
         for i, w in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.up.append(Join(res(width + skips.pop(), w), attend(i)))
+                self.up.append(Join(res(width + skips.pop(), w), attend(i), ask(i)))
                 width = w
             if i:
                 self.up.append(Stage(Up(conv(w, w, 3, padding=1))))
@@ -212,24 +238,27 @@ class UNet(nn.Module):
             return rearrange(x, "b (c p) l -> b c (l p)", p=p)
         return rearrange(x, "b (c p q) h w -> b c (h p) (w q)", p=p, q=p)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (B, in_channels, *spatial), emb (B, emb_dim) -> (B, out_channels, *spatial)."""
+    def forward(self, x: Tensor, emb: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, in_channels, *spatial), emb (B, emb_dim) -> (B, out_channels, *spatial).
+
+        tokens (B, L, token_dim) and mask (B, L) bool, True for real ones, are what the conditions tell beside emb.
+        """
         if x.ndim != self.dims + 2 or x.shape[1] != self.in_channels:
             axes = "length" if self.dims == 1 else "height, width"
             raise ShapeError(f"U-Net input {tuple(x.shape)} must be (batch, {self.in_channels}, {axes}).")
         if emb.shape != (len(x), self.emb_dim):
             raise ShapeError(f"emb {tuple(emb.shape)} must be (batch, emb_dim) = {(len(x), self.emb_dim)}.")
         self.check(x.shape[2:])
-        emb = F.silu(emb)
+        told = Told(F.silu(emb), tokens, mask)
         h = self.fold(x)
         if self.dims == 2:  # convolutions are faster with channels last, and group norm and attention keep it
             h = h.contiguous(memory_format=torch.channels_last)
         h = self.entry(h)
         skips = [h]
         for stage in self.down:
-            h = stage(h, emb)
+            h = stage(h, told)
             skips.append(h)
-        h = self.middle(h, emb)
+        h = self.middle(h, told)
         for stage in self.up:
-            h = stage(torch.cat([h, skips.pop()], 1) if isinstance(stage, Join) else h, emb)
+            h = stage(torch.cat([h, skips.pop()], 1) if isinstance(stage, Join) else h, told)
         return self.unfold(self.exit(F.silu(self.norm(h)))).contiguous()

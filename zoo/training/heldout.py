@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zoo.contract.codec import Codec
-from zoo.contract.dataset import Batch, Dataset
+from zoo.contract.dataset import Bare, Batch, Dataset
 from zoo.contract.domain import Domain
 from zoo.contract.recipe import Recipe
 from zoo.core import seeds
@@ -70,12 +70,13 @@ def held_out(
 
     Data that have no such part, or whose part is the training data again or has other conditions, give none.
     """
-    own = training.held_out()
+    own, bare = training.held_out(), isinstance(training, Bare)
     if own is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what there is to say of the data was said when they were opened to train on
             try:
-                own = domain.dataset(source, "validation", **options)
+                found = domain.dataset(source, "validation", **options)
+                own = Bare(found) if bare else found
                 domain.adapt(recipe, own)  # which brings the data to the codec's rate, where they have one
             except (DataError, ConfigError):
                 return None

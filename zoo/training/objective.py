@@ -9,19 +9,24 @@ a resumed run goes on exactly. Another one is registered, here or through an ent
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.contract.dataset import Batch
+from zoo.contract.dataset import Batch, Dataset
+from zoo.contract.samples import Samples
 from zoo.core.device import send
 from zoo.core.diffusion import Diffusion, from_x0_eps, like, to_x0_eps
 from zoo.core.guidance import drop, null_like
 from zoo.core.schedule import Level
-from zoo.errors import ShapeError
+from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import Registry
+from zoo.values import known_arguments, number, whole
 
 #: how many times noisier than x_t, at most, is what a net guesses x0 from in training, where it is told its guess
 FURTHER = 2.0
@@ -40,14 +45,18 @@ class Objective(Protocol):
     """What a training step makes smaller."""
 
     def loss(self, model: Trained, batch: Batch, rng: torch.Generator | None) -> Tensor:
-        """The loss of a batch, a scalar with a graph to the parameters of `model.denoiser`."""
+        """The loss of a batch, a scalar with a graph to the parameters of `model.denoiser`.
+
+        An objective of models that sample nothing has a further method, `preview(model, dataset, n) -> Samples`: what a run
+        shows instead of samples.
+        """
         ...
 
 
 #: makers of objectives by the name that a recipe gives
-OBJECTIVES: Registry[Callable[[], Objective]] = Registry("objective", "zoo.objectives")
+OBJECTIVES: Registry[Callable[..., Objective]] = Registry("objective", "zoo.objectives")
 
-O = TypeVar("O", bound=Callable[[], Objective])  # noqa: E741  # the letter of objectives
+O = TypeVar("O", bound=Callable[..., Objective])  # noqa: E741  # the letter of objectives
 
 
 def objective(name: str) -> Callable[[O], O]:
@@ -58,6 +67,23 @@ def objective(name: str) -> Callable[[O], O]:
         return made
 
     return register
+
+
+def objective_of(training: Any) -> Objective:
+    """The objective that a recipe's training names, with its options.
+
+    Raises:
+        ConfigError: an unknown name, or an unknown or invalid option.
+    """
+    name, options = training.objective, training.objective_options
+    if name not in OBJECTIVES:
+        raise one_of("objective", name, OBJECTIVES)
+    made = OBJECTIVES[name]
+    known_arguments(made, options, f"option of the objective {name!r}")
+    try:
+        return made(**options)
+    except TypeError as error:
+        raise ConfigError(f"objective {name!r}: {error}.") from error
 
 
 @objective("denoise")
@@ -83,6 +109,7 @@ class Denoise:
         Raises:
             ShapeError: a mask that does not fit the samples.
         """
+        batch = replace(batch, x0=model.codec.lift(batch.x0, rng))
         x0, diffusion = batch.x0, model.diffusion
         real = self._real(model, batch)
         cond = self._without_single_ones(model, batch.cond, len(x0), rng)
@@ -207,3 +234,64 @@ def mean(error: Tensor, real: Tensor | None) -> Tensor:
         return error.mean()
     keep = real.expand_as(error)
     return torch.where(keep, error, error.new_zeros(())).sum() / keep.sum()
+
+
+@objective("autoencode")
+class Autoencode:
+    """Reconstruction of a first stage, and the Kullback-Leibler divergence of its latents (Kingma & Welling 2013, Eq. 10).
+
+    The error is the mean absolute one of the values, and that of their differences between neighbours at several scales: edges
+    count as much as areas, so that lines stay sharp without a net that judges them.
+
+    Args:
+        kl: weight of the divergence from a standard Gaussian, a mean over the latents' numbers.
+        edges: weight of the differences.
+        scales: so many times the differences are taken, of samples that are half as large each time.
+    """
+
+    def __init__(self, kl: float = 1e-3, edges: float = 1.0, scales: int = 3) -> None:
+        self.kl, self.edges = number(kl, "kl", 0), number(edges, "edges", 0)
+        self.scales = whole(scales, "scales", 1)
+
+    def loss(self, model: Trained, batch: Batch, rng: torch.Generator | None) -> Tensor:
+        """The mean over a batch: a scalar.
+
+        Args:
+            rng: CPU generator of the draws of latents.
+        """
+        x, net = batch.x0, model.denoiser
+        shape = (len(x), *net.latent_shape)  # type: ignore[misc]  # the net of a first stage
+        noise = send(torch.randn(shape, generator=rng, dtype=x.dtype), x.device)
+        out, mean_, log_variance = net(x, noise=noise)
+        out, mean_, log_variance = (v.float() for v in (out, mean_, log_variance))
+        divergence = 0.5 * (mean_.square() + log_variance.exp() - 1 - log_variance).mean()
+        return (out - x).abs().mean() + self.edges * edge_error(out, x, self.scales) + self.kl * divergence
+
+    @torch.no_grad()
+    def preview(self, model: Any, dataset: Dataset, n: int) -> Samples:
+        """Objects of the data above what the model leaves of them, in rows."""
+        side = max(2, 2 * (math.isqrt(2 * n) // 2))
+        rows = [i % len(dataset) for i in range(side * side // 2)]
+        codec = model.codec
+        originals = [codec.decode(codec.encode(dataset[i][0])[None], {})[0] for i in rows]
+        made = list(model.reconstruct(originals))
+        items = [item for k in range(0, len(rows), side) for item in (*originals[k : k + side], *made[k : k + side])]
+        return Samples.of(items, domain=model.domain)
+
+
+def edge_error(a: Tensor, b: Tensor, scales: int = 1) -> Tensor:
+    """The mean absolute difference of the differences between neighbours, of a and b (B, C, *places), over several scales.
+
+    Each scale has half the places of the one before: the mean of 2 along each axis.
+    """
+    total, pool = torch.zeros((), device=a.device), {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}[a.ndim]
+    error, count = a - b, 0
+    for scale in range(scales):
+        if scale:
+            if min(error.shape[2:]) < 4:
+                break
+            error = pool(error, 2)
+        # differences are linear: those of the error are the error of those
+        parts = [error.diff(dim=axis).abs().mean() for axis in range(2, error.ndim)]
+        total, count = total + sum(parts) / len(parts), count + 1
+    return total / max(count, 1)

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from zoo import files
-from zoo.contract.dataset import Dataset
+from zoo.contract.dataset import Bare, Dataset
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain, get_recipe, list_models
 from zoo.core import seeds
 from zoo.errors import CheckpointError, ConfigError, DataError, one_of
+from zoo.model import unfinished
 from zoo.model.checkpoint import read_recipe
-from zoo.model.loading import build, is_folder
+from zoo.model.loading import build, is_folder, open_stage
 from zoo.model.model import Model
 from zoo.training import budget
 from zoo.training.fingerprint import fingerprint
@@ -71,6 +72,8 @@ def fit(
     began = budget.clock_time()
     steps, minutes = length(steps, minutes, resume)
     loop = loop_options(loop)
+    dataset = objects_of(dataset, model.recipe)
+    held_out = None if held_out is None else objects_of(held_out, model.recipe)
     check_data(dataset, model.recipe)
     if held_out is not None:
         check_data(held_out, model.recipe)
@@ -133,6 +136,13 @@ def loop_options(loop: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def objects_of(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Data as a model of this recipe sees them: a first stage takes the objects alone, whatever is known of them."""
+    if recipe.role != "first_stage" or not isinstance(dataset, Dataset) or isinstance(dataset, Bare):
+        return dataset
+    return Bare(dataset)
+
+
 def check_data(dataset: Dataset, recipe: Recipe) -> None:
     """Refuse data that a model of this recipe cannot be trained on: a condition that one of them lacks would be ignored.
 
@@ -188,7 +198,7 @@ def run_in(
         said: what is to be said of the recipe when the run begins.
     """
     going_on = has_run(out, resume)
-    dataset.prepare_for(model.codec, model.recipe)
+    dataset.prepare_for(model.codec.inner, model.recipe)
     patterns = model.recipe.training.freeze
     names = [files.plain_name(k) for k, _ in model.denoiser.named_parameters()]
     chosen = matching(names, patterns)  # before anything is written
@@ -243,7 +253,7 @@ def _run(
             trainer.save()
         trainer.held_out = held_out() if callable(held_out) else held_out
         if trainer.held_out is not None:
-            trainer.held_out.prepare_for(model.codec, model.recipe)
+            trainer.held_out.prepare_for(model.codec.inner, model.recipe)
         trainer.run(**loop)
 
 
@@ -303,6 +313,7 @@ def train(
         raise ConfigError("what is trained? Give a model's name, its folder or a recipe; or config, a recipe's JSON file.")
     recipe = recipe.override(overrides or {})
     going_on, said = has_run(out, resume), ""  # before anything is read
+    recipe, stage, filled = staged(recipe, source, out if going_on else None, overrides or {})
     other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
     if isinstance(source, str) and source in list_models() and not isinstance(data, Dataset):
@@ -312,13 +323,14 @@ def train(
     dataset = data if isinstance(data, Dataset) else domain.dataset(data, "train", **options)
     if len(dataset) == 0:
         raise DataError("the dataset is empty.")
+    dataset = objects_of(dataset, recipe)
     recipe = dataset.attributed(domain.adapt(recipe, dataset))
     if init is not None and other is not None:
         recipe = recipe.model_copy(update={"description": started(recipe.description, init, other.recipe)})
     if going_on:
         recipe = as_begun(recipe, out, init)
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
-    model = build(recipe).train()
+    model = build(recipe, stage, filled=filled).train()
     begun = None if init is None or other is None else start(model, other, init)
     if begun is not None and not {"training", "training.lr"} & set(overrides or {}):
         begun.slow(recipe.training.lr)
@@ -344,6 +356,35 @@ def train(
         **loop,
     )
     return model
+
+
+def staged(
+    recipe: Recipe, source: str | Path | Recipe | None, run: Path | None, overrides: Mapping[str, Any]
+) -> tuple[Recipe, Model | None, bool]:
+    """The recipe with objects as its first stage takes them, that one, opened, and whether it has its weights.
+
+    Args:
+        source: what the recipe was read from.
+        run: the folder of a run that goes on: it has its own copy of the first stage, whatever became of the named one.
+        overrides: what the user set: the options of the codec of objects among them stay, others are those of a first stage
+            that the user named.
+    """
+    named = recipe.stage
+    if named is None:
+        return recipe, None, True
+    if run is not None:
+        before = unfinished.read_recipe(run)
+        if before.stage is not None and before.stage.name == named.name and named.sha256 in (None, before.stage.sha256):
+            options = before.codec | {k: v for k, v in recipe.codec.items() if f"codec.{k}" in overrides and k != "stage"}
+            return recipe.model_copy(update={"codec": options}), Model.first_stage_of(before), False
+    home = None
+    if isinstance(source, (str, Path)) and (isinstance(source, Path) or is_folder(source)):
+        home = Path(source).expanduser()
+    stage = open_stage(recipe, home)
+    if "codec.stage" in overrides:
+        own = {k: v for k, v in recipe.codec.items() if f"codec.{k}" in overrides}
+        recipe = recipe.model_copy(update={"codec": stage.recipe.codec | own})
+    return recipe, stage, True
 
 
 def as_begun(recipe: Recipe, out: Path, init: str | Path | None) -> Recipe:

@@ -26,11 +26,13 @@ from tqdm.auto import tqdm
 from zoo import files
 from zoo.contract.dataset import Batch, Dataset
 from zoo.contract.recipe import Recipe, Training
+from zoo.contract.samples import Samples
 from zoo.core import seeds
 from zoo.core.device import native_bf16
 from zoo.disk import CHECKPOINT
 from zoo.errors import CheckpointError, ConfigError, NumericsError
 from zoo.model import unfinished
+from zoo.model.first_stage import Latent
 from zoo.model.model import Model
 from zoo.model.unfinished import FORMAT_VERSION, Facts
 from zoo.training import budget
@@ -41,7 +43,7 @@ from zoo.training.heldout import HeldOut
 from zoo.training.lock import Lock
 from zoo.training.log import Log
 from zoo.training.muon import Muon
-from zoo.training.objective import OBJECTIVES, Objective
+from zoo.training.objective import Objective, objective_of
 from zoo.training.watch import Watch
 
 #: what of a recipe is only said of a model: it may change within a run
@@ -107,7 +109,7 @@ class Trainer:
         self.plans: list[budget.Plan] = [] if steps is None else [(0, steps)]
         self.minutes, self.held_out = minutes, held_out
         self.options, self.sizes = model.recipe.training, dataset.sizes()
-        self.objective = OBJECTIVES[self.options.objective]() if objective is None else objective
+        self.objective = objective_of(self.options) if objective is None else objective
         self.precision = self.options.precision
         if self.precision == "auto":
             self.precision = "bf16" if native_bf16() else "fp32"
@@ -161,7 +163,8 @@ class Trainer:
         """All batches of the run, on the CPU."""
         # one group for the batches of one step: no process waits for another's longer samples
         group = self.options.batch_size * self.accelerator.num_processes * self.options.accumulate
-        codec = self.model.codec if self.device.type == "cpu" else copy.deepcopy(self.model.codec).cpu()
+        inner = self.model.codec.inner  # latents are made on the device, by the objective
+        codec = inner if self.device.type == "cpu" else copy.deepcopy(inner).cpu()
         recipe = self.model.recipe
         augment = self.model.domain.augment(recipe.augment)
         return Batches(self.dataset, codec, recipe, self.seed, self.sizes, group, augment)
@@ -313,8 +316,9 @@ class Trainer:
         before, after = found.recipe, self.model.recipe
         now = {"seed": self.seed, "rows": len(self.dataset), "processes": self.accelerator.num_processes}
         changed = [f"{k} was {getattr(facts, k)}, now {v}" for k, v in now.items() if getattr(facts, k) != v]
+        said = [recipe.staged(recipe.stage and f"{recipe.stage.name} ({recipe.stage.sha256})") for recipe in (before, after)]
         changed += [
-            f"{k} was {getattr(before, k)!r}, now {getattr(after, k)!r}"
+            f"{k} was {getattr(said[0], k)!r}, now {getattr(said[1], k)!r}"
             for k in Recipe.model_fields
             if k not in ABOUT and getattr(before, k) != getattr(after, k)
         ]
@@ -329,6 +333,8 @@ class Trainer:
         files.check_finite(parts["ema"], path)
         files.load_strict(self.model.denoiser, parts["net"], path, exact=True)
         files.load_strict(self.model.codec, parts["codec"], path, exact=True)
+        if isinstance(self.model.codec, Latent):
+            self.model.codec.seal()
         self.data = fingerprint(self.dataset, self.model.codec)
         if facts.data is None:
             why = "was written before data were compared" if facts.format < 2 else "is of data that are drawn anew each time"
@@ -491,12 +497,20 @@ class Trainer:
         path = self.out / "previews" / f"{self.step:07d}.png"
         with self.evaluated():
             try:
-                samples = self.model.sample(n, seed=0, progress=False, **self._shown(n))
+                samples = self._previewed(n)
                 samples.plot(path)
                 if domain.suffix != path.suffix:
                     samples.save(path.with_suffix(""))
             except NumericsError as error:
                 self.note(f"no preview at step {self.step}: {error}")
+
+    def _previewed(self, n: int) -> Samples:
+        """What a preview shows: n samples, or what the objective of a model that samples nothing makes."""
+        shows = getattr(self.objective, "preview", None)
+        if shows is not None:
+            found: Samples = shows(self.model, self.held_out or self.dataset, n)
+            return found
+        return self.model.sample(n, seed=0, progress=False, **self._shown(n))
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:

@@ -220,6 +220,8 @@ class Watch:
         """Seconds of one sample of a preview: measured, or thought of a step's, which is three forward passes."""
         if "sample" in self.clock.cost:
             return self.clock.cost["sample"]
+        if self.run.model.is_first_stage:
+            return self.budget.each() / self.samples
         sampling = self.run.model.recipe.sampling
         passes = sampling.steps * (2 if sampling.guidance_weight else 1) * (2 if sampling.sampler == "heun" else 1)
         return self.budget.each() / self.samples * passes / 3
