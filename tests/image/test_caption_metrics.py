@@ -19,9 +19,10 @@ from zoo.evaluation.evaluate import evaluate as measure
 from zoo.evaluation.judge import load_judge, save_judge
 from zoo.image import captions, evaluate
 from zoo.image.caption_judge import CaptionJudge, fill_words, load_caption_judge, ranks, words_of
-from zoo.image.caption_metrics import Captioned, Evaluator
+from zoo.image.caption_metrics import Captioned, Evaluator, through_stage
 from zoo.image.codec import ImageCodec
 from zoo.image.domain import DOMAIN
+from zoo.image.reconstruction import Reconstructed
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "black": (0, 0, 0), "pink": (255, 120, 200)}
 SHAPES = ("ball", "box", "bar")
@@ -101,9 +102,10 @@ class Fake:
 
     @property
     def recipe(self):
-        return SimpleNamespace(
-            conditions=self.conditions, classes=lambda name: self.conditions[name].classes if name in self.conditions else ()
-        )
+        def classes(name):
+            return self.conditions[name].classes if name in self.conditions else ()
+
+        return SimpleNamespace(role="model", conditions=self.conditions, classes=classes)
 
     def sample(self, n=1, *, seed, **given):
         assert set(given) == set(self.conditions)
@@ -330,6 +332,20 @@ def test_a_picture_of_the_caption_in_another_style_is_a_copy(evaluator):
     result = measure(Fake(answer), evaluator=evaluator)["metrics"]
     assert result["copy_caption"]["value"] == 2 / len(HELD), "the two pairs; of the others training has no picture"
     assert result["copy_style"]["value"] == 0
+
+
+def test_what_went_through_a_first_stage_is_judged_beside_itself(judge):
+    held = captioned(HELD, 1)
+    see = through_stage(judge, held)
+    rows = [7, 0, 3]
+    same = see(Reconstructed(rows, held.pictures[rows], held.pictures[rows], torch.zeros(3, 1)))
+    assert list(same) == ["r1_pairs", "r5_pairs", "r1_captions", "r5_captions", "style"]
+    assert all(m["value"] == m["ceiling"] for m in same.values())
+    assert (same["r1_pairs"]["floor"], same["r1_captions"]["floor"], same["r5_captions"]["floor"]) == (1 / 2, 1 / 3, 1)
+    evaluator = Evaluator(judge, held, captioned(TRAIN, 2))
+    ranks = evaluator._prompts(*judge.features(held.pictures), torch.arange(len(HELD)))
+    assert same["r1_captions"]["value"] == sum(ranks[i]["rank"] == 1 for i in (0, 3)) / 2
+    assert "r1_pairs" not in see(Reconstructed([0], held.pictures[:1], held.pictures[:1], torch.zeros(1, 1)))
 
 
 # ---------------------------------------------------------------- training

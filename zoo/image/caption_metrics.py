@@ -26,6 +26,7 @@ from zoo.evaluation.evaluate import draw, sample_timed
 from zoo.image.caption_judge import CaptionJudge, ranks
 from zoo.image.judge import fitted
 from zoo.image.metrics import quantise
+from zoo.image.reconstruction import Further, Reconstructed
 
 #: the sorts of prompts
 PARTS = ("pairs", "captions")
@@ -377,3 +378,42 @@ class Evaluator(judged.JudgedEvaluator):
             by[caption].append(i)
         pairs = [torch.pdist(self._reference_features[mine].double()).mean() for mine in by.values() if len(mine) > 1]
         return torch.stack(pairs).mean().item() if pairs else 0.0
+
+
+def through_stage(judge: CaptionJudge, held: Captioned) -> Further:
+    """What a judge still sees in pictures that went through a first stage, beside the pictures themselves (ceiling).
+
+    Args:
+        held: the whole split that is measured, in its order.
+
+    Returns:
+        a measurement of `zoo.image.reconstruction`: R@k among all captions of the split of a sort, and style accuracy.
+    """
+
+    def measure(made: Reconstructed) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        seen = [judge.features(quantise(fitted(x, judge.shape))) for x in (made.copies, made.originals)]
+        for part in PARTS:
+            rows = [r for r, p in enumerate(held.parts) if p == part]
+            mine = torch.tensor([held.parts[r] == part for r in made.rows])
+            if not mine.any():
+                continue
+            among = Retrieval(judge, [held.captions[r] for r in rows])
+            own = [held.captions[r] for r in made.rows if held.parts[r] == part]
+            value, ceiling = (among.ranks(judge.places(features[mine]), own) for features, _ in seen)
+            for k in TOP:
+                hits = int((value < k).sum())
+                found[f"r{k}_{part}"] = {
+                    "value": hits / len(own),
+                    "ceiling": (ceiling < k).double().mean().item(),
+                    "floor": min(1.0, k / len(among.names)),
+                    "better": "higher",
+                    "interval": list(wilson_interval(hits, len(own))),
+                }
+        styles = held.style[made.rows]
+        shares = [(logits.argmax(1) == styles).double().mean().item() for _, logits in seen]
+        most = styles.bincount().max().item() / len(styles)
+        found["style"] = {"value": shares[0], "ceiling": shares[1], "floor": most, "better": "higher"}
+        return found
+
+    return measure

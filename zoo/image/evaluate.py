@@ -51,9 +51,7 @@ def evaluator(
     text is measured on captioned pictures in several styles by a judge of captions.
     """
     if model is not None and model.recipe.role == "first_stage":
-        if judge is not None:
-            raise ConfigError("judge: a first stage is measured by what it gives back of pictures, without a judge.")
-        return reconstruction.evaluator(real_data(data, "image/emoji_styles.npz", "--data, the pictures"), split)
+        return _of_stage(real_data(data, "image/emoji_styles.npz", "--data, the pictures"), split, judge)
     if model is not None and "text" in model.recipe.conditions:
         source = real_data(data, "image/emoji_styles.npz", "--data emoji_styles.npz")
         if kind_of_archive(source) == "styles":
@@ -70,6 +68,17 @@ def evaluator(
     hint = "--data fashion_mnist.npz, or --data fashion-mnist to fetch them"
     source = real_data(data, "image/fashion_mnist.npz", hint)
     return Evaluator(packaged, pictures_and_labels(source, split), pictures_and_labels(source, "train")[0], split=split)
+
+
+def _of_stage(source: str | Path, split: str, given: str | Path | None) -> reconstruction.StageEvaluator:
+    """The evaluator of first stages; of captioned pictures in several styles also by what a judge of captions sees in them."""
+    further: tuple[reconstruction.Further, ...] = ()
+    if kind_of_archive(source) == "styles" and (given is not None or PACKAGED.is_dir()):
+        judge = load_caption_judge(PACKAGED if given is None else Path(given).expanduser())
+        further = (caption_metrics.through_stage(judge, captioned(source, split, judge)),)
+    elif given is not None:
+        raise ConfigError("judge: a first stage is judged on captioned pictures in several styles: give emoji_styles.npz.")
+    return reconstruction.evaluator(source, split, further)
 
 
 def _of_captions(source: str | Path, split: str, given: str | Path | None) -> caption_metrics.Evaluator:
