@@ -63,7 +63,13 @@ READERS: dict[str, Callable[[Path], np.ndarray]] = {
 
 
 #: recipes whose net and codec are those of another one here: what they could break, that one breaks as well
-ALIKE = ("audio/words-ddpm", "policy/metaworld-push")
+ALIKE = (
+    "audio/words-ddpm",
+    "policy/metaworld-push",
+    "image/emoji-pixels",
+    "image/emoji-pixels-dit",
+    "image/emoji-text-dit",
+)
 RECIPES = [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in zoo.list_models()]
 
 
