@@ -276,9 +276,9 @@ class Trainer:
         x = self.augmentation(self.pixels[rows], self.mirrored[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             features = self.judge.embed(x)
-            pictures = self.judge.place(features)
-            captions = self.judge.place_words(*self.words(rows))
-            style = self.judge.classifier(nn.functional.dropout(features, self.judge.dropout))
+        features = features.float()
+        pictures, captions = self.judge.place(features), self.judge.place_words(*self.words(rows))
+        style = self.judge.classifier(nn.functional.dropout(features, self.judge.dropout))
         thing = self.thing[rows]
         same = (thing[:, None] == thing).float()
         scale = self.judge.log_scale.exp().clamp(max=60)
@@ -290,7 +290,7 @@ class Trainer:
         own = own.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=self.device), -1e4)
         other = same * ~torch.eye(len(rows), dtype=torch.bool, device=self.device)
         alike = cross(own, other / other.sum(1, keepdim=True).clamp(min=1))
-        return meet + self.args.alike * alike + self.args.style * cross(style.float(), self.style[rows])
+        return meet + self.args.alike * alike + self.args.style * cross(style, self.style[rows])
 
     def schedule(self, steps: int) -> None:
         """The optimizer for so many steps."""
@@ -420,7 +420,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--keywords", type=float, default=0.3, help="share of pictures that are told by keywords")
     p.add_argument("--word-noise", type=float, default=0.3, help="deviation of the noise on word vectors, of their own size")
     p.add_argument("--alike", type=float, default=0.3, help="weight of pictures finding others of their thing")
-    p.add_argument("--style", type=float, default=0.2, help="weight of the style")
+    p.add_argument("--style", type=float, default=0.5, help="weight of the style")
     p.add_argument("--looks", type=int, default=20, help="how often validation is looked at")
     return p
 

@@ -15,6 +15,7 @@ from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.evaluation import own
 from zoo.evaluation.evaluate import evaluate
 from zoo.evaluation.judge import Features
+from zoo.evaluation.judged import Own
 from zoo.image import evaluate as pictures
 from zoo.image import inception
 from zoo.image.judge import Judge, fitted, load_judge
@@ -359,3 +360,12 @@ def test_demonstrations_of_another_robot_are_refused(demonstrations):
 
     with pytest.raises(ConfigError, match="the data's observation_names are observation_0"):
         DOMAIN.evaluator(demonstrations, "test", zoo.create("policy/pusht-keypoints", **{"net.channels": 16}))
+
+
+def test_captions_are_asked_for_with_the_label_of_the_same_picture():
+    told = Own("here", ["a", "b", "c"], texts=["of a", "of b", None])
+    asked = told.asked(None, 6, 0)
+    assert set(zip(asked["label"], asked["text"], strict=True)) == {("a", "of a"), ("b", "of b"), ("c", None)}
+    assert Own("here", None, texts=["x", "y"]).asked(None, 1, 0).keys() == {"text"}
+    assert Own("here", None).asked(None, 2, 0) == {}
+    assert "captions" in told.protocol(Features("net", lambda x: x), 9)["texts"]

@@ -232,7 +232,7 @@ def test_what_is_found_is_counted_by_hand(judge, monkeypatch):
     monkeypatch.setattr(evaluator.judge, "places", lambda features: features)
     for part in ("pairs", "captions"):
         monkeypatch.setattr(type(evaluator.captions[part]), "ranks", lambda self, found, captions: found[:, 0].long())
-    features, copied = torch.zeros(len(HELD), 8), torch.zeros(len(HELD), 8)
+    features, copied = torch.zeros(len(HELD), judge.dim), torch.zeros(len(HELD), judge.dim)
     features[:, 0] = torch.tensor([0, 5, 4, 0, 9, 9, 0, 7])
     row = torch.arange(len(HELD))
     metrics = evaluator._found(features, copied, row)

@@ -91,6 +91,7 @@ class Labelled:
 
     Attributes:
         items: what was kept. names: the label of each by name; None where the data have none. total: of the split.
+        texts: the caption of each; None where it has none.
         classes: all labels of the data.
     """
 
@@ -107,13 +108,14 @@ class Labelled:
         self.total = len(dataset)
         self.classes = tuple(dataset.labels.get(condition, ()))
         rows = list(range(self.total)) if self.total <= most else sorted(draw(self.total, most, seed))
-        self.items, self.names = list[Any](), list[str]()
+        self.items, self.names, self.texts = list[Any](), list[str](), list[str | None]()
         for i in tqdm(rows, "reading", delay=2, leave=False):
             item, given = dataset[i]
             name = self.classes[int(given[condition])] if self.classes else ""
             if only is None or name in only:
                 self.items.append(keep(item))
                 self.names.append(name)
+                self.texts.append(given.get("text"))
 
     def __len__(self) -> int:
         return len(self.items)

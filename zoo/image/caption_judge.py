@@ -88,7 +88,8 @@ class CaptionJudge(judges.Judge):
     """Pictures (B, C, H, W) in [-1, 1] and captions, at unit vectors (B, dim); its classes are the pictures' styles.
 
     Args:
-        widths: channels of the stages at a half, a quarter and an eighth of the picture's size; the last ones are the features.
+        widths: channels of the stages at a half, a quarter and an eighth of the picture's size. The means of the last two are
+            the features; the last one alone says what is shown.
         class_names: names of the styles.
         dropout: on the features and in the caption net, in training only.
         shape: of one picture.
@@ -128,17 +129,16 @@ class CaptionJudge(judges.Judge):
         self.dim, self.vector, self.caption_width = dim, vector, caption_width
         self.rows = {word: i for i, word in enumerate(self.words)}
         a, b, c = widths
-        self.stages = nn.Sequential(
+        self.fine = nn.Sequential(
             nn.Conv2d(shape[0], a, 3, 2, 1, bias=False),
             nn.BatchNorm2d(a),
             nn.ReLU(),
             _Block(a, a),
             _Block(a, b, 2),
             _Block(b, b),
-            _Block(b, c, 2),
-            _Block(c, c, 2),
         )
-        self.classifier = nn.Linear(c, len(class_names))
+        self.coarse = nn.Sequential(_Block(b, c, 2), _Block(c, c, 2))
+        self.classifier = nn.Linear(self.width, len(class_names))
         self.project = nn.Linear(c, dim)
         self.captions_net = _Captions(vector, caption_width, dim, dropout)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
@@ -159,15 +159,21 @@ class CaptionJudge(judges.Judge):
         if not x.is_floating_point():
             raise DataError(f"the judge takes floating-point pictures in [-1, 1], got {x.dtype}; use x / 127.5 - 1")
 
+    @property
+    def width(self) -> int:
+        return self.widths[1] + self.widths[2]
+
     def embed(self, x: Tensor) -> Tensor:
         self.check(x)
-        h: Tensor = self.stages(x.contiguous(memory_format=torch.channels_last))
-        return h.mean((2, 3))
+        fine = self.fine(x.contiguous(memory_format=torch.channels_last))
+        # how a thing is drawn shows in the fine features, which the search for what it is would lose
+        return torch.cat([fine.mean((2, 3)), self.coarse(fine).mean((2, 3))], 1)
 
     # ---------------------------------------------------------------- where pictures and captions meet
 
     def place(self, features: Tensor) -> Tensor:
         """Unit vectors (B, dim) of the features (B, width) of pictures."""
+        features = features[:, self.widths[1] :]
         features = nn.functional.dropout(features, self.dropout, self.training)
         return nn.functional.normalize(self.project(features).float(), dim=1)
 

@@ -131,6 +131,6 @@ def _of_own(source: str | Path, split: str, model: Generator, given: str | Path 
     elif isinstance(found, Judge) and found.shape != codec.shape:
         found = Fitted(found)
     labels = torch.tensor([found.class_names.index(n) if classes else 0 for n in held.names])
-    return Evaluator(
-        found, (reference, labels), real, split=split, own=Own(where, held.names if only else None, own.taken(held, train))
-    )
+    texts = held.texts if "text" in model.recipe.conditions and any(held.texts) else None
+    told = Own(where, held.names if only else None, own.taken(held, train), texts)
+    return Evaluator(found, (reference, labels), real, split=split, own=told)
