@@ -106,6 +106,13 @@ def fill(model: Any, folder: Path) -> None:
         model.codec.seal()
 
 
+def without_stage(folder: Path) -> bool:
+    """Whether a folder is that of a latent model whose first stage lies elsewhere, in the package."""
+    if read_recipe(folder).stage is None:
+        return False
+    return not any(k.startswith(first_stage.PREFIX) for k in files.load_shapes(folder / files.WEIGHTS))
+
+
 def packaged_stage(recipe: Recipe, path: Path) -> dict[str, Tensor]:
     """The weights of a packaged model's first stage, where that is a packaged model by itself: a wheel holds them once.
 
