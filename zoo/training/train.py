@@ -75,7 +75,7 @@ def fit(
     if held_out is not None:
         check_data(held_out, model.recipe)
     seed = whole(seed, "seed")
-    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
+    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     how: dict[str, Any] = {"minutes": minutes, "began": began, "cpu": cpu, "objective": objective, "held_out": held_out}
     if out is not None:
         folder = files.path_of(out, "out")

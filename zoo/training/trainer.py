@@ -52,6 +52,8 @@ PREVIEWED = 20
 ENOUGH_STEPS, LEAST_BATCH = 1000, 16
 # streams of random numbers that must never meet, beside that of the batches
 NOISE, WEIGHTS = 2, 3
+#: what the net itself draws in training (dropout), from torch's global generators
+DROPOUT = 5
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:
@@ -182,7 +184,9 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
             batch = next(batches).to(self.device)
-            rng = seeds.generator(self.seed, NOISE, self.step, part, self.accelerator.process_index)
+            place = self.step, part, self.accelerator.process_index
+            rng = seeds.generator(self.seed, NOISE, *place)
+            torch.manual_seed(seeds.derive_seed(self.seed, DROPOUT, *place))
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -214,11 +218,22 @@ class Trainer:
     def flops(self, batch: Batch) -> float:
         """Floating point operations of one optimizer step on such batches, counted forward and backward."""
         parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
-        with FlopCounterMode(display=False) as counter:
+        with self._on_trial(), FlopCounterMode(display=False) as counter:
             # gradients are taken, not accumulated: several processes would wait for each other's
             loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
             torch.autograd.grad(loss, parameters, allow_unused=True)
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
+
+    @contextmanager
+    def _on_trial(self) -> Iterator[None]:
+        """Passes inside the block are no part of the run: what a net counts in training (batch statistics) is as before."""
+        kept = {name: b.clone() for name, b in self.model.denoiser.named_buffers()}
+        try:
+            yield
+        finally:
+            for name, b in self.model.denoiser.named_buffers():
+                if name in kept:
+                    b.data.copy_(kept[name])
 
     def fit_batch(self) -> None:
         """A smaller batch than the recipe's where the minutes would else hold fewer than `ENOUGH_STEPS` steps.
@@ -235,9 +250,10 @@ class Trainer:
         for _ in range(2):  # the first pass takes memory and chooses kernels
             self.wait()
             start = self.clock.now()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                loss = self.objective.loss(self.model, batch, seeds.generator(0))
-            torch.autograd.grad(loss, parameters, allow_unused=True)
+            with self._on_trial():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    loss = self.objective.loss(self.model, batch, seeds.generator(0))
+                torch.autograd.grad(loss, parameters, allow_unused=True)
             self.wait()
             seconds = min(seconds, (self.clock.now() - start) * self.options.accumulate)
             if ENOUGH_STEPS * seconds <= 60 * self.minutes - self.clock.seconds:
