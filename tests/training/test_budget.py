@@ -153,3 +153,11 @@ def test_what_is_done_between_steps_is_not_taken_for_steps():
     clock.mark(2)
     assert clock.measured() == (2, 4.0) and clock.cost == {"preview": 7.0} and clock.seconds == 11.0
     assert not math.isnan(budget.Budget(math.inf, clock, 0.4, lambda: 0.0).each())
+
+
+@pytest.mark.parametrize("plans", [[(0, 100)], [(10, 1000), (700, 900)], [(0, 10**12)], [(5, 10)]])
+def test_where_the_rate_begins_to_fall_is_found_at_once_in_a_run_of_any_length(plans):
+    first = plans[-1][0]
+    found = budget.begin_of_fall(first, plans, 0.4)
+    assert budget.falls(found, plans, 0.4) and (found == first or not budget.falls(found - 1, plans, 0.4))
+    assert budget.begin_of_fall(3, [(0, 10)], 0.0) == 10

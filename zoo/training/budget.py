@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,12 @@ def fall(step: int, plans: Sequence[Plan], decay: float) -> float:
 def falls(step: int, plans: Sequence[Plan], decay: float) -> bool:
     """Whether the learning rate has begun to fall."""
     return fall(step, plans, decay) < 1.0
+
+
+def begin_of_fall(step: int, plans: Sequence[Plan], decay: float) -> int:
+    """The first step from `step` on at which the learning rate falls; the last plan's end where it does not."""
+    coming = range(step, plans[-1][1])
+    return step + bisect_left(coming, True, key=lambda k: falls(k, plans, decay))
 
 
 # ---------------------------------------------------------------- what a step and everything else takes

@@ -358,7 +358,7 @@ def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fit_batch: bool
     """The recipe of a run that goes on: its description still says which weights the run started from.
 
     Args:
-        fit_batch: whether a run of minutes chose its batch by itself, and keeps it.
+        fit_batch: whether nobody says the batch: then it is that of the run, which may have chosen it, see `Trainer.fit_batch`.
 
     Warns:
         of an init that is not the one that the run started from: none is read again.
@@ -371,7 +371,7 @@ def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fit_batch: bool
     if init is not None and str(init) != facts.init:
         begun = f"with the weights of {facts.init}" if facts.init else "from scratch"
         warnings.warn(f"the run in {out} began {begun} and goes on from its checkpoint: {init} is not read.", stacklevel=3)
-    if fit_batch and facts.minutes is not None:
+    if fit_batch:
         training = recipe.training.model_copy(update={"batch_size": before.training.batch_size})
         recipe = recipe.model_copy(update={"training": training})
     return recipe.model_copy(update={"description": before.description}) if facts.init else recipe

@@ -308,6 +308,8 @@ class Trainer:
         given = facts.model_dump()
         if self.minutes is None and not given["plan"]:  # a run of so many steps: as every version of zoo reads it
             del given["minutes"], given["plan"]
+        if self.pace == 1:
+            del given["pace"]
         meta = {"zoo": json.dumps(given), "recipe": self.model.recipe.model_dump_json()}
         files.save_sealed(self.out / CHECKPOINT, state, meta)
         self.stamp = self._stamp()
@@ -527,11 +529,12 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return wanted
         at, steps = (0, 0) if wanted is None or not self.main else wanted
-        flag = torch.tensor([float(bool(self.stop)), float(at), float(steps)], device=self.device)
-        stop, at, steps = self.accelerator.reduce(flag, "sum").tolist()
+        # whole numbers: a float of 32 bits does not hold a step beyond 2**24
+        said = torch.tensor([int(bool(self.stop)), at, steps], device=self.device)
+        stop, at, steps = self.accelerator.reduce(said, "sum").tolist()
         if stop > 0 and not self.stop:
             self.stop = "another process stops"
-        return (int(at), int(steps)) if steps else None
+        return (at, steps) if steps else None
 
     def preview(self, n: int = PREVIEWED) -> None:
         """n samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""

@@ -125,7 +125,7 @@ class Watch:
         if run.steps is None:
             return
         self.said = run.steps
-        begins = next((k for k in range(run.step, run.steps) if budget.falls(k, run.plans, run.options.decay)), run.steps)
+        begins = budget.begin_of_fall(run.step, run.plans, run.options.decay)
         seconds, rows = self.clock.seconds, len(run.dataset)
         run.note(report.of_plan(run.step, run.steps, self.budget.each(), self.samples, rows, seconds, run.minutes, begins))
 
