@@ -93,6 +93,18 @@ def test_a_bad_name_of_the_sheet_is_told_before_anything_is_read(tmp_path):
         look(tmp_path / "missing", out="sheet.doc")
 
 
+def test_a_sheet_among_the_data_is_refused(photos, tmp_path):
+    with pytest.raises(ConfigError, match="would lie among the data"):
+        look(photos, out=photos / "cat" / "sheet.png")
+    assert not (photos / "cat" / "sheet.png").exists()
+
+
+def test_a_run_in_the_folder_of_its_data_is_refused(photos):
+    with pytest.raises(ConfigError, match="holds the data"):
+        zoo.train("image/fashion-ddpm", data=photos, out=photos, steps=1)
+    assert not (photos / "checkpoint.safetensors").exists()
+
+
 def test_a_recipe_from_a_file_is_that_of_a_name_or_of_an_edited_config(tmp_path):
     path, recipe = tmp_path / "recipe.json", zoo.info("image/fashion-ddpm").config
     path.write_text(json.dumps(recipe))

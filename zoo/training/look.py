@@ -69,6 +69,8 @@ def look(
     recipe = recipe.override(overrides or {})
     if model is None or str(model) in list_models():
         recipe, _ = plug_in.suited(recipe, source, overrides or {})
+    if out is not None and Path(out).suffix.lower() in plug_in.reads and _inside(Path(out), source):
+        raise ConfigError(f"the sheet {out} would lie among the data, and be one of them. Give another place: --out.")
     options = plug_in.data_options(recipe) | dict(data_options or {})
     dataset = plug_in.dataset(source, split, **options)
     recipe = plug_in.adapt(recipe, dataset)
@@ -96,6 +98,12 @@ def look(
         samples.plot(out)
         text.append(f"{len(samples)} samples as the net sees them, encoded and decoded: {out}")
     return found
+
+
+def _inside(path: Path, source: str | Path) -> bool:
+    """Whether a file would lie in the folder of the data, or below it."""
+    folder = Path(source).expanduser()
+    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
 
 
 def guess(source: str | Path) -> str:

@@ -307,6 +307,8 @@ def train(
     else:
         raise ConfigError("what is trained? Give a model's name, its folder or a recipe; or config, a recipe's JSON file.")
     recipe = recipe.override(overrides or {})
+    if isinstance(data, (str, Path)) and out.exists() and Path(data).exists() and out.samefile(data):
+        raise ConfigError(f"{out} holds the data: the run's pictures would be data as well. Give it a folder of its own.")
     going_on, said = has_run(out, resume), ""  # before anything is read
     other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
