@@ -82,6 +82,15 @@ def test_the_domain_is_what_most_files_are_of(tmp_path, photos):
     (tmp_path / "none" / "a.xyzzy").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"1 \.xyzzy, which no domain"):
         guess(tmp_path / "none")
+    archives = {
+        "episodes.npz": "policy",
+        "fashion_mnist.npz": "image",
+        "fsdd_8k.npz": "audio",
+        "protein_backbones.npz": "protein",
+    }
+    for name, domain in archives.items():
+        (tmp_path / name).write_bytes(b"")
+        assert guess(tmp_path / name) == domain
     with pytest.raises(ConfigError, match="Hub dataset"):
         guess("hub:a/b")
     with pytest.raises(DataError, match="no data at"):

@@ -29,6 +29,7 @@ class ImageDomain(Domain):
     name = "image"
     suffix = ".png"
     reads = SUFFIXES
+    archives = ("fashion_mnist.npz",)
     hub_task = "unconditional-image-generation"
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = ImageCodec
