@@ -494,7 +494,8 @@ class Trainer:
         held = None
         if self.held_out is not None and self.main and log_every:
             held = HeldOut(self.held_out, batches.codec, self.model.recipe)
-        self.watch = Watch(self, log_every, save_every, preview_every, held, flops)
+        slow_start = compile or self.device.type != "cpu"
+        self.watch = Watch(self, log_every, save_every, preview_every, held, flops, slow_start)
         self.watch.introduce(len(self.held_out) if held and self.held_out is not None else 0)
         if compile:
             self.model.denoiser.compile()

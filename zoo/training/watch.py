@@ -46,16 +46,24 @@ class Watch:
         log_every, save_every, preview_every: see `Trainer.run`.
         held: held-out data, if there are any.
         flops: floating point operations of a step.
+        slow_start: see `zoo.training.budget.Budget`.
     """
 
     def __init__(
-        self, run: Any, log_every: int, save_every: int, preview_every: int | None, held: HeldOut | None, flops: float
+        self,
+        run: Any,
+        log_every: int,
+        save_every: int,
+        preview_every: int | None,
+        held: HeldOut | None,
+        flops: float,
+        slow_start: bool = False,
     ) -> None:
         self.run, self.clock, self.held, self.flops = run, run.clock, held, flops
         self.log_every, self.save_every, self.preview_every = log_every, save_every, preview_every
         self.seconds = None if run.minutes is None else 60 * run.minutes
         whole = math.inf if self.seconds is None else self.seconds
-        self.budget = budget.Budget(whole, self.clock, run.options.decay, self.rest)
+        self.budget = budget.Budget(whole, self.clock, run.options.decay, self.rest, slow_start)
         self.previews, self.saves = budget.preview_times(self.seconds), budget.save_times(self.seconds)
         self.previews.done(self.clock.before)
         self.saves.done(self.clock.before)
