@@ -68,7 +68,7 @@ def test_the_recipe_follows_the_pictures_and_the_user_goes_first(tmp_path):
 
 def test_models_of_own_pictures_are_guided_more_unless_the_user_says_how(tmp_path):
     recipe, domain = get_recipe("image/fashion-ddpm"), get_domain("image")
-    small = folder(tmp_path, [grey(20)])
+    small = folder(tmp_path / "a", [grey(20)])
     sampling = domain.suited(recipe, small)[0].sampling
     assert sampling.guidance_weight > 1 > recipe.sampling.guidance_weight and sampling.guidance_interval is None
     for chosen in ({"sampling.guidance_weight": 0.1}, {"sampling": {}}):

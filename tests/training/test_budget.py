@@ -174,6 +174,6 @@ def test_steps_that_compile_make_no_plan(compiling):
 
 
 def test_a_plan_by_slow_steps_is_made_anew_before_the_rate_falls():
-    plans, rates, took = drive(100, lambda k: 3.0 if k < 8 else 0.01, slow_start=True)
+    _, rates, took = drive(100, lambda k: 3.0 if k < 8 else 0.01, slow_start=True)
     assert took > 95 and len(rates) > 4000
     assert max(rates[len(rates) // 4 : len(rates) // 2]) == 1.0
