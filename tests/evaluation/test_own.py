@@ -11,7 +11,7 @@ from PIL import Image
 import zoo
 from zoo.cli import main
 from zoo.contract.registry import get_domain, get_recipe
-from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, DataError, ResourceError, ShapeError
 from zoo.evaluation import own
 from zoo.evaluation.evaluate import evaluate
 from zoo.evaluation.judge import Features
@@ -123,6 +123,19 @@ def test_data_without_labels_or_of_one_class_have_no_judge(tmp_path):
     with pytest.raises((ConfigError, DataError), match=r"labels 'label'|one class"):
         trained(one, tmp_path / "j")
     assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize("change", [{"minutes": 0}, {"minutes": float("nan")}, {"minutes": -1}, {"steps": 0}, {"seed": 0.5}])
+def test_numbers_that_are_none_are_refused_before_anything_is_read(tmp_path, change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        trained(tmp_path / "missing", tmp_path / "j", **({"steps": None} | change))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_minutes_are_spent(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(own, "learn", lambda *given, **options: pytest.fail("it has trained"))
+    with pytest.raises(ResourceError, match="cannot write"):
+        trained(folder, tmp_path / "file", steps=1)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.model.unfinished import UnfinishedWarning
 from zoo.training import budget
 from zoo.training import trainer as training
+from zoo.training.train import as_begun
 
 
 class Net(nn.Module):
@@ -411,6 +413,24 @@ def test_a_run_that_goes_on_keeps_the_batch_that_it_chose(tmp_path, monkeypatch)
     monkeypatch.setattr(training, "ENOUGH_STEPS", 10**9)
     small(tmp_path, minutes=0.03)
     assert small(tmp_path, minutes=0.03, resume=True).recipe.training.batch_size == 16
+
+
+def test_the_batch_of_a_run_stays_where_nobody_says_one_also_when_it_is_no_run_of_minutes_any_more(tmp_path):
+    fit(tmp_path, steps=1)
+    recipe = zoo.contract.registry.get_recipe("image/fashion-ddpm")
+    found = [as_begun(recipe, tmp_path, None, fit_batch).training.batch_size for fit_batch in (True, False)]
+    assert found == [2, recipe.training.batch_size]
+
+
+def test_a_checkpoint_of_a_run_of_steps_holds_what_older_versions_read(tmp_path):
+    fit(tmp_path, steps=1)
+    assert not {"minutes", "plan", "pace"} & facts(tmp_path).keys()
+
+
+def test_processes_agree_on_plans_of_any_length():
+    accelerator = SimpleNamespace(num_processes=2, reduce=lambda given, how: given)
+    run = SimpleNamespace(accelerator=accelerator, main=True, stop="", device="cpu")
+    assert training.Trainer._agree(run, (2**24 + 1, 2**40 + 1)) == (2**24 + 1, 2**40 + 1)
 
 
 def test_a_batch_that_was_asked_for_stays(tmp_path, monkeypatch):

@@ -26,11 +26,13 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
 from zoo.core import seeds
+from zoo.disk import disk_errors, path_of
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.evaluation.distances import frechet_distance
 from zoo.evaluation.evaluate import draw
 from zoo.evaluation.judge import CARD, Features, J, Judge, load_judge, save_judge
 from zoo.evaluation.learn import AverageOfTheEnd, accuracy, affordable, learn
+from zoo.values import number, whole
 
 #: the folder of a run's judge within it
 FOLDER = "judge"
@@ -167,8 +169,14 @@ def train_judge(
 
     Raises:
         DataError: data without labels, or without any in one of the splits.
-        ConfigError: fewer than two classes, or a domain without judges.
+        ConfigError: fewer than two classes, a domain without judges, or a number that is none.
+        ResourceError: a folder that cannot be written.
     """
+    out, seed = path_of(out, "out"), whole(seed, "seed")
+    if steps is not None:
+        steps = whole(steps, "steps", 1)
+    elif (minutes := number(minutes, "minutes", 0)) == 0:
+        raise ConfigError("minutes=0: give a time above 0.")
     options = domain.data_options(recipe) | dict(data_options or {})
     opened = {split: domain.dataset(source, split, **options) for split in ("train", "test")}
     sight: Sight = domain.sight(recipe, opened["train"] if natural else None)
@@ -198,6 +206,8 @@ def train_judge(
         items = augmentation.batch([(train.items[int(i)], {}) for i in rows], codec, seed, step)
         return torch.stack([sight.see(item, seeds.generator(seed, step, k)) for k, (item, _) in enumerate(items)])
 
+    with disk_errors(out):  # before minutes are spent
+        out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

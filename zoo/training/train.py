@@ -78,7 +78,7 @@ def fit(
     if held_out is not None:
         check_data(held_out, model.recipe)
     seed = whole(seed, "seed")
-    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
+    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     how: dict[str, Any] = {"minutes": minutes, "began": began, "cpu": cpu, "objective": objective, "held_out": held_out}
     if out is not None:
         folder = files.path_of(out, "out")
@@ -317,6 +317,8 @@ def train(
     else:
         raise ConfigError("what is trained? Give a model's name, its folder or a recipe; or config, a recipe's JSON file.")
     recipe = recipe.override(overrides or {})
+    if isinstance(data, (str, Path)) and out.exists() and Path(data).exists() and out.samefile(data):
+        raise ConfigError(f"{out} holds the data: the run's pictures would be data as well. Give it a folder of its own.")
     going_on, said = has_run(out, resume), ""  # before anything is read
     recipe, stage, filled = staged(recipe, source, out if going_on else None, overrides or {})
     other = None if init is None or going_on else opened(init, recipe)
@@ -399,7 +401,7 @@ def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fit_batch: bool
     """The recipe of a run that goes on: its description still says which weights the run started from.
 
     Args:
-        fit_batch: whether a run of minutes chose its batch by itself, and keeps it.
+        fit_batch: whether nobody says the batch: then it is that of the run, which may have chosen it, see `Trainer.fit_batch`.
 
     Warns:
         of an init that is not the one that the run started from: none is read again.
@@ -412,7 +414,7 @@ def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fit_batch: bool
     if init is not None and str(init) != facts.init:
         begun = f"with the weights of {facts.init}" if facts.init else "from scratch"
         warnings.warn(f"the run in {out} began {begun} and goes on from its checkpoint: {init} is not read.", stacklevel=3)
-    if fit_batch and facts.minutes is not None:
+    if fit_batch:
         training = recipe.training.model_copy(update={"batch_size": before.training.batch_size})
         recipe = recipe.model_copy(update={"training": training})
     return recipe.model_copy(update={"description": before.description}) if facts.init else recipe
