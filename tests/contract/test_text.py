@@ -9,16 +9,21 @@ import torch
 
 from zoo.contract import words
 from zoo.contract.conditions import Label, Reading, parse_condition
+from zoo.contract.registry import get_recipe
 from zoo.contract.text import MINILM, MINILM_SHA256, Text
 from zoo.contract.words import WordTable, add_table, table, table_names, tokens
 from zoo.core.guidance import is_null
 from zoo.disk import read_json
 from zoo.errors import CheckpointError, ConfigError
 from zoo.files import save_tensors
+from zoo.hub.card import metadata
 from zoo.testing import check_condition
 
-KNOWN = ("a", "cat", "cats", "red", "car", "kitten", "skateboard", "fire", "truck", "party", "hat", "rocket", "woman",
-         "astronaut", "moon", "family", "man", "9", "1", "baby", "dance", "run", "leaf", "o", "clock", "pinata", "wave")  # fmt: skip
+_WORDS = """
+a cat cats red car kitten skateboard fire truck party hat rocket woman astronaut moon family man 9 1 baby dance run leaf o
+clock pinata wave
+"""
+KNOWN = tuple(_WORDS.split())
 
 
 @pytest.fixture
@@ -43,11 +48,11 @@ def read(found, text):
         ("leaves", "leaf"),
         ("dancing", "dance"),
         ("running", "run"),
-        ("woman’s cat's", "woman cat"),
-        ("four o’clock", "o clock"),
+        ("woman\u2019s cat's", "woman cat"),
+        ("four o\u2019clock", "o clock"),
         ("piñata", "pinata"),
-        ("ﬁre", "fire"),  # a ligature
-        ("ＣＡＴ", "cat"),  # full width
+        ("\ufb01re", "fire"),  # a ligature
+        ("\uff23\uff21\uff34", "cat"),  # full width
         ("firetruck", "fire truck"),
         ("firetrucks", "fire truck"),
         ("skateboarder", "skateboard"),
@@ -107,11 +112,11 @@ def test_the_packaged_table_is_the_one_that_recipes_name():
 def test_another_table_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="another one than the model was trained with"):
         table(MINILM, "0" * 64)
-    with pytest.raises(ConfigError, match="unknown text encoder 'minilm'.*minilm-words"):
+    with pytest.raises(ConfigError, match=r"unknown text encoder 'minilm'.*minilm-words"):
         table("minilm", MINILM_SHA256)
     with pytest.raises(ConfigError, match="packaged with zoo"):
         add_table(MINILM, tmp_path)
-    with pytest.raises(CheckpointError, match="no encoder.safetensors"):
+    with pytest.raises(CheckpointError, match=r"no encoder\.safetensors"):
         add_table("mine", tmp_path)
 
 
@@ -150,7 +155,7 @@ def test_a_text_becomes_rows_of_the_table_and_empty_text_is_nothing():
 
 
 def test_one_warning_says_what_was_used():
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="not known and left out") as said:
         given = Text(length=4).read(["red rockt", "qqqqq", "red cat dog car hat house", "кот"], 4, Reading("text"))
     assert len(said) == 1 and given.shown == ["red rockt", None, "red cat dog car hat house", None]
     message = str(said[0].message)
@@ -231,3 +236,15 @@ def test_a_recipe_keeps_how_texts_are_read():
     mine = Text(length=5)
     assert mine.among(Text()) == mine
     assert mine.among(Label(values=("a",))) == Label(values=("a",))
+
+
+def test_a_card_says_that_words_lead_to_pictures():
+    assert metadata(get_recipe("image/emoji-pixels"))["pipeline_tag"] == "text-to-image"
+    assert metadata(get_recipe("image/fashion-ddpm"))["pipeline_tag"] == "unconditional-image-generation"
+
+
+def test_the_licence_of_a_recipe_names_all_nine_sets():
+    recipe = get_recipe("image/emoji-text")
+    names = ("Fluent Emoji, flat and colour", "Twemoji", "Noto Emoji and its first version", "FxEmojis", "Emoji One 2",
+             "Streamline Emojis", "Flat Color Icons", "all-MiniLM-L6-v2")  # fmt: skip
+    assert all(name in recipe.licence for name in names) and len(recipe.classes("style")) == 9

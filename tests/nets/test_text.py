@@ -6,7 +6,7 @@ import torch
 from zoo.contract.conditions import Label
 from zoo.contract.text import Text
 from zoo.errors import ConfigError, ShapeError
-from zoo.nets.blocks import Conditioning, CrossAttention, Told
+from zoo.nets.blocks import Conditioning, CrossAttention
 from zoo.nets.grid import GridTransformer, GridUNet
 from zoo.nets.text import TextEmbedding
 from zoo.nets.unet import CrossBlock, UNet

@@ -87,6 +87,19 @@ class Condition(Part):
         """The names of its values, where there is a list of them."""
         return ()
 
+    @property
+    def derived(self) -> bool:
+        """Whether training makes it of the sample itself, see `derive`; the data then need not have it."""
+        return False
+
+    def derive(self, x: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Encoded samples (B, ...) -> the condition (B, ...) that training tells the net; only where `derived`.
+
+        Args:
+            rng: CPU generator of what is random in it.
+        """
+        raise NotImplementedError
+
     def read(self, value: Any, n: int, reading: Reading | None = None) -> Given:
         """What a user gives for n samples: one value for all of them, n of them, or None for nothing.
 
@@ -124,6 +137,10 @@ class Condition(Part):
 
     def showcase(self, n: int) -> list[Any] | None:
         """Values for n samples that show what the condition can do; None where only real data have any."""
+        return None
+
+    def task(self, domain: str) -> str | None:
+        """The Hub's name of what a model of this domain does with the condition, where it has one; the default is None."""
         return None
 
     def parse(self, text: str) -> Any:

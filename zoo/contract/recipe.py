@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Serializ
 
 from zoo.contract.conditions import Condition, parse_condition
 from zoo.contract.part import Part
+from zoo.contract.small import SmallSample
 from zoo.contract.text import Text
 from zoo.errors import ConfigError, one_of
 from zoo.values import plain_data
@@ -82,7 +83,7 @@ AnySchedule = Annotated[
     Discriminator(_schedule_kind),
 ]
 #: kinds of conditions that are not in `zoo.contract.conditions` are known as soon as there are recipes
-KINDS = (Text,)
+KINDS = (SmallSample, Text)
 AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(parse_condition)]
 
 
@@ -199,6 +200,12 @@ class Recipe(Part):
         if stage is not None:
             codec["stage"] = stage if isinstance(stage, str) else stage.model_dump(mode="json")
         return self.model_copy(update={"codec": codec})
+
+    def shown(self) -> Recipe:
+        """The recipe for messages: a first stage in one line, its name and the start of its SHA-256."""
+        if (stage := self.stage) is None:
+            return self
+        return self.staged(stage.name if stage.sha256 is None else f"{stage.name} (SHA-256 {stage.sha256[:16]}...)")
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The names of the values of a condition; none where the model has no such condition, or it has no list."""

@@ -132,6 +132,7 @@ def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, domain
     if domain is None and recipe.domain in domain_names():
         domain = get_domain(recipe.domain)
     task, tags = (None, ()) if domain is None else (domain.hub_task, domain.hub_tags)
+    task = next(filter(None, (c.task(recipe.domain) for c in recipe.conditions.values())), task)
     origin = re.match(r"hub:([\w.-]+/[\w.-]+)", recipe.data)
     data = client().ModelCardData(
         library_name="zoo",

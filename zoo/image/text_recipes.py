@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import DiffusionPart, Discrete, Few, Recipe, Sampling, Training
+from zoo.contract.small import SmallSample
 from zoo.contract.text import Text
 
 STYLES = (
@@ -12,11 +13,11 @@ STYLES = (
 
 #: what the drawings ask for: nine sets, each with its own name
 LICENCE = (
-    "Apache-2.0 (weights and word table). Drawings trained on: Fluent Emoji MIT (Microsoft Corporation), two sets; Twemoji CC BY "
-    "4.0 (Twitter, Inc. and other contributors); Noto Emoji and Noto Emoji v1 (blobs) Apache-2.0 (Google LLC); FxEmojis CC BY 4.0 "
-    "(Mozilla); Emoji One 2 CC BY 4.0 (Emoji One); Streamline Emojis CC BY 4.0 (Streamline); Flat Color Icons MIT (Icons8). "
-    "Changes: rescaled, laid on white. Words: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0; names of the drawings: "
-    "unicode-emoji-json and emojilib, MIT."
+    "Apache-2.0 (weights and word table). Drawings trained on: Fluent Emoji, flat and colour, MIT (Microsoft Corporation); "
+    "Twemoji CC BY 4.0 (Twitter, Inc. and other contributors); Noto Emoji and its first version Apache-2.0 (Google LLC); "
+    "FxEmojis CC BY 4.0 (Mozilla); Emoji One 2 CC BY 4.0 (Emoji One); Streamline Emojis CC BY 4.0 (Streamline); Flat Color "
+    "Icons MIT (Icons8). They were rescaled and laid on white. Words: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0; "
+    "names of the drawings: unicode-emoji-json and emojilib, MIT."
 )
 
 EXAMPLES = (
@@ -31,7 +32,7 @@ _pixels = Recipe(
     domain="image",
     description="Emoji of 64 x 64 pixels from words, in nine drawing styles, drawn on patches of pixels.",
     licence=LICENCE,
-    data="9,122 captioned drawings of 2,205 things in nine styles (emoji_styles.npz); 607 of its training rows are held out for choices.",
+    data="emoji_styles: 9,122 drawings of 2,205 things in nine styles; 607 more are held out for choices, 1,246 for tests.",
     paper="DDPM (Ho et al. 2020), v prediction (Salimans & Ho 2022), classifier-free guidance (Ho & Salimans 2022), "
     "cross-attention to text (Rombach et al. 2022).",
     codec={"size": 64, "channels": 3},
@@ -88,4 +89,24 @@ _latent_dit = _latent.model_copy(
     }
 )
 
-TEXT = (_pixels, _pixels_dit, _latent, _latent_dit)
+_small = _pixels.model_copy(
+    update={
+        "name": "emoji-32",
+        "description": "Emoji of 32 x 32 pixels from words, in nine drawing styles: the base of a chain.",
+        "codec": {"size": 32, "channels": 3},
+        "net": _pixels.net | {"patch": 2},
+    }
+)
+
+_upsampler = _pixels.model_copy(
+    update={
+        "name": "emoji-up",
+        "description": "Emoji of 64 x 64 pixels from those of 32 x 32 and words: the second of a chain with image/emoji-32.",
+        "paper": f"Cascaded diffusion, noise-conditioning augmentation (Ho et al. 2022); {_pixels.paper}",
+        "net": _pixels.net | {"channels": 16, "multipliers": [3, 4]},
+        "conditions": _pixels.conditions | {"low": SmallSample(shape=(3, 32, 32), most=0.5, used=0.1)},
+        "sampling": _pixels.sampling.model_copy(update={"guidance_weight": 0.0, "steps": 12, "bounds": (0.02, 80.0)}),
+    }
+)
+
+TEXT = (_pixels, _pixels_dit, _latent, _latent_dit, _small, _upsampler)

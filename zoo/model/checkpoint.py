@@ -159,13 +159,18 @@ def save(
             raise CheckpointError(f"{old} cannot be read as text, and a card that somebody wrote is kept: {error}.") from error
         card = renew(text, own)
     weights = {f"denoiser.{k}": v for k, v in stored_as(files.state_of(model.denoiser), bits).items()}
+    recipe = model.recipe
+    if isinstance(model.codec, first_stage.Latent) and recipe.stage is not None:
+        # a model that was loaded in half precision has a rounded first stage, and says so
+        kept = first_stage.digest(model.codec.stage.state_dict())
+        recipe = recipe.staged(recipe.stage.model_copy(update={"sha256": kept}))
     weights |= {f"codec.{k}": v for k, v in first_stage.stored(model.codec, bits in (8, 16)).items()}
     if not with_stage:
         weights = {k: v for k, v in weights.items() if not k.startswith(first_stage.PREFIX)}
     inputs = golden_inputs(model)
     config = {
         "format_version": FORMAT_VERSION,
-        "recipe": model.recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
     with files.new_folder(folder) as new, rounded(model, bits) as stored:

@@ -653,9 +653,7 @@ class Model(nn.Module):
         half = torch.bfloat16 if plan.precision == "bf16" else None
         network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
         project = functools.partial(self.codec.project, mask=mask)
-        return assemble(
-            network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=listed(steer)
-        )
+        return assemble(network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=listed(steer))
 
     def _empty(self, chunk: Chunk) -> Tensor:
         """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""

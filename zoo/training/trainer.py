@@ -369,7 +369,7 @@ class Trainer:
         before, after = found.recipe, self.model.recipe
         now = {"seed": self.seed, "rows": len(self.dataset), "processes": self.accelerator.num_processes}
         changed = [f"{k} was {getattr(facts, k)}, now {v}" for k, v in now.items() if getattr(facts, k) != v]
-        said = [recipe.staged(recipe.stage and f"{recipe.stage.name} ({recipe.stage.sha256})") for recipe in (before, after)]
+        said = [recipe.shown() for recipe in (before, after)]
         changed += [
             f"{k} was {getattr(said[0], k)!r}, now {getattr(said[1], k)!r}"
             for k in Recipe.model_fields
@@ -588,12 +588,19 @@ class Trainer:
             net._compiled_call_impl = compiled
 
     def _shown(self, n: int) -> dict[str, Any]:
-        """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others."""
-        recipe = self.model.recipe
-        found: dict[str, Any] = dict(recipe.showcase(n))
-        for name in recipe.conditions:
-            if name not in found:
-                found[name] = [self.dataset.given(i % len(self.dataset))[name] for i in range(n)]
+        """Conditions for n samples of a preview: those that show what the model can do, and real ones for the others.
+
+        Where one is made of samples, all are those of real ones.
+        """
+        conditions, rows = self.model.recipe.conditions, [i % len(self.dataset) for i in range(n)]
+        given = self.dataset.given(0)
+        derived = [k for k, c in conditions.items() if c.derived and k not in given]
+        found: dict[str, Any] = {} if derived else dict(self.model.recipe.showcase(n))
+        for name in conditions:
+            if name in derived:
+                found[name] = torch.stack([self.model.codec.inner.encode(self.dataset[i][0]) for i in rows])
+            elif name not in found:
+                found[name] = [self.dataset.given(i)[name] for i in rows]
         return found
 
     def export(self) -> None:
