@@ -310,6 +310,50 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "a policy takes data that it does not use": (
         "zoo/policy/evaluate.py", "if data is not None:", "if False:", "tests/policy/test_controller.py",
     ),
+    # words
+    "words: padding is read": (
+        "zoo/nets/text.py", 'mask = (values > 0) & ~rearrange(none, "b -> b 1")', "mask = values > -1",
+        "tests/nets/test_text.py",
+    ),
+    "words: the null is a text like any other": (
+        "zoo/nets/text.py", 'torch.where(rearrange(none, "b -> b 1 1"), self.null.to(tokens.dtype), tokens)', "tokens",
+        "tests/nets/test_text.py",
+    ),
+    "words: cross-attention sees padding": (
+        "zoo/nets/blocks.py", "torch.zeros_like(mask, dtype=v.dtype).masked_fill(~mask, -torch.inf)[:, None, None]",
+        "torch.zeros_like(mask, dtype=v.dtype)[:, None, None]", "tests/nets/test_text.py",
+    ),
+    "words: no level attends to them": (
+        "zoo/nets/unet.py", "(attention if cross is None else cross)[level]", "False", "tests/nets/test_text.py",
+    ),
+    "words: the negative is forgotten": (
+        "zoo/core/predict.py", "for k, v in network.cond.items()} | dict(negative or {})", "for k, v in network.cond.items()}",
+        "tests/model/test_plan.py",
+    ),
+    "words: keywords are never drawn": (
+        "zoo/data/captions.py", "float(torch.rand((), generator=rng)) >= KEYWORDS", "True", "tests/data/test_captions_files.py",
+    ),
+    "words: what is held out is trained on": (
+        "zoo/image/captions.py", '(held == "train") == (name == "train")', 'held != name', "tests/image/test_captions.py",
+    ),
+    "words: another table is taken": (
+        "zoo/contract/words.py", "if found != sha256:", "if False:", "tests/contract/test_text.py",
+    ),
+    "words: case counts": (
+        "zoo/contract/words.py", '"".join(spelled)).casefold()', '"".join(spelled))', "tests/contract/test_text.py",
+    ),
+    "words: a long text is read": (
+        "zoo/contract/words.py", "if len(text) > MOST_CHARACTERS:", "if False:", "tests/contract/test_text.py",
+    ),
+    "words: a file has two captions": (
+        "zoo/data/captions.py", "if file in found:", "if False:", "tests/data/test_captions_files.py",
+    ),
+    "words: a caption leads out of the folder": (
+        "zoo/data/captions.py", 'or ".." in pure.parts', "", "tests/data/test_captions_files.py",
+    ),
+    "words: a missing picture is passed over": (
+        "zoo/data/captions.py", "elif not file.is_file():", "elif False:", "tests/data/test_captions_files.py",
+    ),
 }  # fmt: skip
 
 

@@ -22,11 +22,14 @@ from train_packaged import HISTORY
 
 from zoo import files
 from zoo.contract.recipe import Recipe
-from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models, read_evaluation
+from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models, packaged_folder, read_evaluation
 from zoo.evaluation.evaluate import evaluate
-from zoo.model.checkpoint import read_recipe
-from zoo.model.loading import build, info
+from zoo.hub.push import PICTURE
+from zoo.model.checkpoint import read_recipe, save
+from zoo.model.first_stage import digest
+from zoo.model.loading import build, info, open_stage
 from zoo.model.model import Model
+from zoo.training.objective import Autoencode
 from zoo.training.trainer import CHECKPOINT
 
 LIMIT = 10_000_000  # bytes of model.safetensors
@@ -40,9 +43,21 @@ def with_defaults(run: Path, name: str) -> Model:
     if recipe.schedule.kind == "edm" == today.schedule.kind:  # where its grid begins and ends, training does not see
         ends = {k: getattr(today.schedule, k) for k in ("sigma_min", "sigma_max", "rho")}
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=ends)})
-    model = build(recipe)
+    stage = None
+    if recipe.stage is not None and today.stage is not None:
+        stage = trained.first_stage()
+        if packaged_alone(recipe, today):
+            recipe = recipe.staged(recipe.stage.model_copy(update={"name": today.stage.name}))
+    model = build(recipe, stage)
     model.load_state_dict(trained.state_dict())
     return model
+
+
+def packaged_alone(recipe: Recipe, today: Recipe) -> bool:
+    """Whether the first stage of a latent model is, weight by weight, the packaged model that the recipe of today names."""
+    if recipe.stage is None or today.stage is None or packaged_folder(today.stage.name) is None:
+        return False
+    return digest(open_stage(today).denoiser.state_dict()) == recipe.stage.sha256
 
 
 def training(run: Path) -> str:
@@ -91,7 +106,7 @@ def main() -> None:
     written = not again or model.recipe != read_recipe(folder)
     with files.new_folder(folder) as new:  # nothing of it is in its place before all of it is measured
         if written:
-            model.save_pretrained(new, half=True)
+            save(model, new, half=True, with_stage=not packaged_alone(model.recipe, get_recipe(args.name)))
         else:  # only the figures change: golden values and pictures stay those of the machine that made them
             shutil.copytree(folder, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         size = (new / files.WEIGHTS).stat().st_size
@@ -108,7 +123,12 @@ def main() -> None:
         result["protocol"] |= {"training": history, "command": " ".join([command, *args.settings])}
         files.write_atomic(new / "evaluation.json", files.dump_json(result))
         if written:
-            model.domain.showcase(model, new)
+            if model.is_first_stage:
+                held = model.domain.dataset(args.data, "test")
+                held.prepare_for(model.codec, model.recipe)
+                Autoencode().preview(model, held, 18).plot(new / PICTURE)
+            else:
+                model.domain.showcase(model, new)
         if not again and (run / CURVES).exists():
             shutil.copyfile(run / CURVES, new / CURVES)
         files.write_atomic(new / files.CARD, card(new).encode())

@@ -16,15 +16,20 @@ from zoo.contract.augment import Augment, chance
 from zoo.contract.codec import Codec
 from zoo.contract.conditions import CONDITIONS, Array, Label, condition
 from zoo.contract.dataset import Items
-from zoo.contract.domain import Domain
+from zoo.contract.domain import DENOISERS, Domain
 from zoo.contract.recipe import EDM, DiffusionPart, Recipe, Sampling, Training
-from zoo.contract.registry import domain_names
+from zoo.contract.registry import domain_names, get_domain, get_recipe
 from zoo.core.samplers import SAMPLERS, Sampler, Step
 from zoo.errors import ConfigError, ContractError, DataError, ZooError
 from zoo.evaluation.evaluate import Evaluator
+from zoo.image.autoencoder import GridAutoencoder
 from zoo.training.objective import OBJECTIVES, Denoise
 
 # ---- a domain as a third party writes it ---------------------------------------------------------------------
+
+
+#: the checks of first stages, and of models on their latents
+STAGED = ("a_first_stage_gives_objects_back", "latents_are_made_and_undone")
 
 
 class Dots:
@@ -206,7 +211,8 @@ def recipe(**changes):
 def test_a_domain_that_keeps_the_contract_passes_every_check():
     before = torch.get_rng_state()
     ran = testing.check_domain(DotsDomain(), evaluator=Radius())
-    assert ran == [f"tiny: {name}" for name in testing.CHECKS], "nothing of this domain is left out"
+    wanted = [f"tiny: {name}" for name in testing.CHECKS if name not in STAGED]
+    assert ran == wanted, "nothing of this domain is left out"
     assert "dots" not in domain_names(), "it is registered while it is checked only"
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -304,6 +310,7 @@ def test_the_smallest_domain_passes_what_applies_to_it():
         "padding_is_ignored",
         "a_hint_holds_true_parts",
         "augmentations_are_declared",
+        *STAGED,
     }
 
 
@@ -659,7 +666,7 @@ def refuse(self, data, split, model):
 
 
 def test_every_check_is_seen_to_fail():
-    assert {name for name, *_ in BROKEN} == set(testing.CHECKS)
+    assert {name for name, *_ in [*BROKEN, *BROKEN_STAGES]} == set(testing.CHECKS)
 
 
 @pytest.mark.parametrize(("name", "what", "made"), BROKEN, ids=[f"{n}-{w}" for n, w, _ in BROKEN])
@@ -669,6 +676,61 @@ def test_a_broken_domain_fails_in_the_check_that_is_made_for_it(name, what, made
     assert f"/tiny, {name.replace('_', ' ')}: " in str(caught.value) or f"/tyni, {name.replace('_', ' ')}: " in str(
         caught.value
     )
+
+
+class Blurred(GridAutoencoder):
+    """Latents that see the other rows of a batch."""
+
+    def encode(self, x):
+        mean, log_variance = super().encode(x)
+        return mean + mean.mean(0), log_variance
+
+
+class Shaken(GridAutoencoder):
+    """Latents with noise from nowhere."""
+
+    def encode(self, x):
+        mean, log_variance = super().encode(x)
+        return mean + torch.randn(mean.shape), log_variance
+
+
+class Longer(GridAutoencoder):
+    """Latents of another shape than it says."""
+
+    def encode(self, x):
+        mean, log_variance = super().encode(x)
+        return mean[:, :2], log_variance[:, :2]
+
+
+#: (check that must see it, the broken autoencoder)
+BROKEN_STAGES = [
+    ("a_first_stage_gives_objects_back", Blurred),
+    ("a_first_stage_gives_objects_back", Shaken),
+    ("a_first_stage_gives_objects_back", Longer),
+    ("latents_are_made_and_undone", Blurred),
+    ("latents_are_made_and_undone", Shaken),
+]
+
+
+@pytest.mark.parametrize(("name", "net"), [(None, GridAutoencoder), *BROKEN_STAGES], ids=str)
+def test_first_stages_and_latents_are_checked(name, net):
+    small = {"codec.size": 8, "net.channels": 16, "net.blocks": [1, 1]}
+    stage = get_recipe("image/flowers-kl").override(small).model_copy(update={"denoiser": "staged"})
+    latent = get_recipe("image/flowers-latent").override(
+        {"codec.size": 8, "net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.blocks": 1}
+        | {"codec.stage": {"name": "image/flowers-kl", "recipe": stage.model_dump(mode="json")}}
+    )
+    image = get_domain("image")
+    DENOISERS.register("staged", net)
+    try:
+        if name is None:
+            for check, made in zip(STAGED, (stage, latent), strict=True):
+                assert testing.run(check, *testing.prepared(image, made)) is None
+        else:
+            with pytest.raises(ContractError, match=name.replace("_", " ")):
+                testing.run(name, *testing.prepared(image, stage if name == STAGED[0] else latent))
+    finally:
+        DENOISERS.remove("staged")
 
 
 @pytest.mark.parametrize(

@@ -146,10 +146,7 @@ def untrained_stage(domain: Domain, recipe: Recipe) -> Model | None:
 
 def rebuilt(model: Model, recipe: Recipe) -> Model:
     """A new model of a recipe that is like the one of another model, with the first stage that this has."""
-    stage = None
-    if isinstance(model.codec, Latent):
-        stage = Model.first_stage_of(model.recipe)
-        stage.denoiser.load_state_dict(model.codec.stage.state_dict())
+    stage = model.first_stage() if isinstance(model.codec, Latent) else None
     return Model(recipe, model.domain, stage=stage)
 
 

@@ -334,3 +334,42 @@ def test_load_sets_the_precision_of_its_samples(model, tmp_path):
         model.plan(1, precison="bf16")
     with pytest.raises(ConfigError, match="float64"):
         zoo.load(tmp_path / "m", dtype="float64").plan(1, precision="bf16")
+
+
+# ---------------------------------------------------------------- what guidance leads away from
+
+
+def test_negative_conditions_stand_where_nothing_would():
+    model = zoo.load("image/fashion-ddpm")
+    plain = model.sample(2, label="bag", seed=0, steps=3, guidance_weight=2.0, progress=False).tensor
+    away = model.sample(2, label="bag", seed=0, steps=3, guidance_weight=2.0, negative={"label": "trouser"}, progress=False)
+    assert not torch.equal(torch.as_tensor(away.tensor), torch.as_tensor(plain))
+    single = model.sample(
+        2, label="bag", seed=0, steps=3, guidance_weight={"label": 2.0}, negative={"label": "trouser"}, progress=False
+    )
+    torch.testing.assert_close(single.tensor, away.tensor, atol=0.02, rtol=0)
+    none = model.sample(2, label="bag", seed=0, steps=3, guidance_weight=2.0, negative={"label": None}, progress=False)
+    assert torch.equal(torch.as_tensor(none.tensor), torch.as_tensor(plain))
+    some = model.sample(
+        2, label="bag", seed=0, steps=3, guidance_weight=2.0, negative={"label": [None, "trouser"]}, progress=False
+    )
+    torch.testing.assert_close(some.tensor[0], plain[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(some.tensor[1], away.tensor[1], atol=0.02, rtol=0)
+    assert away.plan.settings()["negative"] == {"label": ["trouser"] * 2} and "negative" not in none.plan.settings()
+    alone = model.sample(1, seed=0, steps=3, guidance_weight=2.0, negative={"label": "trouser"}, progress=False).tensor
+    nothing = model.sample(1, seed=0, steps=3, progress=False).tensor
+    assert not torch.equal(torch.as_tensor(alone), torch.as_tensor(nothing)), "away from something is also a wish"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"negative": "bag"}, r"give \{condition: value\}"),
+        ({"negative": {"lable": "bag"}}, "Did you mean 'label'"),
+        ({"negative": {"label": "cloud"}}, "unknown negative label 'cloud'"),
+        ({"negative": {"label": "bag"}, "guidance_weight": 0}, "none acts on 'label'"),
+    ],
+)
+def test_a_negative_that_would_do_nothing_is_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        zoo.load("image/fashion-ddpm").plan(2, label="bag", **arguments)

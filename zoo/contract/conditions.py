@@ -126,6 +126,10 @@ class Condition(Part):
         """Values for n samples that show what the condition can do; None where only real data have any."""
         return None
 
+    def task(self, domain: str) -> str | None:
+        """The Hub's name of what a model of this domain does with the condition, where it has one; the default is None."""
+        return None
+
     def parse(self, text: str) -> Any:
         """What a user types on the command line as a value for `read`: JSON, or words and numbers with commas between."""
         return typed(text)

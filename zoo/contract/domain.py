@@ -113,6 +113,8 @@ class Domain(ABC):
 
     def showcase(self, model: Generator, folder: Path) -> None:
         """What a model makes, for its card: samples.png, and other files beside it where a picture is not all."""
+        if model.recipe.role == "first_stage":
+            return  # it makes nothing by itself
         model.sample(40, seed=0, **model.recipe.showcase(40)).plot(folder / "samples.png")
 
     def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:

@@ -200,6 +200,12 @@ class Recipe(Part):
             codec["stage"] = stage if isinstance(stage, str) else stage.model_dump(mode="json")
         return self.model_copy(update={"codec": codec})
 
+    def shown(self) -> Recipe:
+        """The recipe for messages: a first stage in one line, its name and the start of its SHA-256."""
+        if (stage := self.stage) is None:
+            return self
+        return self.staged(stage.name if stage.sha256 is None else f"{stage.name} (SHA-256 {stage.sha256[:16]}...)")
+
     def classes(self, name: str) -> tuple[str, ...]:
         """The names of the values of a condition; none where the model has no such condition, or it has no list."""
         return self.conditions[name].classes if name in self.conditions else ()

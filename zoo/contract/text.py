@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: the packaged table, and the SHA-256 of its file
 MINILM, MINILM_SHA256 = "minilm-words", "3b62adad589019c79bbc59e04ed34bb6453e746342098006a8099b686218f69b"
 
+#: the Hub's names of what models make of text
+TASKS = {"image": "text-to-image", "audio": "text-to-audio", "point3d": "text-to-3d", "video": "text-to-video"}
+
 
 @condition("text")
 class Text(Condition):
@@ -192,6 +195,9 @@ class Text(Condition):
 
     def showcase(self, n: int) -> list[Any] | None:
         return [self.examples[i % len(self.examples)] for i in range(n)] if self.examples else None
+
+    def task(self, domain: str) -> str | None:
+        return TASKS.get(domain)
 
     def parse(self, text: str) -> Any:
         """A text as it is, commas included; a JSON list is one text a sample, and "none" is none."""

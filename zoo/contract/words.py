@@ -38,7 +38,7 @@ ENDINGS = (
     ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""),
     ("ing", ""), ("ing", "e"), ("ed", ""), ("ed", "e"), ("er", ""), ("er", "e"), ("ish", ""), ("ly", ""), ("y", ""),
 )  # fmt: skip
-_POSSESSIVE = re.compile(r"(?<=\w)['’ʼ`´]s\b")
+_POSSESSIVE = re.compile("(?<=\\w)['`\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}\N{ACUTE ACCENT}]s\\b")
 _ORDINAL = re.compile(r"(?<=\d)(st|nd|rd|th)\b")
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 #: marks that say how an emoji is shown, and join several: skin tones, variation selectors, joiners, tags
@@ -92,7 +92,8 @@ class WordTable:
         if found is None:
             if len(text) > MOST_CHARACTERS:
                 raise ConfigError(
-                    f"a text of {len(text):,} characters ({text[:40]!r}...): at most {MOST_CHARACTERS:,} are read. Give a caption."
+                    f"a text of {len(text):,} characters ({text[:40]!r}...): at most {MOST_CHARACTERS:,} are read. "
+                    "Give a caption."
                 )
             found = self._look_up(text)
             if len(self._read) < 100_000:
@@ -120,23 +121,25 @@ class WordTable:
             stem = word[: len(word) - len(ending)] + instead
             if word.endswith(ending) and len(stem) >= SHORTEST:
                 undoubled = stem[:-1] if len(stem) > SHORTEST and stem[-1] == stem[-2] and ending not in ("s", "es") else stem
-                for found in (stem, undoubled):
-                    if found in self.row:
-                        return [found]
+                for one in (stem, undoubled):
+                    if one in self.row:
+                        return [one]
         found = self._split(word)
         if not found and word.endswith("s"):  # fire trucks in one word
             found = self._split(word[:-1])
         return found
 
     def _split(self, word: str) -> list[str]:
-        """The word cut into as few known ones as possible, of those the one whose first is the longest; none if it cannot be."""
+        """The word cut into as few known ones as possible, the first of them as long as it can be; none if it cannot be cut."""
         if len(word) > LONGEST:
             return []
         best: list[list[str] | None] = [None] * len(word) + [[]]
         for start in range(len(word) - SHORTEST, -1, -1):
             for end in range(len(word), start + SHORTEST - 1, -1):
-                rest = best[end]
-                if rest is not None and word[start:end] in self.row and (best[start] is None or len(rest) + 1 < len(best[start])):
+                rest, before = best[end], best[start]
+                if rest is None or word[start:end] not in self.row:
+                    continue
+                if before is None or len(rest) + 1 < len(before):
                     best[start] = [word[start:end], *rest]
         found = best[0] or []
         return found if len(found) <= MOST_PARTS else []

@@ -132,6 +132,7 @@ def metadata(recipe: Recipe, evaluation: Mapping[str, Any] | None = None, domain
     if domain is None and recipe.domain in domain_names():
         domain = get_domain(recipe.domain)
     task, tags = (None, ()) if domain is None else (domain.hub_task, domain.hub_tags)
+    task = next(filter(None, (c.task(recipe.domain) for c in recipe.conditions.values())), task)
     origin = re.match(r"hub:([\w.-]+/[\w.-]+)", recipe.data)
     data = client().ModelCardData(
         library_name="zoo",
@@ -271,6 +272,12 @@ def _code(name: str, recipe: Recipe, parts: Sequence[str] = ()) -> str:
     made = "".join(f", {p}=Your{p.capitalize()}()" for p in parts)
     if parts:
         own = f"# its author's own {' and '.join(parts)}: a folder never names code\n" + own
+    if recipe.role == "first_stage":
+        load = f"model = zoo.load({json.dumps(name, ensure_ascii=False)}{made})"
+        return (
+            f"```python\nimport zoo\n\n{own}{load}\nlatents = model.encode(objects)  # a list of them\n"
+            "copies = model.decode(latents)\n```\n"
+        )
     sample = f"{own}samples = zoo.load({json.dumps(name, ensure_ascii=False)}{made}).sample(n=4, {arguments}seed=0)"
     return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
 
@@ -325,7 +332,10 @@ def model_card(
         p = curves["protocol"]
         how = f"{p['n']} samples each against the {p['split']} set, the network in {p['precision']}; the rest at the defaults."
         parts.append(f"## Other settings\n\n{how}\n\n{curves_table(curves)}\n")
-    parts.append(f"## Default setting\n\n{default_setting(recipe.sampling)}\n")
+    if recipe.role == "first_stage":
+        parts.append("## First stage\n\nAn autoencoder: it turns objects into latents and back. Nothing is sampled from it.\n")
+    else:
+        parts.append(f"## Default setting\n\n{default_setting(recipe.sampling)}\n")
     if made:
         lines = "".join(f"    {line}\n" for line in made.get("command", "").splitlines())
         text = "\n\n".join(t for t in (made.get("training", ""), lines) if t)

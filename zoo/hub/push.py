@@ -96,7 +96,9 @@ def training_command(recipe: Recipe, run: Path) -> str | None:
             return {k: v for key, value in data.items() for k, v in flat(value, f"{path}.{key}" if path else key).items()}
         return {path: data}
 
-    before, after = (flat(r.model_dump(mode="json")) for r in (get_recipe(name), recipe))
+    # a first stage by its name alone: what it is, its folder says
+    named = [r.staged(r.stage.name if r.stage else None) for r in (get_recipe(name), recipe)]
+    before, after = (flat(r.model_dump(mode="json")) for r in named)
     ignored = ("conditions", "data", "licence", "description", "sampling", "paper")  # of the data, or of no effect on it
     frozen = after.pop("training.freeze", None) or []
     sets = [

@@ -23,6 +23,7 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
 from zoo.contract.text import Text
 from zoo.data.archive import member_names, read_archive
+from zoo.data.captions import Caption, drawn
 from zoo.errors import DataError, one_of
 from zoo.image.codec import ImageCodec
 
@@ -37,9 +38,6 @@ HELD_CAPTIONS, HELD_PAIRS = 60, 250
 ENOUGH = 3
 #: share of the training rows of other archives that is held out for choices
 HELD_OUT = 0.05
-#: how often training takes keywords for the caption, and how many of them at most
-KEYWORDS, MOST_KEYWORDS = 0.3, 3
-
 #: {kind of archive: names that its arrays have}
 ARCHIVES = {
     "styles": ("index64", "palette", "caption", "keywords", "style", "style_names", "split", "is_duplicate"),
@@ -65,7 +63,6 @@ class CaptionedImages(Dataset):
         parts: of each row: "train", "pairs", "captions"; see `PARTS`.
         rows: (n,) int64 where each row is in its archive.
         is_duplicate: (n,) bool, whether the same picture is there under another caption.
-        keyword_share: how often `draw` gives keywords in place of the caption.
 
     Args:
         pixels: uint8 (n, H, W, 3), or what gives such a picture by its row.
@@ -88,7 +85,6 @@ class CaptionedImages(Dataset):
         self.pixels, self.captions, self.keywords = pixels, list(captions), list(keywords)
         self.targets, self.label_name, self.labels = targets.astype(np.int64), label_name, {label_name: list(names)}
         self.parts, self.rows, self.is_duplicate, self.box = list(parts), rows.astype(np.int64), is_duplicate, box
-        self.keyword_share = KEYWORDS
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -117,12 +113,7 @@ class CaptionedImages(Dataset):
 
     def draw(self, i: int, rng: torch.Generator) -> tuple[Any, dict[str, Any]]:
         """Sample i, of which some keywords take the caption's place now and then."""
-        given = self.given(i)
-        words = self.keywords[i]
-        if words and float(torch.rand((), generator=rng)) < self.keyword_share:
-            count = 1 + int(torch.randint(min(MOST_KEYWORDS, len(words)), (), generator=rng))
-            order = torch.randperm(len(words), generator=rng)[:count].tolist()
-            given["text"] = " ".join(words[k] for k in order)
+        given = self.given(i) | {"text": drawn(Caption(self.captions[i], self.keywords[i]), rng)}
         return self.picture(i), given
 
 
@@ -222,7 +213,7 @@ def open_archive(path: Path, kind: str, split: str = "train", size: int | None =
     """
     allowed = CAPTIONED_SPLITS if kind == "styles" else SPLITS
     if split not in allowed:
-        raise one_of("split", split, allowed, listed="Allowed")
+        raise one_of("split", split, allowed)
     arrays = read_archive(path, ARCHIVES[kind], "an archive of pictures")
     check_lengths(path, kind, arrays)
     if kind == "styles":

@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import nn
 
+from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
+from zoo.contract.text import Text
 from zoo.data.archive import read_archive, read_gzip
 from zoo.data.cache import cache_folder, download, md5
+from zoo.data.captions import captions_file, drawn, read_captions
 from zoo.data.decoded import Entry, Store, prepared, store
-from zoo.data.folder import Folder, existing, search, threads_of_reading
-from zoo.data.table import Part, Rows, Table, open_rows, table_options
-from zoo.errors import DataError, one_of
+from zoo.data.folder import Folder, choose, existing, search, threads_of_reading
+from zoo.data.table import Part, Rows, Table, is_table, open_rows, table_options
+from zoo.errors import ConfigError, DataError, one_of
 from zoo.image.captions import archive_kind, open_archive
 from zoo.image.codec import ImageCodec, fit
 from zoo.image.recipes import FASHION
@@ -468,6 +472,49 @@ class ImageFolder(_Fitted, Folder):
         return self.fitted(path, str(path), Seen(), self.seen), self.given(i)
 
 
+class CaptionedFolder(ImageFolder):
+    """The pictures of a folder that a file of captions names, see `zoo.data.captions`; folders of classes are labels as ever.
+
+    Args:
+        captions: the file, by its own path or by its name in the folder.
+    """
+
+    def __init__(self, folder: str | Path, split: str, captions: str | Path, **options: Any) -> None:
+        folder = existing(folder, "a folder of pictures")
+        if not folder.is_dir():
+            raise DataError(f"{folder} is one file: captions are of the pictures of a folder.")
+        path = captions_file(captions, folder)
+        found = {file.resolve(): caption for file, caption in read_captions(path).items()}
+        super().__init__(folder, split, **options)
+        self.captions = {p: found[p.resolve()] for p in self.readable if p.resolve() in found}
+        silent = len(self.readable) - len(self.captions)
+        if not self.captions:
+            raise DataError(f"{path} names no picture of {folder}.")
+        if outside := len(found) - len({p.resolve() for p in self.captions}):
+            raise DataError(f"{path} names {outside} file(s) that are not among the readable pictures of {folder}.")
+        self.readable = [p for p in self.readable if p in self.captions]
+        self._splits = {p: s for p, s in self._splits.items() if p in self.captions}
+        self.files = choose(split, self._splits, self.readable)
+        if not self.files:
+            raise DataError(f"{path} leaves no captioned picture for the split {split!r}.")
+        if silent:
+            self._left_out = ", ".join(w for w in (self._left_out, f"{silent} without a caption") if w)
+            warnings.warn(f"{folder}: {silent} picture(s) without a caption in {path.name} are left out.", stacklevel=2)
+        if len(self.labels.get("label", [])) == 1:  # one folder of all pictures is no class
+            self.labels, self._classes = {}, {}
+        self.origin = f"{len(self.files)} captioned pictures of the folder {folder.resolve().name!r}"
+
+    def conditions(self) -> dict[str, Condition]:
+        return {"text": Text(), **super().conditions()}
+
+    def given(self, i: int) -> dict[str, Any]:
+        return {"text": self.captions[self.files[i]].text, **super().given(i)}
+
+    def draw(self, i: int, rng: torch.Generator) -> tuple[Any, dict[str, Any]]:
+        item, given = self[i]
+        return item, given | {"text": drawn(self.captions[self.files[i]], rng)}
+
+
 def kind_of_archive(source: str | Path) -> str | None:
     """Which archive of pictures with captions or labels a source is, see `zoo.image.captions.ARCHIVES`; None for another."""
     if not isinstance(source, (str, os.PathLike)) or not str(source).endswith(".npz"):
@@ -485,6 +532,7 @@ def open_images(
     channels: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    captions: str | Path | None = None,
     **table: Any,
 ) -> Dataset:
     """Fashion-MNIST (the .npz or the .gz files), an archive of pictures with captions or labels, a folder of pictures, a Hub
@@ -495,11 +543,14 @@ def open_images(
             data, fetched once into $ZOO_CACHE (~/.cache/zoo).
         skip_unreadable: of a folder: leave unreadable files out.
         size, channels: of a folder, Hub dataset or Parquet files: what the pictures are fitted to, see `ImageFolder`.
+        captions: of a folder: the file that says what its pictures show, see `CaptionedFolder`.
         image_column, label_column, **table: of a Hub dataset or Parquet files, see `zoo.data.table.open_rows`.
     """
-    captioned = kind_of_archive(source)
-    if captioned is not None:
-        return open_archive(Path(source).expanduser(), captioned, split, size)
+    kind = kind_of_archive(source)
+    if captions is not None and (kind is not None or is_table(source)):
+        raise ConfigError(f"captions={str(captions)!r}: they are of the pictures of a folder; {source} is not one.")
+    if kind is not None:
+        return open_archive(Path(source).expanduser(), kind, split, size)
     if split not in ("train", "validation", "test"):
         raise one_of("split", split, ("train", "validation", "test"))
     columns = {"image_column": image_column, "label_column": label_column}
@@ -511,6 +562,8 @@ def open_images(
         pictures = TableImages(open_rows(source, split, parts, **table))
         pictures.size, pictures.channels = size, channels
         return pictures
+    if captions is not None:
+        return CaptionedFolder(source, split, captions, skip_unreadable=skip_unreadable, size=size, channels=channels)
     if str(source) == PUBLIC and not Path(PUBLIC).exists():
         source = download_fashion_mnist(cache_folder(PUBLIC))
     wanted = f"a folder of pictures (PNG, JPEG, TIFF, ...), fashion_mnist.npz, or {PUBLIC!r}"

@@ -12,11 +12,11 @@ STYLES = (
 
 #: what the drawings ask for: nine sets, each with its own name
 LICENCE = (
-    "Apache-2.0 (weights and word table). Drawings trained on: Fluent Emoji MIT (Microsoft Corporation), two sets; Twemoji CC BY "
-    "4.0 (Twitter, Inc. and other contributors); Noto Emoji and Noto Emoji v1 (blobs) Apache-2.0 (Google LLC); FxEmojis CC BY 4.0 "
-    "(Mozilla); Emoji One 2 CC BY 4.0 (Emoji One); Streamline Emojis CC BY 4.0 (Streamline); Flat Color Icons MIT (Icons8). "
-    "Changes: rescaled, laid on white. Words: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0; names of the drawings: "
-    "unicode-emoji-json and emojilib, MIT."
+    "Apache-2.0 (weights and word table). Drawings trained on: Fluent Emoji, flat and colour, MIT (Microsoft Corporation); "
+    "Twemoji CC BY 4.0 (Twitter, Inc. and other contributors); Noto Emoji and its first version Apache-2.0 (Google LLC); "
+    "FxEmojis CC BY 4.0 (Mozilla); Emoji One 2 CC BY 4.0 (Emoji One); Streamline Emojis CC BY 4.0 (Streamline); Flat Color "
+    "Icons MIT (Icons8). They were rescaled and laid on white. Words: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0; "
+    "names of the drawings: unicode-emoji-json and emojilib, MIT."
 )
 
 EXAMPLES = (
@@ -31,7 +31,7 @@ _pixels = Recipe(
     domain="image",
     description="Emoji of 64 x 64 pixels from words, in nine drawing styles, drawn on patches of pixels.",
     licence=LICENCE,
-    data="9,122 captioned drawings of 2,205 things in nine styles (emoji_styles.npz); 607 of its training rows are held out for choices.",
+    data="emoji_styles: 9,122 drawings of 2,205 things in nine styles; 607 more are held out for choices, 1,246 for tests.",
     paper="DDPM (Ho et al. 2020), v prediction (Salimans & Ho 2022), classifier-free guidance (Ho & Salimans 2022), "
     "cross-attention to text (Rombach et al. 2022).",
     codec={"size": 64, "channels": 3},

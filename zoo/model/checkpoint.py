@@ -106,6 +106,13 @@ def fill(model: Any, folder: Path) -> None:
         model.codec.seal()
 
 
+def without_stage(folder: Path) -> bool:
+    """Whether a folder is that of a latent model whose first stage lies elsewhere, in the package."""
+    if read_recipe(folder).stage is None:
+        return False
+    return not any(k.startswith(first_stage.PREFIX) for k in files.load_shapes(folder / files.WEIGHTS))
+
+
 def packaged_stage(recipe: Recipe, path: Path) -> dict[str, Tensor]:
     """The weights of a packaged model's first stage, where that is a packaged model by itself: a wheel holds them once.
 
@@ -142,13 +149,18 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     weights = {f"denoiser.{k}": v for k, v in files.state_of(model.denoiser).items()}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    recipe = model.recipe
+    if isinstance(model.codec, first_stage.Latent) and recipe.stage is not None:
+        # a model that was loaded in half precision has a rounded first stage, and says so
+        kept = first_stage.digest(model.codec.stage.state_dict())
+        recipe = recipe.staged(recipe.stage.model_copy(update={"sha256": kept}))
     weights |= {f"codec.{k}": v for k, v in first_stage.stored(model.codec, half).items()}
     if not with_stage:
         weights = {k: v for k, v in weights.items() if not k.startswith(first_stage.PREFIX)}
     inputs = golden_inputs(model)
     config = {
         "format_version": FORMAT_VERSION,
-        "recipe": model.recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
     with files.new_folder(folder) as new, rounded(model, half) as stored:

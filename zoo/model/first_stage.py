@@ -229,8 +229,8 @@ class Latent(Codec):
 def _check_objects(codec: Codec, stage: Staged, source: str) -> None:
     """Refuse a first stage that was made for other objects."""
     ours, theirs = codec.shape, stage.codec.shape
-    if stage.codec.inner is not stage.codec:
-        raise ConfigError(f"codec.stage={source!r} has a first stage of its own: only one is supported.")
+    if stage.codec.inner is not stage.codec or codec.inner is not codec:
+        raise ConfigError(f"codec.stage={source!r} on a codec that has a first stage already: only one is supported.")
     if codec.size_name is not None:
         raise ConfigError(f"codec.stage={source!r}: objects with sizes of their own ({codec.size_name}) have no first stage.")
     if ours != theirs or type(codec) is not type(stage.codec):

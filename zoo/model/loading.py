@@ -161,10 +161,7 @@ def open_stage(recipe: Recipe, home: Path | None = None) -> Model:
         )
     model = Model.from_folder(folder)
     if isinstance(model.codec, Latent):
-        inside = Model.first_stage_of(model.recipe)
-        inside.denoiser.load_state_dict(model.codec.stage.state_dict())
-        inside.folder = folder
-        return inside
+        return model.first_stage()
     check_role(model.recipe, name)
     return model
 

@@ -653,9 +653,7 @@ class Model(nn.Module):
         half = torch.bfloat16 if plan.precision == "bf16" else None
         network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
         project = functools.partial(self.codec.project, mask=mask)
-        return assemble(
-            network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=listed(steer)
-        )
+        return assemble(network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=listed(steer))
 
     def _empty(self, chunk: Chunk) -> Tensor:
         """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""
@@ -691,6 +689,19 @@ class Model(nn.Module):
         if own.stage is not None or own.role != "first_stage":
             raise CheckpointError(f"{recipe.domain}/{recipe.name}: codec.stage describes a model that is not a first stage.")
         return cls(own, get_domain(own.domain))
+
+    def first_stage(self) -> Model:
+        """The first stage of a latent model, as a model of its own.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+        if not isinstance(self.codec, Latent):
+            raise ConfigError(f"{self!r} has no first stage: its net sees what the codec makes of objects.")
+        found = self.first_stage_of(self.recipe)
+        found.denoiser.load_state_dict(self.codec.stage.state_dict())
+        found.folder = self.folder
+        return found.to(self.device, self.codec.mean.dtype)
 
     def verify(self, folder: str | PathLike[str] | None = None) -> float:
         """Recompute the stored output of the net; returns the largest difference, relative to the output's own size.

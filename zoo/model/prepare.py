@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from zoo.hub import client as hub
 from zoo.hub.address import PREFIX
 from zoo.hub.card import model_card
 from zoo.hub.push import CURVES, MEDIA, PICTURE, Pushed, model_files, push, training_command, writable
+from zoo.model import checkpoint
 
 
 def push_model(
@@ -43,10 +45,12 @@ def prepared(model: Any, repo: str, *, samples: bool) -> Iterator[tuple[dict[str
     with tempfile.TemporaryDirectory(prefix="zoo-push-") as name:
         temporary = Path(name)
         folder = model.folder if unchanged(model) else model.save_pretrained(temporary / "model")
+        if checkpoint.without_stage(folder):
+            folder = whole(model, folder, temporary / "whole")
         stored = reopened(model, folder)
         stored.verify(folder)
         files = model_files(folder)
-        if samples and PICTURE not in files:
+        if samples and PICTURE not in files and not stored.is_first_stage:
             drawn = stored.sample(16, seed=0, progress=False, **stored.recipe.showcase(16))
             drawn.plot(temporary / PICTURE)
             files[PICTURE] = temporary / PICTURE
@@ -65,6 +69,15 @@ def prepared(model: Any, repo: str, *, samples: bool) -> Iterator[tuple[dict[str
             parts=list(model.own_parts or ()),
         )
         yield files, card
+
+
+def whole(model: Any, folder: Path, target: Path) -> Path:
+    """A packaged latent model, whose first stage is packaged by itself, as a folder that holds both, with all its figures."""
+    for name, path in model_files(folder).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
+    reopened(model, folder).save_pretrained(target, half=True)
+    return target
 
 
 def reopened(model: Any, folder: Path, **options: Any) -> Any:

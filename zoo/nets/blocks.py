@@ -272,7 +272,7 @@ class CrossAttention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(size) + bias) v for q (B,heads,N,size), k and v (B,heads,M,size); bias broadcasts to (B,heads,N,M)."""
+    """softmax(q k^T / sqrt(size) + bias) v for q (B,heads,N,size), k and v (B,heads,M,size); bias as (B,heads,N,M)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         # torch's fused backward in bf16 on a CPU takes 3 to 7 times as long as these products (49 to 256 tokens)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)

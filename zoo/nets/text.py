@@ -74,12 +74,17 @@ class TextEmbedding(nn.Module):
             values = torch.full((batch, self.length), -1, device=self.vectors.device)
         if values.shape != (batch, self.length):
             raise ShapeError(f"texts {tuple(values.shape)} must be (batch, words) = {(batch, self.length)}.")
-        if values.device.type == "cpu" and batch and not torch.compiler.is_compiling() and int(values.max()) > len(self.vectors):
+        if (
+            values.device.type == "cpu"
+            and batch
+            and not torch.compiler.is_compiling()
+            and int(values.max()) > len(self.vectors)
+        ):
             raise ConfigError(f"a text with the row {int(values.max())}: the table has {len(self.vectors)}.")
         none = (values < 0).any(1)
-        mask = values > 0
+        mask = (values > 0) & ~rearrange(none, "b -> b 1")
         rows = (values - 1).clamp(min=0)
-        dtype = self.entry.weight.dtype
+        dtype = self.positions.dtype
         words = self.vectors[rows].to(dtype) * (self.gain * self.scale[rows]).to(dtype)[..., None]
         x = self.entry(words) + self.positions
         for block in self.blocks:
@@ -87,8 +92,7 @@ class TextEmbedding(nn.Module):
         tokens = self.exit(self.norm(x))
         first = torch.arange(self.length, device=values.device) == 0
         tokens = torch.where(rearrange(none, "b -> b 1 1"), self.null.to(tokens.dtype), tokens)
-        mask = torch.where(rearrange(none, "b -> b 1"), first, mask)
-        # a row without any word says nothing; its first token is read, so that no softmax is over nothing
+        # of a row without any word the first token is read: the null, so that no softmax is over nothing
         mask = mask | (first & ~mask.any(1, keepdim=True))
         real = rearrange(mask, "b l -> b l 1").to(tokens.dtype)
         mean = reduce(tokens * real, "b l d -> b d", "sum") / reduce(real, "b l 1 -> b 1", "sum")

@@ -38,6 +38,11 @@ def column_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say how the data are to be read."""
     for name in COLUMNS:
         parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column of a Hub dataset that holds the {name}")
+    parser.add_argument(
+        "--captions",
+        metavar="FILE",
+        help="what the pictures of a folder show: metadata.jsonl (file_name, text), a CSV or a TSV, by its name in the folder",
+    )
     parser.add_argument("--data-config", dest="config", metavar="NAME", help="configuration of a Hub dataset that has several")
     parser.add_argument("--max-rows", type=int, metavar="N", help="take only the first N rows of a Hub dataset")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files out instead of stopping")
@@ -99,7 +104,7 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
     """What was said of the data, as options of the domain's `dataset`."""
-    names = [*(f"{c}_column" for c in COLUMNS), "config", "max_rows", "skip_unreadable"]
+    names = [*(f"{c}_column" for c in COLUMNS), "captions", "config", "max_rows", "skip_unreadable"]
     return {n: getattr(args, n) for n in names if getattr(args, n) not in (None, False)}
 
 
@@ -121,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     steps = STEPS if args.steps is None and args.minutes is None and not args.resume else args.steps
     try:
         with switched_off() if args.no_cache else nullcontext():
-            train(
+            model = train(
                 args.name,
                 config=args.recipe_file,
                 data=args.data,
@@ -145,7 +150,13 @@ def run(args: argparse.Namespace) -> None:
         leave_group()  # a signal ended the run, and everything is saved
         raise
     leave_group()
-    print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
+    if model.is_first_stage:
+        print(
+            f"the first stage is in {args.out}. Measure it: zoo eval {args.out} --data {args.data}. Train a model on its "
+            f"latents: zoo train MODEL --data {args.data} --set codec.stage={args.out}"
+        )
+    else:
+        print(f"the model is in {args.out}. Sample it: zoo sample {args.out} -n 16 -o out/")
 
 
 def main(name: str, argv: Sequence[str] | None = None) -> int:

@@ -201,7 +201,7 @@ def _check(found: Start, model: Model, other: Model) -> None:
 
 def _meaning(model: Model, other: Model) -> list[str]:
     """What tensors of the same shape were trained for, where this model asks for something else."""
-    old, new = (m.recipe.model_dump(mode="json") for m in (other, model))
+    old, new = (m.recipe.shown().model_dump(mode="json") for m in (other, model))
     return [
         f"{part}.{key} was {old[part].get(key, 'the default')}, is {new[part].get(key, 'the default')}."
         for part in MEANING

@@ -77,9 +77,11 @@ def look(
     axes = codec.axes if len(codec.axes) == len(codec.shape) else [""] * len(codec.shape)
     sees = " x ".join(f"{size} {axis}".strip() for axis, size in zip(axes, codec.shape, strict=True))
     held = dataset.held_out() if split == "train" else None
+    shown = recipe.shown().codec
+    what = "latents of " if recipe.stage else ""
     text = [
         report.of_data(dataset, plug_in, None if held is None else len(held), PATIENCE),
-        f"a net of {name} sees samples of {sees}; other sizes: --set codec.NAME=VALUE with {recipe.codec or 'no options'}",
+        f"a net of {name} sees {what}samples of {sees}; other sizes: --set codec.NAME=VALUE with {shown or 'no options'}",
     ]
     found: dict[str, Any] = {
         "domain": plug_in.name,

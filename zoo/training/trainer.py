@@ -316,7 +316,7 @@ class Trainer:
         before, after = found.recipe, self.model.recipe
         now = {"seed": self.seed, "rows": len(self.dataset), "processes": self.accelerator.num_processes}
         changed = [f"{k} was {getattr(facts, k)}, now {v}" for k, v in now.items() if getattr(facts, k) != v]
-        said = [recipe.staged(recipe.stage and f"{recipe.stage.name} ({recipe.stage.sha256})") for recipe in (before, after)]
+        said = [recipe.shown() for recipe in (before, after)]
         changed += [
             f"{k} was {getattr(said[0], k)!r}, now {getattr(said[1], k)!r}"
             for k in Recipe.model_fields
