@@ -12,6 +12,8 @@ import pytest
 import torch
 import train_caption_judge as script
 
+import zoo
+from zoo.cli import main
 from zoo.contract.conditions import Label
 from zoo.contract.samples import Samples
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
@@ -434,6 +436,22 @@ def test_the_domain_measures_models_of_text_by_the_judge_of_captions(trained):
     result = measure(Fake(real(made)), data=source, judge=trained / "judge")
     assert result["protocol"]["reference"] == "8 real test pictures"
     json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.slow
+def test_a_real_model_is_measured_by_the_command(trained, tmp_path, capsys):
+    small = {
+        "channels": 8, "multipliers": [1], "blocks": 1, "attention": [False], "cross": [True], "patch": 2, "emb_dim": 8,
+    }  # fmt: skip
+    conditions = {"text": {"kind": "text"}, "style": {"kind": "label", "values": STYLES}}
+    model = zoo.create("image/emoji-pixels", **{"net": small, "codec.size": 8, "conditions": conditions})
+    folder = model.save_pretrained(tmp_path / "m")
+    arguments = ["--data", trained / "tiny.npz", "--judge", trained / "judge", "--steps", "1", "--json", tmp_path / "r.json"]
+    assert main(["eval", str(folder), *map(str, arguments), "--option", "each=2", "--n", "16"]) == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["metrics"]["variety"]["value"] > 0 and len(result["prompts"]) == 16
+    assert "retrieval" in capsys.readouterr().out
+    assert result["protocol"]["size"].startswith("(3, 8, 8), resized")
 
 
 def test_training_tells_what_it_lacks(tmp_path):
