@@ -121,7 +121,8 @@ def main() -> None:
         source = args.name if again else "RUN"
         command = f"python benchmarks/package.py {source} {args.name} --n {args.n}{data}"
         result["protocol"] |= {"training": history, "command": " ".join([command, *args.settings])}
-        files.write_atomic(new / "evaluation.json", files.dump_json(result))
+        figures = {k: v for k, v in result.items() if not isinstance(v, list)}  # not what there is of each sample
+        files.write_atomic(new / "evaluation.json", files.dump_json(figures))
         if written:
             if model.is_first_stage:
                 held = model.domain.dataset(args.data, "test")
