@@ -5,9 +5,9 @@
 
 A row is a model, a sampler and a number of calls of its net; Heun's sampler makes half as many steps. What is counted is
 the share of samples that the packaged judge takes for what was asked for (pictures, sounds, clouds; of pictures from words
-the share whose caption is among the five nearest), the share of plausible chains, and the mean distance of actions from the demonstrated ones over that of the default setting. Beside it:
-what a call warns of. A row that is far below the model's default without a warning fails. Choices are made on the split
-for validation, which is what is used here.
+the share whose caption is among the five nearest), the share of plausible chains, and the mean distance of actions from the
+demonstrated ones over that of the default setting. Beside it: what a call warns of. A row that is far below the model's
+default without a warning fails. Choices are made on the split for validation, which is what is used here.
 """
 
 from __future__ import annotations
