@@ -351,6 +351,21 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "words: a caption leads out of the folder": (
         "zoo/data/captions.py", 'or ".." in pure.parts', "", "tests/data/test_captions_files.py",
     ),
+    "a chain's model forgets the one before": (
+        "zoo/model/chain.py", "asked[self.links[k - 1]] = made", "pass", "tests/model/test_chain.py",
+    ),
+    "a chain draws the same noise twice": (
+        "zoo/model/chain.py", "own = first if k == 0 else seeds.derive_seed(first, STAGES, k) >> 1", "own = first",
+        "tests/model/test_chain.py",
+    ),
+    "a small sample's noise is not told": (
+        "zoo/nets/small.py", "self.share(torch.nan_to_num(values[:, -1, 0, 0]))",
+        "self.share(torch.zeros_like(values[:, -1, 0, 0]))", "tests/contract/test_small.py tests/nets",
+    ),
+    "a net does not see the small sample": (
+        "zoo/nets/grid.py", "self.net(self.embed.beside(x_t, cond), *self.embed.told(t, cond))",
+        "self.net(self.embed.beside(x_t, {}), *self.embed.told(t, cond))", "tests/contract/test_small.py",
+    ),
     "words: a missing picture is passed over": (
         "zoo/data/captions.py", "elif not file.is_file():", "elif False:", "tests/data/test_captions_files.py",
     ),

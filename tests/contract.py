@@ -72,6 +72,7 @@ ALIKE = (
     "image/emoji-pixels",
     "image/emoji-pixels-dit",
     "image/emoji-text-dit",
+    "image/emoji-32",
 )
 #: first stages and models on their latents are checked small: their own size changes only how long it takes
 STAGE = {"codec.size": 16, "net.channels": 16, "net.blocks": [1, 1]}

@@ -21,6 +21,7 @@ _PUBLIC = {
     "fit": "zoo.training.train",
     "evaluate": "zoo.evaluation.evaluate",
     "Model": "zoo.model.model",
+    "Chain": "zoo.model.chain",
     "Recipe": "zoo.contract.recipe",
     "ZooError": "zoo.errors",
 }

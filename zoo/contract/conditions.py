@@ -87,6 +87,19 @@ class Condition(Part):
         """The names of its values, where there is a list of them."""
         return ()
 
+    @property
+    def derived(self) -> bool:
+        """Whether training makes it of the sample itself, see `derive`; the data then need not have it."""
+        return False
+
+    def derive(self, x: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Encoded samples (B, ...) -> the condition (B, ...) that training tells the net; only where `derived`.
+
+        Args:
+            rng: CPU generator of what is random in it.
+        """
+        raise NotImplementedError
+
     def read(self, value: Any, n: int, reading: Reading | None = None) -> Given:
         """What a user gives for n samples: one value for all of them, n of them, or None for nothing.
 

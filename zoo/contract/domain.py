@@ -173,6 +173,7 @@ class Domain(ABC):
         """The recipe fitted to a dataset before training; the default takes its conditions, see `Condition.among`."""
         own = recipe.conditions
         conditions = {k: own[k].among(c) if k in own else c for k, c in dataset.conditions().items()}
+        conditions |= {k: c for k, c in own.items() if c.derived and k not in conditions}
         return recipe if conditions == recipe.conditions else recipe.model_copy(update={"conditions": conditions})
 
     def codec(self, options: Mapping[str, Any]) -> Codec:

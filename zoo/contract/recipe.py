@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Serializ
 
 from zoo.contract.conditions import Condition, parse_condition
 from zoo.contract.part import Part
+from zoo.contract.small import SmallSample
 from zoo.contract.text import Text
 from zoo.errors import ConfigError, one_of
 from zoo.values import plain_data
@@ -82,7 +83,7 @@ AnySchedule = Annotated[
     Discriminator(_schedule_kind),
 ]
 #: kinds of conditions that are not in `zoo.contract.conditions` are known as soon as there are recipes
-KINDS = (Text,)
+KINDS = (SmallSample, Text)
 AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(parse_condition)]
 
 

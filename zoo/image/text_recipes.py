@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import DiffusionPart, Discrete, Few, Recipe, Sampling, Training
+from zoo.contract.small import SmallSample
 from zoo.contract.text import Text
 
 STYLES = (
@@ -88,4 +89,24 @@ _latent_dit = _latent.model_copy(
     }
 )
 
-TEXT = (_pixels, _pixels_dit, _latent, _latent_dit)
+_small = _pixels.model_copy(
+    update={
+        "name": "emoji-32",
+        "description": "Emoji of 32 x 32 pixels from words, in nine drawing styles: the base of a chain.",
+        "codec": {"size": 32, "channels": 3},
+        "net": _pixels.net | {"patch": 2},
+    }
+)
+
+_upsampler = _pixels.model_copy(
+    update={
+        "name": "emoji-up",
+        "description": "Emoji of 64 x 64 pixels from those of 32 x 32 and words: the second of a chain with image/emoji-32.",
+        "paper": f"Cascaded diffusion, noise-conditioning augmentation (Ho et al. 2022); {_pixels.paper}",
+        "net": _pixels.net | {"channels": 16, "multipliers": [3, 4]},
+        "conditions": _pixels.conditions | {"low": SmallSample(shape=(3, 32, 32), most=0.5, used=0.1)},
+        "sampling": _pixels.sampling.model_copy(update={"guidance_weight": 0.0, "steps": 12, "bounds": (0.02, 80.0)}),
+    }
+)
+
+TEXT = (_pixels, _pixels_dit, _latent, _latent_dit, _small, _upsampler)

@@ -133,7 +133,8 @@ class Embeddable(Protocol):
     def embedding(self, dim: int) -> nn.Module:
         """A module (values (B,...) or None, B) -> (B, dim).
 
-        One that has a method `told(values, B) -> Told` gives tokens, too, to nets that attend to them.
+        One that has a method `told(values, B) -> Told` gives tokens, too, to nets that attend to them; one that has a method
+        `planes(values, B, size) -> (B, channels, *size)` gives planes beside the input of nets on a grid.
         """
         ...
 
@@ -148,6 +149,7 @@ class Conditioning(nn.Module):
 
     Attributes:
         token_dim: the size of the tokens that `told` gives, where a condition has any; else None.
+        channels: of the planes that `beside` adds to a net's input, where a condition has any; else 0.
     """
 
     def __init__(self, conditions: Mapping[str, Embeddable] | None, dim: int, time_scale: float) -> None:
@@ -156,6 +158,18 @@ class Conditioning(nn.Module):
         # stored weights call all of them labels, which they once were
         self.labels = embeddings(conditions, dim)
         self.token_dim = dim if any(callable(getattr(m, "told", None)) for m in self.labels.values()) else None
+        self.channels = sum(m.channels for m in self.labels.values() if callable(getattr(m, "planes", None)))  # type: ignore[misc]
+
+    def beside(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """x (B, C, *size) with the planes of the conditions that have some: (B, C + channels, *size)."""
+        if not self.channels:
+            return x
+        found = [x]
+        for name, embed in self.labels.items():
+            planes: Any = getattr(embed, "planes", None)
+            if callable(planes):
+                found.append(planes(cond.get(name), len(x), x.shape[2:]).to(x.dtype))
+        return torch.cat(found, 1)
 
     def forward(self, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         return self.told(t, cond).vector

@@ -29,12 +29,12 @@ class GridUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.embed = Conditioning(conditions, emb_dim, time_scale)
-        self.net = UNet(2, shape[0], shape[0], emb_dim=emb_dim, token_dim=self.embed.token_dim, **options)
+        self.net = UNet(2, shape[0] + self.embed.channels, shape[0], emb_dim=emb_dim, token_dim=self.embed.token_dim, **options)
         self.net.check(shape[1:])
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
-        return self.net(x_t, *self.embed.told(t, cond))
+        return self.net(self.embed.beside(x_t, cond), *self.embed.told(t, cond))
 
 
 class GridTransformer(nn.Module):
@@ -57,7 +57,8 @@ class GridTransformer(nn.Module):
             raise ShapeError(f"samples of {H} x {W} do not divide into patches of {patch} x {patch}.")
         self.patch, self.grid = patch, (H // patch, W // patch)
         self.embed = Conditioning(conditions, emb_dim, time_scale)
-        self.entry = end(nn.Linear(C * patch * patch, dim), (C, patch, patch))
+        seen = C + self.embed.channels
+        self.entry = end(nn.Linear(seen * patch * patch, dim), (seen, patch, patch))
         self.register_buffer("positions", sincos_positions(self.grid, dim), persistent=False)
         self.net = Transformer(dim, emb_dim=emb_dim, token_dim=self.embed.token_dim, **options)
         self.exit = end(zero(nn.Linear(dim, C * patch * patch)), (C, patch, patch))
@@ -65,7 +66,8 @@ class GridTransformer(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         height, width = self.grid
         size = {"h": height, "w": width, "p": self.patch, "q": self.patch}
-        tokens = rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", **size)
+        x = self.embed.beside(x_t, cond)
+        tokens = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", **size)
         emb, *told = self.embed.told(t, cond)
         tokens = self.net(self.entry(tokens) + self.positions, emb, told=None if told[0] is None else tuple(told))
         return rearrange(self.exit(tokens), "b (h w) (c p q) -> b c (h p) (w q)", **size)

@@ -109,7 +109,7 @@ class Denoise:
         Raises:
             ShapeError: a mask that does not fit the samples.
         """
-        batch = replace(batch, x0=model.codec.lift(batch.x0, rng))
+        batch = replace(batch, x0=model.codec.lift(batch.x0, rng), cond=self._derived(model, batch, rng))
         x0, diffusion = batch.x0, model.diffusion
         real = self._real(model, batch)
         cond = self._without_single_ones(model, batch.cond, len(x0), rng)
@@ -128,6 +128,12 @@ class Denoise:
         error = (out - from_x0_eps(x0, eps, level, diffusion.prediction)) ** 2
         error = like(diffusion.weight(level), x0) * error
         return mean(error, real) + further
+
+    @staticmethod
+    def _derived(model: Trained, batch: Batch, rng: torch.Generator | None) -> dict[str, Tensor]:
+        """The conditions, those included that are made of the samples themselves, in the recipe's order."""
+        wanted = {k: c for k, c in model.recipe.conditions.items() if c.derived and k not in batch.cond}
+        return batch.cond | {k: c.derive(batch.x0, rng) for k, c in wanted.items()}
 
     @staticmethod
     def _real(model: Trained, batch: Batch) -> Tensor | None:
