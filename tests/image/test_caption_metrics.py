@@ -24,7 +24,7 @@ from zoo.image.caption_judge import CaptionJudge, fill_words, load_caption_judge
 from zoo.image.caption_metrics import Captioned, Evaluator, through_stage
 from zoo.image.codec import ImageCodec
 from zoo.image.domain import DOMAIN
-from zoo.image.reconstruction import Reconstructed
+from zoo.image.reconstruction import Reconstructed, StageEvaluator
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "black": (0, 0, 0), "pink": (255, 120, 200)}
 SHAPES = ("ball", "box", "bar")
@@ -436,6 +436,15 @@ def test_the_domain_measures_models_of_text_by_the_judge_of_captions(trained):
     result = measure(Fake(real(made)), data=source, judge=trained / "judge")
     assert result["protocol"]["reference"] == "8 real test pictures"
     json.dumps(result, allow_nan=False)
+
+
+def test_a_first_stage_is_judged_where_the_pictures_have_captions_and_styles(trained, tmp_path):
+    stage = SimpleNamespace(recipe=SimpleNamespace(role="first_stage", conditions={}))
+    found = evaluate.evaluator(trained / "tiny.npz", "test", stage, trained / "judge")
+    assert isinstance(found, StageEvaluator) and len(found.further) == 1 and len(found.held) == 8
+    np.savez(tmp_path / "other.npz", a=np.zeros(1))
+    with pytest.raises(ConfigError, match=r"emoji_styles\.npz"):
+        evaluate.evaluator(tmp_path / "other.npz", "test", stage, trained / "judge")
 
 
 @pytest.mark.slow
