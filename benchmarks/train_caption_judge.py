@@ -420,7 +420,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--keywords", type=float, default=0.3, help="share of pictures that are told by keywords")
     p.add_argument("--word-noise", type=float, default=0.3, help="deviation of the noise on word vectors, of their own size")
     p.add_argument("--alike", type=float, default=0.3, help="weight of pictures finding others of their thing")
-    p.add_argument("--style", type=float, default=0.5, help="weight of the style")
+    p.add_argument("--style", type=float, default=1.0, help="weight of the style")
     p.add_argument("--looks", type=int, default=20, help="how often validation is looked at")
     return p
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 import train_caption_judge as script
 
+import zoo
+from zoo.cli import main
 from zoo.contract.conditions import Label
 from zoo.contract.samples import Samples
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
@@ -22,7 +24,7 @@ from zoo.image.caption_judge import CaptionJudge, fill_words, load_caption_judge
 from zoo.image.caption_metrics import Captioned, Evaluator, through_stage
 from zoo.image.codec import ImageCodec
 from zoo.image.domain import DOMAIN
-from zoo.image.reconstruction import Reconstructed
+from zoo.image.reconstruction import Reconstructed, StageEvaluator
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "black": (0, 0, 0), "pink": (255, 120, 200)}
 SHAPES = ("ball", "box", "bar")
@@ -168,6 +170,9 @@ def test_captions_are_read_with_their_words_in_order_and_no_others(judge):
     with pytest.raises(DataError, match="no word of the caption 'zeppelin'"):
         judge.captions(["red ball", "zeppelin"])
     assert torch.allclose(judge.meanings(["ball red"]), judge.meanings(["red ball"]))
+    vectors, scales = word_vectors()
+    ball = torch.from_numpy(vectors[5].astype(np.float32) * scales[5])
+    assert torch.allclose(judge.meanings(["ball"])[0], ball / ball.norm(), atol=1e-6), "of one word it is that word's vector"
     assert judge.place_tokens(judge.tokens(["red ball"])).norm().item() == pytest.approx(1)
 
 
@@ -260,6 +265,8 @@ def test_prompts_are_asked_once_each_or_several_times_in_a_row(evaluator):
     assert "variety" not in measure(model, 8, evaluator=evaluator)["metrics"]
     only = measure(model, 4, evaluator=evaluator, part="pairs")["metrics"]
     assert "r1_pairs" in only and "r1_captions" not in only
+    only = measure(model, 4, evaluator=evaluator, part="captions")["metrics"]
+    assert "copy_caption" not in only and "copy_style" in only
 
 
 def test_a_model_without_styles_is_measured_without_them(evaluator):
@@ -330,7 +337,7 @@ def test_a_picture_of_the_caption_in_another_style_is_a_copy(evaluator):
         return other.get((text, STYLES[1 - STYLES.index(style)]), torch.zeros(3, 16, 16))
 
     result = measure(Fake(answer), evaluator=evaluator)["metrics"]
-    assert result["copy_caption"]["value"] == 2 / len(HELD), "the two pairs; of the others training has no picture"
+    assert result["copy_caption"]["value"] == 1, "both pairs; of the other captions training has no picture"
     assert result["copy_style"]["value"] == 0
 
 
@@ -429,6 +436,31 @@ def test_the_domain_measures_models_of_text_by_the_judge_of_captions(trained):
     result = measure(Fake(real(made)), data=source, judge=trained / "judge")
     assert result["protocol"]["reference"] == "8 real test pictures"
     json.dumps(result, allow_nan=False)
+
+
+def test_a_first_stage_is_judged_where_the_pictures_have_captions_and_styles(trained, tmp_path):
+    stage = SimpleNamespace(recipe=SimpleNamespace(role="first_stage", conditions={}))
+    found = evaluate.evaluator(trained / "tiny.npz", "test", stage, trained / "judge")
+    assert isinstance(found, StageEvaluator) and len(found.further) == 1 and len(found.held) == 8
+    np.savez(tmp_path / "other.npz", a=np.zeros(1))
+    with pytest.raises(ConfigError, match=r"emoji_styles\.npz"):
+        evaluate.evaluator(tmp_path / "other.npz", "test", stage, trained / "judge")
+
+
+@pytest.mark.slow
+def test_a_real_model_is_measured_by_the_command(trained, tmp_path, capsys):
+    small = {
+        "channels": 8, "multipliers": [1], "blocks": 1, "attention": [False], "cross": [True], "patch": 2, "emb_dim": 8,
+    }  # fmt: skip
+    conditions = {"text": {"kind": "text"}, "style": {"kind": "label", "values": STYLES}}
+    model = zoo.create("image/emoji-pixels", **{"net": small, "codec.size": 8, "conditions": conditions})
+    folder = model.save_pretrained(tmp_path / "m")
+    arguments = ["--data", trained / "tiny.npz", "--judge", trained / "judge", "--steps", "1", "--json", tmp_path / "r.json"]
+    assert main(["eval", str(folder), *map(str, arguments), "--option", "each=2", "--n", "16"]) == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["metrics"]["variety"]["value"] > 0 and len(result["prompts"]) == 16
+    assert "retrieval" in capsys.readouterr().out
+    assert result["protocol"]["size"].startswith("(3, 8, 8), resized")
 
 
 def test_training_tells_what_it_lacks(tmp_path):

@@ -253,15 +253,19 @@ class Evaluator(judged.JudgedEvaluator):
         return told
 
     def _near(self, samples: Tensor, copied: Tensor, row: Tensor) -> dict[str, dict[str, Any]]:
-        """Share of copies among training pictures of the style, or of the caption, that was asked for."""
+        """Share of copies among training pictures of the style, or of the caption, that was asked for.
+
+        Samples that have no such training pictures do not count.
+        """
         metrics: dict[str, dict[str, Any]] = {}
         for name, (asked, known) in self._keys.items():
             real = self._nearest(self.points(self.reference), asked, known)
-            if not real.isfinite().any():
+            there = real.isfinite()
+            if not there[row].any():
                 continue
-            limit = real[real.isfinite()].quantile(judged.COPY_SHARE)
-            found, retrieved = (self._nearest(self.points(x), asked[row], known) for x in (samples, copied))
-            near = {"value": found, "ceiling": real, "retrieval": retrieved}
+            limit = real[there].quantile(judged.COPY_SHARE)
+            found, retrieved = (self._nearest(self.points(x), asked[row], known)[there[row]] for x in (samples, copied))
+            near = {"value": found, "ceiling": real[there], "retrieval": retrieved}
             metrics[name] = {k: (v < limit).double().mean().item() for k, v in near.items()} | {"floor": 1.0, "better": "lower"}
         return metrics
 
