@@ -368,6 +368,43 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "words: a missing picture is passed over": (
         "zoo/data/captions.py", "elif not file.is_file():", "elif False:", "tests/data/test_captions_files.py",
+    # first stages and latents
+    "latents are drawn with the variance": (
+        "zoo/model/first_stage.py", "torch.exp(0.5 * log_variance.to(x.dtype)) * noise",
+        "torch.exp(log_variance.to(x.dtype)) * noise", "tests/model/test_first_stage.py",
+    ),
+    "the posterior has no part in the deviation": (
+        "zoo/model/first_stage.py", "squares += (mean.square() + variance).sum(axes)", "squares += mean.square().sum(axes)",
+        "tests/model/test_first_stage.py",
+    ),
+    "what is not known leaks into known latents": (
+        "zoo/model/first_stage.py", "self.lift(filled(x, known)[None])", "self.lift(x[None])",
+        "tests/model/test_first_stage.py",
+    ),
+    "a cell is known by one of its pixels": (
+        "zoo/model/first_stage.py", ".all(axis + 1)", ".any(axis + 1)", "tests/model/test_first_stage.py",
+    ),
+    "known pixels are not put back": (
+        "zoo/model/model.py", "x if put_back is None else put_back(x), chunk.cond", "x, chunk.cond",
+        "tests/model/test_first_stage.py",
+    ),
+    "any first stage will do": (
+        "zoo/model/first_stage.py", "if self.spec.sha256 not in (None, found):", "if False:", "tests/model/test_first_stage.py",
+    ),
+    "a first stage is rounded": (
+        "zoo/model/first_stage.py", "return found | narrow if lossless else found", "return found | narrow",
+        "tests/model/test_first_stage.py",
+    ),
+    "verify forgets the first stage": (
+        "zoo/model/golden.py", '["out"] if model.codec.inner is model.codec else ["out", "lowered"]', '["out"]',
+        "tests/model/test_first_stage.py",
+    ),
+    "training sees the mean of the latents": (
+        "zoo/training/objective.py", "model.codec.lift(batch.x0, rng)", "model.codec.lift(batch.x0)",
+        "tests/training/test_latent.py",
+    ),
+    "a pushed model lacks its first stage": (
+        "zoo/model/prepare.py", "if checkpoint.without_stage(folder):", "if False:", "tests/model/test_first_stage.py",
     ),
 }  # fmt: skip
 

@@ -117,7 +117,7 @@ def test_list_and_info_speak_json_to_programs(folder, capsys):
     assert main(["list", "image/*", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [m["name"] for m in found] == zoo.list_models("image/*")
-    assert set(found[0]) == {"name", "domain", "description", "packaged"}
+    assert set(found[0]) == {"name", "domain", "description", "packaged", "first_stage"}
     assert main(["info", folder, "--json"]) == 0
     card = json.loads(capsys.readouterr().out)
     assert card["config"] == zoo.info(folder).config and card["evaluation"] is None and card["domain"] == "image"

@@ -16,7 +16,7 @@ from zoo.contract.registry import get_recipe
 from zoo.core.seeds import generator
 from zoo.errors import CheckpointError, ConfigError
 from zoo.model.first_stage import digest
-from zoo.training.objective import Autoencode, edge_error, objective_of
+from zoo.training.objective import Autoencode, Denoise, edge_error, objective_of
 from zoo.training.train import check_data, objects_of
 
 SIZE = 16
@@ -222,6 +222,12 @@ def test_a_run_does_not_go_on_with_another_first_stage(stage, tmp_path):
             **QUIET,
         )
     assert len(str(caught.value)) < 700
+    path = tmp_path / "m" / "checkpoint.safetensors"
+    tensors, meta, _ = files.load_sealed(path)
+    tensors["codec.stage.encoder.0.bias"] += 1.0
+    files.save_sealed(path, tensors, meta)  # by somebody who seals it anew
+    with pytest.raises(CheckpointError, match="latents of another autoencoder"):
+        zoo.train("image/flowers-latent", data=data(), out=tmp_path / "m", resume=True, overrides=overrides, **QUIET)
 
 
 def test_a_first_stage_must_not_be_a_run_that_goes_on(stage, tmp_path):
@@ -249,3 +255,15 @@ def test_the_held_out_loss_is_that_of_latents(stage, tmp_path):
     )
     lines = (tmp_path / "m" / "log.csv").read_text().splitlines()
     assert "held_out_loss" in lines[0] and float(lines[-1].split(",")[2]) > 0
+
+
+def test_training_draws_latents_by_the_rng_of_its_step(stage, monkeypatch):
+    model = zoo.create("image/flowers-latent", **NET | {"codec.stage": str(stage), "codec.size": SIZE})
+    lifted, lift = [], model.codec.lift
+    monkeypatch.setattr(model.codec, "lift", lambda x, rng=None: lifted.append(lift(x, rng)) or lifted[-1])
+    batch = model.batch([data()[i] for i in range(4)])
+    losses = [float(Denoise().loss(model, batch, generator(seed))) for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(lifted[0], lifted[1]) and not torch.equal(lifted[0], lifted[2])
+    assert not torch.equal(lifted[0], lift(batch.x0)), "a draw, not the mean"
+    assert batch.x0.shape == (4, 3, SIZE, SIZE)

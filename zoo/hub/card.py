@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from zoo.contract.recipe import Recipe, Sampling
+from zoo.contract.recipe import FirstStage, Recipe, Sampling
 from zoo.contract.registry import FIGURES, domain_names, get_domain
 from zoo.errors import ConfigError
 from zoo.hub.client import client
@@ -282,6 +282,16 @@ def _code(name: str, recipe: Recipe, parts: Sequence[str] = ()) -> str:
     return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
 
 
+def _stage(stage: FirstStage) -> str:
+    """What a latent model's card says of its first stage: the weights are in the model, and have a licence of their own."""
+    about = stage.recipe or {}
+    facts = {k: str(about.get(k, "")).strip() for k in ("description", "data", "licence")}
+    sha = f" (SHA-256 of its weights: {stage.sha256})" if stage.sha256 else ""
+    lines = [f"The net works on the latents of {stage.name}{sha}. {facts['description']}".rstrip()]
+    lines += [f"{title}: {facts[k]}" for title, k in (("Its data", "data"), ("Its licence", "licence")) if facts[k]]
+    return "\n\n".join(lines)
+
+
 def place(folder: PurePath) -> str:
     """A folder as `zoo.load` takes it, whatever models have its name."""
     text = folder.as_posix()
@@ -336,6 +346,8 @@ def model_card(
         parts.append("## First stage\n\nAn autoencoder: it turns objects into latents and back. Nothing is sampled from it.\n")
     else:
         parts.append(f"## Default setting\n\n{default_setting(recipe.sampling)}\n")
+    if recipe.stage is not None:
+        parts.append(f"## First stage\n\n{_stage(recipe.stage)}\n")
     if made:
         lines = "".join(f"    {line}\n" for line in made.get("command", "").splitlines())
         text = "\n\n".join(t for t in (made.get("training", ""), lines) if t)

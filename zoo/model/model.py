@@ -448,7 +448,6 @@ class Model(nn.Module):
         """
         if method not in METHODS:
             raise one_of("method of in-painting", method, METHODS)
-        self._samples_nothing()
         own = {k: arguments.pop(k) for k in self.domain.inpaint_options if k in arguments}
         held = self.domain.hold(self, known, where, arguments, **own)
         plan = self.plan(n, **self._size_argument(held.size) | arguments)
@@ -475,7 +474,6 @@ class Model(nn.Module):
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
             n, steer, **arguments: as for `sample`.
         """
-        self._samples_nothing()
         x0 = self.encoded(item)
         size = None if self.codec.size_name is None else self.codec.size_of(x0)
         plan = self.plan(n, **self._size_argument(size) | arguments).after(strength)
