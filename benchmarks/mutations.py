@@ -368,6 +368,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "words: a missing picture is passed over": (
         "zoo/data/captions.py", "elif not file.is_file():", "elif False:", "tests/data/test_captions_files.py",
+    ),
     # first stages and latents
     "latents are drawn with the variance": (
         "zoo/model/first_stage.py", "torch.exp(0.5 * log_variance.to(x.dtype)) * noise",
