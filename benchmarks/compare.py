@@ -26,7 +26,7 @@ from zoo.model.model import Model
 from zoo.training.objective import Denoise
 
 PROBE = 30  # steps of the run that measures speed
-SHOWN = ("accuracy", "frechet", "precision", "recall")
+SHOWN = ("accuracy", "r1_pairs", "r1_captions", "style", "frechet", "precision", "recall")
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def main() -> None:
             evaluator = evaluator or model.domain.evaluator(args.data, "validation", model)
             found = evaluate(model, args.n, evaluator=evaluator, guidance_weight=0.0, progress=False)
             metrics = found["metrics"]
-            row |= {k: metrics[k]["value"] for k in SHOWN}
+            row |= {k: metrics[k]["value"] for k in SHOWN if k in metrics}
         rows.append(row)
         print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
     if args.json:

@@ -46,11 +46,12 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="where the net runs, e.g. cuda")
     parser.add_argument("--fp32", action="store_true")
     parser.add_argument("--into", type=Path, help="model folder that gets curves.json")
     args = parser.parse_intermixed_args()
 
-    model = zoo.load(args.model, precision="fp32" if args.fp32 else "auto")
+    model = zoo.load(args.model, device=args.device, precision="fp32" if args.fp32 else "auto")
     evaluator = model.domain.evaluator(args.data, "validation", model)
     walks = [settings(s) for s in args.settings]
     if not walks:

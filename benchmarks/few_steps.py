@@ -4,10 +4,10 @@
     python benchmarks/few_steps.py --data DIR --models "image/*" --calls 5 8 10 25 --bounds 0.03,80
 
 A row is a model, a sampler and a number of calls of its net; Heun's sampler makes half as many steps. What is counted is
-the share of samples that the packaged judge takes for what was asked for (pictures, sounds, clouds), the share of
-plausible chains, and the mean distance of actions from the demonstrated ones over that of the default setting. Beside it:
-what a call warns of. A row that is far below the model's default without a warning fails. Choices are made on the split
-for validation, which is what is used here.
+the share of samples that the packaged judge takes for what was asked for (pictures, sounds, clouds; of pictures from words
+the share whose caption is among the five nearest), the share of plausible chains, and the mean distance of actions from the
+demonstrated ones over that of the default setting. Beside it: what a call warns of. A row that is far below the model's
+default without a warning fails. Choices are made on the split for validation, which is what is used here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ import torch
 from same_numbers import DATA
 
 import zoo
+import zoo.audio.judge
+import zoo.image.judge
+import zoo.point3d.judge
 from zoo import files
 from zoo.contract.registry import CHECKPOINTS, list_models
 from zoo.core.samplers import SAMPLERS
@@ -40,21 +43,39 @@ FAIR, FAR = 0.8, 1.5
 Figure = Callable[[Any], float]
 
 
+#: packaged judges; the evaluators would first send all real data through the codec
+JUDGES: dict[str, Callable[[], Any]] = {
+    "image/fashion-ddpm": lambda: zoo.image.judge.load_judge(),
+    "audio/spec-ddpm": lambda: zoo.audio.judge.load_judge("digits-judge"),
+    "audio/words-ddpm": lambda: zoo.audio.judge.load_judge("words-judge"),
+    "point3d/shapes-ddpm": lambda: zoo.point3d.judge.load_judge(),
+}
+
+
 def judged(model: Model, source: Path) -> tuple[dict[str, Any], Figure]:
     """Labels in turn; the share that the judge takes for them."""
-    evaluator = model.domain.evaluator(source, "validation", model)
-    classes = len(evaluator.judge.class_names)
-    labels = torch.arange(SAMPLES[model.recipe.domain]) % classes
+    recipe = model.recipe
+    judge = JUDGES[f"{recipe.domain}/{recipe.name}"]()
+    labels = torch.arange(SAMPLES[recipe.domain]) % len(judge.class_names)
 
     def figure(samples: Any) -> float:
-        if model.recipe.domain == "point3d":
-            x = torch.from_numpy(np.stack([s.points for s in samples]))
-        else:
-            x = evaluator.prepare(samples.tensor)
-        guessed = evaluator.judge.features(x)[1].argmax(1)
+        x = torch.from_numpy(np.stack([s.points for s in samples])) if recipe.domain == "point3d" else samples.tensor.cpu()
+        guessed = judge.features(x)[1].argmax(1)
         return float((guessed == labels).double().mean())
 
     return {"label": labels.tolist()}, figure
+
+
+def prompted(model: Model, source: Path) -> tuple[dict[str, Any], Figure]:
+    """Captions of held-out pictures; the share whose own caption is among the five nearest of all, by the judge."""
+    evaluator = model.domain.evaluator(source, "validation", model)
+    asked = evaluator.asked(model, SAMPLES[model.recipe.domain], 0)
+
+    def figure(samples: Any) -> float:
+        ranks = [told["rank"] for told in evaluator.measure(samples)["prompts"]]
+        return sum(rank <= 5 for rank in ranks) / len(ranks)
+
+    return asked, figure
 
 
 def plausible(model: Model, source: Path) -> tuple[dict[str, Any], Figure]:
@@ -68,10 +89,10 @@ def demonstrated(model: Model, source: Path) -> tuple[dict[str, Any], Figure]:
     held = model.domain.dataset(source, "validation", **model.domain.data_options(model.recipe))
     rows = torch.linspace(0, len(held) - 1, SAMPLES["policy"]).long().tolist()
     seen = np.stack([held[i][1]["observation"] for i in rows])
-    true = torch.stack([model.codec.encode(held[i][0]) for i in rows])
+    true = torch.stack([model.codec.encode(held[i][0]).cpu() for i in rows])
 
     def figure(samples: Any) -> float:
-        made = torch.stack([model.codec.encode(s) for s in samples])
+        made = torch.stack([model.codec.encode(s).cpu() for s in samples])
         return float((made - true).square().mean().sqrt())
 
     return {"observation": seen}, figure
@@ -102,6 +123,7 @@ def main() -> None:
     p.add_argument("--samplers", help="names, with commas between; default: all")
     p.add_argument("--calls", type=int, nargs="+", default=[10, 25], help="calls of the net")
     p.add_argument("--bounds", help="of a Karras grid: low,high")
+    p.add_argument("--device", help="where the nets run, e.g. cuda")
     p.add_argument("--json", type=Path)
     args = p.parse_args()
     samplers = args.samplers.split(",") if args.samplers else list(SAMPLERS)
@@ -110,8 +132,9 @@ def main() -> None:
         packaged = bool(DATA.get(name, ("",))[0]) and (CHECKPOINTS / name / files.WEIGHTS).exists()
         if not packaged or not any(fnmatch.fnmatch(name, w) for w in args.models.split(",")):
             continue
-        model = zoo.load(name)
-        asked, figure = HOW[model.recipe.domain](model, args.data / DATA[name][0])
+        model = zoo.load(name, device=args.device)
+        how = prompted if "text" in model.recipe.conditions else HOW[model.recipe.domain]
+        asked, figure = how(model, args.data / DATA[name][0])
         further = {"bounds": tuple(float(b) for b in args.bounds.split(","))} if args.bounds else {}
         best = row(model, asked, figure)
         print(f"{name:24} default {best['figure']:.3f}", flush=True)
@@ -128,9 +151,9 @@ def main() -> None:
                     word = "" if sane else "warned" if result["warned"] else "NOT SANE"
                     text = ", ".join([sampler, *variant.values()])
                     print(f"{name:24} {text:14} {calls:3} calls  {result['figure']:.3f}  {word}", flush=True)
-                    found.append({"model": name, "calls": calls, "sane": sane} | settings | result)
-    if args.json:
-        files.write_atomic(args.json, files.dump_json(found))
+                    found.append({"model": name, "calls": calls, "sane": sane, "default": best["figure"]} | settings | result)
+                    if args.json:
+                        files.write_atomic(args.json, files.dump_json(found))
     raise SystemExit(int(failed > 0))
 
 

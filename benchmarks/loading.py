@@ -41,10 +41,9 @@ DATA = {
     "image/fashion-ddpm": "image/fashion_mnist.npz",
     "audio/spec-ddpm": "audio/fsdd_8k.npz",
     "audio/words-ddpm": "audio/speech_commands_4w_16k.npz",
-    "point3d/furniture": "point3d/pointcloud_furniture_cc.npz",
-    "point3d/airplane": "point3d/pointcloud_airplane_gpl.npz",
+    "point3d/shapes-ddpm": "point3d/pointcloud_furniture_cc.npz",
     "policy/pusht-keypoints": "policy/pusht_demos.npz",
-    "protein/backbone": "protein/protein_backbones.npz",
+    "protein/backbone-ddpm": "protein/protein_backbones.npz",
 }
 
 

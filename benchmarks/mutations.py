@@ -75,6 +75,29 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/policy/data.py", "len(bounds), HELD_OUT)]", "len(bounds), HELD_OUT)] if mirror is None else bounds",
         "tests/policy",
     ),
+    "retrieval looks in every style": (
+        "zoo/image/caption_metrics.py", "similar[self.held.style[:, None] != self.trained.style] = -2", "pass",
+        "tests/image/test_caption_metrics.py",
+    ),
+    "the sixth nearest caption is among five": (
+        "zoo/image/caption_metrics.py", "hits = int((found < k).sum())", "hits = int((found <= k).sum())",
+        "tests/image/test_caption_metrics.py",
+    ),
+    "captions of the same words are nearer than each other": (
+        "zoo/image/caption_judge.py", "similar > mine + SAME", "similar >= mine", "tests/image/test_caption_metrics.py",
+    ),
+    "words that are not there count": (
+        "zoo/image/caption_judge.py", "self.weights[known].float() * (tokens >= 0)", "self.weights[known].float()",
+        "tests/image/test_caption_metrics.py",
+    ),
+    "arrows are mirrored": (
+        "benchmarks/train_caption_judge.py", "mirrored & (uniform(0, 1) < 0.5)", "uniform(0, 1) < 0.5",
+        "tests/image/test_caption_metrics.py",
+    ),
+    "copies are looked for in every style": (
+        "zoo/image/caption_metrics.py", "mine, theirs = asked == key, known == key", "mine, theirs = asked == key, known >= 0",
+        "tests/image/test_caption_metrics.py",
+    ),
     "extra keys are ignored": (
         "zoo/files.py", 'f"unexpected {k}" for k in tensors.keys() - own.keys()', 'f"" for k in ()', "tests/test_files.py",
     ),

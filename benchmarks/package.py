@@ -96,6 +96,7 @@ def main() -> None:
     p.add_argument("settings", nargs="*", help="name=value of the evaluation")
     p.add_argument("--n", type=int, default=5000)
     p.add_argument("--data", help="real data of the domain; a policy is measured in its environment, without any")
+    p.add_argument("--bits", type=int, default=16, choices=(8, 16), help="of a stored weight")
     p.add_argument("--fp32", action="store_true", help="never bf16, which the evaluation uses where the machine has it")
     args = p.parse_intermixed_args()
 
@@ -106,7 +107,7 @@ def main() -> None:
     written = not again or model.recipe != read_recipe(folder)
     with files.new_folder(folder) as new:  # nothing of it is in its place before all of it is measured
         if written:
-            save(model, new, half=True, with_stage=not packaged_alone(model.recipe, get_recipe(args.name)))
+            save(model, new, bits=args.bits, with_stage=not packaged_alone(model.recipe, get_recipe(args.name)))
         else:  # only the figures change: golden values and pictures stay those of the machine that made them
             shutil.copytree(folder, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         size = (new / files.WEIGHTS).stat().st_size
@@ -120,8 +121,10 @@ def main() -> None:
         data = f" --data {Path(args.data).name}" if args.data else ""
         source = args.name if again else "RUN"
         command = f"python benchmarks/package.py {source} {args.name} --n {args.n}{data}"
-        result["protocol"] |= {"training": history, "command": " ".join([command, *args.settings])}
-        files.write_atomic(new / "evaluation.json", files.dump_json(result))
+        bits = [] if args.bits == 16 else [f"--bits {args.bits}"]
+        result["protocol"] |= {"training": history, "command": " ".join([command, *bits, *args.settings])}
+        figures = {k: v for k, v in result.items() if k != "prompts"}  # of 1,246 pictures: zoo eval --json tells them
+        files.write_atomic(new / "evaluation.json", files.dump_json(figures))
         if written:
             if model.is_first_stage:
                 held = model.domain.dataset(args.data, "test")

@@ -15,11 +15,14 @@ from zoo.contract.registry import CHECKPOINTS, read_evaluation
 from zoo.hub.card import metrics_table, model_card
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS = ROOT / "docs" / "words.png"  # of words_to_pictures.py
 SHOWN = "image/fashion-ddpm"  # the model whose picture and metrics are shown
 
 
 def picture() -> str:
-    """What the shown model really drew."""
+    """Words to pictures, where `words_to_pictures.py` has drawn them; else what the shown model really drew."""
+    if WORDS.exists():
+        return f"![captions in several styles, all drawn by image/emoji-text]({WORDS.relative_to(ROOT).as_posix()})"
     path = CHECKPOINTS / SHOWN / "samples.png"
     return f"![{SHOWN}, its own samples]({path.relative_to(ROOT).as_posix()})" if path.exists() else ""
 

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from zoo.audio import reading, recordings
+import zoo
+from zoo.audio import evaluate, reading, recordings
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import AudioFolder, TableClips
 from zoo.audio.reading import read_clip
@@ -17,6 +18,8 @@ from zoo.core import seeds
 from zoo.data import decoded
 from zoo.data.decoded import Store, switched_off
 from zoo.errors import ConfigError, DataError
+from zoo.evaluation.judge import Features
+from zoo.training.report import of_data
 
 RATE = 8000
 
@@ -198,6 +201,43 @@ def test_training_cuts_windows_for_its_codec(folder, cache):
     data.sample_rate = 0
     with pytest.raises(ConfigError, match="at\\(sample_rate\\)"):
         data.cut(100)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """One long recording, and one short one, of each of two classes, ten files in all."""
+    for k in range(10):
+        place = tmp_path / "classes" / ("ann" if k < 5 else "bob")
+        place.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / f"{k}_x_.wav", song(3 if k in (0, 9) else 0.3, rate=RATE, channels=1, seed=k), RATE)
+    return tmp_path / "classes"
+
+
+def test_a_window_has_the_conditions_of_its_recording_with_and_without_reading_it(classes, cache):
+    data = AudioFolder(classes, sample_rate=RATE, window=2000, speaker=r"(?P<speaker>ann|bob)")
+    assert len(data) > len(data.files) == 9
+    assert [data.given(i) for i in range(len(data))] == [data[i][1] for i in range(len(data))]
+    assert [data.given(i)["label"] for i in range(len(data))] == [0] * (12 + 4) + [1] * 4
+    assert [data.given(i)["speaker"] for i in range(len(data))] == [0] * (12 + 4) + [1] * 4
+
+
+def test_held_out_recordings_have_windows_of_their_own(classes, cache):
+    data = AudioFolder(classes, sample_rate=RATE, window=2000)
+    held = data.held_out()
+    assert [p.name for p in held.files] == ["9_x_.wav"] and len(held) == 12 and len(data) == 20
+    assert all(held[i][1] == {"label": 1} and len(held[i][0]) == 2000 for i in range(12))
+    about = of_data(data, get_domain("audio"), len(held))
+    assert "ann 16, bob 4" in about and "held out: 12" in about
+
+
+def test_long_recordings_are_evaluated_in_the_windows_that_are_learnt(classes, cache, monkeypatch):
+    monkeypatch.setattr(evaluate, "through", lambda codec, clips: clips)
+    monkeypatch.setattr(evaluate, "candidates", lambda rate: [Features("a net of the test", lambda x: x[:, :8])])
+    small = {"net.channels": 8, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 8, "codec.frames": 16}
+    model = zoo.create("audio/spec-ddpm", **small, conditions={})
+    found = evaluate.evaluator(classes, "test", model)
+    windows = AudioFolder(classes, "test", sample_rate=RATE, window=model.codec.samples)
+    assert len(found.reference) == len(windows) > len(windows.files) == 1
 
 
 def test_rows_of_a_table_are_kept_by_their_bytes(folder, cache):

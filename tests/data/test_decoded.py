@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -227,6 +228,20 @@ def test_nothing_that_a_living_run_uses_goes_and_one_line_says_that_no_more_is_k
         fill(other, range(30, 40), make)
     assert make.calls == 10 and len(said) == 1
     assert {p.name for p in store.folder.glob("??/*")} == kept
+
+
+def test_a_cache_that_holds_more_than_it_may_says_so_and_not_that_the_disk_is_full(tmp_path):
+    fill(Store(tmp_path / "cache", 200_000, worth=0), range(4))
+    smaller = Store(tmp_path / "cache", 50_000, worth=0)
+    with pytest.warns(UserWarning, match=r"it has its 5e-05 GB \(ZOO_CACHE_GB\)"):
+        fill(smaller, [9])
+
+
+def test_a_cache_that_is_cleared_meanwhile_goes_on(store, source, monkeypatch):
+    (store.folder / "ab").mkdir(parents=True)
+    monkeypatch.setattr(decoded, "clear_leftovers", shutil.rmtree)  # what comes before a shelf is looked at
+    store.prepared(source, HOW, Counted())
+    assert not store.closed and list(store.folder.glob("??/*"))
 
 
 def test_the_lease_of_a_killed_run_is_forgotten(tmp_path):

@@ -56,6 +56,15 @@ def test_hidden_and_system_files_are_never_data_nor_classes(tmp_path):
     assert folder.left_out == {"hidden folder": 2, "hidden file": 2, "system folder": 5, "system file": 2}
 
 
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "model.safetensors"])
+def test_what_a_run_writes_among_the_data_is_no_data(tmp_path, name):
+    make(tmp_path, "1.png", "2.png", f"runs/one/{name}", "runs/one/previews/1.png", "runs/one/previews/2.png")
+    folder = opened(tmp_path)
+    assert taken(folder) == [("1.png", None), ("2.png", None)]
+    assert folder.left_out == {"folder of a model or of its training": 1}
+    assert len(opened(tmp_path / "runs/one").files) == 2  # what is asked for by its own name
+
+
 def test_a_folder_that_is_hidden_itself_is_what_the_user_gave(tmp_path):
     assert taken(opened(make(tmp_path / ".cache", "1.png"))) == [("1.png", None)]
 

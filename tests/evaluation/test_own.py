@@ -11,10 +11,11 @@ from PIL import Image
 import zoo
 from zoo.cli import main
 from zoo.contract.registry import get_domain, get_recipe
-from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, DataError, ResourceError, ShapeError
 from zoo.evaluation import own
 from zoo.evaluation.evaluate import evaluate
 from zoo.evaluation.judge import Features
+from zoo.evaluation.judged import Own
 from zoo.image import evaluate as pictures
 from zoo.image import inception
 from zoo.image.judge import Judge, fitted, load_judge
@@ -122,6 +123,19 @@ def test_data_without_labels_or_of_one_class_have_no_judge(tmp_path):
     with pytest.raises((ConfigError, DataError), match=r"labels 'label'|one class"):
         trained(one, tmp_path / "j")
     assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize("change", [{"minutes": 0}, {"minutes": float("nan")}, {"minutes": -1}, {"steps": 0}, {"seed": 0.5}])
+def test_numbers_that_are_none_are_refused_before_anything_is_read(tmp_path, change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        trained(tmp_path / "missing", tmp_path / "j", **({"steps": None} | change))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_minutes_are_spent(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(own, "learn", lambda *given, **options: pytest.fail("it has trained"))
+    with pytest.raises(ResourceError, match="cannot write"):
+        trained(folder, tmp_path / "file", steps=1)
 
 
 @pytest.mark.slow
@@ -359,3 +373,12 @@ def test_demonstrations_of_another_robot_are_refused(demonstrations):
 
     with pytest.raises(ConfigError, match="the data's observation_names are observation_0"):
         DOMAIN.evaluator(demonstrations, "test", zoo.create("policy/pusht-keypoints", **{"net.channels": 16}))
+
+
+def test_captions_are_asked_for_with_the_label_of_the_same_picture():
+    told = Own("here", ["a", "b", "c"], texts=["of a", "of b", None])
+    asked = told.asked(None, 6, 0)
+    assert set(zip(asked["label"], asked["text"], strict=True)) == {("a", "of a"), ("b", "of b"), ("c", None)}
+    assert Own("here", None, texts=["x", "y"]).asked(None, 1, 0).keys() == {"text"}
+    assert Own("here", None).asked(None, 2, 0) == {}
+    assert "captions" in told.protocol(Features("net", lambda x: x), 9)["texts"]

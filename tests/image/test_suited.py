@@ -61,7 +61,18 @@ def test_the_recipe_follows_the_pictures_and_the_user_goes_first(tmp_path):
     assert domain.suited(recipe, pictures, {"codec.size"})[0].codec == recipe.codec | {"channels": 3}
     assert domain.suited(recipe, pictures, {"codec": {}}) == (recipe, "")
     small = folder(tmp_path / "b", [grey(20)])
-    assert domain.suited(recipe, small) == (recipe, "")
+    found, said = domain.suited(recipe, small, {"sampling.steps"})
+    assert (found, said) == (recipe, "")
+    assert domain.suited(recipe, small)[0].codec == recipe.codec
+
+
+def test_models_of_own_pictures_are_guided_more_unless_the_user_says_how(tmp_path):
+    recipe, domain = get_recipe("image/fashion-ddpm"), get_domain("image")
+    small = folder(tmp_path / "a", [grey(20)])
+    sampling = domain.suited(recipe, small)[0].sampling
+    assert sampling.guidance_weight > 1 > recipe.sampling.guidance_weight and sampling.guidance_interval is None
+    for chosen in ({"sampling.guidance_weight": 0.1}, {"sampling": {}}):
+        assert domain.suited(recipe, small, chosen)[0].sampling == recipe.sampling
 
 
 def test_training_and_resuming_by_the_packaged_name(tmp_path, capsys):

@@ -7,6 +7,7 @@ import zoo
 from zoo.contract.small import SmallSample
 from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
+from zoo.evaluation.evaluate import Evaluator, evaluate
 from zoo.image.domain import DOMAIN
 from zoo.image.recipes import RECIPES
 from zoo.model.model import Model
@@ -93,3 +94,18 @@ def test_what_does_not_fit_together_is_refused(chain):
 def test_a_wrong_argument_is_one_clear_error(chain, arguments, message):
     with pytest.raises(ConfigError, match=message):
         chain.sample(1, **arguments)
+
+
+def test_a_chain_is_measured_like_a_model(chain):
+    class Looks(Evaluator):
+        def check(self, model):
+            assert model.recipe.name == "emoji-up" and model.codec.shape == (3, 8, 8) and model.domain is DOMAIN
+
+        def asked(self, model, n, seed):
+            return {"text": ["red car"] * n}
+
+        def measure(self, made, **options):
+            return {"metrics": {"pictures": len(made)}, "protocol": {}}
+
+    result = evaluate(chain, 2, evaluator=Looks(), stages=TWO)
+    assert result["metrics"]["pictures"] == 2 and result["protocol"]["steps"] == 3

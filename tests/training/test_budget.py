@@ -20,12 +20,12 @@ class Machine:
         return self.time
 
 
-def drive(seconds, each, *, rest=0.0, warmup=10, decay=0.4, save=0.0, before=0.0, step=0, plans=(), lost=0.0):
+def drive(seconds, each, *, rest=0.0, warmup=10, decay=0.4, save=0.0, before=0.0, step=0, plans=(), lost=0.0, slow_start=False):
     """A run of so many seconds with steps of each(step) seconds: (plans, learning rates of its steps, seconds that it took)."""
     options, machine = Training(lr=1.0, warmup=warmup, decay=decay), Machine(each)
     clock = budget.Clock(before=before, now=machine)
     machine.time += lost
-    watch = budget.Budget(seconds, clock, decay, lambda: rest)
+    watch = budget.Budget(seconds, clock, decay, lambda: rest, slow_start)
     watch.ready(step)
     plans, rates = list(plans), []
     while not plans or step < plans[-1][1]:
@@ -153,3 +153,27 @@ def test_what_is_done_between_steps_is_not_taken_for_steps():
     clock.mark(2)
     assert clock.measured() == (2, 4.0) and clock.cost == {"preview": 7.0} and clock.seconds == 11.0
     assert not math.isnan(budget.Budget(math.inf, clock, 0.4, lambda: 0.0).each())
+
+
+@pytest.mark.parametrize("plans", [[(0, 100)], [(10, 1000), (700, 900)], [(0, 10**12)], [(5, 10)]])
+def test_where_the_rate_begins_to_fall_is_found_at_once_in_a_run_of_any_length(plans):
+    first = plans[-1][0]
+    found = budget.begin_of_fall(first, plans, 0.4)
+    assert budget.falls(found, plans, 0.4) and (found == first or not budget.falls(found - 1, plans, 0.4))
+    assert budget.begin_of_fall(3, [(0, 10)], 0.0) == 10
+
+
+@pytest.mark.parametrize("compiling", [54.0, 30.0, 8.0])
+def test_steps_that_compile_make_no_plan(compiling):
+    """On a GPU a first step of 54 s once made a plan of two steps for 100 seconds."""
+    plans, rates, took = drive(100, lambda k: compiling if k == 0 else 0.05, slow_start=True)
+    assert plans[0][0] >= budget.WARM
+    assert 0.9 * 100 < took <= 100
+    assert len(rates) > 0.9 * (100 - compiling) / 0.05
+    assert rates[-1] < 0.02
+
+
+def test_a_plan_by_slow_steps_is_made_anew_before_the_rate_falls():
+    _, rates, took = drive(100, lambda k: 3.0 if k < 8 else 0.01, slow_start=True)
+    assert took > 95 and len(rates) > 4000
+    assert max(rates[len(rates) // 4 : len(rates) // 2]) == 1.0

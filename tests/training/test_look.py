@@ -82,6 +82,15 @@ def test_the_domain_is_what_most_files_are_of(tmp_path, photos):
     (tmp_path / "none" / "a.xyzzy").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"1 \.xyzzy, which no domain"):
         guess(tmp_path / "none")
+    archives = {
+        "episodes.npz": "policy",
+        "fashion_mnist.npz": "image",
+        "fsdd_8k.npz": "audio",
+        "protein_backbones.npz": "protein",
+    }
+    for name, domain in archives.items():
+        (tmp_path / name).write_bytes(b"")
+        assert guess(tmp_path / name) == domain
     with pytest.raises(ConfigError, match="Hub dataset"):
         guess("hub:a/b")
     with pytest.raises(DataError, match="no data at"):
@@ -91,6 +100,18 @@ def test_the_domain_is_what_most_files_are_of(tmp_path, photos):
 def test_a_bad_name_of_the_sheet_is_told_before_anything_is_read(tmp_path):
     with pytest.raises(ConfigError, match="cannot save a picture"):
         look(tmp_path / "missing", out="sheet.doc")
+
+
+def test_a_sheet_among_the_data_is_refused(photos, tmp_path):
+    with pytest.raises(ConfigError, match="would lie among the data"):
+        look(photos, out=photos / "cat" / "sheet.png")
+    assert not (photos / "cat" / "sheet.png").exists()
+
+
+def test_a_run_in_the_folder_of_its_data_is_refused(photos):
+    with pytest.raises(ConfigError, match="holds the data"):
+        zoo.train("image/fashion-ddpm", data=photos, out=photos, steps=1)
+    assert not (photos / "checkpoint.safetensors").exists()
 
 
 def test_a_recipe_from_a_file_is_that_of_a_name_or_of_an_edited_config(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.model.unfinished import UnfinishedWarning
 from zoo.training import budget
 from zoo.training import trainer as training
+from zoo.training.train import as_begun
 
 
 class Net(nn.Module):
@@ -358,3 +360,80 @@ def test_the_lines_say_what_was_found_and_what_is_planned(tmp_path, capsys, monk
     assert "model: own/mine, own, 0.00 M parameters; samples of 2;" in said
     steps = facts(tmp_path / "a")["plan"][0][1]
     assert f"plan: {steps:,} steps in 0.1 minutes (0.1 s a step, 20 samples/s, {steps / 4:.3g} epochs of 8)" in said
+
+
+def sized(tmp_path, step_seconds, minutes, batch=64, **options):
+    """A trainer on a machine where a pass takes so long, after it chose its batch."""
+    now = [0.0]
+    settings = Training(batch_size=batch, precision="fp32", **options)
+    model = zoo.Model.of(Diffusion(FlowSchedule(), "v"), Net(), PlaneCodec(), training=settings)
+    loss = training.OBJECTIVES["denoise"]()
+
+    class Slow:
+        def loss(self, model, batch, rng):
+            now[0] += step_seconds * len(batch.x0) / 64
+            return loss.loss(model, batch, rng)
+
+    trainer = training.Trainer(model, points(128), tmp_path, None, 0, cpu=True, minutes=minutes, objective=Slow())
+    trainer.clock = budget.Clock(now=lambda: now[0])
+    trainer.fit_batch()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "minutes", "batch"),
+    [(2.8, 10, 16), (0.5, 10, 64), (0.7, 10, 32), (1.5, 10, 16), (0.01, 1, 64), (100, 1, 16)],
+)
+def test_a_short_run_has_smaller_batches_so_that_it_has_more_steps(tmp_path, step_seconds, minutes, batch):
+    trainer = sized(tmp_path, step_seconds, minutes)
+    assert trainer.options.batch_size == trainer.model.recipe.training.batch_size == batch
+    assert len(trainer.batches()[0].x0) == batch
+
+
+def test_a_recipe_of_small_batches_keeps_them(tmp_path):
+    assert sized(tmp_path, 50, 1, batch=8).options.batch_size == 8
+
+
+def test_parts_of_a_step_count_in_its_time(tmp_path):
+    assert sized(tmp_path, 0.5, 10, accumulate=4).options.batch_size == 16
+
+
+def small(tmp_path, **options):
+    """A run by the package's recipe with a net that is small, on a machine so slow that its batch shrinks."""
+    pictures = Items([(np.full((28, 28), 9 * i, np.uint8), {"label": i % 10}) for i in range(20)], labels=LABELS)
+    tiny = {"net": {"channels": 16, "multipliers": [1], "blocks": 1, "attention": [False], "patch": 4, "emb_dim": 16}}
+    where = {"data": pictures, "out": tmp_path, "cpu": True, "preview_every": 0, "workers": 0}
+    return zoo.train("image/fashion-ddpm", **where, **{"overrides": tiny} | options)
+
+
+LABELS = {"label": list(zoo.contract.registry.get_recipe("image/fashion-ddpm").classes("label"))}
+
+
+def test_a_run_that_goes_on_keeps_the_batch_that_it_chose(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "ENOUGH_STEPS", 10**9)
+    small(tmp_path, minutes=0.03)
+    assert small(tmp_path, minutes=0.03, resume=True).recipe.training.batch_size == 16
+
+
+def test_the_batch_of_a_run_stays_where_nobody_says_one_also_when_it_is_no_run_of_minutes_any_more(tmp_path):
+    fit(tmp_path, steps=1)
+    recipe = zoo.contract.registry.get_recipe("image/fashion-ddpm")
+    found = [as_begun(recipe, tmp_path, None, fit_batch).training.batch_size for fit_batch in (True, False)]
+    assert found == [2, recipe.training.batch_size]
+
+
+def test_a_checkpoint_of_a_run_of_steps_holds_what_older_versions_read(tmp_path):
+    fit(tmp_path, steps=1)
+    assert not {"minutes", "plan", "pace"} & facts(tmp_path).keys()
+
+
+def test_processes_agree_on_plans_of_any_length():
+    accelerator = SimpleNamespace(num_processes=2, reduce=lambda given, how: given)
+    run = SimpleNamespace(accelerator=accelerator, main=True, stop="", device="cpu")
+    assert training.Trainer._agree(run, (2**24 + 1, 2**40 + 1)) == (2**24 + 1, 2**40 + 1)
+
+
+def test_a_batch_that_was_asked_for_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "ENOUGH_STEPS", 10**9)
+    net = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.patch": 4}
+    assert small(tmp_path, minutes=0.03, overrides=net | {"training.batch_size": 20}).recipe.training.batch_size == 20

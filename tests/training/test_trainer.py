@@ -436,6 +436,23 @@ def test_both_optimizers_resume_exactly(tmp_path, optimizer):
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_net_with_dropout_resumes_exactly(tmp_path):
+    change = {"overrides": {"net.dropout": 0.5, "net.attention": [False], "training.batch_size": 2}, "log_every": 0}
+    train(tmp_path / "whole", steps=2, **change)
+    train(tmp_path / "parts", steps=2, max_minutes=0.0, **change)
+    train(tmp_path / "parts", steps=2, resume=True, **change)
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_counting_the_work_of_a_step_is_no_part_of_training(tmp_path):
+    model = zoo.create("image/fashion-ddpm", **TINY).train()
+    model.denoiser.counts = torch.nn.BatchNorm1d(1)
+    model.denoiser.register_forward_pre_hook(lambda net, given: (net.counts(torch.ones(2, 1)), None)[1])
+    trainer = training.Trainer(model, pictures(), tmp_path, 2, 0, cpu=True, minutes=1e-9)
+    trainer.flops(trainer.batches()[0])
+    assert model.denoiser.counts.num_batches_tracked == 0 and model.denoiser.counts.running_mean == 0
+
+
 @pytest.mark.slow
 def test_a_recipe_and_a_model_folder_train_as_their_name_does(tmp_path):
     train(tmp_path / "name", steps=2)

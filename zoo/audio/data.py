@@ -228,7 +228,7 @@ class AudioFolder(_AtRate, Folder):
         window: int = 0,
     ) -> None:
         self.sample_rate, self.cache, self.recordings = sample_rate, store(), dict[Path, Recording]()
-        self.window, self.longer, self.windows = 0, 0, list[tuple[int, float]]()
+        self.window, self.stretch, self.longer, self.windows = 0, 1.0, 0, list[tuple[int, float]]()
         super().__init__(folder, split, SUFFIXES, "clip", self._look, skip_unreadable, threads=threads_of_reading())
         notes: dict[str, list[str]] = {}
         for path in self.readable:
@@ -252,7 +252,7 @@ class AudioFolder(_AtRate, Folder):
         """
         if not self.sample_rate:
             raise ConfigError("windows of a folder of recordings have a rate: set it first, with at(sample_rate).")
-        self.window, self.longer = whole(window, "window", 1), math.ceil(window * stretch)
+        self.window, self.stretch, self.longer = whole(window, "window", 1), stretch, math.ceil(window * stretch)
         seconds = window / self.sample_rate
         self.windows = [(k, start) for k, p in enumerate(self.files) for start in self.recordings[p].starts(seconds)]
 
@@ -261,8 +261,23 @@ class AudioFolder(_AtRate, Folder):
             self.at(codec.sample_rate)
             self.cut(codec.samples, 1 + codec.speed)
 
+    def held_out(self) -> AudioFolder | None:
+        """The validation files, in windows of their own."""
+        other = super().held_out()
+        if isinstance(other, AudioFolder) and other.window:
+            other.cut(other.window, other.stretch)
+        return other if isinstance(other, AudioFolder) else None
+
     def __len__(self) -> int:
         return len(self.windows) if self.window else len(self.files)
+
+    def given(self, i: int) -> dict[str, int]:
+        """The label and the speaker, if there are any, of sample i: of the recording that it is a window of."""
+        file = self.windows[i][0] if self.window else i
+        found = super().given(file)
+        if self.speakers:
+            found["speaker"] = self.labels["speaker"].index(self.speakers[self.files[file]])
+        return found
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:
         return self._item(i, None)
@@ -273,9 +288,7 @@ class AudioFolder(_AtRate, Folder):
     def _item(self, i: int, rng: torch.Generator | None) -> tuple[Waveform, dict[str, Any]]:
         file, start = self.windows[i] if self.window else (i, 0.0)
         path = self.files[file]
-        cond, recording, count = self.given(file), self.recordings[path], self.window
-        if self.speakers:
-            cond["speaker"] = self.labels["speaker"].index(self.speakers[path])
+        cond, recording, count = self.given(i), self.recordings[path], self.window
         if not self.window or recording.duration < 2 * self.window / self.sample_rate:
             clip = short(decoded(self.cache, path, self.sample_rate, path), self.sample_rate)
             return clip or self.resampled(read_clip(path)), cond

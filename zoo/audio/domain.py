@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.audio.augment import AudioAugment
 from zoo.audio.codec import SpectrogramCodec
-from zoo.audio.data import AudioFolder, Clips, TableClips, open_audio
+from zoo.audio.data import FSDD_FILE, WORDS_FILE, AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.reading import SUFFIXES
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
@@ -30,6 +30,7 @@ class AudioDomain(Domain):
     name = "audio"
     suffix = ".wav"
     reads = SUFFIXES
+    archives = (FSDD_FILE, WORDS_FILE)
     hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec

@@ -95,7 +95,8 @@ def _of_own(source: str | Path, split: str, model: Generator, given: str | Path 
     if not isinstance(codec, SpectrogramCodec):
         raise ConfigError(f"{model!r}: its codec is not one of sound.")
     judge, where = own.judge_of(Judge, given, model)
-    datasets = [open_audio(source, part) for part in (split, "train")]
+    # long recordings in the windows that training cuts them into
+    datasets = [open_audio(source, part, sample_rate=codec.sample_rate, window=codec.samples) for part in (split, "train")]
     for dataset in datasets:
         dataset.at(codec.sample_rate)
     names, own_names = tuple(datasets[0].labels.get("label", ())), model.recipe.classes("label")

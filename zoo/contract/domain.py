@@ -83,6 +83,8 @@ class Domain(ABC):
     suffix: str
     #: suffixes of the files that `dataset` reads, in lower case, by which `zoo data` knows whose they are
     reads: tuple[str, ...] = ()
+    #: whole names of files that hold data of this domain alone, whatever their suffix
+    archives: tuple[str, ...] = ()
     #: how many samples `zoo eval` measures by itself
     measured: int = 1000
     #: {name: class}; how one is built, see `denoiser`

@@ -126,7 +126,7 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
 
 #: the figures of a metric, of which each is a number or None; its interval is a list of two
-FIGURES = ("value", "idealised", "ceiling", "raw", "floor")
+FIGURES = ("value", "idealised", "ceiling", "raw", "retrieval", "floor")
 
 
 def _is_metric(metric: Mapping[str, Any]) -> bool:

@@ -297,7 +297,11 @@ class Store:
                 return True
         left = self._tidy(size)
         if left < size:
-            full = "the disk is full" if left < 0 else f"it has its {self.most / 1e9:g} GB (ZOO_CACHE_GB)"
+            full = (
+                f"the disk has less than {RESERVE / 1e9:.0f} GB left"
+                if left < 0
+                else f"it has its {self.most / 1e9:g} GB (ZOO_CACHE_GB)"
+            )
             self._close(full)
             return False
         with self._lock:
@@ -308,15 +312,16 @@ class Store:
         """Make room for `wanted` bytes and more; returns how many there are, below 0 where the disk has none."""
         entries: dict[tuple[int, int], tuple[float, int, list[Path]]] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        for shelf in os.scandir(self.folder):
-            if not shelf.is_dir(follow_symlinks=False) or len(shelf.name) != 2:
-                continue
-            clear_leftovers(Path(shelf.path))
-            for item in os.scandir(shelf.path):
+        for shelf in [self.folder / name for name in os.listdir(self.folder) if len(name) == 2]:
+            clear_leftovers(shelf)
+            names = list[str]()
+            with suppress(FileNotFoundError, NotADirectoryError):  # others may clear the folder at this moment
+                names = os.listdir(shelf)
+            for path in (shelf / name for name in names):
                 with suppress(OSError):
-                    about = item.stat(follow_symlinks=False)
+                    about = path.lstat()
                     known = entries.setdefault((about.st_dev, about.st_ino), (about.st_mtime, _blocks(about), []))
-                    known[2].append(Path(item.path))
+                    known[2].append(path)
         total = sum(size for _, size, _ in entries.values())
         free = shutil.disk_usage(self.folder).free - RESERVE
         if min(self.most - total, free) < wanted:
@@ -329,7 +334,7 @@ class Store:
                     with suppress(OSError):
                         path.unlink()
                 total, free = total - size, free + size
-        return -1 if free < wanted else self.most - total if self.most - total < free else free
+        return -1 if free < wanted else max(0, min(self.most - total, free))
 
     def _oldest_run(self) -> float:
         """When the oldest run that lives began to use entries; those of ended ones are forgotten."""

@@ -18,6 +18,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from zoo.contract.dataset import Dataset
+from zoo.disk import CHECKPOINT
 from zoo.errors import DataError
 
 HELD_OUT = 10  # every so many files one is not for training
@@ -36,6 +37,9 @@ SYSTEM = {
     "__macosx", "__pycache__", "$recycle.bin", "system volume information", "lost+found", "@eadir", "#recycle", "#snapshot",
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r",
 }  # fmt: skip
+
+#: files that tell the folder of a model, or of a run, in which previews, cards and samples lie that are no data
+OF_MODELS = {CHECKPOINT, "model.safetensors"}
 
 
 def rows_of(split: str, count: int, every: int = HELD_OUT) -> list[int]:
@@ -103,7 +107,7 @@ def _plural(kind: str, count: int) -> str:
 
 
 def search(folder: Path, wanted: Callable[[Path], bool]) -> Found:
-    """All files below a folder that are wanted, without hidden and system ones.
+    """All files below a folder that are wanted, without hidden and system ones and those of models and their training.
 
     Links are followed, and each folder is read once: by its own name where it lies below `folder`, else by its first link.
     So a ring of links ends, and no file comes twice because of a link like `latest`.
@@ -123,6 +127,9 @@ def search(folder: Path, wanted: Callable[[Path], bool]) -> Found:
                 entries = sorted(os.scandir(here), key=lambda e: e.name)
             except OSError as error:
                 found.closed[here] = f"{here}: cannot be listed ({error.strerror or error})"
+                continue
+            if here != folder and any(entry.name in OF_MODELS for entry in entries):
+                found.left_out["folder of a model or of its training"] += 1
                 continue
             folders = list[Path]()
             for entry in entries:

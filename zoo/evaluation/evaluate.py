@@ -32,6 +32,8 @@ class Evaluator(ABC):
 
     #: options of `evaluate` that `measure` takes; all others go to `generate`
     options: tuple[str, ...] = ()
+    #: how many samples are measured where nobody says it; None: as many as the domain says
+    measured: int | None = None
 
     def check(self, model: Generator) -> None:
         """Refuse a model that this cannot measure, by a ConfigError that says what it can. The default takes all."""
@@ -68,7 +70,7 @@ def evaluate(
     """All figures of a model.
 
     Args:
-        n: how many samples; default: the domain's.
+        n: how many samples; default: the evaluator's, else the domain's.
         evaluator: `model.domain.evaluator(...)`, to use again for many settings; default a fresh one.
         data: the real data to compare with; default from $ZOO_DATA.
         split: "test" for a report, "validation" for every choice.
@@ -79,7 +81,7 @@ def evaluate(
     Raises:
         ConfigError: a model that the domain's evaluator cannot measure, or an invalid setting. DataError: no real data.
     """
-    count = whole(model.domain.measured if n is None else n, "n", 1)
+    count = None if n is None else whole(n, "n", 1)
     if judge is not None:
         if evaluator is not None:
             raise ConfigError("judge: the evaluator that is given has its own. Give one of the two.")
@@ -89,6 +91,7 @@ def evaluate(
     found = model.domain.evaluator(data, split, model, **given) if evaluator is None else evaluator
     found.check(model)
     own = {k: settings.pop(k) for k in found.options if k in settings}
+    count = count or found.measured or model.domain.measured
     made, how = found.generate(model, count, seed=seed, **settings)
     result: dict[str, Any] = found.measure(made, **own)
     result["protocol"] |= how

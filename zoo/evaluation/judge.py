@@ -135,10 +135,15 @@ class Features:
         return found, found[:, :0]
 
 
-def save_judge(judge: Judge, folder: str | Path, card: dict[str, Any]) -> None:
-    """Write `judge.safetensors` and `judge.json` into a folder (made if missing); `card` is kept beside the weights."""
+def save_judge(judge: Judge, folder: str | Path, card: dict[str, Any], *, half: bool = False) -> None:
+    """Write `judge.safetensors` and `judge.json` into a folder (made if missing); `card` is kept beside the weights.
+
+    Args:
+        half: weights with 16 bits, which are read as 32: half the size.
+    """
     with new_folder(Path(folder)) as new:
-        save_tensors(new / WEIGHTS, judge.state_dict())
+        state = judge.state_dict()
+        save_tensors(new / WEIGHTS, {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()})
         meta = {"format_version": FORMAT_VERSION, "config": judge.config, "card": card}
         write_atomic(new / CARD, seal(meta, CARD, {WEIGHTS: hash_of(new / WEIGHTS)}))
 

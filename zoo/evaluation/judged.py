@@ -45,17 +45,22 @@ class Own:
         where: of the judge or of the features, in words.
         names: labels of the reference (N,) by name; None where the model has none.
         drawn: what of the data was taken, in words; "" for all.
+        texts: captions of the reference (N,), where the model is asked by text; None where it is not.
     """
 
-    def __init__(self, where: str, names: Sequence[str] | None, drawn: str = "") -> None:
-        self.where, self.names, self.drawn = where, names, drawn
+    def __init__(
+        self, where: str, names: Sequence[str] | None, drawn: str = "", texts: Sequence[str | None] | None = None
+    ) -> None:
+        self.where, self.names, self.drawn, self.texts = where, names, drawn, texts
 
     def asked(self, model: Generator, n: int, seed: int) -> dict[str, Any]:
-        """Labels for n samples, as often as the reference has them; nothing where the model has none."""
-        if self.names is None:
+        """Labels and captions for n samples, as often as the reference has them; nothing where the model has none."""
+        given = {k: v for k, v in (("label", self.names), ("text", self.texts)) if v is not None}
+        if not given:
             return {}
-        order = draw(len(self.names), len(self.names), seed)
-        return {"label": [self.names[order[i % len(order)]] for i in range(n)]}
+        total = len(next(iter(given.values())))
+        order = draw(total, total, seed)
+        return {k: [v[order[i % total]] for i in range(n)] for k, v in given.items()}
 
     def labels(self, samples: Samples, classes: Sequence[str]) -> Tensor:
         """What each sample was asked to be, as numbers (n,) of the judge's classes; zeros where there are none."""
@@ -77,6 +82,10 @@ class Own:
         else:
             lines["chance"] = judge.card.get("chance", {}).get("value")
             lines["labels"] = "asked for as often as the reference has them"
+        if self.texts is not None:
+            lines["texts"] = (
+                "the captions of the reference; whether they are shown is not measured, as there is no judge of them"
+            )
         if n < judge.width:
             lines["few"] = f"{n} samples are fewer than the features: the Frechet distance says little, see kid"
         return lines | ({"drawn": self.drawn} if self.drawn else {})

@@ -26,11 +26,13 @@ from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
 from zoo.contract.recipe import Recipe
 from zoo.core import seeds
+from zoo.disk import disk_errors, path_of
 from zoo.errors import ConfigError, DataError, one_of
 from zoo.evaluation.distances import frechet_distance
 from zoo.evaluation.evaluate import draw
 from zoo.evaluation.judge import CARD, Features, J, Judge, load_judge, save_judge
 from zoo.evaluation.learn import AverageOfTheEnd, accuracy, affordable, learn
+from zoo.values import number, whole
 
 #: the folder of a run's judge within it
 FOLDER = "judge"
@@ -91,6 +93,7 @@ class Labelled:
 
     Attributes:
         items: what was kept. names: the label of each by name; None where the data have none. total: of the split.
+        texts: the caption of each; None where it has none.
         classes: all labels of the data.
     """
 
@@ -107,13 +110,14 @@ class Labelled:
         self.total = len(dataset)
         self.classes = tuple(dataset.labels.get(condition, ()))
         rows = list(range(self.total)) if self.total <= most else sorted(draw(self.total, most, seed))
-        self.items, self.names = list[Any](), list[str]()
+        self.items, self.names, self.texts = list[Any](), list[str](), list[str | None]()
         for i in tqdm(rows, "reading", delay=2, leave=False):
             item, given = dataset[i]
             name = self.classes[int(given[condition])] if self.classes else ""
             if only is None or name in only:
                 self.items.append(keep(item))
                 self.names.append(name)
+                self.texts.append(given.get("text"))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -165,8 +169,14 @@ def train_judge(
 
     Raises:
         DataError: data without labels, or without any in one of the splits.
-        ConfigError: fewer than two classes, or a domain without judges.
+        ConfigError: fewer than two classes, a domain without judges, or a number that is none.
+        ResourceError: a folder that cannot be written.
     """
+    out, seed = path_of(out, "out"), whole(seed, "seed")
+    if steps is not None:
+        steps = whole(steps, "steps", 1)
+    elif (minutes := number(minutes, "minutes", 0)) == 0:
+        raise ConfigError("minutes=0: give a time above 0.")
     options = domain.data_options(recipe) | dict(data_options or {})
     opened = {split: domain.dataset(source, split, **options) for split in ("train", "test")}
     sight: Sight = domain.sight(recipe, opened["train"] if natural else None)
@@ -196,6 +206,8 @@ def train_judge(
         items = augmentation.batch([(train.items[int(i)], {}) for i in rows], codec, seed, step)
         return torch.stack([sight.see(item, seeds.generator(seed, step, k)) for k, (item, _) in enumerate(items)])
 
+    with disk_errors(out):  # before minutes are spent
+        out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import yaml
 
 from zoo.contract.recipe import FirstStage, Recipe, Sampling
-from zoo.contract.registry import domain_names, get_domain
+from zoo.contract.registry import FIGURES, domain_names, get_domain
 from zoo.errors import ConfigError
 from zoo.hub.client import client
 
@@ -31,6 +31,7 @@ COLUMNS = {
     "idealised": "idealised",
     "ceiling": "real data (ceiling)",
     "raw": "real, without codec",
+    "retrieval": "nearest training sample",
     "floor": "baseline (floor)",
 }
 #: keys of the metadata that zoo writes; a card keeps all others
@@ -109,7 +110,7 @@ def _results(recipe: Recipe, evaluation: Mapping[str, Any], task: str | None) ->
     for key, m in evaluation["metrics"].items():
         if m["value"] is None:  # the client leaves out a value of None, and then refuses the card
             continue
-        args = {k: m[k] for k in ("idealised", "ceiling", "raw", "floor", "better", "interval") if m.get(k) is not None}
+        args = {k: m[k] for k in (*FIGURES[1:], "better", "interval") if m.get(k) is not None}
         # "precision_recall" explains two metrics; "precision" alone is the number format
         about = [k for k in protocol if k not in settings and (k == key or key in k.split("_"))]
         if about:

@@ -13,10 +13,13 @@ from zoo.evaluation import own
 from zoo.evaluation.evaluate import real_data
 from zoo.evaluation.judge import Features
 from zoo.evaluation.judged import Own
-from zoo.image import reconstruction
+from zoo.image import caption_metrics, reconstruction
+from zoo.image.caption_judge import PACKAGED, CaptionJudge, load_caption_judge
+from zoo.image.caption_metrics import Captioned
+from zoo.image.captions import CaptionedImages
 from zoo.image.codec import ImageCodec
-from zoo.image.data import ArrayImages, open_images
-from zoo.image.judge import Fitted, Judge, load_judge
+from zoo.image.data import ArrayImages, kind_of_archive, open_images
+from zoo.image.judge import Fitted, Judge, fitted, load_judge
 from zoo.image.metrics import Evaluator, check
 from zoo.image.recipes import FASHION
 from zoo.image.sight import candidates
@@ -38,18 +41,21 @@ def evaluator(
     split: str = "test",
     model: Generator | None = None,
     judge: str | Path | None = None,
-) -> Evaluator | reconstruction.StageEvaluator:
+) -> Evaluator | caption_metrics.Evaluator | reconstruction.StageEvaluator:
     """The `Evaluator` of a model; keep it to measure many settings.
 
     Of a first stage it measures what comes back of pictures, see `zoo.image.reconstruction`.
 
     Of Fashion-MNIST, or of no data, it is the packaged judge's. Of any other pictures it is that of `judge`, else of the judge
-    in the model's folder, else of the packaged one where its labels are the model's, else of features.
+    in the model's folder, else of the packaged one where its labels are the model's, else of features. A model that is asked by
+    text is measured on captioned pictures in several styles by a judge of captions.
     """
     if model is not None and model.recipe.role == "first_stage":
-        if judge is not None:
-            raise ConfigError("judge: a first stage is measured by what it gives back of pictures, without a judge.")
-        return reconstruction.evaluator(real_data(data, "image/emoji_styles.npz", "--data, the pictures"), split)
+        return _of_stage(real_data(data, "image/emoji_styles.npz", "--data, the pictures"), split, judge)
+    if model is not None and "text" in model.recipe.conditions:
+        source = real_data(data, "image/emoji_styles.npz", "--data emoji_styles.npz")
+        if kind_of_archive(source) == "styles":
+            return _of_captions(source, split, judge)
     packaged = load_judge()
     if model is not None and (data is not None or judge is not None):
         held = open_images(real_data(data, "image/fashion_mnist.npz", "--data DIR"), split)
@@ -62,6 +68,33 @@ def evaluator(
     hint = "--data fashion_mnist.npz, or --data fashion-mnist to fetch them"
     source = real_data(data, "image/fashion_mnist.npz", hint)
     return Evaluator(packaged, pictures_and_labels(source, split), pictures_and_labels(source, "train")[0], split=split)
+
+
+def _of_stage(source: str | Path, split: str, given: str | Path | None) -> reconstruction.StageEvaluator:
+    """The evaluator of first stages; of captioned pictures in several styles also by what a judge of captions sees in them."""
+    further: tuple[reconstruction.Further, ...] = ()
+    if kind_of_archive(source) == "styles" and (given is not None or PACKAGED.is_dir()):
+        judge = load_caption_judge(PACKAGED if given is None else Path(given).expanduser())
+        further = (caption_metrics.through_stage(judge, captioned(source, split, judge)),)
+    elif given is not None:
+        raise ConfigError("judge: a first stage is judged on captioned pictures in several styles: give emoji_styles.npz.")
+    return reconstruction.evaluator(source, split, further)
+
+
+def _of_captions(source: str | Path, split: str, given: str | Path | None) -> caption_metrics.Evaluator:
+    """The evaluator of captioned pictures in several styles, with the packaged judge of captions where none is given."""
+    judge = load_caption_judge(PACKAGED if given is None else Path(given).expanduser())
+    return caption_metrics.Evaluator(judge, captioned(source, split, judge), captioned(source, "train", judge), split=split)
+
+
+def captioned(source: str | Path, split: str, judge: CaptionJudge) -> Captioned:
+    """A split of captioned pictures in the styles that the judge knows, at its size."""
+    data = open_images(source, split)
+    if not isinstance(data, CaptionedImages) or tuple(data.labels.get("style", ())) != judge.class_names:
+        raise DataError(f"{source} has no captioned pictures in the styles {', '.join(judge.class_names)}.")
+    pictures = torch.stack([torch.from_numpy(data.picture(i)).permute(2, 0, 1) for i in range(len(data))])
+    parts = [fitted(p.float() / 127.5 - 1, judge.shape) for p in pictures.split(1000)]
+    return Captioned(torch.cat(parts), data.captions, torch.from_numpy(data.targets), data.parts)
 
 
 def _known(model: Generator, packaged: Judge) -> bool:
@@ -98,6 +131,6 @@ def _of_own(source: str | Path, split: str, model: Generator, given: str | Path 
     elif isinstance(found, Judge) and found.shape != codec.shape:
         found = Fitted(found)
     labels = torch.tensor([found.class_names.index(n) if classes else 0 for n in held.names])
-    return Evaluator(
-        found, (reference, labels), real, split=split, own=Own(where, held.names if only else None, own.taken(held, train))
-    )
+    texts = held.texts if "text" in model.recipe.conditions and any(held.texts) else None
+    told = Own(where, held.names if only else None, own.taken(held, train), texts)
+    return Evaluator(found, (reference, labels), real, split=split, own=told)

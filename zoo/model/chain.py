@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from zoo.contract.codec import Codec
+from zoo.contract.domain import Domain
+from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError, one_of
@@ -61,6 +64,19 @@ class Chain:
 
     def __repr__(self) -> str:
         return f"Chain({', '.join(f'{m.recipe.domain}/{m.recipe.name}' for m in self.models)})"
+
+    @property
+    def recipe(self) -> Recipe:
+        """That of the last model, as domain and codec are: by them `evaluate` measures a chain like a model."""
+        return self.models[-1].recipe
+
+    @property
+    def domain(self) -> Domain:
+        return self.models[-1].domain
+
+    @property
+    def codec(self) -> Codec:
+        return self.models[-1].codec
 
     @property
     def conditions(self) -> list[str]:

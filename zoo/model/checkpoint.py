@@ -16,9 +16,9 @@ from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import packaged_folder
 from zoo.disk import CHECKPOINT
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card, place, renew
-from zoo.model import first_stage, unfinished
+from zoo.model import eightbit, first_stage, unfinished
 from zoo.model.golden import golden_inputs, golden_outputs
 
 FORMAT_VERSION = 2
@@ -93,7 +93,7 @@ def _stamps(folder: Path) -> list[tuple[int, ...] | None]:
 def fill(model: Any, folder: Path) -> None:
     """The weights of a folder into a model: a missing or extra key or a wrong shape is an error."""
     path = folder / files.WEIGHTS
-    tensors, _ = files.load_tensors_metadata(path, mapped=True)
+    tensors = eightbit.unpack(files.load_tensors_metadata(path, mapped=True)[0], path)
     latent = isinstance(model.codec, first_stage.Latent)
     if latent and not any(k.startswith(first_stage.PREFIX) for k in tensors):
         tensors |= packaged_stage(model.recipe, path)
@@ -127,17 +127,29 @@ def packaged_stage(recipe: Recipe, path: Path) -> dict[str, Tensor]:
             "save it anew (save_pretrained): a folder outside of the package holds all of a model."
         )
     check_files(folder, read_config(folder))
-    tensors, _ = files.load_tensors_metadata(folder / files.WEIGHTS, mapped=True)
+    path = folder / files.WEIGHTS
+    tensors = eightbit.unpack(files.load_tensors_metadata(path, mapped=True)[0], path)
     prefix = "denoiser."
     return {f"{first_stage.PREFIX}{k.removeprefix(prefix)}": v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def save(model: Any, folder: Path, *, half: bool = False, card: str | None = None, with_stage: bool = True) -> Path:
+def save(
+    model: Any,
+    folder: Path,
+    *,
+    half: bool = False,
+    bits: int | None = None,
+    card: str | None = None,
+    with_stage: bool = True,
+) -> Path:
     """Write a model's folder, see `zoo.Model.save_pretrained`.
 
     Args:
         with_stage: False leaves the weights of a first stage out, for a packaged model on a packaged first stage.
     """
+    if bits not in (None, 8, 16, 32):
+        raise ConfigError(f"bits={bits!r}: give 8, 16 or 32, or None for the weights as they are.")
+    bits = 16 if half and bits is None else bits
     old = folder / files.CARD
     if card is None:  # a text that somebody wrote stays
         own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))
@@ -146,15 +158,13 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{old} cannot be read as text, and a card that somebody wrote is kept: {error}.") from error
         card = renew(text, own)
-    weights = {f"denoiser.{k}": v for k, v in files.state_of(model.denoiser).items()}
-    if half:
-        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    weights = {f"denoiser.{k}": v for k, v in stored_as(files.state_of(model.denoiser), bits).items()}
     recipe = model.recipe
     if isinstance(model.codec, first_stage.Latent) and recipe.stage is not None:
         # a model that was loaded in half precision has a rounded first stage, and says so
         kept = first_stage.digest(model.codec.stage.state_dict())
         recipe = recipe.staged(recipe.stage.model_copy(update={"sha256": kept}))
-    weights |= {f"codec.{k}": v for k, v in first_stage.stored(model.codec, half).items()}
+    weights |= {f"codec.{k}": v for k, v in first_stage.stored(model.codec, bits in (8, 16)).items()}
     if not with_stage:
         weights = {k: v for k, v in weights.items() if not k.startswith(first_stage.PREFIX)}
     inputs = golden_inputs(model)
@@ -163,7 +173,7 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
         "recipe": recipe.model_dump(mode="json"),
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
-    with files.new_folder(folder) as new, rounded(model, half) as stored:
+    with files.new_folder(folder) as new, rounded(model, bits) as stored:
         files.save_tensors(new / files.WEIGHTS, weights)
         files.save_tensors(new / files.GOLDEN, {**inputs, **golden_outputs(stored, inputs)})
         files.write_atomic(new / files.CARD, card.encode())
@@ -172,15 +182,27 @@ def save(model: Any, folder: Path, *, half: bool = False, card: str | None = Non
     return folder
 
 
+def stored_as(weights: Mapping[str, Tensor], bits: int | None) -> dict[str, Tensor]:
+    """Weights as a file holds them: of 32, 16 or 8 bits (large matrices alone, the rest 16), or None for as they are."""
+    if bits == 8:
+        weights = eightbit.pack(weights)
+    dtype = {None: None, 8: torch.float16, 16: torch.float16, 32: torch.float32}[bits]
+    whole = dtype is None
+    return {
+        k: v if whole or not v.is_floating_point() or k.endswith(eightbit.SCALE) else v.to(dtype) for k, v in weights.items()
+    }
+
+
 @contextmanager
-def rounded(model: Any, half: bool) -> Iterator[Any]:
-    """The model as its file will hold it: with `half` a copy whose weights are rounded; the model itself stays as it is."""
-    if not half:
+def rounded(model: Any, bits: int | None) -> Iterator[Any]:
+    """The model as its file will hold it: a copy whose weights are rounded; the model itself stays as it is."""
+    if bits is None:
         yield model
         return
     stored = copy.copy(model)
     stored.__dict__ = model.__dict__ | {"_modules": dict(model._modules)}
     stored.denoiser = copy.deepcopy(model.denoiser)
     weights = stored.denoiser.state_dict()
-    stored.denoiser.load_state_dict({k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in weights.items()})
+    read = eightbit.unpack(stored_as(weights, bits), Path(files.WEIGHTS))
+    stored.denoiser.load_state_dict({k: v.to(weights[k].dtype) for k, v in read.items()})
     yield stored

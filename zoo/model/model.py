@@ -716,16 +716,20 @@ class Model(nn.Module):
             raise CheckpointError("this model was not loaded from a folder: there is no golden file to verify against.")
         return golden.difference(self, folder)
 
-    def save_pretrained(self, folder: str | PathLike[str], *, half: bool = False, card: str | None = None) -> Path:
+    def save_pretrained(
+        self, folder: str | PathLike[str], *, half: bool = False, bits: int | None = None, card: str | None = None
+    ) -> Path:
         """Write the model folder. The old files stay until the new ones are whole.
 
         Args:
             half: store the denoiser's weights as float16, in half the size. This model stays as it is; the golden output
                 is that of the rounded weights.
+            bits: of a stored weight: 16 is `half`; 8 stores large matrices as whole numbers with a scale for each row, and
+                the rest in 16, see `zoo.model.eightbit`; None, as they are.
             card: text of README.md; the default is made from the recipe, below a text that was edited by hand only its
                 metadata.
         """
-        return checkpoint.save(self, files.path_of(folder, "folder"), half=half, card=card)
+        return checkpoint.save(self, files.path_of(folder, "folder"), half=half, bits=bits, card=card)
 
     def push_to_hub(
         self,

@@ -17,7 +17,7 @@ from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.point3d.augment import PointAugment
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
-from zoo.point3d.data import MESHES, POINTS, open_clouds
+from zoo.point3d.data import AIRPLANES, FURNITURE, MESHES, POINTS, open_clouds
 from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
 from zoo.values import whole
@@ -34,6 +34,7 @@ class Point3dDomain(Domain):
     name = "point3d"
     suffix = ".ply"
     reads = (*MESHES, *POINTS)
+    archives = (FURNITURE, AIRPLANES)
     hub_tags = ("point-cloud", "3d")
     inpaint_options = ("keep",)
     measured = 300

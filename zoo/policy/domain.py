@@ -40,6 +40,7 @@ class PolicyDomain(Domain):
     name = "policy"
     suffix = ".npz"
     reads = (".hdf5", ".h5")
+    archives = ("episodes.npz", "pusht_demos.npz")
     hub_task = "robotics"
     methods = {"controller": controller}
     measured = 200

@@ -15,7 +15,7 @@ from zoo.figure import grid, to_picture
 from zoo.protein.augment import BackboneAugment
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import BackboneCodec
-from zoo.protein.data import SUFFIXES, open_chains
+from zoo.protein.data import CHAINS_FILE, SUFFIXES, open_chains
 from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluator
 from zoo.protein.motif import scaffold
@@ -31,6 +31,7 @@ class ProteinDomain(Domain):
     name = "protein"
     suffix = ".pdb"
     reads = tuple(s for s in SUFFIXES if s != ".gz")
+    archives = (CHAINS_FILE,)
     hub_tags = ("biology",)
     inpaint_options = ("motif", "start")
     measured = 200

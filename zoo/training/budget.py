@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,12 @@ def fall(step: int, plans: Sequence[Plan], decay: float) -> float:
 def falls(step: int, plans: Sequence[Plan], decay: float) -> bool:
     """Whether the learning rate has begun to fall."""
     return fall(step, plans, decay) < 1.0
+
+
+def begin_of_fall(step: int, plans: Sequence[Plan], decay: float) -> int:
+    """The first step from `step` on at which the learning rate falls; the last plan's end where it does not."""
+    coming = range(step, plans[-1][1])
+    return step + bisect_left(coming, True, key=lambda k: falls(k, plans, decay))
 
 
 # ---------------------------------------------------------------- what a step and everything else takes
@@ -214,15 +221,18 @@ class Budget:
         clock: of the run.
         decay: the share of the steps in which the learning rate falls.
         rest: seconds that everything but the steps will still take, as far as it is known, the end of the run included.
+        slow_start: the first steps take far longer than the others, as where kernels are compiled: no plan is made by them,
+            however much of the time they took.
     """
 
-    def __init__(self, seconds: float, clock: Clock, decay: float, rest: Callable[[], float]) -> None:
+    def __init__(self, seconds: float, clock: Clock, decay: float, rest: Callable[[], float], slow_start: bool = False) -> None:
         self.seconds, self.clock, self.decay, self.rest = seconds, clock, decay, rest
+        self.slow_start = slow_start
         self._began = clock.now()
         self._first: int | None = None
         self._warm = False
         self._ready = False
-        self._next = 0.0
+        self._next, self._next_step = 0.0, math.inf
 
     def ready(self, step: int) -> bool:
         """Whether enough steps of this session were measured to plan by; asked before the first step, and after each."""
@@ -233,6 +243,8 @@ class Budget:
         spent = self.clock.now() - self._began
         # where a step takes long, or the budget is short: then one step counts, and at worst the first, slow as it is
         hurry, worst = spent > 2 * MEASURED[2] * self.seconds, spent > WORST * self.seconds
+        if self.slow_start and step - self._first < WARM:
+            hurry = worst = False
         if not self._warm and not worst and step > self._first and (hurry or step - self._first >= WARM):
             self._warm = True
             self.clock.forget()
@@ -249,8 +261,10 @@ class Budget:
         if not self.ready(step):
             return None
         now = self.clock.seconds
-        if now < min(self._next, self.seconds):
+        if now < min(self._next, self.seconds) and step < self._next_step:
             return None
+        if step >= self._next_step:
+            self._next_step = math.inf
         self.clock.mark(step)
         spare = self.seconds - now
         left = spare - self.rest() - SPARE * max(spare, 0)
@@ -259,12 +273,16 @@ class Budget:
         # where no time is left, and the learning rate is not near 0 yet, a few steps bring it there
         least = max(1, math.ceil(0.02 * step * fall(step, plans, self.decay)))
         end = step + max(int(left / each), least)
+        # where the steps turn out to be far faster than a new plan thought, it is seen before the learning rate falls
+        soon = step + max((end - step) // 4, 1)
         if not plans:
+            self._next_step = soon
             return step, end
         excess = (plans[-1][1] - step) * each - left  # seconds that it would take too long
         cost = self.clock.cost.get("save", 0.0)  # a new plan is saved at once
         late, early = max(0.5, 0.01 * left, cost), max(0.5, 0.02 * self.seconds, 4 * cost)
         if (excess > late and end < plans[-1][1]) or (excess < -early and end > plans[-1][1]):
+            self._next_step = soon
             return step, end
         return None
 

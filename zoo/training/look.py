@@ -69,6 +69,8 @@ def look(
     recipe = recipe.override(overrides or {})
     if model is None or str(model) in list_models():
         recipe, _ = plug_in.suited(recipe, source, overrides or {})
+    if out is not None and Path(out).suffix.lower() in plug_in.reads and _inside(Path(out), source):
+        raise ConfigError(f"the sheet {out} would lie among the data, and be one of them. Give another place: --out.")
     options = plug_in.data_options(recipe) | dict(data_options or {})
     dataset = plug_in.dataset(source, split, **options)
     recipe = plug_in.adapt(recipe, dataset)
@@ -100,8 +102,14 @@ def look(
     return found
 
 
+def _inside(path: Path, source: str | Path) -> bool:
+    """Whether a file would lie in the folder of the data, or below it."""
+    folder = Path(source).expanduser()
+    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
+
+
 def guess(source: str | Path) -> str:
-    """The domain that reads most of the files of a folder, by their suffixes.
+    """The domain that reads most of the files of a folder, by the names of archives that it knows, else by suffixes.
 
     Raises:
         ConfigError: none does, or more than one do.
@@ -113,13 +121,19 @@ def guess(source: str | Path) -> str:
     path = existing(source, "a folder or a file of data")
     paths = [path] if path.is_file() else search(path, lambda p: True).files
     suffixes = Counter(p.suffix.lower() for p in paths)
-    found = {name: sum(suffixes[s] for s in get_domain(name).reads) for name in domain_names()}
-    most = max(found.values(), default=0)
+    names = Counter(p.name for p in paths)
+    # the name of a file tells more than its suffix, which several may read
+    found = {
+        name: (sum(names[n] for n in get_domain(name).archives), sum(suffixes[s] for s in get_domain(name).reads))
+        for name in domain_names()
+    }
+    none = (0, 0)
+    most = max(found.values(), default=none)
     best = [name for name, count in found.items() if count == most]
-    if not most or len(best) > 1:
+    if most == none or len(best) > 1:
         seen = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common(5)) or "nothing"
         raise ConfigError(
-            f"{path} holds {seen}, {'which no domain' if not most else f'which {chr(32).join(best)} all'} may read. {ask}"
+            f"{path} holds {seen}, {'which no domain' if most == none else f'which {chr(32).join(best)} all'} may read. {ask}"
         )
     return best[0]
 

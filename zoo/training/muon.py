@@ -29,9 +29,9 @@ def orthogonal(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
-    for _ in range(steps):
+    for _ in range(steps):  # three products, each with its sum inside: few kernels, as small nets need on a GPU
         gram = x @ x.mT
-        x = A * x + (B * gram + C * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
     return (x.mT if tall else x).to(g.dtype)
 
 
@@ -92,25 +92,29 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _matrices(self, group: dict[str, Any]) -> None:
-        alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
-        for p in group["params"]:
-            if p.grad is not None:
-                alike[len(p), p.numel() // len(p)].append((p, p.grad))
-        stacks = []
-        for (rows, columns), pairs in alike.items():
-            updates = []
-            for p, gradient in pairs:
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(gradient, 1 - self.momentum)
-                updates.append(gradient.lerp(state["momentum"], self.momentum).reshape(rows, columns))
-                p.grad = None  # AdamW's step leaves this one alone
-            stacks.append(torch.stack(updates))
-        for ((rows, columns), pairs), done in zip(alike.items(), self._orthogonal(stacks), strict=True):
-            size = 0.2 * max(rows, columns) ** 0.5
-            for (p, _), update in zip(pairs, done, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view(p.shape), alpha=-group["lr"] * size)
+        moved = [p for p in group["params"] if p.grad is not None]
+        if not moved:
+            return
+        gradients = [p.grad for p in moved]
+        for p in moved:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+            p.grad = None  # AdamW's step leaves this one alone
+        # all matrices in one call each: on a GPU a call for each of them takes longer than its arithmetic
+        momenta = [self.state[p]["momentum"] for p in moved]
+        torch._foreach_lerp_(momenta, gradients, 1 - self.momentum)
+        torch._foreach_lerp_(gradients, momenta, self.momentum)
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, p in enumerate(moved):
+            alike[len(p), p.numel() // len(p)].append(i)
+        stacks = [torch.stack([gradients[i].reshape(shape) for i in rows]) for shape, rows in alike.items()]
+        updates: dict[int, Tensor] = {}
+        for ((rows, columns), places), done in zip(alike.items(), self._orthogonal(stacks), strict=True):
+            done = done * (-group["lr"] * 0.2 * max(rows, columns) ** 0.5)
+            updates |= {i: update.view(moved[i].shape) for i, update in zip(places, done, strict=True)}
+        if group["weight_decay"]:
+            torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(moved, [updates[i] for i in range(len(moved))])
 
     def _orthogonal(self, stacks: list[Tensor]) -> list[Tensor]:
         """`orthogonal` of each stack. All processes have the same gradients, so each takes its turn at the matrices."""

@@ -78,7 +78,7 @@ def fit(
     if held_out is not None:
         check_data(held_out, model.recipe)
     seed = whole(seed, "seed")
-    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))  # dropout draws from the global generator
+    torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     how: dict[str, Any] = {"minutes": minutes, "began": began, "cpu": cpu, "objective": objective, "held_out": held_out}
     if out is not None:
         folder = files.path_of(out, "out")
@@ -187,6 +187,7 @@ def run_in(
     objective: Objective | None = None,
     held_out: Dataset | Callable[[], Dataset | None] | None = None,
     said: str = "",
+    fit_batch: bool = False,
     **loop: Any,
 ) -> None:
     """One run in the folder `out`; the model has averaged weights afterwards and is in evaluation mode.
@@ -196,6 +197,7 @@ def run_in(
         began: when the run began (`zoo.training.budget.clock_time`).
         held_out: data that nothing trains on, or what opens them once the codec is fitted.
         said: what is to be said of the recipe when the run begins.
+        fit_batch: whether a short run may have a smaller batch than the recipe's, see `Trainer.fit_batch`.
     """
     going_on = has_run(out, resume)
     dataset.prepare_for(model.codec.inner, model.recipe)
@@ -216,7 +218,7 @@ def run_in(
         if patterns:
             total = sum(p.numel() for p in model.denoiser.parameters())
             trainer.note(f"frozen: {count:,} of {total:,} parameters ({', '.join(patterns)}).")
-        _run(trainer, going_on, resume, begun, held_out, loop)
+        _run(trainer, going_on, resume, begun, held_out, fit_batch, loop)
     trainer.ema.copy_to(model.denoiser)
     model.eval()
     if trainer.signal == signal.SIGINT:
@@ -231,6 +233,7 @@ def _run(
     resume: bool,
     begun: Start | None,
     held_out: Dataset | Callable[[], Dataset | None] | None,
+    fit_batch: bool,
     loop: Mapping[str, Any],
 ) -> None:
     """A new run, or one that goes on, with its folder locked."""
@@ -250,6 +253,8 @@ def _run(
                 for line in [*begun.lines(), *continued(model.codec, begun.codec)]:
                     trainer.note(line)
             trainer.data = fingerprint(dataset, model.codec)
+            if fit_batch:
+                trainer.fit_batch()
             trainer.save()
         trainer.held_out = held_out() if callable(held_out) else held_out
         if trainer.held_out is not None:
@@ -312,11 +317,15 @@ def train(
     else:
         raise ConfigError("what is trained? Give a model's name, its folder or a recipe; or config, a recipe's JSON file.")
     recipe = recipe.override(overrides or {})
+    if isinstance(data, (str, Path)) and out.exists() and Path(data).exists() and out.samefile(data):
+        raise ConfigError(f"{out} holds the data: the run's pictures would be data as well. Give it a folder of its own.")
     going_on, said = has_run(out, resume), ""  # before anything is read
     recipe, stage, filled = staged(recipe, source, out if going_on else None, overrides or {})
     other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
-    if isinstance(source, str) and source in list_models() and not isinstance(data, Dataset):
+    packaged = isinstance(source, str) and source in list_models()
+    fit_batch = packaged and not {"training", "training.batch_size"} & set(overrides or {})
+    if packaged and not isinstance(data, Dataset):
         # a recipe of the package, which has not been made for these data
         recipe, said = domain.suited(recipe, data, overrides or {})
     options = domain.data_options(recipe) | dict(data_options or {})
@@ -328,7 +337,7 @@ def train(
     if init is not None and other is not None:
         recipe = recipe.model_copy(update={"description": started(recipe.description, init, other.recipe)})
     if going_on:
-        recipe = as_begun(recipe, out, init)
+        recipe = as_begun(recipe, out, init, fit_batch)
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     model = build(recipe, stage, filled=filled).train()
     begun = None if init is None or other is None else start(model, other, init)
@@ -353,6 +362,7 @@ def train(
         began=began,
         held_out=validation if held_out is None else held_out,
         said=said,
+        fit_batch=fit_batch,
         **loop,
     )
     return model
@@ -387,8 +397,11 @@ def staged(
     return recipe, stage, True
 
 
-def as_begun(recipe: Recipe, out: Path, init: str | Path | None) -> Recipe:
+def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fit_batch: bool) -> Recipe:
     """The recipe of a run that goes on: its description still says which weights the run started from.
+
+    Args:
+        fit_batch: whether nobody says the batch: then it is that of the run, which may have chosen it, see `Trainer.fit_batch`.
 
     Warns:
         of an init that is not the one that the run started from: none is read again.
@@ -401,6 +414,9 @@ def as_begun(recipe: Recipe, out: Path, init: str | Path | None) -> Recipe:
     if init is not None and str(init) != facts.init:
         begun = f"with the weights of {facts.init}" if facts.init else "from scratch"
         warnings.warn(f"the run in {out} began {begun} and goes on from its checkpoint: {init} is not read.", stacklevel=3)
+    if fit_batch:
+        training = recipe.training.model_copy(update={"batch_size": before.training.batch_size})
+        recipe = recipe.model_copy(update={"training": training})
     return recipe.model_copy(update={"description": before.description}) if facts.init else recipe
 
 

@@ -50,8 +50,12 @@ from zoo.training.watch import Watch
 ABOUT = ("sampling", "description", "data", "licence", "paper")
 #: samples of a preview
 PREVIEWED = 20
+#: where minutes hold fewer steps than this, the batch gets smaller, down to so many samples: see `Trainer.fit_batch`
+ENOUGH_STEPS, LEAST_BATCH = 1000, 16
 # streams of random numbers that must never meet, beside that of the batches
 NOISE, WEIGHTS = 2, 3
+#: what the net itself draws in training (dropout), from torch's global generators
+DROPOUT = 5
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:
@@ -183,7 +187,9 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
             batch = next(batches).to(self.device)
-            rng = seeds.generator(self.seed, NOISE, self.step, part, self.accelerator.process_index)
+            place = self.step, part, self.accelerator.process_index
+            rng = seeds.generator(self.seed, NOISE, *place)
+            torch.manual_seed(seeds.derive_seed(self.seed, DROPOUT, *place))
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -215,11 +221,56 @@ class Trainer:
     def flops(self, batch: Batch) -> float:
         """Floating point operations of one optimizer step on such batches, counted forward and backward."""
         parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
-        with FlopCounterMode(display=False) as counter:
+        with self._on_trial(), FlopCounterMode(display=False) as counter:
             # gradients are taken, not accumulated: several processes would wait for each other's
             loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
             torch.autograd.grad(loss, parameters, allow_unused=True)
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
+
+    @contextmanager
+    def _on_trial(self) -> Iterator[None]:
+        """Passes inside the block are no part of the run: what a net counts in training (batch statistics) is as before."""
+        kept = {name: b.clone() for name, b in self.model.denoiser.named_buffers()}
+        try:
+            yield
+        finally:
+            for name, b in self.model.denoiser.named_buffers():
+                if name in kept:
+                    b.data.copy_(kept[name])
+
+    def fit_batch(self) -> None:
+        """A smaller batch than the recipe's where the minutes would else hold fewer than `ENOUGH_STEPS` steps.
+
+        A net that saw the same samples in more steps has learnt more, as long as the steps are few: a gradient of 16 samples
+        is noisy, but at first most of it points where that of 64 does. What a step takes is measured on one batch, forward
+        and backward, before the run begins; the batch is part of the recipe from then on, and a run that goes on keeps it.
+        """
+        size = self.options.batch_size
+        if self.minutes is None or self.accelerator.num_processes > 1 or size <= LEAST_BATCH:
+            return
+        batch, seconds = self.batches()[0].to(self.device), math.inf
+        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
+        for _ in range(2):  # the first pass takes memory and chooses kernels
+            self.wait()
+            start = self.clock.now()
+            with self._on_trial():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    loss = self.objective.loss(self.model, batch, seeds.generator(0))
+                torch.autograd.grad(loss, parameters, allow_unused=True)
+            self.wait()
+            seconds = min(seconds, (self.clock.now() - start) * self.options.accumulate)
+            if ENOUGH_STEPS * seconds <= 60 * self.minutes - self.clock.seconds:
+                return
+        left = 60 * self.minutes - self.clock.seconds
+        fitting = size
+        while fitting > LEAST_BATCH and ENOUGH_STEPS * seconds * fitting / size > left:
+            fitting = max(fitting // 2, LEAST_BATCH)
+        self.options = self.options.model_copy(update={"batch_size": fitting})
+        self.model.recipe = self.model.recipe.model_copy(update={"training": self.options})
+        self.note(
+            f"batches of {fitting} in place of {size}: {self.minutes:g} minutes hold about {max(1, int(left / seconds))} steps "
+            f"of {size} here. --set training.batch_size={size} keeps them."
+        )
 
     # ------------------------------------------------------------ checkpoints
 
@@ -260,6 +311,8 @@ class Trainer:
         given = facts.model_dump()
         if self.minutes is None and not given["plan"]:  # a run of so many steps: as every version of zoo reads it
             del given["minutes"], given["plan"]
+        if self.pace == 1:
+            del given["pace"]
         meta = {"zoo": json.dumps(given), "recipe": self.model.recipe.model_dump_json()}
         files.save_sealed(self.out / CHECKPOINT, state, meta)
         self.stamp = self._stamp()
@@ -447,7 +500,8 @@ class Trainer:
         held = None
         if self.held_out is not None and self.main and log_every:
             held = HeldOut(self.held_out, batches.codec, self.model.recipe)
-        self.watch = Watch(self, log_every, save_every, preview_every, held, flops)
+        slow_start = compile or self.device.type != "cpu"
+        self.watch = Watch(self, log_every, save_every, preview_every, held, flops, slow_start)
         self.watch.introduce(len(self.held_out) if held and self.held_out is not None else 0)
         if compile:
             self.model.denoiser.compile()
@@ -482,11 +536,12 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return wanted
         at, steps = (0, 0) if wanted is None or not self.main else wanted
-        flag = torch.tensor([float(bool(self.stop)), float(at), float(steps)], device=self.device)
-        stop, at, steps = self.accelerator.reduce(flag, "sum").tolist()
+        # whole numbers: a float of 32 bits does not hold a step beyond 2**24
+        said = torch.tensor([int(bool(self.stop)), at, steps], device=self.device)
+        stop, at, steps = self.accelerator.reduce(said, "sum").tolist()
         if stop > 0 and not self.stop:
             self.stop = "another process stops"
-        return (int(at), int(steps)) if steps else None
+        return (at, steps) if steps else None
 
     def preview(self, n: int = PREVIEWED) -> None:
         """n samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""

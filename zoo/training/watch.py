@@ -46,16 +46,24 @@ class Watch:
         log_every, save_every, preview_every: see `Trainer.run`.
         held: held-out data, if there are any.
         flops: floating point operations of a step.
+        slow_start: see `zoo.training.budget.Budget`.
     """
 
     def __init__(
-        self, run: Any, log_every: int, save_every: int, preview_every: int | None, held: HeldOut | None, flops: float
+        self,
+        run: Any,
+        log_every: int,
+        save_every: int,
+        preview_every: int | None,
+        held: HeldOut | None,
+        flops: float,
+        slow_start: bool = False,
     ) -> None:
         self.run, self.clock, self.held, self.flops = run, run.clock, held, flops
         self.log_every, self.save_every, self.preview_every = log_every, save_every, preview_every
         self.seconds = None if run.minutes is None else 60 * run.minutes
         whole = math.inf if self.seconds is None else self.seconds
-        self.budget = budget.Budget(whole, self.clock, run.options.decay, self.rest)
+        self.budget = budget.Budget(whole, self.clock, run.options.decay, self.rest, slow_start)
         self.previews, self.saves = budget.preview_times(self.seconds), budget.save_times(self.seconds)
         self.previews.done(self.clock.before)
         self.saves.done(self.clock.before)
@@ -125,7 +133,7 @@ class Watch:
         if run.steps is None:
             return
         self.said = run.steps
-        begins = next((k for k in range(run.step, run.steps) if budget.falls(k, run.plans, run.options.decay)), run.steps)
+        begins = budget.begin_of_fall(run.step, run.plans, run.options.decay)
         seconds, rows = self.clock.seconds, len(run.dataset)
         run.note(report.of_plan(run.step, run.steps, self.budget.each(), self.samples, rows, seconds, run.minutes, begins))
 
