@@ -351,6 +351,9 @@ def test_a_first_stage_encodes_and_decodes(saved):
     assert stage.verify() == 0
     with pytest.raises(ConfigError, match="not an object of the domain"):
         stage.encode(["a.png"])
+    for wrong in (pictures(1)[0], np.stack(pictures(2)), stage.decode(latents)[0].pil(), "a.png", None):
+        with pytest.raises(ConfigError, match="give a list of objects"):
+            stage.reconstruct(wrong)
 
 
 def test_lists_cards_and_infos_say_what_a_first_stage_is(saved, model, capsys, tmp_path, monkeypatch):
