@@ -243,7 +243,9 @@ class Model(nn.Module):
             ConfigError: not a list of objects that the codec encodes, or a model whose samples have sizes of their own.
         """
         self._of_one_size("encode")
-        rows = [self.objects_encoded(item) for item in (several(items) or list(items))]
+        if isinstance(items, str) or not isinstance(items, Sequence):  # of an array nobody knows whether it is one object
+            raise ConfigError(f"a {type(items).__name__}: give a list of objects: [item], or list(items).")
+        rows = [self.objects_encoded(item) for item in items]
         if not rows:
             return torch.zeros(0, *self._seen(), device=self.device, dtype=self.wide)
         with self._exact():
