@@ -78,7 +78,7 @@ def _of_stage(source: str | Path, split: str, given: str | Path | None) -> recon
         further = (caption_metrics.through_stage(judge, captioned(source, split, judge)),)
     elif given is not None:
         raise ConfigError(
-            "judge: a first stage is measured without a judge, except on captioned pictures in several styles: emoji_styles.npz."
+            "judge: a first stage is measured without a judge, except on captioned pictures in styles: emoji_styles.npz."
         )
     return reconstruction.evaluator(source, split, further)
 
