@@ -448,6 +448,15 @@ def without_wind(self, recipe, n=8):
     return Items([(item, {"colour": given["colour"]}) for item, given in items], conditions=recipe.conditions)
 
 
+class Misnamed(Items):
+    def given(self, i):
+        return super().given(len(self) - 1 - i)
+
+
+def misnamed(self, recipe, n=8):
+    return Misnamed(DotsDomain().example_data(recipe, n).items, conditions=recipe.conditions)
+
+
 def nonlinear(self, found, x, mask=None):
     return found / found.abs().amax((1, 2), keepdim=True).clamp(min=1e-6)
 
@@ -556,6 +565,7 @@ BROKEN = [
         lambda: domain(codec=method("project", DotsCodec, nonlinear)),
     ),
     ("the_data_keep_their_protocol", "other objects each time", lambda: domain(example_data=shaken)),
+    ("the_data_keep_their_protocol", "conditions of another item", lambda: domain(example_data=misnamed)),
     ("the_data_keep_their_protocol", "a condition that is missing", lambda: domain(example_data=without_wind)),
     ("the_recipe_adapts_to_data", "the labels of other data", lambda: domain(adapt=unlabelled)),
     (

@@ -514,6 +514,11 @@ def check_the_projector_is_linear_and_idempotent(model: Model) -> Skipped:
 # ---------------------------------------------------------------- data, encoding
 
 
+def _real(value: Any) -> bool:
+    """Whether something is numbers of which one may be NaN."""
+    return np.asarray(value).dtype.kind == "f"
+
+
 @check
 def check_the_data_keep_their_protocol(model: Model, data: Dataset | None = None) -> Skipped:
     """A dataset has a length, `dataset[i]` is (object, conditions), the same each time, and it says its conditions and sizes.
@@ -530,6 +535,11 @@ def check_the_data_keep_their_protocol(model: Model, data: Dataset | None = None
         right = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Mapping)
         require(right, f"dataset[{i}] to be (object, {{condition: value}})", repr(pair)[:80], "Return such a pair.")
         require(set(pair[1]) == set(named), f"values of {sorted(named)} with item {i}", sorted(pair[1]), "See conditions().")
+        given = found.given(i)
+        told = set(given) == set(pair[1]) and all(
+            np.array_equal(given[k], pair[1][k], equal_nan=_real(given[k])) for k in given
+        )
+        require(told, f"given({i}) to be the conditions of dataset[{i}]", repr(given)[:80], "Or leave `given` out.")
         again = found[i]
         advice = "Leave augmentation to `Codec.encode`, which receives an rng."
         close(codec.encode(pair[0]), codec.encode(again[0]), f"item {i} to be the same each time", advice, within=0)

@@ -96,8 +96,7 @@ def _of_own(source: str | Path, split: str, model: Generator, given: str | Path 
         raise ConfigError(f"{model!r}: its codec is not one of sound.")
     judge, where = own.judge_of(Judge, given, model)
     # long recordings in the windows that training cuts them into
-    how = {"sample_rate": codec.sample_rate, "window": codec.samples}
-    datasets = [open_audio(source, part, **how) for part in (split, "train")]
+    datasets = [open_audio(source, part, sample_rate=codec.sample_rate, window=codec.samples) for part in (split, "train")]
     for dataset in datasets:
         dataset.at(codec.sample_rate)
     names, own_names = tuple(datasets[0].labels.get("label", ())), model.recipe.classes("label")
