@@ -161,3 +161,14 @@ def test_where_the_rate_begins_to_fall_is_found_at_once_in_a_run_of_any_length(p
     found = budget.begin_of_fall(first, plans, 0.4)
     assert budget.falls(found, plans, 0.4) and (found == first or not budget.falls(found - 1, plans, 0.4))
     assert budget.begin_of_fall(3, [(0, 10)], 0.0) == 10
+
+
+def test_a_budget_without_end_is_a_run_of_the_most_steps_there_are():
+    machine = Machine(lambda step: 0.1)
+    watch = budget.Budget(1e300, budget.Clock(now=machine), 0.4, lambda: 0.0)
+    plan = None
+    for step in range(100):
+        machine.time += 0.1
+        plan = plan or watch.look(step + 1, [])
+    assert plan is not None and plan[1] == budget.ENDLESS
+    assert budget.begin_of_fall(plan[0], [plan], 0.4) == pytest.approx(0.6 * budget.ENDLESS)
