@@ -326,7 +326,7 @@ class Folder(Dataset):
         if not self.files:
             raise DataError(f"{folder} leaves no readable {what} for the split {split!r}.")
         labels = sorted(set(self._classes.values()))
-        self.origin = f"{len(self.files)} {what}s of the folder {folder.resolve().name!r}"
+        self.origin = f"{len(self.files)} {what}{'' if len(self.files) == 1 else 's'} of the folder {folder.resolve().name!r}"
         self.labels: dict[str, list[str]] = {"label": labels} if labels else {}
         self.summary = _summary(self.readable, what, labels, splits, found, len(self.skipped))
         if found.left_out:

@@ -29,7 +29,7 @@ def of_data(dataset: Dataset, domain: Domain | None = None, held_out: int | None
     """
     parts = [dataset.origin or f"{len(dataset):,} samples"]
     if dataset.origin is not None and f"{len(dataset)}" not in dataset.origin:
-        parts.append(f"{len(dataset):,} samples")
+        parts.append(f"{len(dataset):,} samples an epoch")
     parts += of_classes(dataset, patience)
     if (sizes := dataset.sizes()) is not None and len(sizes):
         parts.append(f"sizes {int(sizes.min()):,} to {int(sizes.max()):,} (median {int(sizes.median()):,})")
