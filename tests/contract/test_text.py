@@ -261,3 +261,9 @@ def test_the_licence_of_a_recipe_names_all_nine_sets():
     names = ("Fluent Emoji, flat and colour", "Twemoji", "Noto Emoji and its first version", "FxEmojis", "Emoji One 2",
              "Streamline Emojis", "Flat Color Icons", "all-MiniLM-L6-v2")  # fmt: skip
     assert all(name in recipe.licence for name in names) and len(recipe.classes("style")) == 9
+
+
+def test_what_data_say_that_is_not_known_is_told_before_training():
+    said = Text().about(["a red rockt", "a red rockt", None, "turkiye", "cat"])
+    assert said.startswith("3 different texts, 2 words not known: 'rockt' (nearest: rocket")
+    assert said.endswith("2 samples without a known word") and Text().about(["cat"]) == "1 different text"

@@ -18,6 +18,7 @@ from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
 from zoo.image.domain import DOMAIN
 from zoo.image.recipes import RECIPES
+from zoo.training.report import of_classes
 
 STYLES = ("flat", "round", "line", "old")
 
@@ -207,3 +208,9 @@ def test_the_real_archive_is_split_as_its_readme_says():
         "train": 9122, "validation": 607, "test": 1246,
         "validation-pairs": 250, "validation-captions": 357, "test-pairs": 454, "test-captions": 792,
     }  # fmt: skip
+
+
+def test_a_run_says_how_many_texts_there_are(tmp_path, held):
+    found = of_classes(open_images(styles(tmp_path), "train"), 10.0)
+    assert found[0] == "text: 8 different texts", "of twelve things two are for tests, two held out for choices"
+    assert found[1].startswith("style: 4 classes")

@@ -121,6 +121,10 @@ class Condition(Part):
 
         return (reading or Reading()).encoded(np.stack([np.asarray(v) for v in values]))
 
+    def about(self, values: Sequence[Any]) -> str:
+        """What is to be said of the values of a dataset, before a model is trained on them; the default is nothing."""
+        return ""
+
     def null(self, n: int) -> Tensor:
         """(n, ...) of "not given": `zoo.core.guidance.null_like`."""
         from zoo.core.guidance import null_like

@@ -169,6 +169,16 @@ class Text(Condition):
             rows.append(self._row(one) if isinstance(one, str) else self._ids(one, name))
         return torch.tensor(rows, dtype=torch.int64)
 
+    def about(self, values: Sequence[Any]) -> str:
+        """How many different texts there are, and which words of them are not known."""
+        texts = dict.fromkeys(v for v in values if isinstance(v, str))
+        unknown = dict.fromkeys(word for text in texts for word in self.table.read(text).unknown)
+        found = f"{len(texts):,} different text{'' if len(texts) == 1 else 's'}"
+        if unknown:
+            found += f", {len(unknown):,} words not known: {self.table.unknown_words(list(unknown)).rstrip('.')}"
+        silent = sum(not isinstance(v, str) or not self.table.read(v).rows for v in values)
+        return found + (f", {silent:,} samples without a known word" if silent else "")
+
     def null(self, n: int) -> Tensor:
         import torch
 

@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import nn
 
+from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain
 
@@ -46,7 +47,7 @@ def of_classes(dataset: Dataset, patience: float) -> list[str]:
     """How many samples each class of each label has."""
     labels = {k: list(c.classes) for k, c in dataset.conditions().items() if c.classes} | dataset.labels
     others = [k for k in dataset.conditions() if k not in labels]
-    told = [f"told of each: {', '.join(others)}"] if others else []
+    told = [_told(dataset, name, patience) for name in others]
     if not labels:
         return told or ["no labels"]
     counts: dict[str, Counter[int]] = {name: Counter() for name in labels}
@@ -70,6 +71,20 @@ def of_classes(dataset: Dataset, patience: float) -> list[str]:
         some = "" if looked == len(dataset) else f", of {looked:,} that were looked at"
         found.append(f"{name}: {len(names)} class{'' if len(names) == 1 else 'es'} ({', '.join(shown)}{some})")
     return found
+
+
+def _told(dataset: Dataset, name: str, patience: float) -> str:
+    """A condition without labels, and what it says of its values."""
+    condition, end = dataset.conditions()[name], time.monotonic() + patience
+    if type(condition).about is Condition.about:
+        return f"told of each: {name}"
+    values = []
+    for i in _spread(len(dataset)):
+        values.append(dataset.given(i).get(name))
+        if time.monotonic() > end:
+            break
+    some = "" if len(values) == len(dataset) else f", of {len(values):,} that were looked at"
+    return f"{name}: {condition.about(values)}{some}"
 
 
 def _class(value: Any, names: Sequence[str]) -> int:
