@@ -23,7 +23,15 @@ def test_a_net_draws_what_words_say_in_their_order(tmp_path, denoiser):
     text = Text(length=4, width=32, depth=1, heads=2)
     data = Items([(picture(a, b), {"text": f"{a} over {b}"}) for a, b in pairs], conditions={"text": text})
     net = {
-        "unet": {"channels": 24, "multipliers": [1], "attention": [True], "cross": [True], "blocks": 1, "emb_dim": 64},
+        "unet": {
+            "channels": 32,
+            "patch": 2,
+            "multipliers": [1],
+            "attention": [True],
+            "cross": [True],
+            "blocks": 1,
+            "emb_dim": 64,
+        },
         "transformer": {"patch": 2, "dim": 64, "depth": 2, "heads": 4, "emb_dim": 64},
     }[denoiser]
     base = RECIPES["emoji-pixels"]
@@ -37,7 +45,7 @@ def test_a_net_draws_what_words_say_in_their_order(tmp_path, denoiser):
             "training": base.training.model_copy(update={"batch_size": 24, "ema": 0.98, "warmup": 20}),
         }
     )
-    model = zoo.train(recipe, data=data, steps=250, out=tmp_path / "run", cpu=True, workers=0, preview_every=0)
+    model = zoo.train(recipe, data=data, steps=400, out=tmp_path / "run", cpu=True, workers=0, preview_every=0)
     wishes = [*pairs[:5], ("blue", "red")]
     made = model.sample(len(wishes), text=[f"{a} over {b}" for a, b in wishes], seed=0, steps=10, guidance_weight=1.0)
     for sample, (a, b) in zip(made, wishes, strict=True):
