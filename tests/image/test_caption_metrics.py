@@ -17,6 +17,7 @@ from zoo.cli import main
 from zoo.contract.conditions import Label
 from zoo.contract.samples import Samples
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
+from zoo.evaluation import judged
 from zoo.evaluation.evaluate import evaluate as measure
 from zoo.evaluation.judge import load_judge, save_judge
 from zoo.image import captions, evaluate
@@ -73,10 +74,13 @@ HELD += [("green box", "framed", "pairs"), ("blue bar", "plain", "pairs")]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def quick():
+    """One thread, as nets this small are slower on several, and few subsets of the kernel distance."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judged, "KID_SUBSETS", 3)
+        yield
     torch.set_num_threads(before)
 
 

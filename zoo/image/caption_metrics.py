@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -93,7 +93,8 @@ class Evaluator(judged.JudgedEvaluator):
 
     def __init__(self, judge: CaptionJudge, held: Captioned, train: Captioned, *, split: str = "test", seed: int = 0) -> None:
         super().__init__(judge, (held.pictures, held.style), train.pictures, split=split, seed=seed)
-        self.held, self.trained = held, train
+        # the pictures as they were given are not kept beside the prepared ones: they are half a gigabyte
+        self.held, self.trained = replace(held, pictures=self.reference), replace(train, pictures=self.train)
         self.parts = [part for part in PARTS if part in held.parts]
         if not self.parts:
             raise DataError(
