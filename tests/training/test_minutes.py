@@ -28,6 +28,7 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.model.unfinished import UnfinishedWarning
 from zoo.training import budget
 from zoo.training import trainer as training
+from zoo.training.objective import Denoise
 from zoo.training.train import as_begun
 
 
@@ -367,7 +368,7 @@ def sized(tmp_path, step_seconds, minutes, batch=64, **options):
     now = [0.0]
     settings = Training(batch_size=batch, precision="fp32", **options)
     model = zoo.Model.of(Diffusion(FlowSchedule(), "v"), Net(), PlaneCodec(), training=settings)
-    loss = training.OBJECTIVES["denoise"]()
+    loss = Denoise()
 
     class Slow:
         def loss(self, model, batch, rng):
