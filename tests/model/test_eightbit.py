@@ -94,4 +94,6 @@ def test_a_missing_scale_is_told(model, tmp_path):
 def test_other_numbers_of_bits_are_refused(model, tmp_path):
     with pytest.raises(ConfigError, match="8, 16 or 32"):
         model.save_pretrained(tmp_path / "m", bits=4)
+    with pytest.raises(ConfigError, match="one of them"):
+        model.save_pretrained(tmp_path / "m", half=True, bits=8)
     assert not (tmp_path / "m").exists()

@@ -54,12 +54,7 @@ def by_names(module):
     return [k for k, p in module.named_parameters() if id(p) in found]
 
 
-def by_old_names(recipe):
-    """Whether the net has parts of that time alone: a text's layer that is called "exit" is inside the net."""
-    return recipe.role == "model" and {c.kind for c in recipe.conditions.values()} <= {"label", "array"}
-
-
-@pytest.mark.parametrize("name", [n for n in zoo.list_models() if by_old_names(get_recipe(n))])
+@pytest.mark.parametrize("name", [n for n in zoo.list_models() if get_recipe(n).role == "model"])
 def test_every_net_calls_its_ends_what_it_always_did(name):
     recipe = get_recipe(name)
     net = build(recipe, testing.untrained_stage(get_domain(recipe.domain), recipe)).denoiser

@@ -28,7 +28,7 @@ from zoo.core.schedule import Level
 from zoo.errors import ConfigError, ShapeError
 from zoo.extras import Registry
 
-__all__ = ["STEERS", "Hold", "Place", "Steer", "gradient", "hold", "mask_of", "noise_of", "traced"]
+__all__ = ["STEERS", "Blend", "Hold", "Place", "Steer", "gradient", "hold", "mask_of", "noise_of", "traced"]
 
 #: makers of steers by name: those of other packages are attributes of this module, too
 STEERS: Registry[Callable[..., Steering]] = Registry("steer", "zoo.steers")
@@ -150,6 +150,26 @@ def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
         return False
 
 
+class Blend(Steer):
+    """What is believed under other conditions, mixed into a prediction: x0 and eps alike.
+
+    Args:
+        other: the prediction under the other conditions.
+        share: (B,) of it in each sample, 0 to 1.
+    """
+
+    def __init__(self, other: Predict, share: Tensor) -> None:
+        self.other, self.share = other, share
+
+    def __call__(self, predict: Predict) -> Predict:
+        def mixed(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+            weight = self.share.to(x).reshape(-1, *[1] * (x.ndim - 1))
+            (x0, eps), (x0_other, eps_other) = predict(x, level), self.other(x, level)
+            return torch.lerp(x0, x0_other, weight), torch.lerp(eps, eps_other, weight)
+
+        return mixed
+
+
 def gradient(predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """(x0, eps, slope): a prediction, and the gradient (B,*S) of an energy of its x0 in x, through the net.
 
@@ -190,23 +210,3 @@ def __getattr__(name: str) -> Any:
     if not name.startswith("_") and name in STEERS:
         return STEERS[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. It has: {', '.join([*__all__, *STEERS])}.")
-
-
-class Blend(Steer):
-    """What is believed under other conditions, mixed into a prediction: x0 and eps alike.
-
-    Args:
-        other: the prediction under the other conditions.
-        share: (B,) of it in each sample, 0 to 1.
-    """
-
-    def __init__(self, other: Predict, share: Tensor) -> None:
-        self.other, self.share = other, share
-
-    def __call__(self, predict: Predict) -> Predict:
-        def mixed(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-            weight = self.share.to(x).reshape(-1, *[1] * (x.ndim - 1))
-            (x0, eps), (x0_other, eps_other) = predict(x, level), self.other(x, level)
-            return torch.lerp(x0, x0_other, weight), torch.lerp(eps, eps_other, weight)
-
-        return mixed

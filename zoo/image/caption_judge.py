@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.errors import ConfigError, DataError
 from zoo.evaluation import judge as judges
+from zoo.image.judge import check_pictures
 
 #: the judge of the emoji that comes with zoo
 PACKAGED = Path(__file__).parent.parent / "checkpoints" / "image" / "emoji-judge"
@@ -155,11 +156,7 @@ class CaptionJudge(judges.Judge):
         return super().config | {"shape": list(self.shape), "words": list(self.words)} | own
 
     def check(self, x: Tensor) -> None:
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            want = ", ".join(map(str, self.shape))
-            raise ShapeError(f"the judge takes pictures (N, {want}), got {tuple(x.shape)}; resize them first")
-        if not x.is_floating_point():
-            raise DataError(f"the judge takes floating-point pictures in [-1, 1], got {x.dtype}; use x / 127.5 - 1")
+        check_pictures(x, self.shape)
 
     @property
     def width(self) -> int:

@@ -24,8 +24,7 @@ from zoo.nets.grid import GridTransformer, GridUNet
 #: pixels of the pictures that are learnt where nobody says it and the user's own are large enough
 SIZE = 32
 #: guidance weight of models of the user's own pictures: the packaged one's is that of a net which was trained for hours, and a
-#: net of ten minutes needs more. Of one of emoji by group, the judge knew .22 at .3, .34 at 2 and .46 at 4 (chance .18), and
-#: the Frechet distance fell as well: 19.0, 16.9, 17.4
+#: net of minutes needs more (`benchmarks/own_data.py`, then `zoo eval RUN --data DIR --option guidance_weight=2`)
 GUIDED = 3.0
 #: pixels of a letter under a picture, about, and lines of one text there at most
 LETTER, LINES = 6, 2

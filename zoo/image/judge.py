@@ -66,17 +66,22 @@ class Judge(judges.Judge):
         return super().config | {"shape": list(self.shape)}
 
     def check(self, x: Tensor) -> None:
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            want = ", ".join(map(str, self.shape))
-            raise ShapeError(f"the judge takes pictures (N, {want}), got {tuple(x.shape)}; resize them first")
-        if not x.is_floating_point():
-            raise DataError(f"the judge takes floating-point pictures in [-1, 1], got {x.dtype}; use x / 127.5 - 1")
+        check_pictures(x, self.shape)
 
     def embed(self, x: Tensor) -> Tensor:
         self.check(x)  # uint8 levels would give silent nonsense
         h = self.stages(x.contiguous(memory_format=torch.channels_last))
         pooled: Tensor = (h + self.residual(h)).mean(dim=(2, 3))
         return pooled
+
+
+def check_pictures(x: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse what is not a batch of pictures (N, *shape) in [-1, 1]: ShapeError for the shape, DataError for the dtype."""
+    if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+        want = ", ".join(map(str, shape))
+        raise ShapeError(f"the judge takes pictures (N, {want}), got {tuple(x.shape)}; resize them first")
+    if not x.is_floating_point():
+        raise DataError(f"the judge takes floating-point pictures in [-1, 1], got {x.dtype}; use x / 127.5 - 1")
 
 
 def load_judge(folder: str | Path = PACKAGED, device: str | torch.device | None = None) -> Judge:

@@ -8,15 +8,18 @@ from zoo.contract.recipe import DiffusionPart, Discrete, Recipe, Sampling, Train
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 _EMOJI = (
-    "emoji_styles: 10,987 pictures of nine emoji sets, drawn at 64 x 64 on white; 1,246 of them held out. Fluent Emoji "
-    "(Microsoft Corporation), Twemoji (Twitter, Inc. and other contributors), Noto Emoji and its first version (Google LLC), "
-    "FxEmojis (Mozilla), Emoji One 2, Streamline Emojis (Streamline), Flat Color Icons (Icons8)."
+    "emoji_styles: 9,122 pictures of nine emoji sets, drawn at 64 x 64 on white; 607 more for choices, 1,246 for the test. "
+    "Fluent Emoji (Microsoft Corporation), Twemoji (Twitter, Inc. and other contributors), Noto Emoji and its first version "
+    "(Google LLC), FxEmojis (Mozilla), Emoji One 2, Streamline Emojis (Streamline), Flat Color Icons (Icons8)."
 )
 _EMOJI_LICENCE = (
     "Apache-2.0 (weights); the pictures are MIT (Fluent Emoji flat and colour, Flat Color Icons), Apache-2.0 (Noto, Noto v1) "
     "and CC BY 4.0 (Twemoji, FxEmojis, Emoji One 2, Streamline Emojis); they were rescaled and laid on white."
 )
-_FLOWERS = "flowers64: 3,667 photographs of five flowers, 64 x 64 (TensorFlow's flower_photos); 434 held out."
+_FLOWERS = (
+    "flowers64: 3,071 photographs of five flowers, 64 x 64 (TensorFlow's flower_photos); 162 more for choices, 434 for the "
+    "test."
+)
 _FLOWERS_LICENCE = (
     "Apache-2.0 (weights); the photographs are CC BY 2.0, by the photographers listed in LICENSE.txt of flower_photos; they "
     "were cut to squares and rescaled."

@@ -149,7 +149,9 @@ def save(
     """
     if bits not in (None, 8, 16, 32):
         raise ConfigError(f"bits={bits!r}: give 8, 16 or 32, or None for the weights as they are.")
-    bits = 16 if half and bits is None else bits
+    if half and bits not in (None, 16):
+        raise ConfigError(f"half=True and bits={bits}: half is bits=16. Give one of them.")
+    bits = 16 if half else bits
     old = folder / files.CARD
     if card is None:  # a text that somebody wrote stays
         own = model_card(model.recipe, domain=model.domain, source=place(folder), parts=list(model.own_parts or ()))

@@ -59,7 +59,7 @@ class TextEmbedding(nn.Module):
         self.entry = end(nn.Linear(vectors.shape[1], width))
         self.positions = nn.Parameter(0.02 * torch.randn(length, width))
         self.blocks = nn.ModuleList([TextBlock(width, heads) for _ in range(depth)])
-        self.norm, self.exit = nn.LayerNorm(width), nn.Linear(width, dim)
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, dim)
         self.null = nn.Parameter(0.02 * torch.randn(dim))
         self.pool = nn.Linear(dim, dim)
 
@@ -89,7 +89,7 @@ class TextEmbedding(nn.Module):
         x = self.entry(words) + self.positions
         for block in self.blocks:
             x = block(x, mask)
-        tokens = self.exit(self.norm(x))
+        tokens = self.out(self.norm(x))
         first = torch.arange(self.length, device=values.device) == 0
         tokens = torch.where(rearrange(none, "b -> b 1 1"), self.null.to(tokens.dtype), tokens)
         # of a row without any word the first token is read: the null, so that no softmax is over nothing

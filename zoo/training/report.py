@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ def of_data(dataset: Dataset, domain: Domain | None = None, held_out: int | None
         patience: seconds, at most, to look at samples.
     """
     parts = [dataset.origin or f"{len(dataset):,} samples"]
-    if dataset.origin is not None and f"{len(dataset)}" not in dataset.origin:
+    if dataset.origin is not None and f"{len(dataset)}" not in re.findall(r"\d+", dataset.origin):
         parts.append(f"{len(dataset):,} samples an epoch")
     parts += of_classes(dataset, patience)
     if (sizes := dataset.sizes()) is not None and len(sizes):

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,7 @@ class Trainer:
             torch.manual_seed(seeds.derive_seed(self.seed, DROPOUT, *place))
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.net):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                with self._autocast():
                     loss = self.net(batch, rng) / parts
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -220,23 +220,29 @@ class Trainer:
 
     def flops(self, batch: Batch) -> float:
         """Floating point operations of one optimizer step on such batches, counted forward and backward."""
-        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
-        with self._on_trial(), FlopCounterMode(display=False) as counter:
-            # gradients are taken, not accumulated: several processes would wait for each other's
-            loss = self.objective.loss(self.model, batch.to(self.device), seeds.generator(0))
-            torch.autograd.grad(loss, parameters, allow_unused=True)
+        with FlopCounterMode(display=False) as counter:
+            self._trial(batch.to(self.device))
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
 
-    @contextmanager
-    def _on_trial(self) -> Iterator[None]:
-        """Passes inside the block are no part of the run: what a net counts in training (batch statistics) is as before."""
+    def _trial(self, batch: Batch) -> None:
+        """One pass forward and backward that is no part of the run: what a net counts in training is as before.
+
+        Gradients are taken, not accumulated: several processes would wait for each other's.
+        """
         kept = {name: b.clone() for name, b in self.model.denoiser.named_buffers()}
+        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
         try:
-            yield
+            with self._autocast():
+                loss = self.objective.loss(self.model, batch, seeds.generator(0))
+            torch.autograd.grad(loss, parameters, allow_unused=True)
         finally:
             for name, b in self.model.denoiser.named_buffers():
                 if name in kept:
                     b.data.copy_(kept[name])
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        """In what the net multiplies in training."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def fit_batch(self) -> None:
         """A smaller batch than the recipe's where the minutes would else hold fewer than `ENOUGH_STEPS` steps.
@@ -249,14 +255,10 @@ class Trainer:
         if self.minutes is None or self.accelerator.num_processes > 1 or size <= LEAST_BATCH:
             return
         batch, seconds = self.batches()[0].to(self.device), math.inf
-        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
         for _ in range(2):  # the first pass takes memory and chooses kernels
             self.wait()
             start = self.clock.now()
-            with self._on_trial():
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    loss = self.objective.loss(self.model, batch, seeds.generator(0))
-                torch.autograd.grad(loss, parameters, allow_unused=True)
+            self._trial(batch)
             self.wait()
             seconds = min(seconds, (self.clock.now() - start) * self.options.accumulate)
             if ENOUGH_STEPS * seconds <= 60 * self.minutes - self.clock.seconds:
