@@ -279,6 +279,11 @@ def test_inpainting_keeps_known_pixels_exactly_and_ignores_the_others(model):
     x0, cells = model.codec.lift_known(model.objects_encoded(given), where)
     assert cells.shape == x0.shape == (4, 4, 4)
     assert cells[:, :, :2].all() and not cells[:, :, 2:].any()
+    one = where.expand(3, SIZE, SIZE).clone()
+    one[2, 0, 0] = False  # of this pixel one colour is not known
+    assert (cells & ~model.codec.lift_known(model.objects_encoded(given), one)[1]).nonzero()[:, 1:].unique(dim=0).tolist() == [
+        [0, 0]
+    ]
 
 
 def test_inpainting_holds_the_known_latents(exact_model):

@@ -201,7 +201,9 @@ def test_classes_are_named_up_to_a_dozen_and_samples_in_number():
     items = [(np.zeros(2), {"label": i % 20}) for i in range(40)]
     said = report.of_data(Items(items, labels={"label": [f"c{i}" for i in range(20)]}))
     assert said.startswith("data: 40 samples; label: 20 classes (c0 2, c1 2,") and "c11 2, and 8 more)" in said
-    assert report.of_data(Items(items[:1])) == "data: 1 samples; no labels"
+    assert report.of_data(Items(items[:1])) == "data: 1 sample; no labels"
+    assert "14 samples an epoch" in report.of_data(Items(items[:14], origin="140 clips"))
+    assert "epoch" not in report.of_data(Items(items[:14], origin="14 clips"))
 
 
 @pytest.mark.slow

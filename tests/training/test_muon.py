@@ -102,6 +102,25 @@ def test_convolutions_are_matrices_of_their_rows_whatever_the_memory_format():
     torch.testing.assert_close(plain.weight, last.weight, atol=1e-5, rtol=1e-4)
 
 
+def test_all_matrices_together_move_as_each_one_alone_would():
+    """Momentum with Nesterov's look-ahead, made orthogonal, on top of the decay (Jordan et al. 2024), written out."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 9), nn.Linear(9, 6), nn.Linear(6, 9))
+    weights = [layer.weight for layer in net]
+    wanted = [w.detach().clone() for w in weights]
+    momenta = [torch.zeros_like(w) for w in weights]
+    optimizer = Muon(net, 0.02, weight_decay=0.1, dtype=torch.float32)
+    for k in range(3):
+        for i, w in enumerate(weights):
+            w.grad = torch.randn(w.shape, generator=seeds.generator(k, i))
+            momenta[i] = 0.95 * momenta[i] + 0.05 * w.grad
+            update = orthogonal((0.05 * w.grad + 0.95 * momenta[i])[None], dtype=torch.float32)[0]
+            wanted[i] = wanted[i] * (1 - 0.02 * 0.1) - 0.02 * 0.2 * max(w.shape) ** 0.5 * update
+        optimizer.step()
+    for w, value in zip(weights, wanted, strict=True):
+        torch.testing.assert_close(w.detach(), value, atol=1e-5, rtol=1e-4)
+
+
 def test_it_solves_a_regression():
     torch.manual_seed(0)
     x = torch.randn(256, 16, generator=seeds.generator(0))

@@ -29,7 +29,7 @@ def of_data(dataset: Dataset, domain: Domain | None = None, held_out: int | None
         held_out: how many samples are held out of training.
         patience: seconds, at most, to look at samples.
     """
-    parts = [dataset.origin or f"{len(dataset):,} samples"]
+    parts = [dataset.origin or f"{len(dataset):,} sample{'' if len(dataset) == 1 else 's'}"]
     if dataset.origin is not None and f"{len(dataset)}" not in re.findall(r"\d+", dataset.origin):
         parts.append(f"{len(dataset):,} samples an epoch")
     parts += of_classes(dataset, patience)
