@@ -189,7 +189,8 @@ def held_out_rows(
     shared = {caption for caption, twin in zip(captions, twins, strict=True) if len(owners[twin]) > 1}
     usable = [c for c in count if count[c] >= ENOUGH and c not in shared]
     chosen = set(order_of(usable, "captions")[:n_captions])
-    own = [i for i, c in enumerate(captions) if c in set(usable) - chosen]
+    others = set(usable) - chosen
+    own = [i for i, c in enumerate(captions) if c in others]
     one: dict[str, int] = {}
     by_pair = Counter(zip(captions, styles, strict=True))
     for pair in order_of([f"{captions[i]}/{styles[i]}/{i}" for i in own], "pairs"):
