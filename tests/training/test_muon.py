@@ -31,6 +31,18 @@ def test_the_update_is_nearly_orthogonal_and_keeps_the_directions(shape, dtype):
     assert off.abs().max() < (1e-4 if dtype == torch.float32 else 0.1)
 
 
+@pytest.mark.parametrize("shape", [(2, 12, 108), (2, 108, 12), (3, 6, 10)])
+def test_wide_matrices_are_multiplied_by_their_products_alone_and_come_out_the_same(shape):
+    # singular values over four powers of ten, and one matrix without full rank
+    g = torch.randn(shape, generator=seeds.generator(0)) * torch.logspace(0, -4, shape[-1])
+    g[0, 1:3] = g[0, :1]
+    x = g.double() / g.double().norm(dim=(-2, -1), keepdim=True)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+    torch.testing.assert_close(orthogonal(g, dtype=torch.float32).double(), x, atol=1e-3, rtol=0)
+
+
 def test_the_scale_of_the_gradient_does_not_matter():
     g = torch.randn(1, 6, 9, generator=seeds.generator(0))
     torch.testing.assert_close(orthogonal(g, dtype=torch.float32), orthogonal(1e3 * g, dtype=torch.float32))
