@@ -23,7 +23,7 @@ from zoo.evaluation.evaluate import evaluate
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 1.0, 2.0)
 STEPS = (5, 10, 20, 50, 250)
-HIDDEN = ("kid", "copy_rate", "nearest_copy")  # of little use for a choice
+HIDDEN = ("kid", "copy_rate", "nearest_copy", "copy_style", "copy_caption")  # of little use for a choice
 
 
 def settings(text: str) -> dict[str, Any]:

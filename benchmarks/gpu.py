@@ -134,10 +134,14 @@ def training(recipe: Recipe, steps: int, args: argparse.Namespace) -> dict[str, 
         return row
 
 
+def packaged(name: str) -> bool:
+    """Whether a model's weights come with zoo."""
+    return (CHECKPOINTS / name / files.WEIGHTS).exists()
+
+
 def sampling(name: str, device: torch.device) -> dict[str, float]:
     """Seconds for four samples at the default, in float32 and bf16."""
-    packaged = (CHECKPOINTS / name / files.WEIGHTS).exists()
-    model = (zoo.load(name) if packaged else build(get_recipe(name))).to(device=device)
+    model = (zoo.load(name) if packaged(name) else build(get_recipe(name))).to(device=device)
     row = {}
     for precision in ("fp32", "bf16"):
         for _ in range(2):
@@ -179,7 +183,9 @@ def main() -> None:
         row["of peak"] = row["TFLOP/s"] * 1e12 / best
         result["training"][name] = row
         line(name, row)
-    for name in [] if args.no_sampling else list_models():
+    # first stages sample nothing, and an untrained latent model has none
+    sampled = [n for n in list_models() if get_recipe(n).role == "model" and (packaged(n) or get_recipe(n).stage is None)]
+    for name in [] if args.no_sampling else sampled:
         result["sampling"][name] = row = sampling(name, device)
         line(name, row)
     if args.json:

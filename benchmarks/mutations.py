@@ -351,6 +351,13 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "words: a caption leads out of the folder": (
         "zoo/data/captions.py", 'or ".." in pure.parts', "", "tests/data/test_captions_files.py",
     ),
+    "all samples between two wishes are the first": (
+        "zoo/model/model.py", "torch.linspace(0, 1, k)", "torch.zeros(k)", "tests/model/test_interpolate.py",
+    ),
+    "samples between two wishes have noises of their own": (
+        "zoo/model/model.py", "seeds.SampleRng(seed, [0] * k,", "seeds.SampleRng(seed, list(range(k)),",
+        "tests/model/test_interpolate.py",
+    ),
     "a chain's model forgets the one before": (
         "zoo/model/chain.py", "asked[self.links[k - 1]] = made", "pass", "tests/model/test_chain.py",
     ),

@@ -37,6 +37,7 @@ from zoo.evaluation.learn import affordable
 from zoo.image.caption_judge import LENGTH, CaptionJudge, fill_words, load_caption_judge, ranks, words_of
 from zoo.image.captions import CaptionedImages
 from zoo.image.data import open_images
+from zoo.image.text_recipes import LICENCE
 
 #: parts of the data
 PARTS = ("train", "validation-pairs", "validation-captions", "test-pairs", "test-captions")
@@ -464,6 +465,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "words": args.words.name,
             "rows": {part: len(r) for part, r in pictures.rows.items()},
         },
+        "licence": LICENCE,
         "retrieval": measured,
         "accuracy": {"test": {"value": measured["test-pairs"]["style"]}},
         "training": report | {

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from gpu import given
 
 import zoo
-from zoo.contract.registry import CHECKPOINTS, list_models
+from zoo import testing
+from zoo.contract.dataset import Items
+from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models
 from zoo.core import seeds
 from zoo.core.device import exact, send
+from zoo.image.latent_recipes import FLOWERS
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(params=[name for name in list_models() if (CHECKPOINTS / name / "model.safetensors").exists()])
+SAMPLING = [name for name in list_models() if get_recipe(name).role == "model"]
+
+
+@pytest.fixture(params=[name for name in SAMPLING if (CHECKPOINTS / name / "model.safetensors").exists()])
 def name(request) -> str:
     return request.param
 
@@ -54,3 +61,35 @@ def test_convolutions_are_as_exact_as_on_a_cpu():
     with torch.no_grad(), exact():
         here, there = conv(x), conv.cuda()(send(x, "cuda"))
     assert float((here - there.cpu()).abs().max()) < 1e-5
+
+
+def test_a_first_stage_and_latents_are_the_same_on_both(tmp_path):
+    small = {"codec.size": 32, "net.channels": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stage = testing.awake(zoo.create("image/flowers-kl", **small)).save_pretrained(tmp_path / "ae")
+        latent = {"codec.size": 32, "codec.stage": str(stage), "net.channels": 16, "net.multipliers": [1, 1]}
+        folder = testing.awake(zoo.create("image/flowers-latent", **latent)).save_pretrained(tmp_path / "latent")
+    here, there = (zoo.load(folder, device=device) for device in ("cpu", "cuda"))
+    there.verify()
+    item = here.domain.example_data(here.recipe, 1)[0][0]
+    assert float((here.encode([item]) - there.encode([item]).cpu()).abs().max()) < 1e-3
+    a, b = (m.sample(2, seed=0, steps=4, progress=False).tensor for m in (here, there))
+    assert float((a - b).abs().max()) <= 2 / 127.5  # a level of a byte
+
+
+def test_an_autoencoder_and_a_latent_model_are_trained(tmp_path):
+    data = Items([(i, {"label": k % 5}) for k, i in enumerate(pictures())], labels={"label": list(FLOWERS)})
+    small = {"codec.size": 16, "net.channels": 16, "training.batch_size": 8}
+    quiet = {"steps": 3, "preview_every": 0, "log_every": 1}
+    zoo.train("image/flowers-kl", data=data, out=tmp_path / "ae", overrides=small, **quiet)
+    net = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "training.batch_size": 8}
+    model = zoo.train(
+        "image/flowers-latent", data=data, out=tmp_path / "m", overrides=net | {"codec.stage": str(tmp_path / "ae")}, **quiet
+    )
+    assert model.device.type == "cuda" and model.codec.mean.device.type == "cuda"
+    assert zoo.load(tmp_path / "m", device="cpu").verify() < 1e-3
+
+
+def pictures() -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))

@@ -227,7 +227,7 @@ def test_held_out_recordings_have_windows_of_their_own(classes, cache):
     assert [p.name for p in held.files] == ["9_x_.wav"] and len(held) == 12 and len(data) == 20
     assert all(held[i][1] == {"label": 1} and len(held[i][0]) == 2000 for i in range(12))
     about = of_data(data, get_domain("audio"), len(held))
-    assert "ann 16, bob 4" in about and "held out: 12" in about
+    assert "20 samples an epoch" in about and "ann 16, bob 4" in about and "held out: 12" in about
 
 
 def test_long_recordings_are_evaluated_in_the_windows_that_are_learnt(classes, cache, monkeypatch):

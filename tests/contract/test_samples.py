@@ -89,3 +89,15 @@ def test_a_sample_of_another_package_leaves_no_part(tmp_path, full_disk):
     with pytest.raises(ResourceError, match="no room"):
         samples.save(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_long_text_makes_a_name_that_every_system_takes(tmp_path):
+    texts = ["a red cat, " * 300, "\u732b" * 300, "!!!", "a/b\\c:d"]
+    grey = [ImageSample(np.full((28, 28), 50 * k, np.uint8)) for k in range(4)]
+    samples = Samples.of(grey, domain=IMAGES, conditions={"text": texts, "style": ["noto"] * 4})
+    names = [samples.name(i) for i in range(4)]
+    assert all(len(name.encode()) <= 160 for name in names) and names[0].startswith("0000-a_red_cat__a_red")
+    assert names[2:] == ["0002-noto", "0003-a_b_c_d-noto"]
+    assert len(samples.save(tmp_path)) == 4
+    picture = samples.plot()
+    assert picture.size == (2 * 88, 2 * (88 + 3 * 14)), "two lines of the text and one of the style"

@@ -16,7 +16,7 @@ from zoo.core.guidance import is_null
 from zoo.disk import read_json
 from zoo.errors import CheckpointError, ConfigError
 from zoo.files import save_tensors
-from zoo.hub.card import metadata
+from zoo.hub.card import metadata, model_card
 from zoo.testing import check_condition
 
 _WORDS = """
@@ -109,6 +109,17 @@ def test_the_packaged_table_is_the_one_that_recipes_name():
     assert not list(words.TABLES.glob("*/config.json")), "which would make it a model"
 
 
+@pytest.mark.parametrize("pair", ["cats cat", "dogs dog", "babies baby", "leaves leaf", "hearts heart", "dresses dress"])
+def test_a_plural_is_read_as_its_singular_where_it_means_the_same(pair):
+    many, one = pair.split()
+    assert Text().words_used(many) == Text().words_used(one) == (one,)
+
+
+@pytest.mark.parametrize("word", ["glasses", "news", "jeans", "mars", "bus", "this", "sunglasses", "lens", "bass", "scissors"])
+def test_what_only_looks_like_a_plural_stays(word):
+    assert Text().words_used(word) == (word,)
+
+
 def test_another_table_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="another one than the model was trained with"):
         table(MINILM, "0" * 64)
@@ -146,10 +157,11 @@ def test_a_text_becomes_rows_of_the_table_and_empty_text_is_nothing():
     text = Text(length=4)
     row = text.table.row
     given = text.read(["Red CARS!", "", None, "  "], 4)
-    assert given.values.tolist() == [[row["red"] + 1, row["cars"] + 1, 0, 0]] + [[-1] * 4] * 3
+    assert given.values.tolist() == [[row["red"] + 1, row["car"] + 1, 0, 0]] + [[-1] * 4] * 3
     assert given.shown == ["Red CARS!", None, None, None]
     assert is_null(given.values).tolist() == [False, True, True, True]
     assert torch.equal(text.read("red cars", 1).values, text.read("RED, cars", 1).values)
+    assert torch.equal(text.read("cat with 2 hats", 1).values, text.read("Cats with 2 hat!", 1).values)
     assert torch.equal(text.batch(["red cars", None]), text.read(["red cars", None], 2).values)
     assert not torch.equal(text.read("man bites dog", 1).values, text.read("dog bites man", 1).values), "their order counts"
 
@@ -240,6 +252,7 @@ def test_a_recipe_keeps_how_texts_are_read():
 
 def test_a_card_says_that_words_lead_to_pictures():
     assert metadata(get_recipe("image/emoji-pixels"))["pipeline_tag"] == "text-to-image"
+    assert "numpy" not in (card := model_card(get_recipe("image/emoji-pixels"))) and "text='red sports car'" in card
     assert metadata(get_recipe("image/fashion-ddpm"))["pipeline_tag"] == "unconditional-image-generation"
 
 

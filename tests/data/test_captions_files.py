@@ -1,6 +1,7 @@
 """Files of captions: the Hub's layout and tables, and what is wrong with one."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,10 @@ def test_a_folder_with_captions_is_data_of_a_recipe_of_words(tmp_path):
 def test_one_folder_of_all_pictures_is_no_class(tmp_path):
     pictures(tmp_path, [f"images/{k}.png" for k in range(3)])
     write(tmp_path / "m.csv", "file_name,text", *[f"images/{k}.png,thing" for k in range(3)])
-    data = open_images(tmp_path, captions="m.csv")
-    assert data.labels == {} and data[0][1] == {"text": "thing"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = open_images(tmp_path, captions="m.csv")
+    assert data.labels == {} and data[0][1] == {"text": "thing"} and not data.left_out_words()
 
 
 def test_captions_of_other_data_are_refused(tmp_path):

@@ -82,6 +82,7 @@ def test_where_all_is_taken_nothing_is_said(tmp_path):
         warnings.simplefilter("error")
         folder = Folder(make(tmp_path, "1.png"), "train", (".png",), "picture", read)
     assert folder.summary == "1 picture" and folder.left_out == {}
+    assert folder.origin.startswith("1 picture of the folder")
 
 
 def test_a_folder_without_data_says_what_it_holds(tmp_path):

@@ -427,6 +427,7 @@ def test_the_script_writes_a_judge_and_a_card_of_what_it_measured(trained):
     for found in card["retrieval"].values():
         assert 0 <= found["r1"] <= found["r5"] <= 1 and found["chance"] == 1 / found["captions"]
     assert [e["step"] for e in card["training"]["curve"]] == [2, 4]
+    assert all(name in card["licence"] for name in ("Microsoft", "Twitter", "Google", "Mozilla", "Streamline", "Icons8"))
 
 
 def test_the_domain_measures_models_of_text_by_the_judge_of_captions(trained):

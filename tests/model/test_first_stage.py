@@ -1,6 +1,7 @@
 """Latent models: which autoencoder they work on, what lifts and lowers, and how it travels with them."""
 
 import json
+import re
 import shutil
 import warnings
 from types import SimpleNamespace
@@ -350,9 +351,12 @@ def test_a_first_stage_encodes_and_decodes(saved):
     assert stage.verify() == 0
     with pytest.raises(ConfigError, match="not an object of the domain"):
         stage.encode(["a.png"])
+    for wrong in (pictures(1)[0], np.stack(pictures(2)), stage.decode(latents)[0].pil(), "a.png", None):
+        with pytest.raises(ConfigError, match="give a list of objects"):
+            stage.reconstruct(wrong)
 
 
-def test_lists_cards_and_infos_say_what_a_first_stage_is(saved, model, capsys):
+def test_lists_cards_and_infos_say_what_a_first_stage_is(saved, model, capsys, tmp_path, monkeypatch):
     from zoo.cli import main
 
     assert main(["list", "image/flowers-*"]) == 0
@@ -365,6 +369,10 @@ def test_lists_cards_and_infos_say_what_a_first_stage_is(saved, model, capsys):
     card = model_card(model.recipe)
     assert "## First stage" in card and str(saved) in card and "photographers listed in LICENSE.txt" in card
     card = model_card(get_recipe("image/emoji-kl"))
+    code = re.search(r"```python\n(.*?)```", model_card(zoo.load(saved).recipe, source=str(saved)), re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "card", "exec"), {})
+    assert len(list((tmp_path / "out").iterdir())) == 4
     assert "model.encode(objects)" in card and ".sample(" not in card and "Nothing is sampled" in card
     assert "FxEmojis" in card and "Streamline" in card
     assert main(["sample", str(saved), "-o", str(saved / "out")]) == 2

@@ -177,3 +177,14 @@ def test_a_plan_by_slow_steps_is_made_anew_before_the_rate_falls():
     _, rates, took = drive(100, lambda k: 3.0 if k < 8 else 0.01, slow_start=True)
     assert took > 95 and len(rates) > 4000
     assert max(rates[len(rates) // 4 : len(rates) // 2]) == 1.0
+
+
+def test_a_budget_without_end_is_a_run_of_the_most_steps_there_are():
+    machine = Machine(lambda step: 0.1)
+    watch = budget.Budget(1e300, budget.Clock(now=machine), 0.4, lambda: 0.0)
+    plan = None
+    for step in range(100):
+        machine.time += 0.1
+        plan = plan or watch.look(step + 1, [])
+    assert plan is not None and plan[1] == budget.ENDLESS
+    assert budget.begin_of_fall(plan[0], [plan], 0.4) == pytest.approx(0.6 * budget.ENDLESS)

@@ -66,6 +66,10 @@ class Shows(Protocol):
         ...
 
 
+#: bytes of the name of a sample's file without its suffix: a text may be a long one
+MOST_NAME = 160
+
+
 class Samples(Sequence[Any]):
     """A sequence of samples that can be saved and drawn together.
 
@@ -112,7 +116,9 @@ class Samples(Sequence[Any]):
     def name(self, i: int) -> str:
         """A file stem that sorts and says what the sample is: "0003-sneaker"."""
         safe = ["".join(c if c.isalnum() else "_" for c in w).strip("_") for w in self.words(i)]
-        return "-".join([f"{i:04d}", *safe])
+        name = "-".join([f"{i:04d}", *(word for word in safe if word)])
+        # systems take 255 bytes at most, with a suffix, and that of a file that is not whole yet
+        return name.encode()[:MOST_NAME].decode(errors="ignore").rstrip("_-")
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write one file a sample into `folder` (made when missing); returns the paths.

@@ -39,6 +39,9 @@ ENDINGS = (
     ("ing", ""), ("ing", "e"), ("ed", ""), ("ed", "e"), ("er", ""), ("er", "e"), ("ish", ""), ("ly", ""), ("y", ""),
 )  # fmt: skip
 _POSSESSIVE = re.compile("(?<=\\w)['`\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}\N{ACUTE ACCENT}]s\\b")
+#: plural endings, what the singular ends in instead, and how alike the two vectors are at least (cosine) where it is one:
+#: "dogs" and "dog" are at .70, "glasses" and "glass" at .69, "news" and "new" at .13
+PLURALS = (("s", "", 0.7), ("es", "", 0.7), ("ies", "y", 0.3), ("ves", "f", 0.7), ("ves", "fe", 0.7))
 _ORDINAL = re.compile(r"(?<=\d)(st|nd|rd|th)\b")
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 #: marks that say how an emoji is shown, and join several: skin tones, variation selectors, joiners, tags
@@ -83,7 +86,7 @@ class WordTable:
         return {word: i for i, word in enumerate(self.words)}
 
     def read(self, text: str) -> Read:
-        """A text as rows. Case, accents and punctuation do not matter; known forms stay, others lead to a known one.
+        """A text as rows. Case, plural, accents and punctuation do not matter; other forms lead to a known one.
 
         Raises:
             ConfigError: a text of more than `MOST_CHARACTERS`.
@@ -114,7 +117,7 @@ class WordTable:
     def parts(self, word: str) -> list[str]:
         """The known words that a word of a text stands for: itself, its stem, or those that it is made of; none if none."""
         if word in self.row:
-            return [word]
+            return [self.singular(word)]
         if word.isdigit():
             return list(word) if len(word) <= LONGEST_NUMBER else []
         for ending, instead in ENDINGS:
@@ -128,6 +131,20 @@ class WordTable:
         if not found and word.endswith("s"):  # fire trucks in one word
             found = self._split(word[:-1])
         return found
+
+    def singular(self, word: str) -> str:
+        """The singular of a known word, where it is known and means the same; else the word."""
+        for ending, instead, least in PLURALS:
+            one = word[: len(word) - len(ending)] + instead
+            if word.endswith(ending) and len(one) >= SHORTEST and one in self.row and self.alike(word, one) >= least:
+                return one
+        return word
+
+    def alike(self, one: str, other: str) -> float:
+        """The cosine between the vectors of two known words."""
+        a, b = (self.vectors[self.row[word]].astype("float64") for word in (one, other))
+        sizes = float((a @ a) * (b @ b))
+        return float(a @ b) / sizes**0.5 if sizes else 0.0
 
     def _split(self, word: str) -> list[str]:
         """The word cut into as few known ones as possible, the first of them as long as it can be; none if it cannot be cut."""

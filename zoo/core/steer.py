@@ -190,3 +190,23 @@ def __getattr__(name: str) -> Any:
     if not name.startswith("_") and name in STEERS:
         return STEERS[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. It has: {', '.join([*__all__, *STEERS])}.")
+
+
+class Blend(Steer):
+    """What is believed under other conditions, mixed into a prediction: x0 and eps alike.
+
+    Args:
+        other: the prediction under the other conditions.
+        share: (B,) of it in each sample, 0 to 1.
+    """
+
+    def __init__(self, other: Predict, share: Tensor) -> None:
+        self.other, self.share = other, share
+
+    def __call__(self, predict: Predict) -> Predict:
+        def mixed(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+            weight = self.share.to(x).reshape(-1, *[1] * (x.ndim - 1))
+            (x0, eps), (x0_other, eps_other) = predict(x, level), self.other(x, level)
+            return torch.lerp(x0, x0_other, weight), torch.lerp(eps, eps_other, weight)
+
+        return mixed

@@ -278,6 +278,7 @@ class Folder(Dataset):
         read: reads one file whole, or raises a DataError that names it.
         skip_unreadable: leave unreadable files out (they are listed in `skipped`) instead of raising.
         names: a regular expression of whole file names that count as well.
+        beside: a file that is read beside the data: it is not counted as left out.
         threads: of the reading at the start, at once; more than 1 where the decoder lets other threads run and `read` may be
             called by several.
 
@@ -297,12 +298,15 @@ class Folder(Dataset):
         skip_unreadable: bool = False,
         names: str = "",
         threads: int = 1,
+        beside: Path | None = None,
     ) -> None:
         shown = _shown(suffixes)
         folder = existing(folder, f"a folder of {shown} files")
         if not folder.is_dir():
             raise DataError(f"{folder} is one file: give the folder of {shown} files that it lies in.")
         found = search(folder, lambda p: p.suffix.lower() in suffixes or bool(names and re.fullmatch(names, p.name)))
+        if beside is not None and beside.resolve().is_relative_to(folder.resolve()):
+            found.left_out -= Counter({beside.suffix.lower(): 1})
         if not found.files and not found.closed:
             raise DataError(f"{folder} holds no {shown} files{f'; it holds {found.words()}' if found.left_out else ''}.")
         splits, classes = arrange(folder, found.files, what)
@@ -322,7 +326,7 @@ class Folder(Dataset):
         if not self.files:
             raise DataError(f"{folder} leaves no readable {what} for the split {split!r}.")
         labels = sorted(set(self._classes.values()))
-        self.origin = f"{len(self.files)} {what}s of the folder {folder.resolve().name!r}"
+        self.origin = f"{len(self.files)} {what}{'' if len(self.files) == 1 else 's'} of the folder {folder.resolve().name!r}"
         self.labels: dict[str, list[str]] = {"label": labels} if labels else {}
         self.summary = _summary(self.readable, what, labels, splits, found, len(self.skipped))
         if found.left_out:

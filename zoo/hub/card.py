@@ -267,17 +267,21 @@ def _code(name: str, recipe: Recipe, parts: Sequence[str] = ()) -> str:
     """
     needed = {k: text for k, c in recipe.conditions.items() if (text := c.placeholder()) is not None}
     arguments = "".join(f"{k}={text}, " for k, text in needed.items())
-    imports = "import numpy as np\nimport zoo" if needed else "import zoo"
-    own = f"# your own {' and '.join(needed)} instead of zeros\n" if needed else ""
+    zeros = [k for k, text in needed.items() if "np." in text]
+    imports = "import numpy as np\nimport zoo" if zeros else "import zoo"
+    own = f"# your own {' and '.join(zeros)} instead of zeros\n" if zeros else ""
     made = "".join(f", {p}=Your{p.capitalize()}()" for p in parts)
     if parts:
         own = f"# its author's own {' and '.join(parts)}: a folder never names code\n" + own
     if recipe.role == "first_stage":
         load = f"model = zoo.load({json.dumps(name, ensure_ascii=False)}{made})"
-        return (
-            f"```python\nimport zoo\n\n{own}{load}\nlatents = model.encode(objects)  # a list of them\n"
-            "copies = model.decode(latents)\n```\n"
-        )
+        lines = [
+            f"import zoo\n\n{own}{load}",
+            "objects = [item for item, _ in model.domain.example_data(model.recipe, 4)]  # made up: give your own",
+            "latents = model.encode(objects)",
+            'model.decode(latents).save("out/")',
+        ]
+        return "```python\n" + "\n".join(lines) + "\n```\n"
     sample = f"{own}samples = zoo.load({json.dumps(name, ensure_ascii=False)}{made}).sample(n=4, {arguments}seed=0)"
     return f'```python\n{imports}\n\n{sample}\nsamples.save("out/")\n```\n'
 

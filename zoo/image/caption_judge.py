@@ -138,6 +138,8 @@ class CaptionJudge(judges.Judge):
             _Block(b, b),
         )
         self.coarse = nn.Sequential(_Block(b, c, 2), _Block(c, c, 2))
+        # means over a picture vary by a tenth; heads learn from what varies by one
+        self.norm = nn.BatchNorm1d(self.width)
         self.classifier = nn.Linear(self.width, len(class_names))
         self.project = nn.Linear(c, dim)
         self.captions_net = _Captions(vector, caption_width, dim, dropout)
@@ -167,7 +169,8 @@ class CaptionJudge(judges.Judge):
         self.check(x)
         fine = self.fine(x.contiguous(memory_format=torch.channels_last))
         # how a thing is drawn shows in the fine features, which the search for what it is would lose
-        return torch.cat([fine.mean((2, 3)), self.coarse(fine).mean((2, 3))], 1)
+        found: Tensor = self.norm(torch.cat([fine.mean((2, 3)), self.coarse(fine).mean((2, 3))], 1))
+        return found
 
     # ---------------------------------------------------------------- where pictures and captions meet
 

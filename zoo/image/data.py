@@ -420,6 +420,7 @@ class ImageFolder(_Fitted, Folder):
 
     Args:
         size, channels: what the pictures are fitted to, see `at`; None: they come as they are, and nothing is kept of them.
+        beside: a file that is read beside the pictures, such as their captions.
     """
 
     def __init__(
@@ -430,6 +431,7 @@ class ImageFolder(_Fitted, Folder):
         skip_unreadable: bool = False,
         size: int | None = None,
         channels: int | None = None,
+        beside: Path | None = None,
     ) -> None:
         self.size, self.channels, self.cache = size, channels, store()
         found: dict[Path, Seen] = {}
@@ -442,7 +444,7 @@ class ImageFolder(_Fitted, Folder):
                 self.fitted(path, str(path), own)
 
         threads = threads_of_reading()
-        super().__init__(folder, split, SUFFIXES, "picture", look, skip_unreadable, threads=threads)
+        super().__init__(folder, split, SUFFIXES, "picture", look, skip_unreadable, threads=threads, beside=beside)
         self.seen = Seen()
         for path in sorted(found):
             self.seen.add(found[path])
@@ -485,7 +487,7 @@ class CaptionedFolder(ImageFolder):
             raise DataError(f"{folder} is one file: captions are of the pictures of a folder.")
         path = captions_file(captions, folder)
         found = {file.resolve(): caption for file, caption in read_captions(path).items()}
-        super().__init__(folder, split, **options)
+        super().__init__(folder, split, beside=path, **options)
         self.captions = {p: found[p.resolve()] for p in self.readable if p.resolve() in found}
         silent = len(self.readable) - len(self.captions)
         if not self.captions:

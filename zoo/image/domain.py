@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ SIZE = 32
 #: net of ten minutes needs more. Of one of emoji by group, the judge knew .22 at .3, .34 at 2 and .46 at 4 (chance .18), and
 #: the Frechet distance fell as well: 19.0, 16.9, 17.4
 GUIDED = 3.0
+#: pixels of a letter under a picture, about, and lines of one text there at most
+LETTER, LINES = 6, 2
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """A text in up to `LINES` lines of so many pixels."""
+    return textwrap.wrap(text, max(4, width // LETTER), max_lines=LINES, placeholder=" ...")
 
 
 class ImageDomain(Domain):
@@ -82,21 +90,21 @@ class ImageDomain(Domain):
         return {"width": picture.width, "height": picture.height, "mode": picture.mode}
 
     def plot(self, samples: Samples) -> Image.Image:
-        """A grid, as square as it gets, enlarged, with the labels under the pictures."""
+        """A grid, as square as it gets, enlarged, with what was asked for under the pictures."""
         n = len(samples)
         columns = math.ceil(math.sqrt(n))
         w, h = samples[0].pil().size
-        zoom = max(1, round(84 / w))
-        labels = samples.conditions.get("label", [None] * n)
-        caption = 14 if any(labels) else 0
+        zoom = max(1, math.ceil(84 / w))
+        texts = [[line for word in samples.words(i) for line in _lines(word, w * zoom)] for i in range(n)]
+        caption = 14 * max(map(len, texts))
         cell = (w * zoom + 4, h * zoom + 4 + caption)
         page = Image.new("RGB", (columns * cell[0], math.ceil(n / columns) * cell[1]), "white")
         draw = ImageDraw.Draw(page)
         for i, sample in enumerate(samples):
             x, y = i % columns * cell[0] + 2, i // columns * cell[1] + 2
             page.paste(sample.pil().resize((w * zoom, h * zoom), Image.Resampling.NEAREST).convert("RGB"), (x, y))
-            if labels[i]:
-                draw.text((x, y + h * zoom + 1), str(labels[i]), fill="black")
+            for k, line in enumerate(texts[i]):
+                draw.text((x, y + h * zoom + 1 + 14 * k), line, fill="black")
         return page
 
     def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:

@@ -77,7 +77,9 @@ def _of_stage(source: str | Path, split: str, given: str | Path | None) -> recon
         judge = load_caption_judge(PACKAGED if given is None else Path(given).expanduser())
         further = (caption_metrics.through_stage(judge, captioned(source, split, judge)),)
     elif given is not None:
-        raise ConfigError("judge: a first stage is judged on captioned pictures in several styles: give emoji_styles.npz.")
+        raise ConfigError(
+            "judge: a first stage is measured without a judge, except on captioned pictures in styles: emoji_styles.npz."
+        )
     return reconstruction.evaluator(source, split, further)
 
 

@@ -22,12 +22,13 @@ from zoo.contract.domain import Domain
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
+from zoo.core import seeds
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import make_schedule
-from zoo.core.steer import broadcasts, hold
+from zoo.core.steer import Blend, broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
 from zoo.model import checkpoint, golden, unfinished
 from zoo.model.budget import limited
@@ -35,7 +36,7 @@ from zoo.model.first_stage import CHUNK, Latent, Staged
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
 from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
 from zoo.model.plan import Chunk, Plan, check_names, make_plan
-from zoo.values import several
+from zoo.values import several, whole
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -71,6 +72,13 @@ def _fits(item: Any, codec: Codec) -> bool:
         return False
     free = None if codec.size_name is None else codec.size_axis
     return all(a == b or i == free for i, (a, b) in enumerate(zip(item.shape, codec.shape, strict=True)))
+
+
+def _passing(start: list[Any] | None, end: list[Any] | None) -> list[Any]:
+    """What the samples between two wishes were asked to be, in words."""
+    count = len(start or end or [])
+    pairs = zip(start or [None] * count, end or [None] * count, strict=True)
+    return [a if a == b else f"{a or 'nothing'} to {b or 'nothing'}" for a, b in pairs]
 
 
 def _placed(value: Any) -> Any:
@@ -235,7 +243,9 @@ class Model(nn.Module):
             ConfigError: not a list of objects that the codec encodes, or a model whose samples have sizes of their own.
         """
         self._of_one_size("encode")
-        rows = [self.objects_encoded(item) for item in (several(items) or list(items))]
+        if isinstance(items, str) or not isinstance(items, Sequence):  # of an array nobody knows whether it is one object
+            raise ConfigError(f"a {type(items).__name__}: give a list of objects: [item], or list(items).")
+        rows = [self.objects_encoded(item) for item in items]
         if not rows:
             return torch.zeros(0, *self._seen(), device=self.device, dtype=self.wide)
         with self._exact():
@@ -480,6 +490,58 @@ class Model(nn.Module):
         if size is not None:
             self._check_size(plan, size)
         return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
+
+    def interpolate(
+        self,
+        start: Mapping[str, Any],
+        end: Mapping[str, Any],
+        k: int = 5,
+        *,
+        seed: int | None = None,
+        progress: bool | None = None,
+        **arguments: Any,
+    ) -> Samples:
+        """k samples from one wish to another: all of one noise, the share of the second wish in them rising from 0 to 1.
+
+        The predictions under the two are mixed, each with its own guidance: that is defined for conditions of every kind, in
+        objects and in latents. The first sample and the last one are those that `sample(1, seed=seed, ...)` makes.
+
+        Args:
+            start, end: conditions, such as {"text": "cat"} and {"text": "dog"}.
+            k: how many samples, 2 or more; they are made together.
+            seed, progress, **arguments: as for `sample`: further conditions, which all samples have, and settings.
+
+        Raises:
+            ConfigError: what is not a wish, an unknown condition, or samples of several sizes; and as `sample`.
+        """
+        k, seed = whole(k, "k", 2), seeds.check_seed(seed)
+        for name, wish in (("start", start), ("end", end)):
+            if not isinstance(wish, Mapping):
+                raise ConfigError(f"{name}={wish!r}: give conditions, such as {{'text': 'cat'}}.")
+            for key in wish:
+                if key not in self.recipe.conditions:
+                    raise one_of(f"condition of {name}", key, self.recipe.conditions)
+                if key in arguments:
+                    raise ConfigError(f"{key!r} is in {name} and beside it. Give it once.")
+        size = self.codec.size_name
+        if size is not None and arguments.get(size) is None:
+            raise ConfigError(f"samples of one noise have one size: give {size}.")
+        first, last = (self.plan(k, seed=seed, **{**arguments, **wish}) for wish in (start, end))
+        rng = seeds.SampleRng(seed, [0] * k, first.sizes, first.size_axis)
+        with memory_for(k):
+            chunk, other = (replace(plan.chunk(range(k)), rng=rng) for plan in (first, last))
+            away = self.predictor(last, other.cond, mask=self._mask(other), negative=other.negative)
+        x, blend = None, Blend(away, torch.linspace(0, 1, k))
+        with tqdm(total=first.steps, desc="sampling", unit="step", disable=progress is False, leave=False, delay=2) as bar:
+            for step in self.run(first, chunk, steer=[blend]):
+                x = step.x
+                bar.update()
+        if x is None or not torch.isfinite(x).all():
+            raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
+        with memory_for(k):
+            items = self._decode(x, chunk)
+        shown = {name: _passing(first.names.get(name), last.names.get(name)) for name in {**first.names, **last.names}}
+        return Samples.of(items, domain=self.domain, conditions=shown, plan=first)
 
     @torch.no_grad()
     def encoded(self, item: Any) -> Tensor:

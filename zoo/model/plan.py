@@ -37,7 +37,7 @@ MOST = 10_000_000
 #: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
 CHURN = ("s_churn", "s_min", "s_max")
 #: names that no condition can have: arguments of the methods of a model, and what a net that conditions itself is told
-TAKEN = ("n", *ASKED, "steer", "progress", "on_step", "known", "where", "method", "item", "strength", "x0")
+TAKEN = ("n", *ASKED, "steer", "progress", "on_step", "known", "where", "method", "item", "strength", "start", "end", "k", "x0")
 
 
 @dataclass(frozen=True)

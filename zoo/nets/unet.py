@@ -225,7 +225,8 @@ class UNet(nn.Module):
                 self.down.append(Stage(Down(conv(w, w, 3, stride=2, padding=1))))
                 skips.append(w)
         last = len(widths) - 1
-        self.middle = Stage(res(width, width), attend(last), ask(last), res(width, width))
+        # a net without words has the same parts at the same places, so that its weights can start one with words
+        self.middle = Stage(res(width, width), attend(last), res(width, width), ask(last))
         for i, w in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
                 self.up.append(Join(res(width + skips.pop(), w), attend(i), ask(i)))

@@ -203,7 +203,7 @@ def folder_clouds(folder: str | Path, split: str = "train", skip_unreadable: boo
     items = [found[i] for i in range(len(found))]
     label = [cond["label"] for _, cond in items] if found.labels else None
     result = Clouds([cloud for cloud, _ in items], label, found.labels.get("label", []), balance=split == "train")
-    result.origin = f"{len(found)} shapes of the folder {found.folder.resolve().name!r}"
+    result.origin = found.origin
     return result
 
 

@@ -19,7 +19,7 @@ from zoo.contract.recipe import Training
 
 #: a plan: (from which step on, steps in all)
 Plan = tuple[int, int]
-#: what stands for the number of steps of a run that has no plan yet
+#: what stands for the number of steps of a run that has no plan yet, and the most that any has
 ENDLESS = 1 << 40
 #: share of a run, at most, in which the learning rate rises, where a budget of time makes the run short
 MOST_WARMUP = 0.2
@@ -272,7 +272,7 @@ class Budget:
         each = self.each(max(1.0, min(0.1 * self.seconds, left / 2)))
         # where no time is left, and the learning rate is not near 0 yet, a few steps bring it there
         least = max(1, math.ceil(0.02 * step * fall(step, plans, self.decay)))
-        end = step + max(int(left / each), least)
+        end = min(step + max(int(left / each), least), ENDLESS)  # batches are made up to there
         # where the steps turn out to be far faster than a new plan thought, it is seen before the learning rate falls
         soon = step + max((end - step) // 4, 1)
         if not plans:

@@ -29,7 +29,7 @@ def of_data(dataset: Dataset, domain: Domain | None = None, held_out: int | None
     """
     parts = [dataset.origin or f"{len(dataset):,} samples"]
     if dataset.origin is not None and f"{len(dataset)}" not in dataset.origin:
-        parts.append(f"{len(dataset):,} samples")
+        parts.append(f"{len(dataset):,} samples an epoch")
     parts += of_classes(dataset, patience)
     if (sizes := dataset.sizes()) is not None and len(sizes):
         parts.append(f"sizes {int(sizes.min()):,} to {int(sizes.max()):,} (median {int(sizes.median()):,})")
@@ -45,8 +45,10 @@ def of_data(dataset: Dataset, domain: Domain | None = None, held_out: int | None
 def of_classes(dataset: Dataset, patience: float) -> list[str]:
     """How many samples each class of each label has."""
     labels = {k: list(c.classes) for k, c in dataset.conditions().items() if c.classes} | dataset.labels
+    others = [k for k in dataset.conditions() if k not in labels]
+    told = [f"told of each: {', '.join(others)}"] if others else []
     if not labels:
-        return ["no labels"]
+        return told or ["no labels"]
     counts: dict[str, Counter[int]] = {name: Counter() for name in labels}
     looked, end = 0, time.monotonic() + patience
     # evenly over the data, which may be sorted by class
@@ -60,7 +62,7 @@ def of_classes(dataset: Dataset, patience: float) -> list[str]:
         looked += 1
         if time.monotonic() > end:
             break
-    found = []
+    found = told
     for name, names in labels.items():
         shown = [f"{label} {counts[name][k]:,}" for k, label in enumerate(names[:NAMED])]
         if len(names) > NAMED:
