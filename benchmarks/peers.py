@@ -246,7 +246,7 @@ def race(names: list[str], precision: str, batch: int, turns: int, budget: float
 
 
 def ratios(found: dict[str, Any]) -> dict[str, float]:
-    """"step of diffusers": how many times its GFLOP/s, and its pictures/s, the net of the packaged recipe reaches."""
+    """ "step of diffusers": how many times its GFLOP/s, and its pictures/s, the net of the packaged recipe reaches."""
     at = {(r["net"], r["task"]): r for r in found["rows"]}
     result = {}
     for (net, task), row in at.items():

@@ -36,6 +36,7 @@ from zoo.model.first_stage import CHUNK, Latent, Staged
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
 from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
 from zoo.model.plan import Chunk, Plan, check_names, make_plan
+from zoo.nets.once import Once
 from zoo.values import several, whole
 
 if TYPE_CHECKING:
@@ -682,9 +683,10 @@ class Model(nn.Module):
                 x = first.alpha * start + first.sigma * eps
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
             products = exact if self.device.type == "cuda" else nullcontext
+            constant = Once()  # what the net makes of the conditions
             while True:
                 # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
-                with torch.no_grad(), products():
+                with torch.no_grad(), products(), constant:
                     step = next(steps, None)
                 if step is None:
                     return

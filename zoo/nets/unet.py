@@ -22,8 +22,8 @@ class Conv1d(nn.Conv1d):
     Weights keep their shape (out, in, kernel) and have the strides that the picture's convolution wants.
     """
 
-    def __init__(self, *args: int, **options: int) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(cin, cout, kernel, stride, padding)
         with torch.no_grad():
             self.weight.set_(self.weight.mT.contiguous().mT)  # type: ignore[call-overload]
 
