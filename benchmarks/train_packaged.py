@@ -34,7 +34,7 @@ def last_row(log: Path) -> dict[str, str]:
         return list(csv.DictReader(file))[-1]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Read the command line, train, write the folder."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("name", help="a recipe of the registry, or a model folder")
@@ -49,7 +49,7 @@ def main() -> None:
     p.add_argument("--bits", type=int, default=16, choices=(8, 16), help="of a stored weight")
     p.add_argument("--preview-every", type=int, default=0)
     p.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    args = p.parse_args()
+    args = p.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="zoo-train-") as name:
         run = Path(name) / "run"

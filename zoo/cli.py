@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +94,7 @@ def sample(args: argparse.Namespace) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnfinishedWarning)  # it is said below
-        model = load(args.name)
+        model = load(args.name, device=own_device(args.device))
     if model.progress is not None:
         print(
             f"{args.name} is a run that is not at its end: sampling the averaged weights of its checkpoint, {model.progress}."
@@ -112,13 +113,29 @@ def sample(args: argparse.Namespace) -> None:
         else:
             known = [*model.recipe.conditions, *([size] if size else [])]
             raise one_of(f"option or condition of {args.name}", name, known)
-    own = ("sampler", "steps", "guidance_weight", "guidance_scale", "seed", "batch_size", "precision")
+    args.shard = args.shard or own_shard()
+    own = ("sampler", "steps", "guidance_weight", "guidance_scale", "seed", "batch_size", "precision", "shard")
     samples = model.sample(args.n, **said(args, own, options))
     out = Path(args.out)
     files = samples.save(out)
+    if samples.plan.shard is not None:  # a picture of all is of no use to a part
+        print(f"{len(files)} of {args.n} samples in {out}/, the shard {'/'.join(map(str, samples.plan.shard))}")
+        return
     samples.plot(out / "samples.png")
     drawn = "" if args.seed is not None or "seed" in options else f" (drawn; the same again: --seed {samples.plan.seed})"
     print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}, seed {samples.plan.seed}{drawn}")
+
+
+def own_shard() -> str | None:
+    """Which part of a call is this process's, where torchrun or accelerate started several; None for one alone."""
+    of = os.environ.get("WORLD_SIZE", "1")
+    return None if of == "1" else f"{os.environ.get('RANK', '')}/{of}"
+
+
+def own_device(device: str | None) -> str | None:
+    """The device that is asked for; of several processes on a machine each has a GPU of its own."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if device == "cuda" and rank else device
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -271,6 +288,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
     p.add_argument("--seed", type=int, help="default: a random one, which is printed")
     p.add_argument("--batch-size", type=int, help="samples made at a time")
+    p.add_argument(
+        "--shard",
+        metavar="R/N",
+        help="of N processes that share the call this is number R, from 0: it makes its part, under the same file names "
+        "(default: as torchrun or accelerate launch say)",
+    )
+    p.add_argument("--device", help="cpu (default), cuda (each process of torchrun has its own), cuda:1, ...")
     p.add_argument("--precision", help=PRECISION)
     p.add_argument(
         "--option",

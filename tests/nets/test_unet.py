@@ -1,5 +1,7 @@
 """The U-Net: one code for signals and pictures, the start as zero, translation, layout, errors."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import nn
 
 from zoo.errors import ConfigError, ShapeError
 from zoo.nets.blocks import Told
-from zoo.nets.unet import AttentionBlock, ResBlock, UNet, norm
+from zoo.nets.unet import AttentionBlock, Conv1d, ResBlock, UNet, norm
 
 BOTH = pytest.mark.parametrize("dims", [1, 2])
 
@@ -141,9 +143,9 @@ def test_residual_block_follows_the_formula(dims):
     conv = F.conv1d if dims == 1 else F.conv2d
 
     def grouped(h, layer):
-        flat = h.view(len(h), layer.num_groups, -1)
+        flat = h.reshape(len(h), layer.num_groups, -1)
         flat = (flat - flat.mean(2, keepdim=True)) / (flat.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
-        return flat.view(h.shape) * spread(layer.weight) + spread(layer.bias)
+        return flat.reshape(h.shape) * spread(layer.weight) + spread(layer.bias)
 
     def spread(v):
         return v.view(*v.shape, *[1] * dims)
@@ -178,9 +180,11 @@ def test_fold_gathers_neighbours_into_channels(dims, p):
     assert torch.equal(folded[(..., *[0] * dims)].view(2, 2, -1), x[(..., *window)].reshape(2, 2, -1))
 
 
-def test_pictures_stay_channels_last_inside():
+@BOTH
+def test_samples_stay_channels_last_inside(dims):
     """A layer that fell back to the plain layout would cost a copy each way and a slower convolution."""
-    net, plain = build(2, patch=2).to(memory_format=torch.channels_last), []
+    net, plain = build(dims, patch=2), []
+    net = net.to(memory_format=torch.channels_last) if dims == 2 else net
 
     def look(name):
         def hook(module, args, out):
@@ -193,11 +197,40 @@ def test_pictures_stay_channels_last_inside():
     for name, module in net.named_modules():
         if name and ".attention." not in name:  # heads make its tensors 4-D, and they are tokens
             module.register_forward_hook(look(name))
-    x, emb = inputs(2, 2, 16, 16)
+    x, emb = inputs(2, 2, *[16] * dims)
     out = net(x, emb)
     assert plain == []
     assert out.is_contiguous()
-    torch.testing.assert_close(net(x.contiguous(memory_format=torch.channels_last), emb), out)
+    if dims == 2:
+        torch.testing.assert_close(net(x.contiguous(memory_format=torch.channels_last), emb), out)
+    convolutions = [m.weight for m in net.modules() if isinstance(m, nn.Conv1d | nn.Conv2d)]
+    rows = [w[:, :, None] if dims == 1 else w for w in convolutions]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in rows)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1)])
+def test_a_signal_is_a_picture_of_one_row(kernel, stride):
+    torch.manual_seed(0)
+    ours = Conv1d(4, 6, kernel, stride=stride, padding=kernel // 2).double()
+    plain = nn.Conv1d(4, 6, kernel, stride=stride, padding=kernel // 2).double()
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, 8, dtype=torch.float64)
+    want = plain(x)
+    want.square().sum().backward()
+    for given, of in ((x, lambda y: y), (x[:, :, None], lambda y: y[:, :, 0])):
+        ours.zero_grad()
+        got = of(ours(given))
+        torch.testing.assert_close(got, want)
+        got.square().sum().backward()
+        torch.testing.assert_close(ours.weight.grad, plain.weight.grad)
+
+
+def test_a_signal_s_weights_keep_their_strides_when_they_are_read_or_cast():
+    net, state = build(1), {k: v.contiguous() for k, v in build(1, blocks=1).state_dict().items()}
+    net.load_state_dict(state)
+    for cast in (net, copy.deepcopy(net), net.double()):
+        weight = cast.down[0][0].conv1.weight
+        assert weight.stride(1) == 1
 
 
 @BOTH

@@ -76,6 +76,7 @@ class Samples(Sequence[Any]):
     Attributes:
         tensor: (n, ...) all samples stacked in domain units; ragged ones are padded and `mask` (n, N) marks the real part.
         conditions: what each sample was asked to be, {name: [value, ...]}.
+        rows: the number of each sample within its call, by which its file is called: 0, 1, ..., or those of a shard.
         plan: the settings that were used, where a model made the samples: `samples.plan.settings()`.
     """
 
@@ -88,7 +89,9 @@ class Samples(Sequence[Any]):
         mask: Tensor | None = None,
         conditions: Mapping[str, Sequence[Any]] | None = None,
         plan: Any = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
+        self.rows = list(range(len(items)) if rows is None else rows)
         self._items, self._domain = list(items), domain
         self.tensor, self.mask, self.plan = tensor, mask, plan
         self.conditions = {k: list(v) for k, v in (conditions or {}).items()}
@@ -116,7 +119,7 @@ class Samples(Sequence[Any]):
     def name(self, i: int) -> str:
         """A file stem that sorts and says what the sample is: "0003-sneaker"."""
         safe = ["".join(c if c.isalnum() else "_" for c in w).strip("_") for w in self.words(i)]
-        name = "-".join([f"{i:04d}", *(word for word in safe if word)])
+        name = "-".join([f"{self.rows[i]:04d}", *(word for word in safe if word)])
         # systems take 255 bytes at most, with a suffix, and that of a file that is not whole yet
         return name.encode()[:MOST_NAME].decode(errors="ignore").rstrip("_-")
 
@@ -154,15 +157,16 @@ class Samples(Sequence[Any]):
         domain: Shows,
         conditions: Mapping[str, Sequence[Any]] | None = None,
         plan: Any = None,
+        rows: Sequence[int] | None = None,
     ) -> Samples:
         """Samples from decoded items; those of different sizes are padded with zeros, with a mask."""
         arrays = [torch.as_tensor(item.numpy()) for item in items]
         if len({tuple(a.shape) for a in arrays}) == 1:
-            return cls(items, torch.stack(arrays), domain=domain, conditions=conditions, plan=plan)
+            return cls(items, torch.stack(arrays), domain=domain, conditions=conditions, plan=plan, rows=rows)
         sizes = torch.tensor([len(a) for a in arrays])
         padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)
         mask = torch.arange(padded.shape[1]) < sizes[:, None]
-        return cls(items, padded, domain=domain, conditions=conditions, plan=plan, mask=mask)
+        return cls(items, padded, domain=domain, conditions=conditions, plan=plan, mask=mask, rows=rows)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """One picture of all samples (a PIL image), also written to `path` when given."""

@@ -81,6 +81,8 @@ def evaluate(
     Raises:
         ConfigError: a model that the domain's evaluator cannot measure, or an invalid setting. DataError: no real data.
     """
+    if settings.get("shard") is not None:
+        raise ConfigError("shard: an evaluation measures all of its samples in one process.")
     count = None if n is None else whole(n, "n", 1)
     if judge is not None:
         if evaluator is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +36,9 @@ from zoo.model.budget import limited
 from zoo.model.first_stage import CHUNK, Latent, Staged
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
 from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
-from zoo.model.plan import Chunk, Plan, check_names, make_plan
+from zoo.model.plan import CHUNK as CHUNKED
+from zoo.model.plan import Chunk, Plan, check_names, make_plan, shard_of
+from zoo.nets.once import Once
 from zoo.values import several, whole
 
 if TYPE_CHECKING:
@@ -333,7 +336,19 @@ class Model(nn.Module):
         """What `sample` would do: every argument checked, every default filled in. Arguments as for `sample`."""
         self._samples_nothing()
         precision = self._precision(arguments.pop("precision", None))
-        return replace(make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments), precision=precision)
+        shard = shard_of(arguments.pop("shard", None))
+        if shard is not None and arguments.get("seed") is None:
+            raise ConfigError("shard: the processes that share a call draw from one seed. Give seed=, the same to all of them.")
+        if shard is not None and arguments.get("batch_size") is None:  # all have something to do
+            arguments["batch_size"] = min(CHUNKED, math.ceil(whole(n, "n", 1) / shard[1]))
+        plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
+        plan = replace(plan, precision=precision, shard=shard)
+        if shard is not None and next(plan.rows(), None) is None:
+            raise ConfigError(
+                f"shard={shard[0]}/{shard[1]}: {plan.n} samples in batches of {plan.batch_size} leave nothing for it. Give a "
+                "smaller batch_size, or take fewer processes."
+            )
+        return plan
 
     def _precision(self, asked: Any) -> str:
         """In what the net multiplies in a call that asks for it like this: "fp32" or "bf16"."""
@@ -356,6 +371,7 @@ class Model(nn.Module):
         seed: int | None = None,
         batch_size: int | None = None,
         precision: str | None = None,
+        shard: tuple[int, int] | str | None = None,
         steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -373,6 +389,9 @@ class Model(nn.Module):
             precision: "fp32": the net multiplies in its weights' own dtype; "bf16": in bf16, faster where the machine does
                 so in hardware, and a sample of a seed is then only about the same in other batches and on other machines;
                 "auto": bf16 on such a machine, else fp32. Default: `model.precision`, which is what `zoo.load` was given.
+            shard: (r, of) or "r/of": several processes share the call, and this one makes every `of`-th batch of the n samples,
+                from batch r on, under the same numbers. All of them together make what one call makes, to the bit where its
+                batch size is the same. It needs a seed.
             steer: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
@@ -394,6 +413,7 @@ class Model(nn.Module):
             seed=seed,
             batch_size=batch_size,
             precision=precision,
+            shard=shard,
             **conditions,
         )
         return self._collect(plan, progress=progress, on_step=on_step, steer=steer)
@@ -419,6 +439,8 @@ class Model(nn.Module):
         """
         if (known is None) != (where is None):
             raise ConfigError("known and where belong together: give both, or none.")
+        if arguments.get("shard") is not None:
+            raise ConfigError("shard: sample_iter makes one batch, which is not shared. Use sample(n, shard=...).")
         plan = self.plan(n, **arguments)
         chunk = self._chunk(plan, range(plan.n))
         if known is not None:
@@ -514,6 +536,8 @@ class Model(nn.Module):
         Raises:
             ConfigError: what is not a wish, an unknown condition, or samples of several sizes; and as `sample`.
         """
+        if arguments.get("shard") is not None:
+            raise ConfigError("shard: the samples between two wishes are made together, in one process.")
         k, seed = whole(k, "k", 2), seeds.check_seed(seed)
         for name, wish in (("start", start), ("end", end)):
             if not isinstance(wish, Mapping):
@@ -644,7 +668,11 @@ class Model(nn.Module):
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
                 with memory_for(len(rows)):
                     items += self._decode(step.x, chunk, put_back)
-        return Samples.of(items, domain=self.domain, conditions=plan.names, plan=plan)
+        if plan.shard is None:
+            return Samples.of(items, domain=self.domain, conditions=plan.names, plan=plan)
+        own = [i for rows in chunks for i in rows]
+        names = {k: [v[i] for i in own] for k, v in plan.names.items()}
+        return Samples.of(items, domain=self.domain, conditions=names, plan=plan, rows=own)
 
     def _decode(self, x: Tensor, chunk: Chunk, put_back: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
         """The samples of a chunk from their encoded values (B,*S), padding taken off."""
@@ -682,9 +710,10 @@ class Model(nn.Module):
                 x = first.alpha * start + first.sigma * eps
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
             products = exact if self.device.type == "cuda" else nullcontext
+            constant = Once()  # what the net makes of the conditions
             while True:
                 # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
-                with torch.no_grad(), products():
+                with torch.no_grad(), products(), constant:
                     step = next(steps, None)
                 if step is None:
                     return

@@ -37,7 +37,23 @@ MOST = 10_000_000
 #: and those that samplers with churn take for it, see `zoo.core.samplers.churn`
 CHURN = ("s_churn", "s_min", "s_max")
 #: names that no condition can have: arguments of the methods of a model, and what a net that conditions itself is told
-TAKEN = ("n", *ASKED, "steer", "progress", "on_step", "known", "where", "method", "item", "strength", "start", "end", "k", "x0")
+TAKEN = (
+    "n",
+    *ASKED,
+    "shard",
+    "steer",
+    "progress",
+    "on_step",
+    "known",
+    "where",
+    "method",
+    "item",
+    "strength",
+    "start",
+    "end",
+    "k",
+    "x0",
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ class Plan:
         sizes: how many elements each sample has; None where all have the codec's shape.
         public: the sampler's options as the user gives them.
         negative: {name: what was read} that guidance leads away from.
+        shard: (r, of): of several processes that share the call, this one makes every `of`-th batch, from batch r on.
         strength, whole: of a plan that runs only the last of its steps: their share, and how many the whole grid has.
     """
 
@@ -98,6 +115,7 @@ class Plan:
     negative: Mapping[str, Given] = field(default_factory=dict)
     strength: float | None = None
     whole: int | None = None
+    shard: tuple[int, int] | None = None
 
     @property
     def steps(self) -> int:
@@ -123,6 +141,7 @@ class Plan:
         }
         away = {k: v.shown for k, v in self.negative.items() if v.shown is not None}
         known = {"spacing": self.spacing, "bounds": self.bounds, "strength": self.strength, "negative": away or None}
+        known["shard"] = self.shard
         return found | {k: v for k, v in known.items() if v is not None}
 
     def after(self, strength: float) -> Plan:
@@ -142,9 +161,30 @@ class Plan:
         return Chunk(cond, seeds.SampleRng(self.seed, rows, sizes, self.size_axis), sizes, away)
 
     def rows(self) -> Iterator[range]:
-        """The rows of each chunk, one after the other."""
-        for begin in range(0, self.n, self.batch_size):
+        """The rows of each chunk, one after the other; of a shard, of its own chunks."""
+        first, of = self.shard or (0, 1)
+        for begin in range(first * self.batch_size, self.n, of * self.batch_size):
             yield range(begin, min(begin + self.batch_size, self.n))
+
+
+def shard_of(value: Any) -> tuple[int, int] | None:
+    """(r, of) from "r/of" or a pair of whole numbers, 0 <= r < of; None from None.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if value is None:
+        return None
+    pair = value.split("/") if isinstance(value, str) else several(value)
+    try:
+        first, of = (int(v) if isinstance(value, str) else whole(v, "shard") for v in pair or ())
+    except ValueError:
+        first, of = 0, 0
+    if not 0 <= first < of:
+        raise ConfigError(
+            f"shard={value!r}: give which of how many processes this is, counted from 0, such as '0/4' or (0, 4)."
+        )
+    return first, of
 
 
 class Arguments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
+from zoo.nets.once import once
 
 
 class TimeEmbedding(nn.Module):
@@ -175,21 +177,24 @@ class Conditioning(nn.Module):
         return self.told(t, cond).vector
 
     def told(self, t: Tensor, cond: Mapping[str, Tensor]) -> Told:
-        """The sum, and the tokens of all conditions that have some, one after the other."""
+        """The sum, and the tokens of all conditions that have some, one after the other.
+
+        Of the conditions all but the sum is computed once in a sampling run, see `zoo.nets.once`.
+        """
         emb = self.time(t)
         tokens, masks = [], []
         for name, embed in self.labels.items():
             tell: Any = getattr(embed, "told", None)
-            if not callable(tell):
-                emb = emb + embed(cond.get(name), len(t))
-                continue
-            told = tell(cond.get(name), len(t))
-            emb = emb + told.vector
-            tokens.append(told.tokens)
-            masks.append(told.mask)
+            given = cond.get(name), len(t)
+            found = once(embed, functools.partial(tell if callable(tell) else embed, *given), *given)
+            emb = emb + (found.vector if callable(tell) else found)
+            if callable(tell):
+                tokens.append(found.tokens)
+                masks.append(found.mask)
         if not tokens:
             return Told(emb)
-        return Told(emb, torch.cat(tokens, 1), torch.cat(masks, 1))
+        whole = once(self, lambda: (torch.cat(tokens, 1), torch.cat(masks, 1)), *tokens, *masks)
+        return Told(emb, *whole)
 
     def start_as_nothing(self, name: str) -> bool:
         """Let a condition add zero, until it is trained; False where its embedding cannot (it has no `blank`)."""
@@ -276,13 +281,18 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """x (B,N,D), tokens (B,L,E), mask (B,L) bool with one True or more a row -> (B,N,D)."""
-        check_mask(mask, *tokens.shape[:2])
         q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.heads)
-        k, v = rearrange(self.kv(tokens), "b l (two h d) -> two b h l d", two=2, h=self.heads)
-        exact = self.q_norm.weight.dtype  # as in `Attention`
-        q, k = self.q_norm(q.to(exact)).to(v.dtype), self.k_norm(k.to(exact)).to(v.dtype)
-        far = torch.zeros_like(mask, dtype=v.dtype).masked_fill(~mask, -torch.inf)[:, None, None]
+        k, v, far = once(self, functools.partial(self.keys, tokens, mask), tokens, mask)
+        q = self.q_norm(q.to(self.q_norm.weight.dtype)).to(v.dtype)
         return self.out(rearrange(attend(q, k, v, far), "b h n d -> b n (h d)"))
+
+    def keys(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values (B,heads,L,size) of tokens (B,L,E), and a bias (B,1,1,L), -inf where `mask` (B,L) is False."""
+        check_mask(mask, *tokens.shape[:2])
+        k, v = rearrange(self.kv(tokens), "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        k = self.k_norm(k.to(self.k_norm.weight.dtype)).to(v.dtype)  # as in `Attention`
+        far = torch.zeros_like(mask, dtype=v.dtype).masked_fill(~mask, -torch.inf)[:, None, None]
+        return k, v, far
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

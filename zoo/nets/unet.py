@@ -12,7 +12,29 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, ShapeError
 from zoo.nets.blocks import Attention, CrossAttention, Told, end, zero
 
-CONV = {1: nn.Conv1d, 2: nn.Conv2d}
+
+class Conv1d(nn.Conv1d):
+    """`nn.Conv1d` that also takes signals as pictures of one row (B,C,1,L), which is faster with channels last.
+
+    torch has no channels last for signals. Measured with the net of policy/pusht-keypoints on one core with AVX2, in float32:
+    the forward pass takes 10 to 14 % less time with batches of 1 and 64, a training step 5 % less with 64.
+
+    Weights keep their shape (out, in, kernel) and have the strides that the picture's convolution wants.
+    """
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(cin, cout, kernel, stride, padding)
+        with torch.no_grad():
+            self.weight.set_(self.weight.mT.contiguous().mT)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B,cin,L) or (B,cin,1,L) -> (B,cout,L') or (B,cout,1,L')."""
+        if x.ndim == 3:
+            return super().forward(x)
+        return F.conv2d(x, self.weight[:, :, None], self.bias, (1, *self.stride), (0, *self.padding))
+
+
+CONV = {1: Conv1d, 2: nn.Conv2d}
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -91,7 +113,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double every spatial axis: repeat, then a convolution."""
+    """Double every spatial axis: repeat, then a convolution. A signal as a picture of one row (B,C,1,L) keeps its one row."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
@@ -99,7 +121,8 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, told: Told) -> Tensor:
         """x (B,C,*spatial); the conditions go unused -> (B,C,*spatial * 2)."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        one_row = x.ndim == 4 and isinstance(self.conv, nn.Conv1d)
+        return self.conv(F.interpolate(x, scale_factor=(1.0, 2.0) if one_row else 2.0, mode="nearest"))
 
 
 class Stage(nn.ModuleList):
@@ -252,9 +275,9 @@ class UNet(nn.Module):
         self.check(x.shape[2:])
         told = Told(F.silu(emb), tokens, mask)
         h = self.fold(x)
-        if self.dims == 2:  # convolutions are faster with channels last, and group norm and attention keep it
-            h = h.contiguous(memory_format=torch.channels_last)
-        h = self.entry(h)
+        h = h[:, :, None] if self.dims == 1 else h  # a picture of one row
+        # convolutions are faster with channels last, and group norm and attention keep it
+        h = self.entry(h.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for stage in self.down:
             h = stage(h, told)
@@ -262,4 +285,5 @@ class UNet(nn.Module):
         h = self.middle(h, told)
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], 1) if isinstance(stage, Join) else h, told)
-        return self.unfold(self.exit(F.silu(self.norm(h)))).contiguous()
+        h = self.exit(F.silu(self.norm(h)))
+        return self.unfold(h[:, :, 0] if self.dims == 1 else h).contiguous()
