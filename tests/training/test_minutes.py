@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 import zoo
+import zoo.testing
 from zoo import files
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Items
@@ -25,8 +26,9 @@ from zoo.contract.recipe import Sampling, Training
 from zoo.core.diffusion import Diffusion
 from zoo.core.schedule import FlowSchedule
 from zoo.errors import CheckpointError, ConfigError
+from zoo.model.loading import build
 from zoo.model.unfinished import UnfinishedWarning
-from zoo.training import budget
+from zoo.training import budget, size
 from zoo.training import trainer as training
 from zoo.training.objective import Denoise
 from zoo.training.train import as_begun
@@ -377,7 +379,7 @@ def sized(tmp_path, step_seconds, minutes, batch=64, **options):
 
     trainer = training.Trainer(model, points(128), tmp_path, None, 0, cpu=True, minutes=minutes, objective=Slow())
     trainer.clock = budget.Clock(now=lambda: now[0])
-    trainer.fit_batch()
+    size.fit_sizes(trainer, ("batch",))
     return trainer
 
 
@@ -411,7 +413,7 @@ LABELS = {"label": list(zoo.contract.registry.get_recipe("image/fashion-ddpm").c
 
 
 def test_a_run_that_goes_on_keeps_the_batch_that_it_chose(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "ENOUGH_STEPS", 10**9)
+    monkeypatch.setattr(size, "ENOUGH_STEPS", 10**9)
     small(tmp_path, minutes=0.03)
     assert small(tmp_path, minutes=0.03, resume=True).recipe.training.batch_size == 16
 
@@ -419,7 +421,7 @@ def test_a_run_that_goes_on_keeps_the_batch_that_it_chose(tmp_path, monkeypatch)
 def test_the_batch_of_a_run_stays_where_nobody_says_one_also_when_it_is_no_run_of_minutes_any_more(tmp_path):
     fit(tmp_path, steps=1)
     recipe = zoo.contract.registry.get_recipe("image/fashion-ddpm")
-    found = [as_begun(recipe, tmp_path, None, fit_batch).training.batch_size for fit_batch in (True, False)]
+    found = [as_begun(recipe, tmp_path, None, fitted).training.batch_size for fitted in (("batch",), ())]
     assert found == [2, recipe.training.batch_size]
 
 
@@ -435,6 +437,69 @@ def test_processes_agree_on_plans_of_any_length():
 
 
 def test_a_batch_that_was_asked_for_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "ENOUGH_STEPS", 10**9)
+    monkeypatch.setattr(size, "ENOUGH_STEPS", 10**9)
     net = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.patch": 4}
     assert small(tmp_path, minutes=0.03, overrides=net | {"training.batch_size": 20}).recipe.training.batch_size == 20
+
+
+def with_widths(tmp_path, monkeypatch, **options):
+    """A run by the package's recipe on a machine so slow that batch and net get smaller; the net is small to begin with."""
+    monkeypatch.setattr(size, "ENOUGH_STEPS", 10**9)
+    recipe = zoo.contract.registry.get_recipe("image/fashion-ddpm")
+    net = {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [False, False], "patch": 2, "emb_dim": 16}
+    monkeypatch.setitem(zoo.contract.registry._recipes("image"), "fashion-ddpm", recipe.model_copy(update={"net": net}))
+    return small(tmp_path, overrides={}, **{"minutes": 0.03} | options)
+
+
+def test_a_run_of_too_few_steps_has_a_narrower_net_and_keeps_it(tmp_path, monkeypatch, capsys):
+    model = with_widths(tmp_path, monkeypatch)
+    assert model.recipe.net["channels"] == 4 and model.recipe.net["multipliers"] == [1, 2]  # halved twice, and no more
+    said = "a narrower net, channels 4 in place of 16 (--set net.channels=16 keeps it), and batches of 16 in place of 64"
+    assert said in capsys.readouterr().out
+    widths = {len(p) for k, p in model.denoiser.named_parameters() if k.endswith("conv1.weight")}
+    assert widths == {4, 8}
+    again = with_widths(tmp_path, monkeypatch, resume=True)
+    assert again.recipe.net == model.recipe.net
+    assert zoo.load(tmp_path).recipe.net == model.recipe.net
+
+
+def test_the_same_narrower_net_is_made_again():
+    def narrower(seed):
+        trainer = SimpleNamespace(model=zoo.create("image/fashion-ddpm"), seed=seed, set_up=lambda: None)
+        assert size._narrower(trainer)
+        return torch.cat([p.flatten() for p in trainer.model.denoiser.parameters()])
+
+    assert torch.equal(narrower(3), narrower(3)) and not torch.equal(narrower(3), narrower(4))
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"net.channels": 16}, {"net": {"channels": 16, "multipliers": [1], "attention": [False]}}]
+)
+def test_a_net_that_was_asked_for_stays(overrides):
+    recipe = zoo.contract.registry.get_recipe("image/fashion-ddpm").override(overrides)
+    assert size.free_sizes(recipe, overrides, None) == {"batch"}
+
+
+def test_what_a_run_may_choose():
+    recipe = zoo.contract.registry.get_recipe("image/fashion-ddpm")
+    assert size.free_sizes(recipe, {}, None) == {"batch", "net"}
+    assert size.free_sizes(recipe, {"training.batch_size": 8, "training.lr": 1e-3}, None) == {"net"}
+    assert size.free_sizes(recipe, {}, "image/fashion-ddpm") == {"batch"}
+    frozen = recipe.override({"training.freeze": ["net.down.*"]})
+    assert size.free_sizes(frozen, {}, None) == {"batch"}
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_the_widths_of_every_net_are_its_own_and_can_be_halved(name):
+    recipe = zoo.contract.registry.get_recipe(name)
+    domain = zoo.contract.registry.get_domain(recipe.domain)
+    shape = build(recipe, zoo.testing.untrained_stage(domain, recipe)).codec.shape
+
+    def weights(**net):
+        with torch.device("meta"):
+            found = domain.denoiser(recipe.model_copy(update={"net": {**recipe.net, **net}}), shape)
+        return sum(p.numel() for p in found.parameters())
+
+    widths = domain.widths(recipe)
+    assert widths and weights() == weights(**widths)  # the defaults that a class names are those of its code
+    assert weights(**{k: v // 2 for k, v in widths.items()}) < 0.65 * weights()

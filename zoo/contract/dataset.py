@@ -34,6 +34,10 @@ class Batch:
         mask = None if self.mask is None else send(self.mask, device)
         return Batch(send(self.x0, device), {k: send(v, device) for k, v in self.cond.items()}, mask)
 
+    def first(self, n: int) -> Batch:
+        """The first n samples."""
+        return Batch(self.x0[:n], {k: v[:n] for k, v in self.cond.items()}, None if self.mask is None else self.mask[:n])
+
 
 class Dataset(ABC):
     """Training or evaluation data of a domain: `len`, and `dataset[i]` -> (object, conditions)."""

@@ -218,6 +218,15 @@ class Domain(ABC):
                 raise one_of(f"{recipe.denoiser} option", odd[1], used, listed="Options in use") from error
             raise ConfigError(f"denoiser {recipe.denoiser!r} of the domain {self.name!r}: {error}.") from error
 
+    def widths(self, recipe: Recipe) -> dict[str, int]:
+        """{option of the recipe's denoiser: its value} of those that say how wide it is; {} where its class names none.
+
+        A class names them, with their defaults, in its attribute `widths`: a short run may halve them together.
+        """
+        kind = self.denoisers.get(recipe.denoiser) or DENOISERS.get(recipe.denoiser)
+        named: Mapping[str, int] = getattr(kind, "widths", {})
+        return {name: recipe.net.get(name, default) for name, default in named.items()}
+
     def hold(self, model: Generator, known: Any, where: Any, arguments: Mapping[str, Any], **options: Any) -> Held:
         """What `model.inpaint` holds.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,8 @@ class GridAutoencoder(nn.Module):
         ConfigError: numbers that do not fit together. ShapeError: pictures whose sides do not divide by f.
     """
 
+    #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
+    widths: ClassVar[dict[str, int]] = {"channels": 64}
     latent_shape: tuple[int, int, int]
 
     def __init__(

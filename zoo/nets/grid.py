@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -17,6 +17,9 @@ from zoo.nets.unet import UNet
 
 class GridUNet(nn.Module):
     """U-Net on x_t (B, C, H, W). Options: those of `zoo.nets.unet.UNet` and `time_scale`."""
+
+    #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
+    widths: ClassVar[dict[str, int]] = {"channels": 64}
 
     def __init__(
         self,
@@ -39,6 +42,9 @@ class GridUNet(nn.Module):
 
 class GridTransformer(nn.Module):
     """Diffusion transformer (Peebles & Xie 2022) on square patches of x_t (B, C, H, W)."""
+
+    #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
+    widths: ClassVar[dict[str, int]] = {"dim": 192}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class PointLatents(nn.Module):
         **options: those of `zoo.point3d.latents.LatentNet`.
     """
 
+    #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
+    widths: ClassVar[dict[str, int]] = {"dim": 128, "width": 256, "inner": 128}
     frequencies: Tensor
 
     def __init__(

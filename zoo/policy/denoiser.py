@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -16,6 +16,9 @@ class PolicyUNet(nn.Module):
 
     Options: those of `zoo.nets.unet.UNet` and `time_scale`.
     """
+
+    #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
+    widths: ClassVar[dict[str, int]] = {"channels": 64}
 
     def __init__(
         self,

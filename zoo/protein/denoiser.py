@@ -9,7 +9,7 @@ Frames come from cross products, so a chain and its mirror image are different t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +112,8 @@ class BackboneNet(nn.Module):
         ShapeError: x_t, the last guess or mask of the wrong shape.
     """
 
+    #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
+    widths: ClassVar[dict[str, int]] = {"dim": 256, "pair": 64}
     needs_level = True
 
     def __init__(

@@ -6,7 +6,7 @@ import json
 import signal
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from zoo.training.heldout import held_out as find_held_out
 from zoo.training.init import Start, continued, grouped, opened, start, started
 from zoo.training.lock import Lock
 from zoo.training.objective import Objective
+from zoo.training.size import fit_sizes, free_sizes
 from zoo.training.trainer import CHECKPOINT, WEIGHTS, Facts, Trainer
 from zoo.values import number, whole
 
@@ -187,7 +188,7 @@ def run_in(
     objective: Objective | None = None,
     held_out: Dataset | Callable[[], Dataset | None] | None = None,
     said: str = "",
-    fit_batch: bool = False,
+    fitted: Collection[str] = (),
     **loop: Any,
 ) -> None:
     """One run in the folder `out`; the model has averaged weights afterwards and is in evaluation mode.
@@ -197,7 +198,7 @@ def run_in(
         began: when the run began (`zoo.training.budget.clock_time`).
         held_out: data that nothing trains on, or what opens them once the codec is fitted.
         said: what is to be said of the recipe when the run begins.
-        fit_batch: whether a short run may have a smaller batch than the recipe's, see `Trainer.fit_batch`.
+        fitted: what of the recipe a short run may have smaller, "batch" and "net", see `zoo.training.size.fit_sizes`.
     """
     going_on = has_run(out, resume)
     dataset.prepare_for(model.codec.inner, model.recipe)
@@ -218,7 +219,7 @@ def run_in(
         if patterns:
             total = sum(p.numel() for p in model.denoiser.parameters())
             trainer.note(f"frozen: {count:,} of {total:,} parameters ({', '.join(patterns)}).")
-        _run(trainer, going_on, resume, begun, held_out, fit_batch, loop)
+        _run(trainer, going_on, resume, begun, held_out, fitted, loop)
     trainer.ema.copy_to(model.denoiser)
     model.eval()
     if trainer.signal == signal.SIGINT:
@@ -233,7 +234,7 @@ def _run(
     resume: bool,
     begun: Start | None,
     held_out: Dataset | Callable[[], Dataset | None] | None,
-    fit_batch: bool,
+    fitted: Collection[str],
     loop: Mapping[str, Any],
 ) -> None:
     """A new run, or one that goes on, with its folder locked."""
@@ -253,8 +254,7 @@ def _run(
                 for line in [*begun.lines(), *continued(model.codec, begun.codec)]:
                     trainer.note(line)
             trainer.data = fingerprint(dataset, model.codec)
-            if fit_batch:
-                trainer.fit_batch()
+            fit_sizes(trainer, fitted)
             trainer.save()
         trainer.held_out = held_out() if callable(held_out) else held_out
         if trainer.held_out is not None:
@@ -324,7 +324,7 @@ def train(
     other = None if init is None or going_on else opened(init, recipe)
     domain = get_domain(recipe.domain)
     packaged = isinstance(source, str) and source in list_models()
-    fit_batch = packaged and not {"training", "training.batch_size"} & set(overrides or {})
+    fitted = free_sizes(recipe, overrides or {}, init) if packaged else ()
     if packaged and not isinstance(data, Dataset):
         # a recipe of the package, which has not been made for these data
         recipe, said = domain.suited(recipe, data, overrides or {})
@@ -337,7 +337,7 @@ def train(
     if init is not None and other is not None:
         recipe = recipe.model_copy(update={"description": started(recipe.description, init, other.recipe)})
     if going_on:
-        recipe = as_begun(recipe, out, init, fit_batch)
+        recipe = as_begun(recipe, out, init, fitted)
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     model = build(recipe, stage, filled=filled).train()
     begun = None if init is None or other is None else start(model, other, init)
@@ -362,7 +362,7 @@ def train(
         began=began,
         held_out=validation if held_out is None else held_out,
         said=said,
-        fit_batch=fit_batch,
+        fitted=fitted,
         **loop,
     )
     return model
@@ -397,11 +397,11 @@ def staged(
     return recipe, stage, True
 
 
-def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fit_batch: bool) -> Recipe:
+def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fitted: Collection[str]) -> Recipe:
     """The recipe of a run that goes on: its description still says which weights the run started from.
 
     Args:
-        fit_batch: whether nobody says the batch: then it is that of the run, which may have chosen it, see `Trainer.fit_batch`.
+        fitted: what nobody says the size of, "batch" or "net": then it is that of the run, which may have chosen it.
 
     Warns:
         of an init that is not the one that the run started from: none is read again.
@@ -414,7 +414,9 @@ def as_begun(recipe: Recipe, out: Path, init: str | Path | None, fit_batch: bool
     if init is not None and str(init) != facts.init:
         begun = f"with the weights of {facts.init}" if facts.init else "from scratch"
         warnings.warn(f"the run in {out} began {begun} and goes on from its checkpoint: {init} is not read.", stacklevel=3)
-    if fit_batch:
+    if "net" in fitted and before.denoiser == recipe.denoiser:
+        recipe = recipe.model_copy(update={"net": before.net})
+    if "batch" in fitted:
         training = recipe.training.model_copy(update={"batch_size": before.training.batch_size})
         recipe = recipe.model_copy(update={"training": training})
     return recipe.model_copy(update={"description": before.description}) if facts.init else recipe

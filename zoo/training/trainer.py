@@ -50,8 +50,6 @@ from zoo.training.watch import Watch
 ABOUT = ("sampling", "description", "data", "licence", "paper")
 #: samples of a preview
 PREVIEWED = 20
-#: where minutes hold fewer steps than this, the batch gets smaller, down to so many samples: see `Trainer.fit_batch`
-ENOUGH_STEPS, LEAST_BATCH = 1000, 16
 # streams of random numbers that must never meet, beside that of the batches
 NOISE, WEIGHTS = 2, 3
 #: what the net itself draws in training (dropout), from torch's global generators
@@ -126,10 +124,7 @@ class Trainer:
                 "start them by accelerate launch or torchrun, with --cpu where the GPUs are not for them."
             )
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        model.to(self.device)
-        self.optimizer = self.make_optimizer()
-        self.ema = EMA(model.denoiser, self.options.ema)
-        self.net, self.optimizer = self.accelerator.prepare(Loss(model, self.objective), self.optimizer)
+        self.set_up()
         self.step = 0
         self.clock = budget.Clock(began=began, wait=self.wait)
         #: (loss, gradient norm) of the steps since the last check, added up: not finite as soon as one of them is not
@@ -141,6 +136,13 @@ class Trainer:
         self.data: str | None = None  # what the data are, see `fingerprint`
         self.lock: Lock | None = None
         self.stamp: tuple[int, int] | None = None  # of the checkpoint as this run left it
+
+    def set_up(self) -> None:
+        """All that belongs to the net: it, its optimizer and its average, on their device."""
+        self.model.to(self.device)
+        self.optimizer = self.make_optimizer()
+        self.ema = EMA(self.model.denoiser, self.options.ema)
+        self.net, self.optimizer = self.accelerator.prepare(Loss(self.model, self.objective), self.optimizer)
 
     @property
     def steps(self) -> int | None:
@@ -221,10 +223,10 @@ class Trainer:
     def flops(self, batch: Batch) -> float:
         """Floating point operations of one optimizer step on such batches, counted forward and backward."""
         with FlopCounterMode(display=False) as counter:
-            self._trial(batch.to(self.device))
+            self.trial(batch.to(self.device))
         return float(counter.get_total_flops() * self.options.accumulate * self.accelerator.num_processes)
 
-    def _trial(self, batch: Batch) -> None:
+    def trial(self, batch: Batch) -> None:
         """One pass forward and backward that is no part of the run: what a net counts in training is as before.
 
         Gradients are taken, not accumulated: several processes would wait for each other's.
@@ -243,36 +245,6 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[None]:
         """In what the net multiplies in training."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def fit_batch(self) -> None:
-        """A smaller batch than the recipe's where the minutes would else hold fewer than `ENOUGH_STEPS` steps.
-
-        A net that saw the same samples in more steps has learnt more, as long as the steps are few: a gradient of 16 samples
-        is noisy, but at first most of it points where that of 64 does. What a step takes is measured on one batch, forward
-        and backward, before the run begins; the batch is part of the recipe from then on, and a run that goes on keeps it.
-        """
-        size = self.options.batch_size
-        if self.minutes is None or self.accelerator.num_processes > 1 or size <= LEAST_BATCH:
-            return
-        batch, seconds = self.batches()[0].to(self.device), math.inf
-        for _ in range(2):  # the first pass takes memory and chooses kernels
-            self.wait()
-            start = self.clock.now()
-            self._trial(batch)
-            self.wait()
-            seconds = min(seconds, (self.clock.now() - start) * self.options.accumulate)
-            if ENOUGH_STEPS * seconds <= 60 * self.minutes - self.clock.seconds:
-                return
-        left = 60 * self.minutes - self.clock.seconds
-        fitting = size
-        while fitting > LEAST_BATCH and ENOUGH_STEPS * seconds * fitting / size > left:
-            fitting = max(fitting // 2, LEAST_BATCH)
-        self.options = self.options.model_copy(update={"batch_size": fitting})
-        self.model.recipe = self.model.recipe.model_copy(update={"training": self.options})
-        self.note(
-            f"batches of {fitting} in place of {size}: {self.minutes:g} minutes hold about {max(1, int(left / seconds))} steps "
-            f"of {size} here. --set training.batch_size={size} keeps them."
-        )
 
     # ------------------------------------------------------------ checkpoints
 
