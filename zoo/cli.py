@@ -19,6 +19,7 @@ from zoo.training.command import column_arguments, data_arguments, data_options,
 from zoo.training.command import run as train
 from zoo.values import pairs
 
+DEVICE = "cpu (default), cuda (each process of torchrun has its own), cuda:1, ..."
 PRECISION = "in what the net multiplies: fp32, bf16 (faster where the machine does so in hardware) or auto (default: fp32)"
 #: the folder of a run's judge within it
 JUDGE = "judge"
@@ -145,10 +146,15 @@ def evaluate(args: argparse.Namespace) -> None:
     from zoo.files import dump_json, write_atomic
     from zoo.model.loading import load
 
-    model = load(args.name)
+    model = load(args.name, device=own_device(args.device))
     settings: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
     settings = said(args, ("steps", "sampler", "guidance_weight", "precision", "video"), settings)
-    result = measure(model, args.n, data=args.data, seed=args.seed, split=args.split, judge=args.judge, **settings)
+    shared = own_shard() is not None
+    result = measure(
+        model, args.n, data=args.data, seed=args.seed, split=args.split, judge=args.judge, shared=shared, **settings
+    )
+    if shared and os.environ.get("RANK") != "0":  # all have the same figures, and one tells them
+        return
     if args.json:
         write_atomic(Path(args.json), dump_json(result))
         print(format_table(result["metrics"]))
@@ -294,7 +300,7 @@ def parser() -> argparse.ArgumentParser:
         help="of N processes that share the call this is number R, from 0: it makes its part, under the same file names "
         "(default: as torchrun or accelerate launch say)",
     )
-    p.add_argument("--device", help="cpu (default), cuda (each process of torchrun has its own), cuda:1, ...")
+    p.add_argument("--device", help=DEVICE)
     p.add_argument("--precision", help=PRECISION)
     p.add_argument(
         "--option",
@@ -322,7 +328,7 @@ def parser() -> argparse.ArgumentParser:
     recipe_arguments(p)
 
     p = command("eval", evaluate, "Measure a model, beside real data and a trivial baseline.")
-    p.add_argument("--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")
+    p.add_argument("-n", "--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")
     p.add_argument("--video", metavar="FILE", help="of a policy: a .gif or .mp4 of its first episodes")
     p.add_argument("--data", help="the real data to compare with (default: from $ZOO_DATA)")
     p.add_argument("--judge", metavar="DIR", help="a judge of the data's labels, see zoo judge (default: the model's own)")
@@ -331,6 +337,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int)
     p.add_argument("--guidance-weight", type=float)
     p.add_argument("--precision", help=PRECISION)
+    p.add_argument("--device", help=DEVICE)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
         "--option",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from PIL import Image
 
 import zoo
 from zoo.cli import main
 from zoo.errors import ConfigError
-from zoo.evaluation.evaluate import evaluate
+from zoo.evaluation.evaluate import Sharing, evaluate, sample_timed
 
 TINY = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 ASKED = {"label": [3, None, "bag", 5, 0, "coat", 9], "seed": 4, "steps": 2, "guidance_weight": 0, "progress": False}
@@ -83,8 +89,62 @@ def test_what_shards_cannot_do(model):
         next(model.sample_iter(7, shard=(0, 2), **ASKED))
     with pytest.raises(ConfigError, match="shard"):
         model.interpolate({"label": 1}, {"label": 2}, shard=(0, 2), seed=0)
-    with pytest.raises(ConfigError, match="one process"):
+    with pytest.raises(ConfigError, match="shared=True"):
         evaluate(model, 8, shard=(0, 2))
+
+
+def test_an_evaluation_is_shared(model, monkeypatch):
+    """Each process makes its share, and all of them have all samples in order."""
+    parts = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 3)
+
+    def gather(out, mine):
+        parts.append(mine)
+        out[: len(parts)] = parts
+
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    for r in range(3):
+        monkeypatch.setattr(dist, "get_rank", lambda group=None, r=r: r)
+        if r < 2:  # what the others made is not there yet
+            with pytest.raises(TypeError):
+                Sharing(model).sample(7, **ASKED)
+    samples, how = sample_timed(Sharing(model), 7, **ASKED)
+    alone = model.sample(7, batch_size=2, **ASKED)
+    assert [rows for rows, _ in parts] == [[0, 1, 6], [2, 3], [4, 5]]
+    assert torch.equal(samples.tensor, alone.tensor) and samples.conditions == alone.conditions
+    assert how["processes"] == 3 and "shard" not in how["other_settings"]
+    assert "processes" not in sample_timed(model, 2, **ASKED | {"label": 1})[1]
+
+
+def test_what_an_evaluation_cannot_share(model, monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 4)
+    for r in range(4):  # in every process, so that none waits for the others
+        monkeypatch.setattr(dist, "get_rank", lambda group=None, r=r: r)
+        for n, size in ((3, None), (7, 3)):
+            with pytest.raises(ConfigError, match="Take fewer"):
+                Sharing(model).sample(n, batch_size=size, seed=0)
+    policy = zoo.create("policy/pusht-keypoints", **{"net.channels": 8})
+    with pytest.raises(ConfigError, match="runs in one process"):
+        evaluate(policy, 2, shared=True)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(model, folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    for k, label in enumerate(model.recipe.classes("label")):
+        for i in range(4):
+            place = pictures / ("train", "test")[i % 2] / label
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((28, 28), 5 * k + i, np.uint8)).save(place / f"{i}.png")
+    asked = ["eval", folder, "-n", "12", "--steps", "2", "--data", str(pictures), "--option", "batch_size=4", "--json"]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "zoo"]
+    subprocess.run([*run, *asked, str(tmp_path / "two.json")], check=True, timeout=300)
+    assert main([*asked, str(tmp_path / "one.json")]) == 0
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["metrics"] == two["metrics"]
+    assert two["protocol"]["processes"] == 2
 
 
 def files(folder) -> dict[str, bytes]:

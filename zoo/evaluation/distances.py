@@ -42,6 +42,10 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
+#: each process measures what it has: in a group torchmetrics would add what the others have, and wait for them
+ALONE = {"sync_on_compute": False}
+
+
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Squared Frechet distance between Gaussians that are fitted to two sets.
 
@@ -60,7 +64,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         ZooError: torchmetrics is not installed.
     """
     a, b = _pair(a, b, rows=2)
-    metric = _torchmetrics("fid", "FrechetInceptionDistance")(feature=_Identity(a.shape[1]))
+    metric = _torchmetrics("fid", "FrechetInceptionDistance")(feature=_Identity(a.shape[1]), **ALONE)
     metric.set_dtype(torch.float64)
     # a common shift changes nothing, but torchmetrics sums x x^T before it subtracts the mean: without the
     # shift a mean far from zero would cancel the covariance away
@@ -100,7 +104,7 @@ def kernel_distance(a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: in
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
         torch.manual_seed(seed)  # torchmetrics draws from the global generator
-        metric = kid(feature=_Identity(a.shape[1]), subsets=subsets, subset_size=subset_size)
+        metric = kid(feature=_Identity(a.shape[1]), subsets=subsets, subset_size=subset_size, **ALONE)
         metric.update(a, real=True)
         metric.update(b, real=False)
         mean, std = metric.compute()

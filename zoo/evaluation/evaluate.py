@@ -9,14 +9,17 @@ the way, and what it measures of them.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import platform
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from zoo.contract.domain import Generator
 from zoo.contract.samples import Samples
@@ -25,6 +28,8 @@ from zoo.values import whole
 
 #: settings of a plan that an evaluation tells by themselves; the others stand together
 FIRST = ("sampler", "steps", "guidance_weight", "precision")
+#: samples that a process makes at a time, at most, where several share an evaluation
+MOST_AT_ONCE = 64
 
 
 class Evaluator(ABC):
@@ -34,6 +39,8 @@ class Evaluator(ABC):
     options: tuple[str, ...] = ()
     #: how many samples are measured where nobody says it; None: as many as the domain says
     measured: int | None = None
+    #: whether all that is measured comes from `sample_timed`, so that several processes can share it
+    shares = True
 
     def check(self, model: Generator) -> None:
         """Refuse a model that this cannot measure, by a ConfigError that says what it can. The default takes all."""
@@ -65,6 +72,7 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     judge: str | Path | None = None,
+    shared: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """All figures of a model.
@@ -76,13 +84,15 @@ def evaluate(
         split: "test" for a report, "validation" for every choice.
         seed: of the samples.
         judge: a folder of `zoo judge`, with the labels of the data; default: the one in the model's folder, if there is one.
+        shared: each process of torchrun or accelerate launch calls this with the same arguments, makes its share of the
+            samples, gets those of the others, and returns the same figures. False: a process that calls this is alone.
         **settings: arguments of `model.sample`, and the evaluator's own options; what is left out is the default.
 
     Raises:
         ConfigError: a model that the domain's evaluator cannot measure, or an invalid setting. DataError: no real data.
     """
     if settings.get("shard") is not None:
-        raise ConfigError("shard: an evaluation measures all of its samples in one process.")
+        raise ConfigError("shard: an evaluation measures all of its samples. Its processes share them by shared=True.")
     count = None if n is None else whole(n, "n", 1)
     if judge is not None:
         if evaluator is not None:
@@ -94,10 +104,44 @@ def evaluate(
     found.check(model)
     own = {k: settings.pop(k) for k in found.options if k in settings}
     count = count or found.measured or model.domain.measured
-    made, how = found.generate(model, count, seed=seed, **settings)
+    if shared and not found.shares:
+        raise ConfigError(f"shared: an evaluation of {model.domain.name!r} by {type(found).__name__} runs in one process.")
+    made, how = found.generate(Sharing(model) if shared else model, count, seed=seed, **settings)
     result: dict[str, Any] = found.measure(made, **own)
     result["protocol"] |= how
     return result
+
+
+class Sharing:
+    """A model whose samples are made by all processes together: each makes its share, and all of them have all."""
+
+    def __init__(self, model: Generator) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def sample(self, n: int = 1, **arguments: Any) -> Samples:
+        """As `model.sample`: to the bit what one process makes with the same batch size.
+
+        Raises:
+            ConfigError: fewer batches than processes, in each of them.
+        """
+        if not dist.is_initialized():
+            if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+                return self._model.sample(n, **arguments)
+            dist.init_process_group("gloo")  # samples are on the CPU
+        rank, of = dist.get_rank(), dist.get_world_size()
+        size = min(MOST_AT_ONCE, n // of) if arguments.get("batch_size") is None else arguments["batch_size"]
+        if isinstance(size, int) and (size < 1 or math.ceil(n / size) < of):
+            raise ConfigError(f"{n} samples in batches of {max(size, 1)} leave nothing for some of {of} processes. Take fewer.")
+        part = self._model.sample(n, **arguments | {"batch_size": size, "shard": (rank, of)})
+        parts: list[Any] = [None] * of
+        dist.all_gather_object(parts, (part.rows, list(part)))
+        items = dict(sorted((row, item) for rows, made in parts for row, item in zip(rows, made, strict=True)))
+        plan = part.plan if part.plan is None else replace(part.plan, shard=None)
+        names = part.conditions if plan is None else plan.names
+        return Samples.of(list(items.values()), domain=self._model.domain, conditions=names, plan=plan)
 
 
 def real_data(data: str | Path | None, file: str, hint: str) -> str | Path:
@@ -128,6 +172,7 @@ def sample_timed(model: Generator, n: int, **arguments: Any) -> tuple[Samples, d
         "other_settings": used,
         "sampling_seconds": round(seconds, 1),
         "hardware": hardware(),
+        **({"processes": dist.get_world_size()} if isinstance(model, Sharing) and dist.is_initialized() else {}),
         "weights": "EMA",
     }
 

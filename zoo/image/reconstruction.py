@@ -63,6 +63,8 @@ class StageEvaluator(Evaluator):
         further: more measurements of the same pictures, such as a judge's.
     """
 
+    shares = False
+
     def __init__(self, held: Dataset, train: Dataset, split: str = "test", further: tuple[Further, ...] = ()) -> None:
         if not len(held) or not len(train):
             raise DataError(f"the split {split!r} or the training split holds no pictures.")

@@ -71,6 +71,8 @@ class Evaluator(evaluate.Evaluator):
         rate: frames a second of a film.
     """
 
+    shares = False
+
     def __init__(self, task: Task, name: str, split: str = "test", rate: float = 10.0) -> None:
         self.task, self.name, self.split, self.rate = task, name, split, rate
 
