@@ -124,8 +124,11 @@ def main() -> None:
     p.add_argument("--calls", type=int, nargs="+", default=[10, 25], help="calls of the net")
     p.add_argument("--bounds", help="of a Karras grid: low,high")
     p.add_argument("--device", help="where the nets run, e.g. cuda")
+    p.add_argument("--n", type=int, help="samples of a row (default: the domain's)")
     p.add_argument("--json", type=Path)
     args = p.parse_args()
+    if args.n is not None:
+        SAMPLES.update(dict.fromkeys(SAMPLES, args.n))
     samplers = args.samplers.split(",") if args.samplers else list(SAMPLERS)
     found, failed = [], 0
     for name in list_models():
@@ -151,7 +154,7 @@ def main() -> None:
                     word = "" if sane else "warned" if result["warned"] else "NOT SANE"
                     text = ", ".join([sampler, *variant.values()])
                     print(f"{name:24} {text:14} {calls:3} calls  {result['figure']:.3f}  {word}", flush=True)
-                    found.append({"model": name, "calls": calls, "sane": sane, "default": best["figure"]} | settings | result)
+                    found.append({"model": name, "calls": calls, "n": SAMPLES[model.recipe.domain], "sane": sane, "default": best["figure"]} | settings | result)
                     if args.json:
                         files.write_atomic(args.json, files.dump_json(found))
     raise SystemExit(int(failed > 0))
