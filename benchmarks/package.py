@@ -3,6 +3,7 @@
     python benchmarks/package.py RUN image/fashion-ddpm --n 5000 --data fashion_mnist.npz
     python benchmarks/package.py RUN protein/backbone-ddpm --n 200 --data protein_backbones.npz tm_samples=200
     python benchmarks/package.py protein/backbone-ddpm protein/backbone-ddpm --n 200 ...  # the packaged one, measured anew
+    python benchmarks/package.py audio/words-ddpm audio/words-ddpm --few                  # its defaults for few steps alone
 
 The sampling defaults come from the recipe of today, everything else from the run, with curves.json (see curves.py) where
 it has one. The evaluation is of the rounded weights that are shipped. Nothing in the card is typed: it is made from the
@@ -25,7 +26,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models, packaged_folder, read_evaluation
 from zoo.evaluation.evaluate import evaluate
 from zoo.hub.push import PICTURE
-from zoo.model.checkpoint import read_recipe, save
+from zoo.model.checkpoint import read_config, read_recipe, save
 from zoo.model.first_stage import digest
 from zoo.model.loading import build, info, open_stage
 from zoo.model.model import Model
@@ -89,6 +90,26 @@ def before(init: str) -> str:
     return str(evaluation["protocol"]["training"]) if evaluation else f"the training of {init}"
 
 
+def take_few(folder: Path, today: Recipe) -> None:
+    """Today's defaults for few steps, and what warns of too few, into a packaged model.
+
+    It is measured at its usual number of steps, so that all of its figures stay true.
+    """
+    kept = read_config(folder)
+    found = Recipe.parse(kept["recipe"])
+    recipe = found.model_copy(
+        update={"sampling": found.sampling.model_copy(update={"few": today.sampling.few, "least": today.sampling.least})}
+    )
+    if recipe.sampling != today.sampling:
+        raise SystemExit(f"{folder}: other defaults have changed, too; measure it anew.")
+    with files.new_folder(folder) as new:
+        shutil.copytree(folder, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        hashes = {name: digest for name, digest in kept.pop(files.HASH).items() if name != files.CONFIG}
+        kept["recipe"] = recipe.model_dump(mode="json")
+        files.write_atomic(new / files.CONFIG, files.seal(kept, files.CONFIG, hashes))
+        files.write_atomic(new / files.CARD, card(new).encode())
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("run", type=Path, help="a folder, or the name again: the packaged model itself, measured anew")
@@ -97,10 +118,14 @@ def main() -> None:
     p.add_argument("--n", type=int, default=5000)
     p.add_argument("--data", help="real data of the domain; a policy is measured in its environment, without any")
     p.add_argument("--bits", type=int, default=16, choices=(8, 16), help="of a stored weight")
+    p.add_argument("--few", action="store_true", help="only take the recipe's defaults for few steps: all figures stay true")
     p.add_argument("--fp32", action="store_true", help="never bf16, which the evaluation uses where the machine has it")
     args = p.parse_intermixed_args()
 
     folder = CHECKPOINTS / args.name
+    if args.few:
+        take_few(folder, get_recipe(args.name))
+        return
     again = str(args.run) == args.name
     run = folder if again else args.run
     model, history = with_defaults(run, args.name), training(run)

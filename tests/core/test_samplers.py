@@ -59,6 +59,10 @@ def test_gaussian_oracle(name, spacing, steps):
     assert moments("ddim", schedule, levels, eta=1.0) == pytest.approx(ddpm, rel=1e-10, abs=1e-10)
 
 
+#: a cosine schedule to its ends
+WHOLE = (0.0064254, 20291.2)
+
+
 @pytest.mark.parametrize(("steps", "warned"), [(5, True), (10, True), (50, False)])
 def test_the_large_variance_of_too_few_steps_warns(steps, warned):
     levels = SCHEDULES["cosine"].levels(steps, "karras")
@@ -69,6 +73,27 @@ def test_the_large_variance_of_too_few_steps_warns(steps, warned):
         list(get_sampler("ddpm")(predict, x, levels, rng=SampleRng(0, [0])))
     assert len(found) == warned
     assert all("variance='small'" in str(w.message) for w in found)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "steps", "warned"),
+    [
+        (WHOLE, 5, True),
+        (WHOLE, 13, False),
+        ((0.03, 80.0), 5, False),
+        ((0.03, 80.0), 3, True),
+        (WHOLE, 1, False),
+        (None, 250, False),
+    ],
+)
+def test_heun_warns_of_steps_that_are_too_long_for_it(bounds, steps, warned):
+    levels = SCHEDULES["cosine"].levels(steps, "karras", bounds)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for name in ("heun", "euler"):
+            list(get_sampler(name)(predict, torch.zeros(1, dtype=torch.float64), levels, rng=SampleRng(0, [0])))
+    assert len(found) == warned
+    assert all("heun with" in str(w.message) and "take more steps" in str(w.message) for w in found)
 
 
 def test_the_designs_numbers():

@@ -245,6 +245,22 @@ def test_one_step_warns_unless_the_recipe_is_made_for_it(model):
             made_for_it.plan(1, steps=1)
 
 
+def test_samplers_that_need_more_steps_with_a_model_warn(model):
+    sampling = model.recipe.sampling.model_copy(update={"least": {"ddpm": 20, "ddpm variance=large": 60}})
+    measured = build(model.recipe.model_copy(update={"sampling": sampling}))
+    with pytest.warns(UserWarning, match="ddpm with 19 steps gives poor samples of this model: take 20 or more"):
+        measured.plan(1, sampler="ddpm", steps=19)
+    with pytest.warns(UserWarning, match="ddpm with 59 steps .* take 60 or more"):
+        measured.plan(1, sampler="ddpm", variance="large", steps=59)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measured.plan(1, sampler="ddpm", steps=20)
+        measured.plan(1, sampler="ddpm", variance="small", steps=20)
+        measured.plan(1, sampler="ddpm", variance="large", steps=60)
+        measured.plan(1, sampler="ddim", steps=2)
+        model.plan(1, sampler="ddpm", steps=19)
+
+
 def test_bounds_are_those_of_the_grid_and_kept_in_the_settings(model):
     plan = model.plan(1, steps=4, bounds=[0.03, 20.0])
     assert [plan.levels[i].ratio for i in (0, 3)] == pytest.approx([20.0, 0.03])

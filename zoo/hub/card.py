@@ -75,9 +75,12 @@ def default_setting(sampling: Sampling) -> str:
     def line(given: dict[str, Any]) -> str:
         return ", ".join(f"{k} = {v}" for k, v in given.items() if v)
 
-    lines = [line(sampling.model_dump(exclude={"few"}))]
+    lines = [line(sampling.model_dump(exclude={"few", "least"}))]
     for few in sorted(sampling.few, key=lambda few: few.steps):
         lines.append(f"With at most {few.steps} steps: {line(few.model_dump(exclude={'steps'}))}")
+    if sampling.least:
+        asked = ", ".join(f"{name} {steps}" for name, steps in sampling.least.items())
+        lines.append(f"Steps that other samplers need at least, by which a call warns: {asked}")
     return "\n\n".join(lines)
 
 

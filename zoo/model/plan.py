@@ -264,6 +264,12 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
         number(below, "guess_below", 0, what="a noise level sigma / alpha")
     public = (dict(default.options) if name == default.sampler else {}) | given.left
     options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
+    if 1 < len(levels) - 1 < (least := recipe.sampling.enough(name, public)):
+        warnings.warn(
+            f"{name} with {len(levels) - 1} steps gives poor samples of this model: take {least} or more, or another sampler, "
+            f"such as {recipe.sampling.sampler}.",
+            stacklevel=4,
+        )
     cond = {k: v.values for k, v in read.items()}
     if all(bool(is_null(c).all()) for c in (*cond.values(), *(v.values for v in negative.values()))):
         if said and (guidance.weight or guidance.each):
