@@ -148,7 +148,7 @@ def test_energies_see_the_units_of_the_domain():
 def test_a_domain_that_decodes_without_a_gradient_says_so():
     model = zoo.create("audio/spec-ddpm")
     with pytest.raises(ConfigError, match="units='encoded'"):
-        model.sample(1, steer=[zoo.steer.energy(lambda x: x.square().mean())], seed=0, steps=1, progress=False)
+        model.sample(1, steer=[zoo.steer.energy(lambda x: x.square().mean())], seed=0, steps=3, progress=False)
 
 
 def test_steers_compose_with_guidance_and_with_one_another(small, picture):
@@ -210,18 +210,24 @@ def test_self_conditioned_nets_of_several_sizes():
     model = filled(zoo.create("protein/backbone-ddpm"))
     settings = {"seed": 0, "steps": 2, "progress": False}
     radius = zoo.steer.energy(lambda x: x[:, :, 1].square().sum(-1).mean(1), 0.01)
-    both = model.sample(2, length=[10, 14], steer=[radius], **settings)
-    alone = model.sample(2, length=[10, 14], steer=[radius], batch_size=1, **settings)
+    both = model.sample(2, length=[32, 36], steer=[radius], **settings)
+    alone = model.sample(2, length=[32, 36], steer=[radius], batch_size=1, **settings)
     for a, b in zip(both, alone, strict=True):
         torch.testing.assert_close(torch.as_tensor(a.atoms), torch.as_tensor(b.atoms), atol=2e-2, rtol=0)
     chain = both[1]
-    where = torch.zeros(14, 1, 1, dtype=torch.bool)
+    where = torch.zeros(36, 1, 1, dtype=torch.bool)
     where[4:9] = True
     for method in ("resample", "particles"):
         (made,) = model.inpaint(chain, where, method=method, **FEW[method], **settings)
-        assert len(made) == 14
+        assert len(made) == 36
     with pytest.raises(ConfigError, match="may lie anywhere"):
         model.inpaint(chain, where, method="posterior", **settings)
+
+
+def test_a_steer_that_acts_at_no_step_is_told(small):
+    never = zoo.steer.energy(lambda x: x.mean((1, 2, 3)), interval=(1e-9, 1e-8))
+    with pytest.warns(UserWarning, match="energy: the steer acts at no step"):
+        small.sample(1, steer=[never], **QUICK)
 
 
 def test_an_operator_that_does_not_fit_is_told(small):

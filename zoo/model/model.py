@@ -24,7 +24,7 @@ from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
 from zoo.core import seeds
-from zoo.core.correction import Noised, Setting
+from zoo.core.correction import Correction, Noised, Setting
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.inpaint import OPTIONS, Method, Particles, method_of
@@ -807,6 +807,14 @@ class Model(nn.Module):
         project = functools.partial(self.codec.project, mask=network.mask)
         setting = self._setting(plan, network.mask)
         own = [bound(s, setting) for s in steers]
+        for steer in own:
+            if isinstance(steer, Correction) and steer.weight and not any(steer.acts(level) for level in plan.levels[:-1]):
+                low, high = steer.interval
+                warnings.warn(
+                    f"{type(steer).__name__.lower()}: the steer acts at no step: none of the {plan.steps} has {low:g} < "
+                    f"sigma / alpha <= {high:g}. Take more steps, or a wider interval.",
+                    stacklevel=6,
+                )
         return assemble(network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=own)
 
     def _setting(self, plan: Plan, mask: Tensor | None) -> Setting:
