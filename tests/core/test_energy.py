@@ -142,6 +142,15 @@ def test_a_product_adds_what_each_steer_does_alone():
     torch.testing.assert_close(x0, plain + alone[0] + 2 * alone[1] + 0.5 * alone[2] + 0.25 * alone[3])
     torch.testing.assert_close(noise, noise_of(X, x0, LEVEL))
     assert len(calls) == 1 and not x0.requires_grad
+
+    def own(predict):
+        def pushed(x, level):
+            x0, eps, slope = gradient(predict, x, level, lambda x0: x0.square().sum(1))
+            return x0 - 0.01 * slope, eps
+
+        return pushed
+
+    torch.testing.assert_close(product([own], [2])(PLAIN)(X, LEVEL)[0], plain + 2 * (own(PLAIN)(X, LEVEL)[0] - plain))
     again = steered(PLAIN, [product([energy(linear, 0.5)]), energy(linear, 0.5)])(X, LEVEL)[0]
     torch.testing.assert_close(again, plain + 2 * alone[0])
 

@@ -149,7 +149,7 @@ class Both(Steer):
 
 @dataclass(frozen=True)
 class Posterior(Method):
-    """x0 given the known parts, by the net's own covariance: `zoo.core.measure.measure` without noise.
+    """x0 given the known parts, by the net's own covariance: `zoo.core.measure.measure` with next to no noise, and held.
 
     Args:
         products: of conjugate gradients a step.

@@ -20,6 +20,9 @@ METHODS = ("posterior", "pigdm")
 PRODUCTS = 3
 #: least variance of what is measured, as a share of sigma^2 / alpha^2: without noise, products of float32 stay solvable
 RIDGE = 1e-6
+#: how sure known parts of in-painting are taken to be, in deviations of the data: where a trained net is surer than this of what
+#: it gets wrong, the correction would be divided by next to nothing
+FLOOR = 0.01
 
 
 class Linear(Protocol):
@@ -208,10 +211,14 @@ class Measured(Correction):
             )
         return y
 
+    def uncertainty(self) -> float:
+        """Standard deviation of what was measured."""
+        return self.deviation
+
     def correction(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
         seen = self.linear(x0.detach())
         residual = self.target(seen.value) - seen.value
-        ratio, ridge = self.scale(level), self.deviation**2 + RIDGE * level.ratio**2
+        ratio, ridge = self.scale(level), self.uncertainty() ** 2 + RIDGE * level.ratio**2
         spread = self.setting.variance(level)
 
         def through(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,7 +314,7 @@ class Matrix:
 
 
 class Known(Measured):
-    """Known elements of x0 as a measurement without noise, for in-painting."""
+    """Known elements of x0 as a measurement of next to no noise, for in-painting; who holds them exactly comes around it."""
 
     def __init__(self, values: Tensor, where: Tensor, products: int = PRODUCTS, interval: tuple[float, float] = INTERVAL):
         super().__init__(values, lambda x0: x0, 0.0, "posterior", products, None, 1.0, interval, "encoded")
@@ -317,6 +324,9 @@ class Known(Measured):
         found = copy.copy(self)
         found.setting = setting
         return found
+
+    def uncertainty(self) -> float:
+        return FLOOR * self.setting.deviation
 
     def linear(self, x0: Tensor) -> Linear:
         return Mask(self.where.to(x0.device).expand_as(x0), x0)

@@ -272,7 +272,8 @@ class Product(Steer):
             raise ConfigError(f"product: weights={weights!r} for {len(found)} steers; give one number for each.")
         self.steers = found
         self.weights = [number(w, "weight", what="how strongly it steers") for w in given]
-        self.gradients = any(getattr(steer, "gradients", False) for steer in found)
+        # a plain function may ask for gradients without saying so
+        self.gradients = any(getattr(steer, "gradients", not isinstance(steer, Steer)) for steer in found)
         known = known_parts(found)
         if known is not None:
             raise ConfigError("product: one of the steers holds known parts, which are certain: give it beside the product.")
