@@ -20,8 +20,8 @@ METHODS = ("posterior", "pigdm")
 PRODUCTS = 3
 #: least variance of what is measured, as a share of sigma^2 / alpha^2: without noise, products of float32 stay solvable
 RIDGE = 1e-6
-#: how sure known parts of in-painting are taken to be, in deviations of the data: where a trained net is surer than this of what
-#: it gets wrong, the correction would be divided by next to nothing
+#: how sure known parts of in-painting are taken to be, in deviations of the data: where a trained net is surer than this of
+#: what it gets wrong, the correction would be divided by next to nothing
 FLOOR = 0.01
 
 
