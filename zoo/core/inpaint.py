@@ -129,7 +129,8 @@ class Resample(Method):
 def renoised(x: Tensor, b: Level, a: Level, rng: Rng) -> Tensor:
     """x at the level b, with the noise of the noisier level a."""
     up = a.alpha / b.alpha
-    return up * x + math.sqrt(max(a.sigma**2 - (up * b.sigma) ** 2, 0.0)) * rng.normal(x)
+    noisier: Tensor = up * x + math.sqrt(max(a.sigma**2 - (up * b.sigma) ** 2, 0.0)) * rng.normal(x)
+    return noisier
 
 
 class Both(Steer):
@@ -251,8 +252,7 @@ class Particles(Method):
                 chosen = start[:, 0] + draw(weights, drawn)
                 if memory is not None and memory.guess is not None:
                     memory.guess = memory.guess[chosen]
-                plain = x0[chosen], eps[chosen]
-                last = put_into(held, plain, x[chosen], a)
+                last = put_into(held, (x0[chosen], eps[chosen]), x[chosen], a)
                 yield Step(b, last, last)
                 return
             # all samples draw, few take: a sample's numbers do not depend on who else is in the batch
@@ -324,7 +324,8 @@ def mean(x: Tensor, x0: Tensor, eps: Tensor, a: Level, b: Level, variance: float
     The large variance of DDPM has the mean of the small one.
     """
     own = min(variance, posterior_variances(a, b)[1])
-    return b.alpha * x0 + math.sqrt(max(b.sigma**2 - own, 0.0)) * eps
+    found: Tensor = b.alpha * x0 + math.sqrt(max(b.sigma**2 - own, 0.0)) * eps
+    return found
 
 
 def systematic(weights: Tensor, drawn: Tensor) -> Tensor:

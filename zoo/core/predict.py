@@ -154,11 +154,11 @@ class Clamp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
         return x.clamp(-bound, bound)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         return slope, None
 
 
@@ -166,7 +166,7 @@ def clipped(predict: Predict, bound: float) -> Predict:
     """x0 clamped to [-bound, bound], and eps derived again from it."""
 
     def clamped(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        x0: Tensor = Clamp.apply(predict(x, level)[0], bound)  # type: ignore[no-untyped-call]
+        x0: Tensor = Clamp.apply(predict(x, level)[0], bound)
         return x0, noise_of(x, x0, level)
 
     return clamped

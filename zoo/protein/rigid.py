@@ -91,8 +91,8 @@ def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     u, v, w = b - a, c - b, d - c
     left, right = torch.linalg.cross(u, v), torch.linalg.cross(v, w)
     sine, cosine = (torch.linalg.cross(left, right) * unit(v)).sum(-1), (left * right).sum(-1)
-    # points that coincide, as padding does, have no angle: it is 0 there, and so is its gradient, which else is not finite
-    none = (sine == 0) & (cosine == 0)
+    # points that coincide, up to rounding, as padding does, have no angle: it is 0 there, and its gradient, else NaN, is finite
+    none = sine.square() + cosine.square() < 1e-20
     return torch.atan2(sine, torch.where(none, torch.ones_like(cosine), cosine))
 
 
