@@ -169,12 +169,9 @@ def mask_of(text: str, shape: Sequence[int]) -> Any:
     if path.suffix == ".npy":
         mask: Any = read_array(path, "a mask")
     elif path.suffix and path.is_file():
-        from PIL import Image
+        from zoo.image.data import read_picture
 
-        from zoo.disk import disk_errors
-
-        with disk_errors(path):
-            mask = np.asarray(Image.open(path).convert("L")) > 127
+        mask = np.asarray(read_picture(path, str(path)).convert("L")) > 127
     else:
         try:
             parts = [part.strip() for part in rest.split(",")]
