@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import zoo
-from zoo.cli import main
+from zoo.cli import main, mask_of
 from zoo.contract.registry import get_domain
+from zoo.core.steer import STEERS
 from zoo.evaluation.evaluate import Evaluator
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
@@ -254,3 +255,84 @@ def test_an_output_for_which_there_is_no_room_is_told(capsys, monkeypatch):
 def test_a_closed_output_is_none(monkeypatch):
     monkeypatch.setattr("sys.stdout", None)
     assert main(["list"]) == 0
+
+
+def test_inpaint_keeps_what_the_mask_says(folder, pictures, tmp_path, capsys):
+    out, picture = tmp_path / "out", pictures / "cat" / "0.png"
+    quick = ["-n", "2", "--steps", "3", "--seed", "0", "--label", "bag", "-o", str(out)]
+    line = ["inpaint", folder, "--known", str(picture), "--where", "..., :14", "--method", "posterior", "--products", "2"]
+    assert main([*line, *quick]) == 0
+    said = capsys.readouterr().out
+    assert "3 evaluations of the net a sample, 6 calls backwards" in said and "seed 0" in said
+    model = zoo.load(folder)
+    where = np.zeros((28, 28), dtype=bool)
+    where[:, :14] = True
+    given = {"method": "posterior", "products": 2, "label": "bag", "steps": 3, "seed": 0}
+    expected = model.inpaint(Image.open(picture), where, 2, **given)
+    for path, sample in zip(sorted(out.glob("0*.png")), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), sample.pixels)
+
+
+def test_vary_starts_from_a_file(folder, pictures, tmp_path):
+    out, picture = tmp_path / "out", pictures / "dog" / "1.png"
+    assert (
+        main(["vary", folder, str(picture), "--strength", "0.4", "--steps", "5", "--seed", "1", "-n", "1", "-o", str(out)]) == 0
+    )
+    (expected,) = zoo.load(folder).vary(Image.open(picture), 0.4, 1, steps=5, seed=1)
+    (path,) = out.glob("0*.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), expected.pixels)
+
+
+def test_masks_of_the_command_line(tmp_path):
+    half = np.zeros((1, 4, 6), dtype=bool)
+    half[..., :3] = True
+    np.save(tmp_path / "half.npy", half)
+    Image.fromarray(np.uint8(half[0]) * 255).save(tmp_path / "half.png")
+    for text in ("..., :3", ":,:,0:3", "~..., 3:", str(tmp_path / "half.npy"), str(tmp_path / "half.png")):
+        assert (np.broadcast_to(mask_of(text, (1, 4, 6)), half.shape) == half).all(), text
+    assert mask_of("0:2", (4, 3)).sum() == 6 and mask_of(f"~{tmp_path / 'half.npy'}", (1, 4, 6)).sum() == 12
+    for text in ("left", "0", ":,:,:,:", "1:2:3:4", "a:b", ""):
+        with pytest.raises(zoo.ZooError, match="--where"):
+            mask_of(text, (1, 4, 6))
+
+
+def test_steers_by_name(folder, tmp_path):
+    seen = []
+
+    def darker(by=1.0, twice=False):
+        seen.append((by, twice))
+        return lambda predict: predict
+
+    STEERS.register("darker", darker)
+    line = ["sample", folder, "-n", "1", "--steps", "1", "--seed", "0", "-o", str(tmp_path / "out")]
+    try:
+        steers = ["darker", "darker=2", 'darker={"twice": true}', "darker=[3, true]"]
+        assert main([*line, *(part for steer in steers for part in ("--steer", steer))]) == 0
+        assert seen == [(1.0, False), (2, False), (1.0, True), (3, True)]
+        for steer in ("lighter", "darker=1,2,3", 'darker={"much": 1}'):
+            assert main([*line, "--steer", steer]) == 2
+    finally:
+        STEERS.remove("darker")
+
+
+LOST = [
+    (["inpaint", "FOLDER", "--where", "..., :14"], "--known FILE"),
+    (["inpaint", "FOLDER", "--known", "PICTURE"], "where"),
+    (["inpaint", "FOLDER", "--known", "PICTURE", "--where", "left"], "--where 'left'"),
+    (["inpaint", "FOLDER", "--known", "PICTURE", "--where", "..., :14", "--method", "repaint"], "resample"),
+    (["inpaint", "FOLDER", "--known", "PICTURE", "--where", "..., :14", "--times", "3"], "method='resample'"),
+    (["inpaint", "FOLDER", "--known", "./nowhere.png", "--where", "..., :14"], "nowhere.png"),
+    (["vary", "FOLDER", "PICTURE", "--strength", "2"], "strength=2.0"),
+    (["vary", "FOLDER", "PICTURE", "--motif", "a.pdb:1-2"], "unknown option or condition"),
+    (["sample", "FOLDER", "--steer", "lighter"], "steer"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), LOST)
+def test_what_is_asked_wrongly_of_known_objects_is_one_line(folder, pictures, tmp_path, capsys, arguments, message):
+    places = {"FOLDER": folder, "PICTURE": str(pictures / "cat" / "0.png")}
+    out = tmp_path / "out"
+    assert main([*(places.get(a, a) for a in arguments), "--steps", "2", "-o", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("zoo: ") and message in captured.err and captured.err.count("\n") == 1
+    assert not out.exists()

@@ -1,4 +1,7 @@
-"""The `zoo` command: list info sample train data judge eval verify push pull publish. Torch loads only where needed."""
+"""The `zoo` command: list info sample inpaint vary train data judge eval verify push pull publish.
+
+Torch loads only where needed.
+"""
 
 from __future__ import annotations
 
@@ -88,8 +91,8 @@ def _json(data: Any) -> str:
     return dump_json(data).decode()
 
 
-def sample(args: argparse.Namespace) -> None:
-    """zoo sample NAME"""
+def opened(args: argparse.Namespace) -> Any:
+    """The model that is named, and a line where it is a run that is not at its end."""
     from zoo.model.loading import load
     from zoo.model.unfinished import UnfinishedWarning
 
@@ -100,6 +103,15 @@ def sample(args: argparse.Namespace) -> None:
         print(
             f"{args.name} is a run that is not at its end: sampling the averaged weights of its checkpoint, {model.progress}."
         )
+    return model
+
+
+def asked(args: argparse.Namespace, model: Any, further: Sequence[str] = ()) -> dict[str, Any]:
+    """The arguments for a method of the model: its conditions, and everything else that the command line says.
+
+    Args:
+        further: names of the method's own arguments, which are given as conditions are.
+    """
     options: dict[str, Any] = {k: typed(v) for k, v in pairs(args.option).items()}
     given = conditions(args.rest) | ({"label": args.label} if args.label is not None else {})
     size = model.codec.size_name
@@ -109,22 +121,120 @@ def sample(args: argparse.Namespace) -> None:
             options.setdefault("negative", {})[away] = model.recipe.conditions[away].parse(text)
         elif name in model.recipe.conditions:
             options[name] = model.recipe.conditions[name].parse(text)
-        elif name == size:
+        elif name == size or name in further:
             options[name] = typed(text)
         else:
-            known = [*model.recipe.conditions, *([size] if size else [])]
+            known = [*model.recipe.conditions, *([size] if size else []), *further]
             raise one_of(f"option or condition of {args.name}", name, known)
     args.shard = args.shard or own_shard()
     own = ("sampler", "steps", "guidance_weight", "guidance_scale", "seed", "batch_size", "precision", "shard")
-    samples = model.sample(args.n, **said(args, own, options))
+    found = said(args, own, options)
+    if args.steer and "steer" in found:
+        raise ConfigError("--option steer=...: steer is given by --steer.")
+    return found | ({"steer": [steer_of(model, text) for text in args.steer]} if args.steer else {})
+
+
+def steer_of(model: Any, text: str) -> Any:
+    """A steer by name, NAME or NAME=VALUE: one of the model's domain, or of another package.
+
+    VALUE is JSON or words, as of --option: {"name": value} gives arguments by name, [a, b] or a,b one after the other.
+    """
+    from zoo.core.steer import STEERS
+
+    name, equals, value = text.partition("=")
+    makers = {**STEERS, **model.domain.steers} if name in STEERS else dict(model.domain.steers)
+    if name not in makers:
+        known = [*model.domain.steers, *STEERS]
+        raise one_of("steer", name, known or ["none of this model's domain: steers of your own need a program"])
+    given = typed(value) if equals else []
+    positional = given if isinstance(given, list) else [] if isinstance(given, Mapping) else [given]
+    named = given if isinstance(given, Mapping) else {}
+    try:
+        return makers[name](*positional, **named)
+    except TypeError as error:
+        raise ConfigError(f"--steer {name}: {error}.") from None
+
+
+def mask_of(text: str, shape: Sequence[int]) -> Any:
+    """The mask of what is known, as `--where` says it, for encoded objects of a shape.
+
+    A file: .npy of bool, or a picture, of which what is brighter than the middle is known. Or slices along the axes as numpy
+    writes them, ":, :, :14" or "..., 0:14" (a range alone is that of the first axis); "~" in front: all but this.
+    """
+    import numpy as np
+
+    from zoo.data.archive import read_array
+
+    rest = text.strip().removeprefix("~")
+    path = Path(rest)
+    if path.suffix == ".npy":
+        mask: Any = read_array(path, "a mask")
+    elif path.suffix and path.is_file():
+        from zoo.image.data import read_picture
+
+        mask = np.asarray(read_picture(path, str(path)).convert("L")) > 127
+    else:
+        try:
+            parts = [part.strip() for part in rest.split(",")]
+            slices = tuple(... if p == "..." else slice(*(int(v) if v else None for v in p.split(":"))) for p in parts)
+            if any(isinstance(s, slice) and ":" not in p for s, p in zip(slices, parts, strict=True)):
+                raise ValueError
+            mask = np.zeros(tuple(shape), dtype=bool)
+            mask[slices] = True
+        except (ValueError, TypeError, IndexError):
+            raise ConfigError(
+                f"--where {text!r}: give a .npy of bool, a picture, or ranges along the axes of {tuple(shape)}, such as "
+                '"0:10" or "..., :14"; with "~" in front, all but this.'
+            ) from None
+    return ~mask if text.strip().startswith("~") else mask
+
+
+def written(args: argparse.Namespace, samples: Any) -> None:
+    """Write the samples into the folder that is named, and say so."""
     out = Path(args.out)
     files = samples.save(out)
     if samples.plan.shard is not None:  # a picture of all is of no use to a part
         print(f"{len(files)} of {args.n} samples in {out}/, the shard {'/'.join(map(str, samples.plan.shard))}")
         return
     samples.plot(out / "samples.png")
-    drawn = "" if args.seed is not None or "seed" in options else f" (drawn; the same again: --seed {samples.plan.seed})"
+    drawn = "" if args.seed is not None else f" (drawn; the same again: --seed {samples.plan.seed})"
     print(f"{len(files)} samples in {out}/, all in one picture: {out / 'samples.png'}, seed {samples.plan.seed}{drawn}")
+
+
+def sample(args: argparse.Namespace) -> None:
+    """zoo sample NAME"""
+    model = opened(args)
+    arguments = asked(args, model)
+    args.seed = arguments.get("seed")
+    written(args, model.sample(args.n, **arguments))
+
+
+def inpaint(args: argparse.Namespace) -> None:
+    """zoo inpaint NAME"""
+    from zoo.core.inpaint import OPTIONS
+
+    model = opened(args)
+    own = model.domain.inpaint_options
+    arguments = asked(args, model, (*own, *OPTIONS))
+    args.seed = arguments.get("seed")
+    known = None if args.known is None else model.domain.read(args.known, model.recipe)
+    where = None
+    if args.where is not None:
+        if known is None:
+            raise ConfigError("--where: the part of an object that is known; give the object, --known FILE.")
+        where = mask_of(args.where, model.objects_encoded(known).shape)
+    samples = model.inpaint(known, where, args.n, method=args.method, **arguments)
+    written(args, samples)
+    print(f"method {args.method}: {samples.plan.cost}")
+
+
+def vary(args: argparse.Namespace) -> None:
+    """zoo vary NAME FILE"""
+    model = opened(args)
+    arguments = asked(args, model)
+    args.seed = arguments.get("seed")
+    item = model.domain.read(args.item, model.recipe)
+    written(args, model.vary(item, args.strength, args.n, **arguments))
 
 
 def own_shard() -> str | None:
@@ -281,34 +391,67 @@ def parser() -> argparse.ArgumentParser:
     p = command("info", info, "What a model is, its conditions and its measured quality.")
     p.add_argument("--json", action="store_true", help="as JSON, with the whole recipe and the measured figures")
 
+    def sampling(p: argparse.ArgumentParser) -> None:
+        """The options of all commands that sample."""
+        p.add_argument("-n", type=int, default=4, help="how many (default 4)")
+        p.add_argument("-o", "--out", default="out", help="folder (default out/)")
+        p.add_argument(
+            "--label",
+            help="a label for all samples, or n of them with commas between; the model's other conditions (zoo info NAME) "
+            "likewise",
+        )
+        p.add_argument("--sampler", help="ddpm, ddim, dpmpp, heun or euler (default: the model's)")
+        p.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
+        p.add_argument("--guidance-weight", type=float, help="w of the paper; 0 is plain conditional")
+        p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
+        p.add_argument("--seed", type=int, help="default: a random one, which is printed")
+        p.add_argument("--batch-size", type=int, help="samples made at a time")
+        p.add_argument(
+            "--shard",
+            metavar="R/N",
+            help="of N processes that share the call this is number R, from 0: it makes its part, under the same file names "
+            "(default: as torchrun or accelerate launch say)",
+        )
+        p.add_argument("--device", help=DEVICE)
+        p.add_argument("--precision", help=PRECISION)
+        p.add_argument(
+            "--option",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="more of Model.sample; VALUE is a word, none, a pair or JSON: eta=1, clip=none, guidance_interval=[0.2,5]",
+        )
+        p.add_argument(
+            "--steer",
+            action="append",
+            default=[],
+            metavar="NAME[=VALUE]",
+            help="a steer by name, of the model's domain or of another package; VALUE is what it takes, as of --option",
+        )
+
     p = command("sample", sample, "Generate samples into a folder.")
-    p.add_argument("-n", type=int, default=4, help="how many (default 4)")
-    p.add_argument("-o", "--out", default="out", help="folder (default out/)")
+    sampling(p)
+
+    p = command("inpaint", inpaint, "Samples that agree with what is known of an object.")
+    p.add_argument("--known", metavar="FILE", help="the object: a picture, a sound, a cloud or mesh, a structure file")
     p.add_argument(
-        "--label",
-        help="a label for all samples, or n of them with commas between; the model's other conditions (zoo info NAME) likewise",
+        "--where",
+        metavar="MASK",
+        help='what of it is known: a .npy of bool, a picture (bright: known), or ranges along the encoded axes, "..., :14"; '
+        '"~..." is all but this',
     )
-    p.add_argument("--sampler", help="ddpm, ddim, dpmpp, heun or euler (default: the model's)")
-    p.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
-    p.add_argument("--guidance-weight", type=float, help="w of the paper; 0 is plain conditional")
-    p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")
-    p.add_argument("--seed", type=int, help="default: a random one, which is printed")
-    p.add_argument("--batch-size", type=int, help="samples made at a time")
     p.add_argument(
-        "--shard",
-        metavar="R/N",
-        help="of N processes that share the call this is number R, from 0: it makes its part, under the same file names "
-        "(default: as torchrun or accelerate launch say)",
+        "--method",
+        default="replace",
+        help="replace (default), resample (RePaint), posterior, or particles (TDS); --times, --jump, --products and "
+        "--particles are theirs. A domain's own ways, too: --motif 1abc.pdb:A20-35 --length 80",
     )
-    p.add_argument("--device", help=DEVICE)
-    p.add_argument("--precision", help=PRECISION)
-    p.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="more of Model.sample; VALUE is a word, none, a pair or JSON: eta=1, clip=none, guidance_interval=[0.2,5]",
-    )
+    sampling(p)
+
+    p = command("vary", vary, "Variations of an object: noise is added, then taken away again.")
+    p.add_argument("item", metavar="FILE", help="the object: a picture, a sound, a cloud or mesh, a structure file")
+    p.add_argument("--strength", type=float, default=0.5, help="share of the steps that are run, above 0 up to 1 (default 0.5)")
+    sampling(p)
 
     p = command("train", train, "Train a recipe on your own data.", model=False)
     p.add_argument("name", nargs="?", help="a model name (see: zoo list), a model folder, or a run's folder")
@@ -396,7 +539,7 @@ def _main(argv: Sequence[str] | None) -> int:
     line = parser()
     args, rest = line.parse_known_args(argv)
     args.rest = rest
-    if args.rest and args.command != "sample":  # which has a model's conditions
+    if args.rest and args.command not in ("sample", "inpaint", "vary"):  # which have a model's conditions
         line.error(f"unrecognized arguments: {' '.join(args.rest)}")
     return finished(args.run, args)
 

@@ -111,3 +111,13 @@ def test_smooth_lddt_of_known_errors():
     for shift in (0.0, 1.0, 3.0):  # one pair is near: the third point is far, the fourth is padding
         expected = 1 - sum(1 / (1 + math.exp(shift - limit)) for limit in (0.5, 1, 2, 4)) / 4
         assert loss(shift) == pytest.approx(expected, abs=1e-5)
+
+
+def test_angles_of_points_that_coincide_have_a_gradient():
+    """Padding lies on one point; gradients through the net may not turn into NaN by it."""
+    for apart in (0.0, 1e-12):  # rounding leaves some of it
+        points = apart * torch.arange(12.0).reshape(4, 3).sin()
+        points.requires_grad_()
+        angle = rigid.dihedral(*points)
+        (slope,) = torch.autograd.grad(angle, points)
+        assert abs(float(angle)) < 1e-6 and torch.isfinite(slope).all()

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.audio.augment import AudioAugment
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import FSDD_FILE, WORDS_FILE, AudioFolder, Clips, TableClips, open_audio
-from zoo.audio.reading import SUFFIXES
+from zoo.audio.reading import SUFFIXES, read_clip
 from zoo.audio.recipes import RECIPES
 from zoo.audio.waveform import contact_sheet
 from zoo.contract.conditions import Label
@@ -53,6 +53,11 @@ class AudioDomain(Domain):
             return recipe, ""
         guided = recipe.sampling.model_copy(update={"guidance_weight": GUIDED, "guidance_interval": None})
         return recipe.model_copy(update={"sampling": guided}), ""
+
+    def read(self, path: str | Path, recipe: Recipe) -> Any:
+        """A clip at the model's rate."""
+        clip, codec = read_clip(path), self.codec(recipe.codec)
+        return clip.resample(codec.sample_rate) if isinstance(codec, SpectrogramCodec) else clip
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """The rate and the window of the clips: files are read only once, and for these."""

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from zoo.contract.conditions import Condition, Reading, tensor_of
 from zoo.contract.dataset import Batch, Dataset
 from zoo.core.schedule import Level
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 
 
 class Codec(nn.Module):
@@ -120,6 +120,17 @@ class Codec(nn.Module):
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Any]:
         """x0 (B,*S) -> B samples in domain units. Samples with sizes of their own come one by one, without padding."""
         raise NotImplementedError
+
+    def units(self, x0: Tensor) -> Tensor:
+        """x0 (B,*S), as the net sees it, in the units of what `decode` makes of it, with gradients: what steers see.
+
+        Raises:
+            ConfigError: decoding has no gradient, which is the default.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} decodes samples in a way that has no gradient, so a steer cannot see them in the domain's "
+            "units. Give it units='encoded': it then sees x0 as the net does."
+        )
 
     def condition(self, name: str, value: Any) -> Tensor:
         """A condition's value in encoded units: a label's number as it is, an array checked.

@@ -100,6 +100,8 @@ class Domain(ABC):
     inpaint_options: tuple[str, ...] = ()
     #: what a model of this domain can do beyond sampling: {name: function(model, ...)}, called as `model.name(...)`
     methods: Mapping[str, Callable[..., Any]] = {}
+    #: steers of this domain's objects by name: makers of what `steer` takes, for `zoo sample --steer NAME=VALUE`
+    steers: Mapping[str, Callable[..., Steering]] = {}
 
     @abstractmethod
     def recipes(self) -> Mapping[str, Recipe]:
@@ -108,6 +110,14 @@ class Domain(ABC):
     @abstractmethod
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         """Data by folder or file; split is "train", "validation" or "test"."""
+
+    def read(self, path: str | Path, recipe: Recipe) -> Any:
+        """The object of one file, as a model of this recipe encodes it: what `zoo inpaint` and `zoo vary` start from.
+
+        Raises:
+            ConfigError: the domain reads no single objects, which is the default. DataError: a file that cannot be read.
+        """
+        raise ConfigError(f"the domain {self.name!r} reads no single objects of files: call the model's method in a program.")
 
     @abstractmethod
     def plot(self, samples: Samples) -> Any:

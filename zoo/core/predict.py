@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,11 +146,27 @@ def noise_of(x: Tensor, x0: Tensor, level: Level) -> Tensor:
     return eps
 
 
+class Clamp(torch.autograd.Function):
+    """x clamped to [-bound, bound], through which gradients pass as if it were not.
+
+    A steer asks with them where x0 should move: an element at the bound may still move inwards, and the posterior
+    covariance of x0 stays that of the net, symmetric.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        return x.clamp(-bound, bound)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return slope, None
+
+
 def clipped(predict: Predict, bound: float) -> Predict:
     """x0 clamped to [-bound, bound], and eps derived again from it."""
 
     def clamped(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        x0 = predict(x, level)[0].clamp(-bound, bound)
+        x0: Tensor = Clamp.apply(predict(x, level)[0], bound)
         return x0, noise_of(x, x0, level)
 
     return clamped

@@ -47,11 +47,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A registered sampler and its options."""
+    """A registered sampler, its options, and how often a step calls the prediction; the last one, to sigma = 0, once."""
 
     name: str
     run: Callable[..., Iterator[Step]]
     options: tuple[str, ...]
+    calls: int = 1
 
     def __call__(self, predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, **options: Any) -> Iterator[Step]:
         for name in options:
@@ -69,12 +70,16 @@ STRIDE = 4.0
 SAMPLERS: Registry[Sampler] = Registry("sampler", "zoo.samplers")
 
 
-def sampler(name: str) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
-    """Register a generator as the sampler `name`. Keyword arguments after `rng` are its public options."""
+def sampler(name: str, calls: int = 1) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
+    """Register a generator as the sampler `name`. Keyword arguments after `rng` are its public options.
+
+    Args:
+        calls: how often a step calls the prediction.
+    """
 
     def register(run: Callable[..., Iterator[Step]]) -> Sampler:
         options = tuple(p for p in inspect.signature(run).parameters if p not in ("predict", "x", "levels", "rng"))
-        return SAMPLERS.register(name, Sampler(name, run, options))
+        return SAMPLERS.register(name, Sampler(name, run, options, calls))
 
     return register
 
@@ -84,7 +89,7 @@ def get_sampler(name: str) -> Sampler:
     return SAMPLERS[name]
 
 
-def _posterior(a: Level, b: Level) -> tuple[float, float]:
+def posterior_variances(a: Level, b: Level) -> tuple[float, float]:
     """(variance of x_a given x_b, variance of x_b given x_a and x0): beta and beta-tilde of DDPM for any pair of levels."""
     beta = a.sigma**2 - (a.alpha / b.alpha * b.sigma) ** 2
     return beta, b.sigma**2 / a.sigma**2 * beta
@@ -92,7 +97,7 @@ def _posterior(a: Level, b: Level) -> tuple[float, float]:
 
 def _surplus(a: Level, b: Level) -> float:
     """How much variance the large one of DDPM adds at b beside what b has, as a share of that."""
-    beta, tilde = _posterior(a, b)
+    beta, tilde = posterior_variances(a, b)
     share: float = (beta - tilde) / b.sigma**2
     return share
 
@@ -114,7 +119,7 @@ def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance
         )
     for a, b in pairwise(levels):
         x0, _ = predict(x, a)
-        beta, tilde = _posterior(a, b)
+        beta, tilde = posterior_variances(a, b)
         ratio = a.alpha / b.alpha
         x = (ratio * b.sigma**2 / a.sigma**2) * x + (b.alpha * beta / a.sigma**2) * x0
         if b.sigma:
@@ -133,7 +138,7 @@ def ddim(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, eta: flo
         raise ConfigError(f"eta={eta}: give a number from 0 (deterministic) to 1 (DDPM).")
     for a, b in pairwise(levels):
         x0, eps = predict(x, a)
-        variance = eta**2 * _posterior(a, b)[1] if eta else 0.0
+        variance = eta**2 * posterior_variances(a, b)[1] if eta else 0.0
         x = b.alpha * x0 + math.sqrt(max(b.sigma**2 - variance, 0.0)) * eps
         if variance:
             x = x + math.sqrt(variance) * rng.normal(x)
@@ -163,7 +168,7 @@ def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_o
         yield Step(b, x, x0)
 
 
-@sampler("heun")
+@sampler("heun", calls=2)
 def heun(
     predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, churned: list[Level] | None = None, s_noise: float = 1.0
 ) -> Iterator[Step]:

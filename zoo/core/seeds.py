@@ -66,3 +66,27 @@ class SampleRng:
             real = row if self.sizes is None else row.narrow(self.axis, 0, self.sizes[i])
             real.copy_(torch.randn(real.shape, generator=rng))
         return out.to(device=like.device, dtype=like.dtype)
+
+
+class ParticleRng:
+    """The random numbers of several particles of each sample, which depend on its own generator alone.
+
+    Args:
+        rng: of the samples.
+        particles: how many each of them has.
+    """
+
+    def __init__(self, rng: SampleRng, particles: int) -> None:
+        self.samples = rng
+        roots = [int(torch.randint(1 << 62, (), generator=g)) for g in rng.generators]
+        sizes = None if rng.sizes is None else [size for size in rng.sizes for _ in range(particles)]
+        self.rows = SampleRng(0, range(len(roots) * particles), sizes, rng.axis)
+        self.rows.generators = [generator(root, k) for root in roots for k in range(particles)]
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal noise like `like` (B * particles,*S), those of a sample one after the other."""
+        return self.rows.normal(like)
+
+    def uniform(self) -> Tensor:
+        """One number in [0, 1) a sample (B,), float64 on the CPU."""
+        return torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in self.samples.generators])

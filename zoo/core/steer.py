@@ -11,42 +11,58 @@ A steer takes the prediction that samplers see and returns another one; it may k
         return steer
 
     model.sample(4, steer=[towards(target, 0.1)])
+    model.sample(4, steer=[energy(loss, 2.0), measure(y, operator, noise=0.05), classifier(judge, "seven")])
 
 Gradients flow only where a steer asks for them, by `gradient` or `traced`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.core.predict import Predict, Steering, noise_of
+from zoo.core.correction import Correction, Setting, Steer, bound, gradient, is_traced, shifted, traced
+from zoo.core.energy import classifier, energy
+from zoo.core.measure import Known, Measured, measure
+from zoo.core.predict import Predict, Steering, known_parts, noise_of
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError, ShapeError
 from zoo.extras import Registry
+from zoo.values import interval as checked_interval
+from zoo.values import number, several
 
-__all__ = ["STEERS", "Blend", "Hold", "Place", "Steer", "gradient", "hold", "mask_of", "noise_of", "traced"]
+__all__ = [
+    "STEERS",
+    "Blend",
+    "Correction",
+    "Hold",
+    "Known",
+    "Measured",
+    "Place",
+    "Setting",
+    "Steer",
+    "bound",
+    "classifier",
+    "energy",
+    "gradient",
+    "hold",
+    "is_traced",
+    "mask_of",
+    "measure",
+    "noise_of",
+    "product",
+    "shifted",
+    "symmetry",
+    "traced",
+]
 
 #: makers of steers by name: those of other packages are attributes of this module, too
 STEERS: Registry[Callable[..., Steering]] = Registry("steer", "zoo.steers")
-
-
-class Steer:
-    """Base of steers that are objects; any function from a prediction to a prediction is a steer as well.
-
-    Attributes:
-        known: bool, broadcast to (B,*S): the parts of x0 that the steer holds for certain, of which nets that condition
-            themselves are told. None for none.
-    """
-
-    known: Tensor | None = None
-
-    def __call__(self, predict: Predict) -> Predict:
-        """The steered prediction."""
-        raise NotImplementedError
 
 
 class Hold(Steer):
@@ -170,39 +186,140 @@ class Blend(Steer):
         return mixed
 
 
-def gradient(predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """(x0, eps, slope): a prediction, and the gradient (B,*S) of an energy of its x0 in x, through the net.
+class Symmetry(Steer):
+    """What `symmetry` makes, see there."""
+
+    def __init__(self, group: Sequence[Any], shared: bool, interval: tuple[float, float]) -> None:
+        moves = several(group) or []
+        if not moves or not all(callable(move) for move in moves):
+            raise ConfigError(
+                f"symmetry: {group!r}; give the group's members as functions x0 (B,*S) -> (B,*S), the identity too."
+            )
+        if not isinstance(shared, bool):
+            raise ConfigError(f"symmetry: shared_noise={shared!r}; give True or False.")
+        self.moves, self.shared = moves, shared
+        self.interval = checked_interval(interval, "interval", what="in sigma / alpha")
+        self._seen: set[tuple[int, ...]] = set()
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean over the group, which is the nearest invariant of x (B,*S) where the members are isometries."""
+        moved = [move(x) for move in self.moves]
+        for move, found in zip(self.moves, moved, strict=True):
+            if not isinstance(found, Tensor) or found.shape != x.shape:
+                got = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+                raise ShapeError(f"symmetry: {move!r} gave {got} for {tuple(x.shape)}; it must move samples onto samples.")
+        mean = torch.stack(moved).mean(0)
+        if tuple(x.shape[1:]) not in self._seen:
+            self._check(mean)
+            self._seen.add(tuple(x.shape[1:]))
+        return mean
+
+    def _check(self, mean: Tensor) -> None:
+        """What is invariant stays where it is under each member, or they are no group."""
+        size = float(mean.abs().max())
+        for move in self.moves:
+            if float((move(mean) - mean).abs().max()) > 1e-3 * max(size, 1e-12):
+                raise ConfigError(
+                    f"symmetry: {move!r} moves the mean over all {len(self.moves)} members: they are not a group of linear "
+                    "maps. Give each member once, the identity too, such as all turns of a cycle."
+                )
+
+    def noise(self, drawn: Tensor) -> Tensor:
+        return self.mean(drawn) * math.sqrt(len(self.moves)) if self.shared else drawn
+
+    def __call__(self, predict: Predict) -> Predict:
+        def symmetric(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+            x0, eps = predict(x, level)
+            if not self.interval[0] < level.ratio <= self.interval[1]:
+                return x0, eps
+            x0 = self.mean(x0)
+            return x0, self.mean(eps) if self.shared else noise_of(x, x0, level)
+
+        return symmetric
+
+
+def symmetry(group: Sequence[Any], *, shared_noise: bool = False, interval: tuple[float, float] = (0.0, math.inf)) -> Symmetry:
+    """Samples that a finite group of isometries leaves as they are: x0 <- 1/|G| sum over g of g x0.
+
+    The mean over the group is the orthogonal projector onto what is invariant (Reynolds operator), so this is in-painting by
+    "replace" of the rest of x0, which is known to be 0. As a conditional it is exact for Gaussian data that the group leaves
+    alone; symmetric the samples are for all data, since every sampler's last step returns x0.
 
     Args:
-        energy: x0 (B,*S) -> (B,) or a scalar; it must be differentiable.
+        group: all members, the identity too: each a linear function (B,*S) -> (B,*S), such as
+            [lambda x: x, lambda x: x.flip(-1)].
+        shared_noise: noise is that of one part, moved onto the others, as in symmetric design of proteins (Watson et al. 2023,
+            RFdiffusion, supplement; Ingraham et al. 2023, Chroma, supplement): each noise is replaced by sqrt(|G|) times its
+            mean, which keeps each element's variance where a part has |G| copies. x is then symmetric at all times: what nets
+            that pass symmetry on need; beyond the theory, since elements' noise is not independent.
+        interval: (lo, hi): acts where lo < sigma / alpha <= hi; with 0 the samples are symmetric, exactly.
 
     Raises:
-        ShapeError: an energy of another shape. ConfigError: one that is no tensor, or does not depend on x0.
+        ConfigError: members that are not a group (when it samples). ShapeError: one that gives another shape.
     """
-    with torch.enable_grad():
-        leaf, x0, eps = traced(predict, x, level)
-        found = energy(x0)
-        if not isinstance(found, Tensor):
-            raise ConfigError(f"the energy {energy!r} gave a {type(found).__name__}; it must give a tensor (B,) or a scalar.")
-        if found.shape not in ((), (1,), (len(x),)):
-            raise ShapeError(f"the energy {energy!r} gave {tuple(found.shape)}; it must give one number a sample, {(len(x),)}.")
-        if not found.requires_grad:
-            raise ConfigError(f"the energy {energy!r} has no gradient: compute it of x0 by torch, without detach or numpy.")
-        (slope,) = torch.autograd.grad(found.sum(), leaf)
-    return x0.detach(), eps.detach(), slope
+    return Symmetry(group, shared_noise, interval)
 
 
-def traced(predict: Predict, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
-    """(x, x0, eps) with the graph from x to both, for a steer that needs more than one gradient, such as a posterior.
+class Product(Steer):
+    """What `product` makes, see there."""
 
-    The x that comes back is a leaf: `torch.autograd.grad(x0, x, v, retain_graph=True)` is v times the Jacobian. What is
-    computed of x0 has a graph only inside `torch.enable_grad()`. What a steer returns is cut off the graph by `detach`, or
-    memory would grow with the steps.
+    def __init__(self, steers: Sequence[Steering], weights: Sequence[float] | None) -> None:
+        found = several(steers) or []
+        if not found or not all(callable(steer) for steer in found):
+            raise ConfigError(f"product: {steers!r}; give a list of steers.")
+        given = [1.0] * len(found) if weights is None else several(weights)
+        if given is None or len(given) != len(found):
+            raise ConfigError(f"product: weights={weights!r} for {len(found)} steers; give one number for each.")
+        self.steers = found
+        self.weights = [number(w, "weight", what="how strongly it steers") for w in given]
+        # a plain function may ask for gradients without saying so
+        self.gradients = any(getattr(steer, "gradients", not isinstance(steer, Steer)) for steer in found)
+        known = known_parts(found)
+        if known is not None:
+            raise ConfigError("product: one of the steers holds known parts, which are certain: give it beside the product.")
+
+    def bound(self, setting: Setting) -> Steering:
+        found = copy.copy(self)
+        found.steers = [bound(steer, setting) for steer in self.steers]
+        return found
+
+    def noise(self, drawn: Tensor) -> Tensor:
+        for steer in self.steers:
+            drawn = steer.noise(drawn) if isinstance(steer, Steer) else drawn
+        return drawn
+
+    def __call__(self, predict: Predict) -> Predict:
+        def together(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+            leaf = x
+            if self.gradients:
+                leaf, x0, eps = traced(predict, x, level)
+            else:
+                x0, eps = predict(x, level)
+            delta = torch.zeros_like(x0)
+            with torch.set_grad_enabled(self.gradients or torch.is_grad_enabled()):
+                for steer, weight in zip(self.steers, self.weights, strict=True):
+                    delta = delta + weight * (steer(lambda x, level: (x0, eps))(leaf, level)[0] - x0).detach()
+            if not is_traced(x):
+                x0, eps = x0.detach(), eps.detach()
+            return shifted(x0, eps, delta, level)
+
+        return together
+
+
+def product(steers: Sequence[Steering], weights: Sequence[float] | None = None) -> Product:
+    """Several steers at once: x0 <- x0 + sum_k w_k (x0_k - x0), where each one k steers the same plain prediction.
+
+    That is a product of their likelihoods, p(x0) prod_k L_k(x0)^w_k, in scores (Liu et al. 2022, Eq. 11), where a list of
+    steers is one around the other. The net is called once for all of them.
+
+    Args:
+        steers: energies, measurements, classifiers, any functions from a prediction to a prediction; no known parts.
+        weights: w_k; default 1.
+
+    Raises:
+        ConfigError: no steers, or another number of weights.
     """
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        x0, eps = predict(leaf, level)
-    return leaf, x0, eps
+    return Product(steers, weights)
 
 
 def __getattr__(name: str) -> Any:

@@ -82,6 +82,10 @@ class ImageCodec(Codec):
             pixels = Image.fromarray(pixels)
         return self.encode(np.asarray(fit(pixels, self.size, self.channels)))
 
+    def units(self, x0: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) in [-1, 1], black to white, which is how they are encoded."""
+        return x0
+
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[ImageSample]:
         """(B, C, H, W) -> pictures, rounded to the nearest byte."""
         if tuple(x0.shape[1:]) != self.shape:

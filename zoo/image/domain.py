@@ -17,7 +17,7 @@ from zoo.contract.samples import Samples
 from zoo.image.augment import ImageAugment
 from zoo.image.autoencoder import GridAutoencoder
 from zoo.image.codec import ImageCodec
-from zoo.image.data import SUFFIXES, Header, fitting, glance, open_images
+from zoo.image.data import SUFFIXES, Header, fitting, glance, open_images, read_picture
 from zoo.image.recipes import RECIPES
 from zoo.nets.grid import GridTransformer, GridUNet
 
@@ -52,6 +52,10 @@ class ImageDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_images(source, split, **options)
+
+    def read(self, path: str | Path, recipe: Recipe) -> Any:
+        """A picture, whole and upright."""
+        return read_picture(Path(path), str(path))
 
     def suited(self, recipe: Recipe, source: str | Path, chosen: Collection[str] = ()) -> tuple[Recipe, str]:
         """Colour where a folder's pictures have it, and 32 pixels (or the model's, if more) where they have at least so many;

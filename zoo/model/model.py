@@ -24,12 +24,15 @@ from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
 from zoo.core import seeds
+from zoo.core.correction import Correction, Noised, Setting
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
+from zoo.core.inpaint import OPTIONS, Method, Particles, method_of
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
 from zoo.core.schedule import make_schedule
-from zoo.core.steer import Blend, broadcasts, hold
+from zoo.core.seeds import ParticleRng
+from zoo.core.steer import Blend, Hold, Place, bound, broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
 from zoo.model import checkpoint, golden, unfinished
 from zoo.model.budget import limited
@@ -37,7 +40,7 @@ from zoo.model.first_stage import CHUNK, Latent, Staged
 from zoo.model.own import OWN, check_diffusion, check_parts, own_domain, own_recipe
 from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
 from zoo.model.plan import CHUNK as CHUNKED
-from zoo.model.plan import Chunk, Plan, check_names, make_plan, shard_of
+from zoo.model.plan import TRACED, Chunk, Plan, check_names, make_plan, shard_of
 from zoo.nets.once import Once
 from zoo.values import several, whole
 
@@ -45,9 +48,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from zoo.hub.push import Pushed
-
-#: how in-painting holds what is known
-METHODS = ("replace",)
 
 
 def make_diffusion(recipe: Recipe) -> Diffusion:
@@ -411,12 +411,24 @@ class Model(nn.Module):
             guidance_weight=guidance_weight,
             guidance_scale=guidance_scale,
             seed=seed,
-            batch_size=batch_size,
+            batch_size=self._at_a_time(batch_size, n, shard, steer),
             precision=precision,
             shard=shard,
             **conditions,
         )
         return self._collect(plan, progress=progress, on_step=on_step, steer=steer)
+
+    @staticmethod
+    def _at_a_time(
+        batch_size: Any, n: Any, shard: Any, steer: Sequence[Steering] | Steering, method: Method | None = None
+    ) -> Any:
+        """The batch size that was asked for, or a smaller default where a graph of the net is kept, or a sample has copies."""
+        method = method or Method()
+        traces = method.gradients or any(getattr(s, "gradients", False) for s in listed(steer))
+        if batch_size is not None or not (traces or method.copies > 1):
+            return batch_size
+        share = math.ceil(whole(n, "n", 1) / (1 if shard is None else (shard_of(shard) or (0, 1))[1]))
+        return max(1, min(share, (TRACED if traces else CHUNKED) // method.copies))
 
     def sample_iter(
         self,
@@ -424,6 +436,7 @@ class Model(nn.Module):
         *,
         known: Any = None,
         where: Any = None,
+        method: str = "replace",
         steer: Sequence[Steering] | Steering = (),
         **arguments: Any,
     ) -> Iterator[Step]:
@@ -432,6 +445,7 @@ class Model(nn.Module):
         Args:
             known, where: encoded values and the bool mask of what is held fixed, broadcast to (n,*S) (in-painting), as
                 tensors or arrays; known may also be a function that puts its parts into a predicted x0 (n,*S).
+            method: how they are held, with arguments of its own, as of `inpaint`.
             steer, **arguments: as for `sample`.
 
         Raises:
@@ -441,15 +455,17 @@ class Model(nn.Module):
             raise ConfigError("known and where belong together: give both, or none.")
         if arguments.get("shard") is not None:
             raise ConfigError("shard: sample_iter makes one batch, which is not shared. Use sample(n, shard=...).")
+        way = method_of(method, {k: arguments.pop(k) for k in OPTIONS if k in arguments})
+        if known is None and way.name != "replace":
+            raise ConfigError(f"method={method!r}: a way of holding known parts, and none are given. Leave it out.")
         plan = self.plan(n, **arguments)
-        chunk = self._chunk(plan, range(plan.n))
+        chunk, held = self._chunk(plan, range(plan.n)), None
         if known is not None:
             held, shape = hold(known, where), self._empty(chunk).shape
             for name, given in (("known", getattr(held, "values", None)), ("where", held.known)):
                 if given is not None and not broadcasts(given.shape, shape):
                     raise ShapeError(f"{name} {tuple(given.shape)} does not broadcast to the samples {tuple(shape)}.")
-            steer = [held, *listed(steer)]
-        return self.run(plan, chunk, steer=steer)
+        return self.run(plan, chunk, steer=steer, held=held, method=way)
 
     def inpaint(
         self,
@@ -465,28 +481,39 @@ class Model(nn.Module):
     ) -> Samples:
         """Samples that agree with a known object: it is kept exactly where `where` is True.
 
+        What it costs is `samples.plan.cost`, in words: "250 evaluations of the net a sample, 750 calls backwards".
+
         Args:
             known: a domain object that the codec encodes, or an encoded tensor (*S).
             where: bool, broadcast to the encoded shape (*S). For an object of a latent model it is broadcast to the shape of
                 what the codec of objects encodes, such as pixels (C, H, W): latents whose pixels are all known are held, and
                 the known pixels are put back into the samples, exactly.
-            method: how: "replace" puts the known parts into each prediction.
-            steer: further steers, around that of the known parts.
-            n, **arguments: as for `sample`; and those that the domain adds, see `Domain.hold` of the domain: a protein's
-                `motif` and `start`, a point cloud's `keep`.
+            method: how what is not known is drawn, see `zoo.core.inpaint`. "replace" puts the known parts into each prediction,
+                which is not right as a conditional; "resample" also takes each step `times` (10) times, `jump` (10) steps
+                together (RePaint); "posterior" moves x0 by the net's own covariance, with `products` (3) calls of it backwards
+                a step; "particles" (TDS) weighs `particles` (16) samples for one, with the samplers "ddpm", which is taken
+                where none is named, and "ddim" with eta above 0.
+            steer: further steers, around that of the known parts; with particles, inside of it.
+            n, **arguments: as for `sample`, those of the method; and those that the domain adds, see `Domain.hold` of the
+                domain: a protein's `motif` and `start`, a point cloud's `keep`.
 
         Raises:
             ConfigError, ShapeError: nothing known, or a mask that does not fit; and as `sample`.
         """
-        if method not in METHODS:
-            raise one_of("method of in-painting", method, METHODS)
+        way = method_of(method, {k: arguments.pop(k) for k in OPTIONS if k in arguments})
+        if isinstance(way, Particles) and arguments.get("sampler") is None:
+            arguments["sampler"] = "ddpm"
         own = {k: arguments.pop(k) for k in self.domain.inpaint_options if k in arguments}
         held = self.domain.hold(self, known, where, arguments, **own)
+        way.steer(held.steer)  # a method that cannot hold it is told before anything is made
+        arguments["batch_size"] = self._at_a_time(arguments.get("batch_size"), n, arguments.get("shard"), steer, way)
         plan = self.plan(n, **self._size_argument(held.size) | arguments)
+        plan = replace(plan, method=way.settings, cost=way.cost(plan.calls))
         if held.size is not None:
             self._check_size(plan, held.size)
-        steers = [held.steer, *listed(steer)]
-        return self._collect(plan, progress=progress, on_step=on_step, steer=steers, put_back=held.put_back)
+        return self._collect(
+            plan, progress=progress, on_step=on_step, steer=steer, held=held.steer, method=way, put_back=held.put_back
+        )
 
     def vary(
         self,
@@ -508,6 +535,7 @@ class Model(nn.Module):
         """
         x0 = self.encoded(item)
         size = None if self.codec.size_name is None else self.codec.size_of(x0)
+        arguments["batch_size"] = self._at_a_time(arguments.get("batch_size"), n, arguments.get("shard"), steer)
         plan = self.plan(n, **self._size_argument(size) | arguments).after(strength)
         if size is not None:
             self._check_size(plan, size)
@@ -643,6 +671,8 @@ class Model(nn.Module):
         progress: bool | None,
         on_step: Callable[[Step], None] | None,
         steer: Sequence[Steering] | Steering = (),
+        held: Steering | None = None,
+        method: Method | None = None,
         start: Tensor | None = None,
         put_back: Callable[[Tensor], Tensor] | None = None,
     ) -> Samples:
@@ -653,12 +683,12 @@ class Model(nn.Module):
             raise ConfigError(f"on_step={on_step!r}: give a function that is called with every Step.")
         items: list[Any] = []
         chunks = list(plan.rows())
-        total = len(chunks) * plan.steps
+        total = len(chunks) * (method or Method()).steps(plan.steps)
         hidden = progress is False
         with tqdm(total=total, desc="sampling", unit="step", disable=hidden, leave=False, delay=0 if progress else 2) as bar:
             for rows in chunks:
                 chunk, step = self._chunk(plan, rows), None
-                for step in self.run(plan, chunk, steer=steer, start=start):
+                for step in self.run(plan, chunk, steer=steer, held=held, method=method, start=start):
                     bar.update()
                     if on_step is not None:
                         on_step(step)
@@ -686,7 +716,14 @@ class Model(nn.Module):
         return items
 
     def run(
-        self, plan: Plan, chunk: Chunk, *, steer: Sequence[Steering] | Steering = (), start: Tensor | None = None
+        self,
+        plan: Plan,
+        chunk: Chunk,
+        *,
+        steer: Sequence[Steering] | Steering = (),
+        held: Steering | None = None,
+        method: Method | None = None,
+        start: Tensor | None = None,
     ) -> Iterator[Step]:
         """The sampling steps of one chunk, in encoded units: what `sample`, `inpaint` and `vary` are made of.
 
@@ -694,25 +731,44 @@ class Model(nn.Module):
             plan: sampler, levels, guidance and options; its own n, conditions and sizes are not looked at.
             chunk: conditions, noise and sizes of the B samples.
             steer: as for `sample`.
+            held: the steer of known parts; None for none.
+            method: how they are held; default: as the steer does.
             start: encoded (*S) or (B,*S) that is noised to the plan's first level; None starts from pure noise.
 
         Raises:
+            ConfigError: known parts, or a sampler, that the method does not work with.
             ResourceError: the chunk does not fit into memory.
         """
+        method, steers, sampler = method or Method(), listed(steer), get_sampler(plan.sampler)
+        particles = method if isinstance(method, Particles) and held is not None else None
+        rows: Any = chunk.rng
+        if particles is not None:
+            rows = ParticleRng(chunk.rng, particles.particles)
+            chunk = chunk.repeated(particles.particles, rows.rows)
+        elif held is not None:
+            steers = [method.steer(held), *steers]
+        rng = Noised(rows, steers)
         with memory_for(len(chunk)):
             mask = self._mask(chunk)
             project = functools.partial(self.codec.project, mask=mask)
-            predict = self.predictor(plan, chunk.cond, mask=mask, steer=steer, negative=chunk.negative)
+            network = self._network(plan, chunk.cond, mask)
+            predict = self._assembled(plan, network, steers, chunk.negative)
             first = plan.levels[0]
-            eps = project(chunk.rng.normal(self._empty(chunk)))
+            eps = project(rng.normal(self._empty(chunk)))
             x = eps * self.diffusion.schedule.prior_std(first)
             if start is not None:
                 x = first.alpha * start + first.sigma * eps
-            steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
+            if particles is not None and isinstance(held, (Hold, Place)):
+                setting = self._setting(plan, mask)
+                steps = particles.twisted(
+                    sampler, predict, x, plan.levels, rng, plan.options, held=held, setting=setting, memory=network.memory
+                )
+            else:
+                steps = method.run(sampler, predict, x, plan.levels, rng, plan.options)
             products = exact if self.device.type == "cuda" else nullcontext
             constant = Once()  # what the net makes of the conditions
             while True:
-                # a steer that needs gradients asks for them, see `zoo.core.steer.traced`
+                # a steer that needs gradients asks for them, see `zoo.core.correction.traced`
                 with torch.no_grad(), products(), constant:
                     step = next(steps, None)
                 if step is None:
@@ -735,14 +791,37 @@ class Model(nn.Module):
             mask: (B,N) bool, True for real elements; None for all.
             negative: {name: (B,...)} what guidance leads away from; None for nothing.
         """
+        return self._assembled(plan, self._network(plan, cond, mask), listed(steer), negative or {})
+
+    def _network(self, plan: Plan, cond: Mapping[str, Tensor], mask: Tensor | None) -> Network:
+        """The net with the conditions of a batch."""
         conditions = {k: v.to(self.device) for k, v in cond.items()}
-        away = {k: v.to(self.device) for k, v in (negative or {}).items()}
         real = None if mask is None else self.codec.spread(mask, 1 + len(self.codec.shape))
         memory = Memory(below=plan.guess_below) if self.diffusion.self_condition else None
         half = torch.bfloat16 if plan.precision == "bf16" else None
-        network = Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
-        project = functools.partial(self.codec.project, mask=mask)
-        return assemble(network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=listed(steer))
+        return Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
+
+    def _assembled(self, plan: Plan, network: Network, steers: Sequence[Steering], negative: Mapping[str, Tensor]) -> Predict:
+        """What is around a net: guidance, clip, projector and steers, which are told of the samples."""
+        away = {k: v.to(self.device) for k, v in negative.items()}
+        project = functools.partial(self.codec.project, mask=network.mask)
+        setting = self._setting(plan, network.mask)
+        own = [bound(s, setting) for s in steers]
+        for steer in own:
+            if isinstance(steer, Correction) and steer.weight and not any(steer.acts(level) for level in plan.levels[:-1]):
+                low, high = steer.interval
+                warnings.warn(
+                    f"{type(steer).__name__.lower()}: the steer acts at no step: none of the {plan.steps} has {low:g} < "
+                    f"sigma / alpha <= {high:g}. Take more steps, or a wider interval.",
+                    stacklevel=6,
+                )
+        return assemble(network, guidance=plan.guidance, negative=away, clip=plan.clip, project=project, steers=own)
+
+    def _setting(self, plan: Plan, mask: Tensor | None) -> Setting:
+        """What steers are told of the samples."""
+        sizes = None if mask is None else [int(size) for size in mask.sum(1)]
+        deviation = self.diffusion.sigma_data if self.diffusion.precondition else 1.0
+        return Setting(self.codec.units, sizes, self.codec.size_axis, plan.clip, deviation)
 
     def _empty(self, chunk: Chunk) -> Tensor:
         """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""

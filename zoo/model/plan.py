@@ -17,6 +17,7 @@ from zoo.contract.conditions import Given
 from zoo.contract.recipe import Recipe, Sampling
 from zoo.core import seeds
 from zoo.core.guidance import Guidance, is_null
+from zoo.core.inpaint import OPTIONS
 from zoo.core.samplers import SAMPLERS, Sampler, churn, get_sampler
 from zoo.core.schedule import Level, Schedule
 from zoo.errors import ConfigError, one_of
@@ -24,8 +25,8 @@ from zoo.values import for_each, number, plain, several, whole
 
 #: streams of random numbers that free conditions and sizes are drawn from, never that of a sample's noise
 DRAWN, SIZE = 1, 2
-#: samples made at a time, where nobody asks
-CHUNK = 64
+#: samples made at a time, where nobody asks; and where a steer or a method keeps a graph of the net for gradients
+CHUNK, TRACED = 64, 16
 #: arguments of `model.sample` by which every plan is made, by name
 ASKED = ("seed", "sampler", "steps", "batch_size", "precision", "guidance_weight", "guidance_scale")
 #: and further ones that every model takes, beside its conditions and the sampler's own options
@@ -47,6 +48,7 @@ TAKEN = (
     "known",
     "where",
     "method",
+    *OPTIONS,
     "item",
     "strength",
     "start",
@@ -75,6 +77,12 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.rng.generators)
 
+    def repeated(self, times: int, rng: seeds.SampleRng) -> Chunk:
+        """Every sample so many times, one copy after the other, with the noise of the copies."""
+        cond, away = ({k: v.repeat_interleave(times, 0) for k, v in c.items()} for c in (self.cond, self.negative))
+        sizes = None if self.sizes is None else [size for size in self.sizes for _ in range(times)]
+        return Chunk(cond, rng, sizes, away)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -92,6 +100,8 @@ class Plan:
         public: the sampler's options as the user gives them.
         negative: {name: what was read} that guidance leads away from.
         shard: (r, of): of several processes that share the call, this one makes every `of`-th batch, from batch r on.
+        method: the arguments of the method of in-painting; empty where nothing is in-painted.
+        cost: what that method costs a sample, in words.
         strength, whole: of a plan that runs only the last of its steps: their share, and how many the whole grid has.
     """
 
@@ -116,6 +126,14 @@ class Plan:
     strength: float | None = None
     whole: int | None = None
     shard: tuple[int, int] | None = None
+    method: Mapping[str, Any] = field(default_factory=dict)
+    cost: str = ""
+
+    @property
+    def calls(self) -> int:
+        """How often the sampler calls the net for one sample, where no method of in-painting repeats its steps."""
+        each = get_sampler(self.sampler).calls
+        return each * self.steps - (each - 1)
 
     @property
     def steps(self) -> int:
@@ -138,6 +156,7 @@ class Plan:
             "guess_below": None if math.isinf(self.guess_below) else self.guess_below,
             "precision": self.precision,
             **self.public,
+            **self.method,
         }
         away = {k: v.shown for k, v in self.negative.items() if v.shown is not None}
         known = {"spacing": self.spacing, "bounds": self.bounds, "strength": self.strength, "negative": away or None}

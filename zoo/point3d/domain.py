@@ -17,7 +17,7 @@ from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.point3d.augment import PointAugment
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
-from zoo.point3d.data import AIRPLANES, FURNITURE, MESHES, POINTS, open_clouds
+from zoo.point3d.data import AIRPLANES, FURNITURE, MESHES, POINTS, open_clouds, read_shape
 from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
 from zoo.values import whole
@@ -85,6 +85,10 @@ class Point3dDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_clouds(source, split, **options)
+
+    def read(self, path: str | Path, recipe: Recipe) -> Any:
+        """A cloud, or points drawn of a mesh, brought into the models' unit sphere."""
+        return read_shape(path)
 
     def traits(self, item: Any) -> dict[str, float | str]:
         """How many points a cloud has, or were drawn of a mesh."""

@@ -87,6 +87,10 @@ class BackboneCodec(Codec):
             x = x @ random_rotation(rng)
         return self.project(x[None])[0] / SCALE
 
+    def units(self, x0: Tensor) -> Tensor:
+        """Coordinates (B, N, 3, 3) of N, CA and C in angstrom."""
+        return SCALE * x0
+
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Backbone]:
         return [Backbone(x) for x in (SCALE * x0.detach()).float().cpu().numpy()]
 

@@ -14,11 +14,11 @@ from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.protein.augment import BackboneAugment
 from zoo.protein.backbone import Backbone
-from zoo.protein.codec import BackboneCodec
-from zoo.protein.data import CHAINS_FILE, SUFFIXES, open_chains
+from zoo.protein.codec import LONGEST, SHORTEST, BackboneCodec
+from zoo.protein.data import CHAINS_FILE, SUFFIXES, open_chains, read_chains
 from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluator
-from zoo.protein.motif import scaffold
+from zoo.protein.motif import read_motif, scaffold
 from zoo.protein.recipes import RECIPES
 
 #: chains on one picture
@@ -44,6 +44,13 @@ class ProteinDomain(Domain):
 
     def dataset(self, source: str | Path, split: str = "train", **options: Any) -> Dataset:
         return open_chains(source, split, **options)
+
+    def read(self, path: str | Path, recipe: Recipe) -> Any:
+        """The first chain of a file; "1abc.pdb:A20-85" says which residues, as of a motif."""
+        text = str(path)
+        if ":" in Path(text).name:
+            return read_motif(text)
+        return read_chains(text, SHORTEST, LONGEST)[0][0]
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         return {k: recipe.codec[k] for k in LIMITS if k in recipe.codec}

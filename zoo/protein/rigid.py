@@ -90,7 +90,10 @@ def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """The angle (...) in -pi..pi around b-c of four points (..., 3), by the rule of IUPAC."""
     u, v, w = b - a, c - b, d - c
     left, right = torch.linalg.cross(u, v), torch.linalg.cross(v, w)
-    return torch.atan2((torch.linalg.cross(left, right) * unit(v)).sum(-1), (left * right).sum(-1))
+    sine, cosine = (torch.linalg.cross(left, right) * unit(v)).sum(-1), (left * right).sum(-1)
+    # points that coincide, up to rounding, as padding does, have no angle: it is 0 there, and its gradient, else NaN, is finite
+    none = sine.square() + cosine.square() < 1e-20
+    return torch.atan2(sine, torch.where(none, torch.ones_like(cosine), cosine))
 
 
 def extend(a: Tensor, b: Tensor, c: Tensor, length: Tensor | float, angle: Tensor | float, torsion: Tensor) -> Tensor:
