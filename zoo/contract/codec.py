@@ -121,7 +121,7 @@ class Codec(nn.Module):
         """x0 (B,*S) -> B samples in domain units. Samples with sizes of their own come one by one, without padding."""
         raise NotImplementedError
 
-    def units(self, x0: Tensor) -> Tensor:
+    def in_units(self, x0: Tensor) -> Tensor:
         """x0 (B,*S), as the net sees it, in the units of what `decode` makes of it, with gradients: what steers see.
 
         Raises:

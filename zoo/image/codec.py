@@ -82,7 +82,7 @@ class ImageCodec(Codec):
             pixels = Image.fromarray(pixels)
         return self.encode(np.asarray(fit(pixels, self.size, self.channels)))
 
-    def units(self, x0: Tensor) -> Tensor:
+    def in_units(self, x0: Tensor) -> Tensor:
         """Pictures (B, C, H, W) in [-1, 1], black to white, which is how they are encoded."""
         return x0
 

@@ -207,9 +207,9 @@ class Latent(Codec):
         found: Tensor = self.stage.decode(z.to(self._dtype()))
         return found.to(x0.dtype)
 
-    def units(self, x0: Tensor) -> Tensor:
+    def in_units(self, x0: Tensor) -> Tensor:
         """As the codec of objects has them, of what `lower` makes of latents."""
-        return self.inner.units(self.lower(x0))
+        return self.inner.in_units(self.lower(x0))
 
     @torch.no_grad()
     def lift_known(self, x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ class PointCodec(Codec):
         b = b * torch.tensor([0.0, 1.0, 0.0])
         return low + half * (1 + u + (a * (math.pi * u).sin() + b * (1 + (math.pi * u).cos())) / math.pi)
 
-    def units(self, x0: Tensor) -> Tensor:
+    def in_units(self, x0: Tensor) -> Tensor:
         """Points (B, N, 3) in the clouds' own units, a unit sphere."""
         return x0 * self.scale.to(x0)
 

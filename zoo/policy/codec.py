@@ -159,7 +159,7 @@ class PolicyCodec(Codec):
         """Windows of episodes, all in one go: one after the other would be a tenth of a training step."""
         return self.encode(np.stack([getattr(actions, "values", actions) for actions in items])), None
 
-    def units(self, x0: Tensor) -> Tensor:
+    def in_units(self, x0: Tensor) -> Tensor:
         """Actions (B, horizon, Da) in the robot's units; not clipped to the data's range, where no gradient would come from."""
         middle, half = self._range("action")
         return x0 * half.to(x0) + middle.to(x0)

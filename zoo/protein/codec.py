@@ -87,7 +87,7 @@ class BackboneCodec(Codec):
             x = x @ random_rotation(rng)
         return self.project(x[None])[0] / SCALE
 
-    def units(self, x0: Tensor) -> Tensor:
+    def in_units(self, x0: Tensor) -> Tensor:
         """Coordinates (B, N, 3, 3) of N, CA and C in angstrom."""
         return SCALE * x0
 
