@@ -26,9 +26,22 @@ from zoo.contract.samples import Samples
 from zoo.core import seeds
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
+from zoo.core.guidance import Guidance
+from zoo.core.likelihood import (
+    ENCODED,
+    Draws,
+    Likelihood,
+    Trace,
+    Units,
+    drawn_times,
+    exact_trace,
+    flow_log_density,
+    hutchinson,
+    variational_bound,
+)
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
-from zoo.core.schedule import make_schedule
+from zoo.core.schedule import DiscreteSchedule, make_schedule
 from zoo.core.steer import Blend, broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
 from zoo.model import checkpoint, golden, unfinished
@@ -48,6 +61,10 @@ if TYPE_CHECKING:
 
 #: how in-painting holds what is known
 METHODS = ("replace",)
+#: how a likelihood is computed, and the trace in its ODE
+LIKELIHOODS, TRACES = ("ode", "bound"), ("hutchinson", "exact")
+#: the stream of random numbers of a likelihood, never that of a sample's noise
+DENSITY = 7
 
 
 def make_diffusion(recipe: Recipe) -> Diffusion:
@@ -75,6 +92,20 @@ def _fits(item: Any, codec: Codec) -> bool:
         return False
     free = None if codec.size_name is None else codec.size_axis
     return all(a == b or i == free for i, (a, b) in enumerate(zip(item.shape, codec.shape, strict=True)))
+
+
+def _check_rounded(x: Tensor, units: Units) -> None:
+    """Refuse an encoded sample whose numbers are not on the steps of its units."""
+    if units.step is None:
+        return
+    low, high = units.ends
+    steps = (x.double() - low) / units.step
+    inside = bool((x >= low - 1e-4).all() and (x <= high + 1e-4).all())
+    if not inside or bool((steps - steps.round()).abs().max() > 0.01):
+        raise ConfigError(
+            f"a likelihood in {units.name} is that of rounded numbers, and this encoded sample has others, from "
+            f"{float(x.min()):.4g} to {float(x.max()):.4g}. Give the object itself, or units='encoded'."
+        )
 
 
 def _passing(start: list[Any] | None, end: list[Any] | None) -> list[Any]:
@@ -757,6 +788,245 @@ class Model(nn.Module):
             return None
         sizes = torch.tensor(chunk.sizes, device=self.device)
         return torch.arange(max(chunk.sizes), device=self.device) < sizes[:, None]
+
+    # ---------------------------------------------------------------- likelihood
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        items: Sequence[Any] | Tensor,
+        *,
+        method: str = "ode",
+        trace: str = "hutchinson",
+        probes: int = 4,
+        steps: int | None = None,
+        units: str | None = None,
+        variance: str = "small",
+        to_clean: bool = True,
+        seed: int | None = 0,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **conditions: Any,
+    ) -> Likelihood:
+        """How likely objects are under the model, in bits per dimension and in nats; see `zoo.core.likelihood`.
+
+        The units are those of the objects, by the codec's log-determinant: pictures count in steps of 8 bits, with noise of one
+        step (uniform dequantisation), as in the literature. Guidance is not applied, nor clipping of the ODE: neither has a
+        density. A net that conditions itself is told of no guess.
+
+        Args:
+            items: objects of the domain, or a tensor of encoded ones (n,*S).
+            method: "ode": the density by the probability-flow ODE (Song et al. 2021, Eq. 39), on any schedule; "bound": the
+                variational bound (Ho et al. 2020, Eq. 5) of ancestral sampling in all steps, for discrete schedules.
+            trace: of the Jacobian in the ODE: "hutchinson" estimates it with random probes, "exact" takes as many products
+                with the Jacobian as a sample has numbers.
+            probes: random draws of probes, dequantisation and noise for each object, over which the standard error is taken;
+                two or more, or there is none.
+            steps: of the ODE's solver, four calls of the net each (default 30); of the bound: how many terms are drawn
+                (default: all T).
+            units: None for those of the objects; "encoded" for what the net sees, which every codec has.
+            variance: of the bound's steps, see `zoo.core.samplers.ddpm`.
+            to_clean: the ODE goes on below the schedule's least level; False takes the object for the sample there.
+            seed: of the draws; those of item i are the same whatever else is measured.
+            batch_size: rows (objects times probes) that are computed together.
+            **conditions: of the model, one for all or a list of one for each object. Without them the density is that of the
+                model without conditions.
+
+        Raises:
+            ConfigError: guidance, an unknown method, a codec without units, a picture that is not of 8 bits, the bound of a
+                schedule that is not discrete; and as `sample`.
+            NumericsError: a result that is not finite.
+        """
+        self._samples_nothing()
+        self._density_arguments(method, trace, units, conditions)
+        for name, flag in (("to_clean", to_clean), ("progress", progress)):
+            if not (isinstance(flag, bool) or (name == "progress" and flag is None)):
+                raise ConfigError(f"{name}={flag!r}: give True or False.")
+        probes, seed = whole(probes, "probes", 1), seeds.check_seed(seed)
+        encoded = self._all_encoded(items, "log_likelihood")
+        found = [self.codec.units(x) if units is None else ENCODED for x in encoded]
+        rounded = found[0].step is not None
+        if rounded:
+            for x, unit in zip(encoded, found, strict=True):
+                _check_rounded(x, unit)
+        certain = method == "ode" and trace == "exact" and not rounded
+        if certain:
+            probes = 1  # nothing is random
+        plan = self._plan_of(encoded, seed=seed, batch_size=batch_size, conditions=conditions)
+        free = torch.tensor([self.codec.free(x) for x in encoded], dtype=torch.float64)
+        rows = [(i, k) for k in range(probes) for i in range(len(encoded))]
+        size = plan.batch_size if batch_size is not None else CHUNKED
+        if method == "ode":
+            count = whole(30 if steps is None else steps, "steps", 1)
+            groups = [rows[i : i + size] for i in range(0, len(rows), size)]
+        else:  # the drawn terms of a batch are the same
+            own = [rows[i : i + len(encoded)] for i in range(0, len(rows), len(encoded))]
+            groups = [one[i : i + size] for one in own for i in range(0, len(encoded), size)]
+            count = self._terms(steps)
+        parts: list[dict[str, Tensor]] = []
+        with tqdm(total=len(rows), desc="likelihood", unit="row", disable=progress is False, leave=False, delay=2) as bar:
+            for group in groups:
+                with memory_for(len(group)), self._exact():
+                    units_of = [found[i] for i, _ in group]
+                    if method == "ode":
+                        parts.append(self._flow_density(plan, encoded, group, units_of, free, trace, count, to_clean))
+                    else:
+                        parts.append(self._bound(plan, encoded, group, units_of, free, variance, count))
+                bar.update(len(group))
+        values = {k: torch.cat([p[k].cpu() for p in parts]).reshape(probes, -1) for k in parts[0]}
+        nats = values.pop("nats")
+        if not torch.isfinite(nats).all():
+            raise NumericsError(f"{self!r}: a likelihood is not finite; the weights are broken, or the object is far away.")
+        error = nats.std(0) / math.sqrt(probes) if probes > 1 else torch.full_like(nats[0], math.nan)
+        counted = self._counted(method, trace, probes, count, rounded, to_clean)
+        return Likelihood(
+            nats=nats.mean(0),
+            nats_error=torch.zeros_like(nats[0]) if certain else error,
+            free=free,
+            unit=found[0].name,
+            counted=counted,
+            parts={k: v.mean(0) for k, v in values.items()},
+        )
+
+    def _density_arguments(self, method: str, trace: str, units: str | None, conditions: Mapping[str, Any]) -> None:
+        """Refuse arguments of `log_likelihood` that nothing is known by."""
+        if method not in LIKELIHOODS:
+            raise one_of("method of a likelihood", method, LIKELIHOODS)
+        if trace not in TRACES:
+            raise one_of("trace", trace, TRACES)
+        if units not in (None, "encoded"):
+            raise ConfigError(f"units={units!r}: give None for those of the objects, or 'encoded'.")
+        if method == "bound" and not isinstance(self.diffusion.schedule, DiscreteSchedule):
+            raise ConfigError(
+                f"method='bound': that of ancestral sampling in T steps, and a {type(self.diffusion.schedule).__name__} has no "
+                "such steps. Use method='ode'."
+            )
+        for name in conditions:
+            if name.startswith("guidance_") or name == "negative":
+                raise ConfigError(f"{name}: guidance has no density, a likelihood is that of the model alone. Leave it out.")
+            if name not in self.recipe.conditions:
+                raise one_of(f"argument or condition of {self.recipe.domain}/{self.recipe.name}", name, self.recipe.conditions)
+
+    def _all_encoded(self, items: Sequence[Any] | Tensor, method: str) -> list[Tensor]:
+        """Objects, or a tensor of encoded samples, one encoded tensor (*S) each."""
+        if isinstance(items, Tensor) and items.ndim == 1 + len(self.codec.shape) and items.is_floating_point():
+            found: Sequence[Any] = list(items)
+        elif isinstance(items, str | Mapping) or not isinstance(items, Sequence):
+            raise ConfigError(f"{method}: a {type(items).__name__}; give a list of objects: [item], or list(items).")
+        else:
+            found = items
+        if not len(found):
+            raise ConfigError(f"{method}: no objects. Give one or more.")
+        return [self.encoded(item) for item in found]
+
+    def _plan_of(self, encoded: Sequence[Tensor], *, conditions: Mapping[str, Any], **settings: Any) -> Plan:
+        """The plan of samples like these encoded ones: their sizes and conditions, without guidance, clipping and guesses."""
+        sizes = None if self.codec.size_name is None else [self.codec.size_of(x) for x in encoded]
+        given: dict[str, Any] = {} if sizes is None or self.codec.size_name is None else {self.codec.size_name: sizes}
+        if self.recipe.conditions:
+            given["guidance_weight"] = 0.0
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="1 step: ")  # the grid of samples counts for nothing here
+            plan = self.plan(len(encoded), precision="fp32", steps=1, **settings, **given, **conditions)
+        return replace(plan, guidance=Guidance(), negative={}, clip=None, guess_below=0.0, sizes=sizes)
+
+    def _rows(
+        self, plan: Plan, encoded: Sequence[Tensor], group: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Chunk, Tensor | None, Draws]:
+        """Rows (object, draw) together: (x0 (B,*S), their chunk, what is not padding, their random numbers)."""
+        picked = [i for i, _ in group]
+        sizes = None if plan.sizes is None else [plan.sizes[i] for i in picked]
+        cond = {k: v[picked] for k, v in plan.cond.items()}
+        chunk = Chunk(cond, seeds.SampleRng(plan.seed, picked, sizes, plan.size_axis), sizes)
+        x0 = self._empty(chunk)
+        for row, i in zip(x0, picked, strict=True):
+            row.narrow(self.codec.size_axis, 0, encoded[i].shape[self.codec.size_axis]).copy_(encoded[i])
+        mask = self._mask(chunk)
+        real = None if mask is None else self.codec.spread(mask, x0.ndim)
+        draws = Draws([(plan.seed, i, DENSITY, k) for i, k in group], sizes, plan.size_axis)
+        return x0, chunk, real, draws
+
+    def _flow_density(
+        self,
+        plan: Plan,
+        encoded: Sequence[Tensor],
+        group: Sequence[tuple[int, int]],
+        units: Sequence[Units],
+        free: Tensor,
+        trace: str,
+        steps: int,
+        to_clean: bool,
+    ) -> dict[str, Tensor]:
+        """{"nats": (B,)} of rows by the ODE."""
+        x0, chunk, real, draws = self._rows(plan, encoded, group)
+        mask = self._mask(chunk)
+        log_det = torch.tensor([u.log_det for u in units], dtype=torch.float64)
+        if units[0].step is not None:
+            x0 = x0 + units[0].step * draws.uniform(x0)
+        used: Trace = exact_trace
+        if trace == "hutchinson":
+            used = hutchinson(self.codec.project(draws.signs(x0), mask=mask))
+        predict = self.predictor(plan, chunk.cond, mask=mask)
+        own = free[[i for i, _ in group]].to(x0.device)
+        found = flow_log_density(
+            predict, x0, self.diffusion.schedule, used, free=own, real=real, steps=steps, to_clean=to_clean
+        )
+        return {"nats": found.cpu() + log_det}
+
+    def _bound(
+        self,
+        plan: Plan,
+        encoded: Sequence[Tensor],
+        group: Sequence[tuple[int, int]],
+        units: Sequence[Units],
+        free: Tensor,
+        variance: str,
+        terms: int,
+    ) -> dict[str, Tensor]:
+        """{"nats", "L_T", "L_t", "L_0": (B,)} of rows by the variational bound."""
+        schedule = self.diffusion.schedule
+        if not isinstance(schedule, DiscreteSchedule):
+            raise ConfigError("the bound is that of a discrete schedule.")
+        x0, chunk, real, draws = self._rows(plan, encoded, group)
+        mask = self._mask(chunk)
+        times = None
+        if terms < schedule.T - 1:
+            times = drawn_times(schedule.T, terms, seeds.generator(plan.seed, DENSITY, group[0][1]))
+        found = variational_bound(
+            self.predictor(plan, chunk.cond, mask=mask),
+            x0,
+            schedule,
+            lambda like: self.codec.project(draws.normal(like), mask=mask),
+            free=free[[i for i, _ in group]].to(x0.device),
+            units=units[0],
+            real=real,
+            variance=variance,
+            times=times,
+        )
+        found = {k: v.cpu() for k, v in found.items()}
+        log_det = torch.tensor([0.0 if u.step is not None else u.log_det for u in units], dtype=torch.float64)
+        return {"nats": log_det - found["L_T"] - found["L_t"] - found["L_0"], **found}
+
+    def _terms(self, steps: int | None) -> int:
+        """How many terms of the bound's sum are computed."""
+        schedule = self.diffusion.schedule
+        total = schedule.T - 1 if isinstance(schedule, DiscreteSchedule) else 1
+        return total if steps is None else min(whole(steps, "steps", 1, schedule.max_steps), total)
+
+    def _counted(self, method: str, trace: str, probes: int, steps: int, rounded: bool, to_clean: bool) -> str:
+        """What `log_likelihood` computed, in words."""
+        if method == "bound":
+            schedule = self.diffusion.schedule
+            total = schedule.T - 1 if isinstance(schedule, DiscreteSchedule) else 1
+            some = f"all {total} steps" if steps == total else f"{steps} of {total} steps"
+            return f"variational bound, {some}, {probes} draws of noise"
+        words = [f"probability-flow ODE in {steps} steps of order 4"]
+        words.append("exact trace" if trace == "exact" else f"Hutchinson's trace with {probes} probes")
+        if rounded:
+            words.append(f"uniform dequantisation ({probes} draws)")
+        if not to_clean:
+            words.append("down to the schedule's least level")
+        return ", ".join(words)
 
     # ---------------------------------------------------------------- training and files
 

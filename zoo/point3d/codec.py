@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
+from zoo.core.likelihood import Units
 from zoo.errors import ConfigError, DataError
 from zoo.point3d.cloud import PointCloud
 from zoo.values import plain
@@ -124,6 +125,10 @@ class PointCodec(Codec):
         a, b = torch.rand(2, 3, generator=rng).mul(2).sub(1) * self.warp
         b = b * torch.tensor([0.0, 1.0, 0.0])
         return low + half * (1 + u + (a * (math.pi * u).sin() + b * (1 + (math.pi * u).cos())) / math.pi)
+
+    def units(self, x0: Tensor) -> Units:
+        """Radii of the unit sphere; the density is that of the points in their order."""
+        return Units("radii of the unit sphere", -x0.numel() * math.log(float(self.scale)))
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[PointCloud]:
         return [PointCloud(x) for x in (x0.detach().float() * self.scale.float()).cpu().numpy()]
