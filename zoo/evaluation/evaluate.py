@@ -9,6 +9,7 @@ the way, and what it measures of them.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import platform
 import time
@@ -47,6 +48,14 @@ class Evaluator(ABC):
         """What is measured, and how it was made, for the protocol."""
         return sample_timed(model, n, seed=seed, **self.asked(model, n, seed) | settings)
 
+    def held_out(self, model: Generator, n: int, seed: int) -> tuple[list[Any], dict[str, Any]]:
+        """n real objects that the model was not trained on, and the conditions that describe them, for a likelihood.
+
+        Raises:
+            ConfigError: there are none, as the default says.
+        """
+        raise ConfigError("likelihood: measured of pictures alone; use model.log_likelihood(items, units='encoded').")
+
     @abstractmethod
     def measure(self, made: Any, **options: Any) -> dict[str, Any]:
         """JSON-ready {"metrics": {name: {"value", "ceiling", "floor", "better"}}, "protocol": {...}} and further keys.
@@ -65,6 +74,7 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     judge: str | Path | None = None,
+    likelihood: int = 0,
     **settings: Any,
 ) -> dict[str, Any]:
     """All figures of a model.
@@ -76,6 +86,8 @@ def evaluate(
         split: "test" for a report, "validation" for every choice.
         seed: of the samples.
         judge: a folder of `zoo judge`, with the labels of the data; default: the one in the model's folder, if there is one.
+        likelihood: bits per dimension of so many held-out objects as well, see `Model.log_likelihood`; 0 for none, as each
+            takes seconds.
         **settings: arguments of `model.sample`, and the evaluator's own options; what is left out is the default.
 
     Raises:
@@ -94,10 +106,32 @@ def evaluate(
     found.check(model)
     own = {k: settings.pop(k) for k in found.options if k in settings}
     count = count or found.measured or model.domain.measured
+    likely = whole(likelihood, "likelihood", 0)
+    held = found.held_out(model, likely, seed) if likely else None
     made, how = found.generate(model, count, seed=seed, **settings)
     result: dict[str, Any] = found.measure(made, **own)
     result["protocol"] |= how
+    if held is not None:
+        _add_likelihood(result, model, *held, seed=seed)
     return result
+
+
+def _add_likelihood(result: dict[str, Any], model: Generator, items: list[Any], given: dict[str, Any], *, seed: int) -> None:
+    """Bits per dimension of held-out objects, among the figures of a result."""
+    call = getattr(model, "log_likelihood", None)
+    if call is None:
+        raise ConfigError(f"likelihood: {model!r} has none.")
+    found = call(items, seed=seed, **given)
+    mean, error = found.mean
+    result["metrics"]["bits_per_dim"] = {
+        "value": mean,
+        "std": None if math.isnan(error) else error,
+        "ceiling": None,
+        "floor": 8.0,
+        "better": "lower",
+    }
+    told = f"{found}; lower is more likely. std is the standard error over the objects. Floor: bytes drawn evenly"
+    result["protocol"]["likelihood"] = told
 
 
 def real_data(data: str | Path | None, file: str, hint: str) -> str | Path:

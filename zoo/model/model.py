@@ -27,6 +27,7 @@ from zoo.core import seeds
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.guidance import Guidance
+from zoo.core.inversion import Inverted, invert_ddim, slerp
 from zoo.core.likelihood import (
     ENCODED,
     Draws,
@@ -37,6 +38,7 @@ from zoo.core.likelihood import (
     exact_trace,
     flow_log_density,
     hutchinson,
+    reach,
     variational_bound,
 )
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
@@ -403,6 +405,7 @@ class Model(nn.Module):
         batch_size: int | None = None,
         precision: str | None = None,
         shard: tuple[int, int] | str | None = None,
+        noise: Tensor | None = None,
         steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -423,6 +426,7 @@ class Model(nn.Module):
             shard: (r, of) or "r/of": several processes share the call, and this one makes every `of`-th batch of the n samples,
                 from batch r on, under the same numbers. All of them together make what one call makes, to the bit where its
                 batch size is the same. It needs a seed.
+            noise: (n,*S) of unit deviation that the samples start from, such as that of `invert`; None draws it from the seed.
             steer: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
@@ -447,7 +451,21 @@ class Model(nn.Module):
             shard=shard,
             **conditions,
         )
-        return self._collect(plan, progress=progress, on_step=on_step, steer=steer)
+        state = None if noise is None else self._noise(noise, plan)
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, state=state)
+
+    def _noise(self, noise: Tensor, plan: Plan) -> Tensor:
+        """Noise of unit deviation (n,*S), checked, as the states from which the plan's samples start."""
+        shape = list(self.codec.shape)
+        if plan.sizes is not None:
+            shape[self.codec.size_axis] = max(plan.sizes)
+        want = (plan.n, *shape)
+        if not isinstance(noise, Tensor) or not noise.is_floating_point() or tuple(noise.shape) != want:
+            found = f"{tuple(noise.shape)} of {noise.dtype}" if isinstance(noise, Tensor) else f"a {type(noise).__name__}"
+            raise ShapeError(f"noise: {found}; give a tensor {want} of floats, such as model.invert(items).noise.")
+        if not torch.isfinite(noise).all():
+            raise ConfigError("noise: NaN or infinity; every number of it must be finite.")
+        return noise.to(self.device, self.wide) * self.diffusion.schedule.prior_std(plan.levels[0])
 
     def sample_iter(
         self,
@@ -525,6 +543,7 @@ class Model(nn.Module):
         strength: float = 0.5,
         n: int = 1,
         *,
+        inverted: bool | Mapping[str, Any] = False,
         steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -535,34 +554,124 @@ class Model(nn.Module):
         Args:
             item: a domain object that the codec encodes, or an encoded tensor (*S).
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
+            inverted: nothing is drawn: the samples start from the noise that gives the object back, see `invert`, under the
+                conditions {name: value} that describe it, or for True under those of the samples. With other conditions the
+                object then changes into what they ask for (DDIM inversion). The sampler is "ddim" where none is asked for.
             n, steer, **arguments: as for `sample`.
         """
         x0 = self.encoded(item)
         size = None if self.codec.size_name is None else self.codec.size_of(x0)
+        if not isinstance(inverted, bool | Mapping):
+            raise ConfigError(f"inverted={inverted!r}: give True, False, or the conditions of the object, {{'label': 'bag'}}.")
+        if inverted is not False and arguments.get("sampler") is None:
+            arguments = {**arguments, "sampler": "ddim"}
         plan = self.plan(n, **self._size_argument(size) | arguments).after(strength)
         if size is not None:
             self._check_size(plan, size)
-        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
+        if inverted is False:
+            return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
+        own = {k: v for k, v in arguments.items() if k in self.recipe.conditions} if inverted is True else dict(inverted)
+        for name in own:
+            if name not in self.recipe.conditions:
+                raise one_of("condition of inverted", name, self.recipe.conditions)
+        source = self._plan_of([x0] * n, seed=plan.seed, conditions=own, batch_size=plan.batch_size)
+        source = replace(source, levels=plan.levels)
+        state, _ = self._inverted(source, [x0] * n, progress)
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, state=state)
+
+    @torch.no_grad()
+    def invert(
+        self,
+        items: Sequence[Any] | Tensor,
+        *,
+        steps: int = 50,
+        spacing: str | None = None,
+        bounds: tuple[float, float] | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **conditions: Any,
+    ) -> Inverted:
+        """The noise from which DDIM makes these objects: `sample(n, noise=found.noise, **found.settings, ...)` gives them back.
+
+        Each step of the sampler is solved, see `zoo.core.inversion`, so that little more is lost than what the net does not
+        believe of an object at the least noise. Guidance and clipping are off, in the settings as well.
+
+        Args:
+            items: objects of the domain, or a tensor of encoded ones (n,*S).
+            steps, spacing, bounds: of the grid; the default is a Karras grid over all levels that the schedule has.
+            batch_size: how many are computed at a time.
+            **conditions: of the model, one for all or a list of one for each object; give the same to `sample`.
+
+        Raises:
+            ConfigError: guidance, or an unknown argument; and as `sample`.
+            NumericsError: noise that is not finite.
+        """
+        self._samples_nothing()
+        self._own_conditions(conditions, "guidance cannot be inverted: sample(noise=...) may have it.")
+        encoded = self._all_encoded(items, "invert")
+        if spacing is None and "karras" in self.diffusion.schedule.spacings:
+            spacing, bounds = "karras", reach(self.diffusion.schedule) if bounds is None else bounds
+        grid = {"steps": steps, "spacing": spacing, "bounds": bounds}
+        plan = self._plan_of(encoded, seed=0, batch_size=batch_size, conditions=conditions, sampler="ddim", **grid)
+        state, left = self._inverted(plan, encoded, progress)
+        noise = state / self.diffusion.schedule.prior_std(plan.levels[0])
+        settings = {k: v for k, v in plan.settings().items() if k != "guidance_weight" or self.recipe.conditions}
+        settings = {k: v for k, v in settings.items() if k not in ("guidance_interval", "guidance_rescale")}
+        return Inverted(noise, left, settings)
+
+    def _inverted(self, plan: Plan, encoded: Sequence[Tensor], progress: bool | None) -> tuple[Tensor, Tensor]:
+        """(states (n,*S) at the plan's first level from which its steps make the samples, what is left (n,))."""
+        if not (progress is None or isinstance(progress, bool)):
+            raise ConfigError(f"progress={progress!r}: give True, False, or None for a bar where it takes long.")
+        states, left = [], []
+        most = None if plan.sizes is None else max(plan.sizes)
+        total = len(list(plan.rows())) * plan.steps
+        with tqdm(total=total, desc="inverting", unit="step", disable=progress is False, leave=False, delay=2) as bar:
+            for rows in plan.rows():
+                with memory_for(len(rows)), self._exact(), Once():
+                    x0, chunk, _, _ = self._rows(plan, encoded, [(i, 0) for i in rows])
+                    predict = self.predictor(plan, chunk.cond, mask=self._mask(chunk))
+                    x, worst = x0, torch.zeros(len(rows), dtype=torch.float64, device=x0.device)
+                    for back in invert_ddim(predict, x0, plan.levels):
+                        x, worst = back.x, torch.maximum(worst, back.left)
+                        bar.update()
+                if not torch.isfinite(x).all():
+                    raise NumericsError(f"{self!r}: the noise of an object is not finite; the weights or settings are broken.")
+                if most is not None and x.shape[1 + self.codec.size_axis] < most:
+                    wide = list(x.shape)
+                    wide[1 + self.codec.size_axis] = most
+                    padded = x.new_zeros(wide)
+                    padded.narrow(1 + self.codec.size_axis, 0, x.shape[1 + self.codec.size_axis]).copy_(x)
+                    x = padded
+                states.append(x)
+                left.append(worst.cpu())
+        return torch.cat(states), torch.cat(left)
 
     def interpolate(
         self,
-        start: Mapping[str, Any],
-        end: Mapping[str, Any],
+        start: Any,
+        end: Any,
         k: int = 5,
         *,
         seed: int | None = None,
         progress: bool | None = None,
         **arguments: Any,
     ) -> Samples:
-        """k samples from one wish to another: all of one noise, the share of the second wish in them rising from 0 to 1.
+        """k samples from one wish to another, or from one object to another.
 
-        The predictions under the two are mixed, each with its own guidance: that is defined for conditions of every kind, in
+        Between wishes all samples are of one noise, and the share of the second wish in them rises from 0 to 1: the
+        predictions under the two are mixed, each with its own guidance, which is defined for conditions of every kind, in
         objects and in latents. The first sample and the last one are those that `sample(1, seed=seed, ...)` makes.
 
+        Between objects the noises that give them back (`invert`) are mixed along the sphere (Song et al. 2020, section
+        5.3), and DDIM makes samples of them. The first sample and the last one are the objects, as far as `invert` gives them
+        back.
+
         Args:
-            start, end: conditions, such as {"text": "cat"} and {"text": "dog"}.
-            k: how many samples, 2 or more; they are made together.
-            seed, progress, **arguments: as for `sample`: further conditions, which all samples have, and settings.
+            start, end: conditions, such as {"text": "cat"} and {"text": "dog"}; or two objects, or encoded tensors (*S).
+            k: how many samples, 2 or more; between wishes they are made together.
+            seed, progress, **arguments: as for `sample`: further conditions, which all samples have, and settings; between
+                objects conditions, and `steps`, `spacing`, `bounds` and `batch_size` of `invert`; nothing is drawn there.
 
         Raises:
             ConfigError: what is not a wish, an unknown condition, or samples of several sizes; and as `sample`.
@@ -570,6 +679,8 @@ class Model(nn.Module):
         if arguments.get("shard") is not None:
             raise ConfigError("shard: the samples between two wishes are made together, in one process.")
         k, seed = whole(k, "k", 2), seeds.check_seed(seed)
+        if not any(isinstance(wish, str | Mapping | None) for wish in (start, end)):
+            return self._between(start, end, k, progress=progress, **arguments)
         for name, wish in (("start", start), ("end", end)):
             if not isinstance(wish, Mapping):
                 raise ConfigError(f"{name}={wish!r}: give conditions, such as {{'text': 'cat'}}.")
@@ -597,6 +708,18 @@ class Model(nn.Module):
             items = self._decode(x, chunk)
         shown = {name: _passing(first.names.get(name), last.names.get(name)) for name in {**first.names, **last.names}}
         return Samples.of(items, domain=self.domain, conditions=shown, plan=first)
+
+    def _between(self, start: Any, end: Any, k: int, *, progress: bool | None, **arguments: Any) -> Samples:
+        """k samples from one object to another, by their noises."""
+        ends = [self.encoded(start), self.encoded(end)]
+        if ends[0].shape != ends[1].shape:
+            raise ShapeError(f"objects of the encoded shapes {tuple(ends[0].shape)} and {tuple(ends[1].shape)} must be alike.")
+        found = self.invert(ends, progress=progress, **arguments)
+        conditions = {name: v for name, v in arguments.items() if name in self.recipe.conditions}
+        size = None if self.codec.size_name is None else self.codec.size_of(ends[0])
+        noise = slerp(found.noise[0], found.noise[1], torch.linspace(0, 1, k))
+        settings = {**found.settings, **self._size_argument(size), "batch_size": arguments.get("batch_size")}
+        return self.sample(k, noise=noise, seed=0, progress=progress, **settings, **conditions)
 
     @torch.no_grad()
     def encoded(self, item: Any) -> Tensor:
@@ -675,6 +798,7 @@ class Model(nn.Module):
         on_step: Callable[[Step], None] | None,
         steer: Sequence[Steering] | Steering = (),
         start: Tensor | None = None,
+        state: Tensor | None = None,
         put_back: Callable[[Tensor], Tensor] | None = None,
     ) -> Samples:
         """Run a plan chunk by chunk and decode."""
@@ -689,7 +813,8 @@ class Model(nn.Module):
         with tqdm(total=total, desc="sampling", unit="step", disable=hidden, leave=False, delay=0 if progress else 2) as bar:
             for rows in chunks:
                 chunk, step = self._chunk(plan, rows), None
-                for step in self.run(plan, chunk, steer=steer, start=start):
+                own = None if state is None else state[rows.start : rows.stop]
+                for step in self.run(plan, chunk, steer=steer, start=start, state=own):
                     bar.update()
                     if on_step is not None:
                         on_step(step)
@@ -717,7 +842,13 @@ class Model(nn.Module):
         return items
 
     def run(
-        self, plan: Plan, chunk: Chunk, *, steer: Sequence[Steering] | Steering = (), start: Tensor | None = None
+        self,
+        plan: Plan,
+        chunk: Chunk,
+        *,
+        steer: Sequence[Steering] | Steering = (),
+        start: Tensor | None = None,
+        state: Tensor | None = None,
     ) -> Iterator[Step]:
         """The sampling steps of one chunk, in encoded units: what `sample`, `inpaint` and `vary` are made of.
 
@@ -726,6 +857,7 @@ class Model(nn.Module):
             chunk: conditions, noise and sizes of the B samples.
             steer: as for `sample`.
             start: encoded (*S) or (B,*S) that is noised to the plan's first level; None starts from pure noise.
+            state: (B,*S) at the plan's first level, in the place of drawn noise; its padding may be wider than the chunk's.
 
         Raises:
             ResourceError: the chunk does not fit into memory.
@@ -739,6 +871,8 @@ class Model(nn.Module):
             x = eps * self.diffusion.schedule.prior_std(first)
             if start is not None:
                 x = first.alpha * start + first.sigma * eps
+            if state is not None:
+                x = project(state.narrow(1 + self.codec.size_axis, 0, x.shape[1 + self.codec.size_axis]).to(x))
             steps = get_sampler(plan.sampler)(predict, x, plan.levels, rng=chunk.rng, **plan.options)
             products = exact if self.device.type == "cuda" else nullcontext
             constant = Once()  # what the net makes of the conditions
@@ -802,7 +936,7 @@ class Model(nn.Module):
         steps: int | None = None,
         units: str | None = None,
         variance: str = "small",
-        to_clean: bool = True,
+        to_clean: bool | None = None,
         seed: int | None = 0,
         batch_size: int | None = None,
         progress: bool | None = None,
@@ -826,7 +960,9 @@ class Model(nn.Module):
                 (default: all T).
             units: None for those of the objects; "encoded" for what the net sees, which every codec has.
             variance: of the bound's steps, see `zoo.core.samplers.ddpm`.
-            to_clean: the ODE goes on below the schedule's least level; False takes the object for the sample there.
+            to_clean: whether the ODE goes on below the schedule's least level, or takes the object for the sample there. The
+                default goes on, except for rounded numbers such as bytes: with their noise of a step published figures are
+                those of the least level.
             seed: of the draws; those of item i are the same whatever else is measured.
             batch_size: rows (objects times probes) that are computed together.
             **conditions: of the model, one for all or a list of one for each object. Without them the density is that of the
@@ -840,8 +976,8 @@ class Model(nn.Module):
         self._samples_nothing()
         self._density_arguments(method, trace, units, conditions)
         for name, flag in (("to_clean", to_clean), ("progress", progress)):
-            if not (isinstance(flag, bool) or (name == "progress" and flag is None)):
-                raise ConfigError(f"{name}={flag!r}: give True or False.")
+            if not (flag is None or isinstance(flag, bool)):
+                raise ConfigError(f"{name}={flag!r}: give True, False, or None for the default.")
         probes, seed = whole(probes, "probes", 1), seeds.check_seed(seed)
         encoded = self._all_encoded(items, "log_likelihood")
         found = [self.codec.units(x) if units is None else ENCODED for x in encoded]
@@ -849,6 +985,7 @@ class Model(nn.Module):
         if rounded:
             for x, unit in zip(encoded, found, strict=True):
                 _check_rounded(x, unit)
+        to_clean = not rounded if to_clean is None else to_clean
         certain = method == "ode" and trace == "exact" and not rounded
         if certain:
             probes = 1  # nothing is random
@@ -901,9 +1038,13 @@ class Model(nn.Module):
                 f"method='bound': that of ancestral sampling in T steps, and a {type(self.diffusion.schedule).__name__} has no "
                 "such steps. Use method='ode'."
             )
+        self._own_conditions(conditions, "guidance has no density, a likelihood is that of the model alone. Leave it out.")
+
+    def _own_conditions(self, conditions: Mapping[str, Any], guided: str) -> None:
+        """Refuse what is not a condition of the model; of guidance it is said why."""
         for name in conditions:
             if name.startswith("guidance_") or name == "negative":
-                raise ConfigError(f"{name}: guidance has no density, a likelihood is that of the model alone. Leave it out.")
+                raise ConfigError(f"{name}: {guided}")
             if name not in self.recipe.conditions:
                 raise one_of(f"argument or condition of {self.recipe.domain}/{self.recipe.name}", name, self.recipe.conditions)
 
@@ -926,9 +1067,10 @@ class Model(nn.Module):
         if self.recipe.conditions:
             given["guidance_weight"] = 0.0
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="1 step: ")  # the grid of samples counts for nothing here
-            plan = self.plan(len(encoded), precision="fp32", steps=1, **settings, **given, **conditions)
-        return replace(plan, guidance=Guidance(), negative={}, clip=None, guess_below=0.0, sizes=sizes)
+            warnings.filterwarnings("ignore", message="1 step: ")  # the grid of samples counts for nothing in a likelihood
+            grid = {"steps": 1, "clip": None, "guess_below": 0.0, "precision": "fp32"}
+            plan = self.plan(len(encoded), **{**grid, **settings, **given, **conditions})
+        return replace(plan, guidance=Guidance(), sizes=sizes)
 
     def _rows(
         self, plan: Plan, encoded: Sequence[Tensor], group: Sequence[tuple[int, int]]
