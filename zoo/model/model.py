@@ -813,8 +813,8 @@ class Model(nn.Module):
         with tqdm(total=total, desc="sampling", unit="step", disable=hidden, leave=False, delay=0 if progress else 2) as bar:
             for rows in chunks:
                 chunk, step = self._chunk(plan, rows), None
-                own = None if state is None else state[rows.start : rows.stop]
-                for step in self.run(plan, chunk, steer=steer, start=start, state=own):
+                first = None if state is None else state[rows.start : rows.stop]
+                for step in self.run(plan, chunk, steer=steer, start=start, state=first):
                     bar.update()
                     if on_step is not None:
                         on_step(step)
