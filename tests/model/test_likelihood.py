@@ -196,10 +196,11 @@ def test_clothes_score_better_than_other_pictures(zoo_data):
     """The packaged model on pictures of its test split, on the same ones inverted, and on plain bars."""
     model = zoo.load("image/fashion-ddpm")
     with np.load(zoo_data / "image" / "fashion_mnist.npz") as file:
-        pixels = file["test_images"][:12]
-    bars = np.zeros((12, 28, 28), np.uint8)
-    for i in range(12):
-        bars[i, 4:24, 6 + i : 10 + i] = 255
-    own, inverted, strange = (model.log_likelihood(list(p), probes=2, steps=15, **QUIET) for p in (pixels, 255 - pixels, bars))
-    assert own.mean[0] + 3 * own.mean[1] < inverted.mean[0]
-    assert own.mean[0] < strange.mean[0] and own.mean[0] < 5 < 8 < inverted.mean[0]
+        pixels = file["test_images"][:4]
+    bars = np.zeros((4, 28, 28), np.uint8)
+    for i in range(4):
+        bars[i, 4:24, 6 + 3 * i : 10 + 3 * i] = 255
+    own, inverted, strange = (
+        model.log_likelihood(list(p), probes=1, steps=8, **QUIET).mean[0] for p in (pixels, 255 - pixels, bars)
+    )
+    assert own < 4 and own + 1 < inverted and own < strange
