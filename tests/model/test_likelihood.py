@@ -143,7 +143,7 @@ def test_the_bound_of_pictures_is_that_of_their_bytes():
     x = torch.tensor([60.0, 127.0, 200.0], dtype=torch.float64) / 127.5 - 1
     normal = torch.distributions.Normal(0.0, 0.3)
     want = -(normal.cdf(x + 1 / 255) - normal.cdf(x - 1 / 255)).log() / BITS
-    assert (found.bits > want - 4 * found.error).all() and ((found.bits - want) < 0.5 + 4 * found.error).all()
+    assert (found.bits > want - 4 * found.error).all() and ((found.bits - want) < 1.6 + 4 * found.error).all()
     assert "all 59 steps" in found.counted
 
 
