@@ -138,7 +138,7 @@ class Codec(nn.Module):
         """Linear projector for x0, noise and x_T: the identity, or e.g. a zero centre of mass."""
         return x
 
-    def units(self, x0: Tensor) -> Units:
+    def density_units(self, x0: Tensor) -> Units:
         """How the density of an encoded sample (*S) becomes that of its object, for `Model.log_likelihood`.
 
         A codec overrides it where `encode` is an invertible affine map, or another one whose derivative it can tell.
@@ -148,7 +148,7 @@ class Codec(nn.Module):
         """
         raise ConfigError(
             f"{type(self).__name__} does not say how a density of its encoded samples becomes one of objects (no invertible "
-            "map between the two, or no method `units`). Give units='encoded' for the density of what the net sees; it "
+            "map between the two, or no method `density_units`). Give units='encoded' for the density of what the net sees; it "
             "compares only with others of the same codec."
         )
 

@@ -91,7 +91,7 @@ class ImageCodec(Codec):
         pixels = ((x0.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
         return [ImageSample(p[0] if self.channels == 1 else np.ascontiguousarray(p.transpose(1, 2, 0))) for p in pixels]
 
-    def units(self, x0: Tensor) -> Units:
+    def density_units(self, x0: Tensor) -> Units:
         """Steps of 8-bit pictures: a byte is one of 256 steps of 1 / 127.5."""
         return Units("steps of 8-bit pictures", -x0.numel() * math.log(127.5), 1 / 127.5, (-1.0, 1.0))
 

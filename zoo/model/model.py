@@ -980,7 +980,7 @@ class Model(nn.Module):
                 raise ConfigError(f"{name}={flag!r}: give True, False, or None for the default.")
         probes, seed = whole(probes, "probes", 1), seeds.check_seed(seed)
         encoded = self._all_encoded(items, "log_likelihood")
-        found = [self.codec.units(x) if units is None else ENCODED for x in encoded]
+        found = [self.codec.density_units(x) if units is None else ENCODED for x in encoded]
         rounded = found[0].step is not None
         if rounded:
             for x, unit in zip(encoded, found, strict=True):

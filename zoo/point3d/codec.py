@@ -126,7 +126,7 @@ class PointCodec(Codec):
         b = b * torch.tensor([0.0, 1.0, 0.0])
         return low + half * (1 + u + (a * (math.pi * u).sin() + b * (1 + (math.pi * u).cos())) / math.pi)
 
-    def units(self, x0: Tensor) -> Units:
+    def density_units(self, x0: Tensor) -> Units:
         """Radii of the unit sphere; the density is that of the points in their order."""
         return Units("radii of the unit sphere", -x0.numel() * math.log(float(self.scale)))
 

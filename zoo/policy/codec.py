@@ -156,7 +156,7 @@ class PolicyCodec(Codec):
         middle, half = (r.to(array.device) for r in self._range("action"))
         return (array - middle) / half
 
-    def units(self, x0: Tensor) -> Units:
+    def density_units(self, x0: Tensor) -> Units:
         """The robot's own units; a dimension that never moves in the data counts as it is."""
         half = self._range("action")[1].double().expand(x0.shape)
         return Units(self.unit or "the robot's units", -float(half.log().sum()))

@@ -92,7 +92,7 @@ class BackboneCodec(Codec):
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Backbone]:
         return [Backbone(x) for x in (SCALE * x0.detach()).float().cpu().numpy()]
 
-    def units(self, x0: Tensor) -> Units:
+    def density_units(self, x0: Tensor) -> Units:
         """Angstrom, of atoms around their mean."""
         return Units("angstrom", -self.free(x0) * math.log(SCALE))
 
