@@ -48,6 +48,44 @@ def test_the_result_says_how_it_was_made(model, source):
     assert again["metrics"] == result["metrics"]
 
 
+def test_bits_per_dimension_stand_among_the_figures(model):
+    """Of held-out pictures with their labels, as the judged evaluator of pictures gives them."""
+    from zoo.evaluation.evaluate import Evaluator
+    from zoo.image.metrics import Evaluator as Pictures
+
+    seen = {}
+
+    class Quick(Evaluator):
+        held_out = Pictures.held_out
+        reference = torch.arange(30.0)[:, None, None, None].expand(30, 1, 28, 28) / 127.5 - 1
+        labels, own = torch.arange(30) % 10, None
+
+        def generate(self, model, n, *, seed, **settings):
+            return None, settings
+
+        def measure(self, made, **options):
+            return {"metrics": {}, "protocol": {}}
+
+    class Fake:
+        domain, codec, recipe = model.domain, model.codec, model.recipe
+
+        def log_likelihood(self, items, **given):
+            seen["items"], seen["given"] = items, given
+            return model.log_likelihood(items, steps=1, probes=2, progress=False, **given)
+
+    result = measure(Fake(), 4, evaluator=Quick(), likelihood=3, seed=5)
+    bits, rows = result["metrics"]["bits_per_dim"], [int((x[0, 0, 0] + 1) * 127.5 + 0.5) for x in seen["items"]]
+    assert len(set(rows)) == 3 and seen["given"] == {"seed": 5, "label": [i % 10 for i in rows]}
+    assert bits["floor"] == 8 and bits["better"] == "lower" and bits["std"] > 0
+    assert "over 3 objects" in result["protocol"]["likelihood"]
+    json.dumps(result, allow_nan=False)
+    with pytest.raises(ConfigError, match="likelihood=-1"):
+        measure(Fake(), 4, evaluator=Quick(), likelihood=-1)
+    Quick.held_out = Evaluator.held_out
+    with pytest.raises(ConfigError, match="likelihood: measured of pictures alone"):
+        measure(Fake(), 4, evaluator=Quick(), likelihood=3)
+
+
 @pytest.mark.slow
 def test_the_command_writes_json(model, source, tmp_path, capsys):
     folder = model.save_pretrained(tmp_path / "m")

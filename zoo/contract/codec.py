@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.contract.conditions import Condition, Reading, tensor_of
 from zoo.contract.dataset import Batch, Dataset
+from zoo.core.likelihood import Units
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError, DataError
 
@@ -147,6 +148,24 @@ class Codec(nn.Module):
     def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Linear projector for x0, noise and x_T: the identity, or e.g. a zero centre of mass."""
         return x
+
+    def density_units(self, x0: Tensor) -> Units:
+        """How the density of an encoded sample (*S) becomes that of its object, for `Model.log_likelihood`.
+
+        A codec overrides it where `encode` is an invertible affine map, or another one whose derivative it can tell.
+
+        Raises:
+            ConfigError: there is no such map, as the default says.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not say how a density of its encoded samples becomes one of objects (no invertible "
+            "map between the two, or no method `density_units`). Give units='encoded' for the density of what the net sees; it "
+            "compares only with others of the same codec."
+        )
+
+    def free(self, x0: Tensor) -> int:
+        """How many numbers of an encoded sample (*S) are free: all of them, less those that `project` takes away."""
+        return x0.numel()
 
     def auxiliary(self, guess: Tensor, x0: Tensor, level: Level, mask: Tensor | None = None) -> Tensor | float:
         """A further loss of the net's guess of x0 (B,*S), a scalar; the default is none.

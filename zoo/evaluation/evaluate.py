@@ -54,6 +54,14 @@ class Evaluator(ABC):
         """What is measured, and how it was made, for the protocol."""
         return sample_timed(model, n, seed=seed, **self.asked(model, n, seed) | settings)
 
+    def held_out(self, model: Generator, n: int, seed: int) -> tuple[list[Any], dict[str, Any]]:
+        """n real objects that the model was not trained on, and the conditions that describe them, for a likelihood.
+
+        Raises:
+            ConfigError: there are none, as the default says.
+        """
+        raise ConfigError("likelihood: measured of pictures alone; use model.log_likelihood(items, units='encoded').")
+
     @abstractmethod
     def measure(self, made: Any, **options: Any) -> dict[str, Any]:
         """JSON-ready {"metrics": {name: {"value", "ceiling", "floor", "better"}}, "protocol": {...}} and further keys.
@@ -73,6 +81,7 @@ def evaluate(
     seed: int = 0,
     judge: str | Path | None = None,
     shared: bool = False,
+    likelihood: int = 0,
     **settings: Any,
 ) -> dict[str, Any]:
     """All figures of a model.
@@ -86,6 +95,8 @@ def evaluate(
         judge: a folder of `zoo judge`, with the labels of the data; default: the one in the model's folder, if there is one.
         shared: each process of torchrun or accelerate launch calls this with the same arguments, makes its share of the
             samples, gets those of the others, and returns the same figures. False: a process that calls this is alone.
+        likelihood: bits per dimension of so many held-out objects as well, see `Model.log_likelihood`; 0 for none, as each
+            takes seconds.
         **settings: arguments of `model.sample`, and the evaluator's own options; what is left out is the default.
 
     Raises:
@@ -104,11 +115,15 @@ def evaluate(
     found.check(model)
     own = {k: settings.pop(k) for k in found.options if k in settings}
     count = count or found.measured or model.domain.measured
+    likely = whole(likelihood, "likelihood", 0)
+    held = found.held_out(model, likely, seed) if likely else None
     if shared and not found.shares:
         raise ConfigError(f"shared: an evaluation of {model.domain.name!r} by {type(found).__name__} runs in one process.")
     made, how = found.generate(Sharing(model) if shared else model, count, seed=seed, **settings)
     result: dict[str, Any] = found.measure(made, **own)
     result["protocol"] |= how
+    if held is not None:
+        _add_likelihood(result, model, *held, seed=seed)
     return result
 
 
@@ -142,6 +157,24 @@ class Sharing:
         plan = part.plan if part.plan is None else replace(part.plan, shard=None)
         names = part.conditions if plan is None else plan.names
         return Samples.of(list(items.values()), domain=self._model.domain, conditions=names, plan=plan)
+
+
+def _add_likelihood(result: dict[str, Any], model: Generator, items: list[Any], given: dict[str, Any], *, seed: int) -> None:
+    """Bits per dimension of held-out objects, among the figures of a result."""
+    call = getattr(model, "log_likelihood", None)
+    if call is None:
+        raise ConfigError(f"likelihood: {model!r} has none.")
+    found = call(items, seed=seed, **given)
+    mean, error = found.mean
+    result["metrics"]["bits_per_dim"] = {
+        "value": mean,
+        "std": None if math.isnan(error) else error,
+        "ceiling": None,
+        "floor": 8.0,
+        "better": "lower",
+    }
+    told = f"{found}; lower is more likely. std is the standard error over the objects. Floor: bytes drawn evenly"
+    result["protocol"]["likelihood"] = told
 
 
 def real_data(data: str | Path | None, file: str, hint: str) -> str | Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.contract.codec import Codec
+from zoo.core.likelihood import Units
 from zoo.disk import saving
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.values import plain
@@ -92,6 +94,10 @@ class ImageCodec(Codec):
             raise ShapeError(f"encoded pictures {tuple(x0.shape)} must be (B, {', '.join(map(str, self.shape))}).")
         pixels = ((x0.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
         return [ImageSample(p[0] if self.channels == 1 else np.ascontiguousarray(p.transpose(1, 2, 0))) for p in pixels]
+
+    def density_units(self, x0: Tensor) -> Units:
+        """Steps of 8-bit pictures: a byte is one of 256 steps of 1 / 127.5."""
+        return Units("steps of 8-bit pictures", -x0.numel() * math.log(127.5), 1 / 127.5, (-1.0, 1.0))
 
 
 def fit(

@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo.contract.domain import Generator
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import judged
+from zoo.evaluation.evaluate import draw
 from zoo.evaluation.judge import Features, Judge
 from zoo.image import inception
 from zoo.image.judge import SHAPE, Fitted
@@ -69,6 +70,19 @@ class Evaluator(judged.JudgedEvaluator):
             "pixel_deviation": "std over pictures, averaged over pixels, relative to the reference",
             "floor": f"{n} pictures of uniform noise; for copying, training pictures",
         } | ({} if self.own is None else {"size": self.size()})
+
+    def held_out(self, model: Generator, n: int, seed: int) -> tuple[list[Tensor], dict[str, Any]]:
+        """Pictures of the reference, encoded, with the labels and captions by which the model is asked."""
+        if model.codec.inner is not model.codec:
+            raise ConfigError("likelihood: a model on latents has no density of pictures.")
+        rows = draw(len(self.reference), n, seed)
+        given: dict[str, Any] = {}
+        if self.own is None:
+            given["label"] = self.labels[rows].tolist()
+        else:
+            known = {"label": self.own.names, "text": self.own.texts}
+            given = {k: [v[i] for i in rows] for k, v in known.items() if v is not None}
+        return [self.reference[i] for i in rows], given
 
     def evaluate(self, samples: Tensor, labels: Tensor) -> dict[str, Any]:
         """As `JudgedEvaluator.evaluate`, and Inception-v3 FID where its weights are on the machine."""

@@ -27,10 +27,25 @@ from zoo.core import seeds
 from zoo.core.correction import Correction, Noised, Setting
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
+from zoo.core.guidance import Guidance
 from zoo.core.inpaint import OPTIONS, Method, Particles, method_of
+from zoo.core.inversion import Inverted, invert_ddim, slerp
+from zoo.core.likelihood import (
+    ENCODED,
+    Draws,
+    Likelihood,
+    Trace,
+    Units,
+    drawn_times,
+    exact_trace,
+    flow_log_density,
+    hutchinson,
+    reach,
+    variational_bound,
+)
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import Step, get_sampler
-from zoo.core.schedule import make_schedule
+from zoo.core.schedule import DiscreteSchedule, make_schedule
 from zoo.core.seeds import ParticleRng
 from zoo.core.steer import Blend, Hold, Place, bound, broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
@@ -48,6 +63,11 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from zoo.hub.push import Pushed
+
+#: how a likelihood is computed, and the trace in its ODE
+LIKELIHOODS, TRACES = ("ode", "bound"), ("hutchinson", "exact")
+#: the stream of random numbers of a likelihood, never that of a sample's noise
+DENSITY = 7
 
 
 def make_diffusion(recipe: Recipe) -> Diffusion:
@@ -75,6 +95,20 @@ def _fits(item: Any, codec: Codec) -> bool:
         return False
     free = None if codec.size_name is None else codec.size_axis
     return all(a == b or i == free for i, (a, b) in enumerate(zip(item.shape, codec.shape, strict=True)))
+
+
+def _check_rounded(x: Tensor, units: Units) -> None:
+    """Refuse an encoded sample whose numbers are not on the steps of its units."""
+    if units.step is None:
+        return
+    low, high = units.ends
+    steps = (x.double() - low) / units.step
+    inside = bool((x >= low - 1e-4).all() and (x <= high + 1e-4).all())
+    if not inside or bool((steps - steps.round()).abs().max() > 0.01):
+        raise ConfigError(
+            f"a likelihood in {units.name} is that of rounded numbers, and this encoded sample has others, from "
+            f"{float(x.min()):.4g} to {float(x.max()):.4g}. Give the object itself, or units='encoded'."
+        )
 
 
 def _passing(start: list[Any] | None, end: list[Any] | None) -> list[Any]:
@@ -372,6 +406,7 @@ class Model(nn.Module):
         batch_size: int | None = None,
         precision: str | None = None,
         shard: tuple[int, int] | str | None = None,
+        noise: Tensor | None = None,
         steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -392,6 +427,7 @@ class Model(nn.Module):
             shard: (r, of) or "r/of": several processes share the call, and this one makes every `of`-th batch of the n samples,
                 from batch r on, under the same numbers. All of them together make what one call makes, to the bit where its
                 batch size is the same. It needs a seed.
+            noise: (n,*S) of unit deviation that the samples start from, such as that of `invert`; None draws it from the seed.
             steer: what pushes the prediction, the first one innermost, see `zoo.core.steer`.
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
@@ -416,7 +452,21 @@ class Model(nn.Module):
             shard=shard,
             **conditions,
         )
-        return self._collect(plan, progress=progress, on_step=on_step, steer=steer)
+        state = None if noise is None else self._noise(noise, plan)
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, state=state)
+
+    def _noise(self, noise: Tensor, plan: Plan) -> Tensor:
+        """Noise of unit deviation (n,*S), checked, as the states from which the plan's samples start."""
+        shape = list(self.codec.shape)
+        if plan.sizes is not None:
+            shape[self.codec.size_axis] = max(plan.sizes)
+        want = (plan.n, *shape)
+        if not isinstance(noise, Tensor) or not noise.is_floating_point() or tuple(noise.shape) != want:
+            found = f"{tuple(noise.shape)} of {noise.dtype}" if isinstance(noise, Tensor) else f"a {type(noise).__name__}"
+            raise ShapeError(f"noise: {found}; give a tensor {want} of floats, such as model.invert(items).noise.")
+        if not torch.isfinite(noise).all():
+            raise ConfigError("noise: NaN or infinity; every number of it must be finite.")
+        return noise.to(self.device, self.wide) * self.diffusion.schedule.prior_std(plan.levels[0])
 
     @staticmethod
     def _at_a_time(
@@ -521,6 +571,7 @@ class Model(nn.Module):
         strength: float = 0.5,
         n: int = 1,
         *,
+        inverted: bool | Mapping[str, Any] = False,
         steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -531,35 +582,125 @@ class Model(nn.Module):
         Args:
             item: a domain object that the codec encodes, or an encoded tensor (*S).
             strength: share of the sampling steps that are run, above 0 (close to the object) up to 1 (all new).
+            inverted: nothing is drawn: the samples start from the noise that gives the object back, see `invert`, under the
+                conditions {name: value} that describe it, or for True under those of the samples. With other conditions the
+                object then changes into what they ask for (DDIM inversion). The sampler is "ddim" where none is asked for.
             n, steer, **arguments: as for `sample`.
         """
         x0 = self.encoded(item)
         size = None if self.codec.size_name is None else self.codec.size_of(x0)
+        if not isinstance(inverted, bool | Mapping):
+            raise ConfigError(f"inverted={inverted!r}: give True, False, or the conditions of the object, {{'label': 'bag'}}.")
+        if inverted is not False and arguments.get("sampler") is None:
+            arguments = {**arguments, "sampler": "ddim"}
         arguments["batch_size"] = self._at_a_time(arguments.get("batch_size"), n, arguments.get("shard"), steer)
         plan = self.plan(n, **self._size_argument(size) | arguments).after(strength)
         if size is not None:
             self._check_size(plan, size)
-        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
+        if inverted is False:
+            return self._collect(plan, progress=progress, on_step=on_step, steer=steer, start=x0)
+        own = {k: v for k, v in arguments.items() if k in self.recipe.conditions} if inverted is True else dict(inverted)
+        for name in own:
+            if name not in self.recipe.conditions:
+                raise one_of("condition of inverted", name, self.recipe.conditions)
+        source = self._plan_of([x0] * n, seed=plan.seed, conditions=own, batch_size=plan.batch_size)
+        source = replace(source, levels=plan.levels)
+        state, _ = self._inverted(source, [x0] * n, progress)
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, state=state)
+
+    @torch.no_grad()
+    def invert(
+        self,
+        items: Sequence[Any] | Tensor,
+        *,
+        steps: int = 50,
+        spacing: str | None = None,
+        bounds: tuple[float, float] | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **conditions: Any,
+    ) -> Inverted:
+        """The noise from which DDIM makes these objects: `sample(n, noise=found.noise, **found.settings, ...)` gives them back.
+
+        Each step of the sampler is solved, see `zoo.core.inversion`, so that little more is lost than what the net does not
+        believe of an object at the least noise. Guidance and clipping are off, in the settings as well.
+
+        Args:
+            items: objects of the domain, or a tensor of encoded ones (n,*S).
+            steps, spacing, bounds: of the grid; the default is a Karras grid over all levels that the schedule has.
+            batch_size: how many are computed at a time.
+            **conditions: of the model, one for all or a list of one for each object; give the same to `sample`.
+
+        Raises:
+            ConfigError: guidance, or an unknown argument; and as `sample`.
+            NumericsError: noise that is not finite.
+        """
+        self._samples_nothing()
+        self._own_conditions(conditions, "guidance cannot be inverted: sample(noise=...) may have it.")
+        encoded = self._all_encoded(items, "invert")
+        if spacing is None and "karras" in self.diffusion.schedule.spacings:
+            spacing, bounds = "karras", reach(self.diffusion.schedule) if bounds is None else bounds
+        grid = {"steps": steps, "spacing": spacing, "bounds": bounds}
+        plan = self._plan_of(encoded, seed=0, batch_size=batch_size, conditions=conditions, sampler="ddim", **grid)
+        state, left = self._inverted(plan, encoded, progress)
+        noise = state / self.diffusion.schedule.prior_std(plan.levels[0])
+        settings = {k: v for k, v in plan.settings().items() if k != "guidance_weight" or self.recipe.conditions}
+        settings = {k: v for k, v in settings.items() if k not in ("guidance_interval", "guidance_rescale")}
+        return Inverted(noise, left, settings)
+
+    def _inverted(self, plan: Plan, encoded: Sequence[Tensor], progress: bool | None) -> tuple[Tensor, Tensor]:
+        """(states (n,*S) at the plan's first level from which its steps make the samples, what is left (n,))."""
+        if not (progress is None or isinstance(progress, bool)):
+            raise ConfigError(f"progress={progress!r}: give True, False, or None for a bar where it takes long.")
+        states, left = [], []
+        most = None if plan.sizes is None else max(plan.sizes)
+        total = len(list(plan.rows())) * plan.steps
+        with tqdm(total=total, desc="inverting", unit="step", disable=progress is False, leave=False, delay=2) as bar:
+            for rows in plan.rows():
+                with memory_for(len(rows)), self._exact(), Once():
+                    x0, chunk, _, _ = self._rows(plan, encoded, [(i, 0) for i in rows])
+                    predict = self.predictor(plan, chunk.cond, mask=self._mask(chunk))
+                    x, worst = x0, torch.zeros(len(rows), dtype=torch.float64, device=x0.device)
+                    for back in invert_ddim(predict, x0, plan.levels):
+                        x, worst = back.x, torch.maximum(worst, back.left)
+                        bar.update()
+                if not torch.isfinite(x).all():
+                    raise NumericsError(f"{self!r}: the noise of an object is not finite; the weights or settings are broken.")
+                if most is not None and x.shape[1 + self.codec.size_axis] < most:
+                    wide = list(x.shape)
+                    wide[1 + self.codec.size_axis] = most
+                    padded = x.new_zeros(wide)
+                    padded.narrow(1 + self.codec.size_axis, 0, x.shape[1 + self.codec.size_axis]).copy_(x)
+                    x = padded
+                states.append(x)
+                left.append(worst.cpu())
+        return torch.cat(states), torch.cat(left)
 
     def interpolate(
         self,
-        start: Mapping[str, Any],
-        end: Mapping[str, Any],
+        start: Any,
+        end: Any,
         k: int = 5,
         *,
         seed: int | None = None,
         progress: bool | None = None,
         **arguments: Any,
     ) -> Samples:
-        """k samples from one wish to another: all of one noise, the share of the second wish in them rising from 0 to 1.
+        """k samples from one wish to another, or from one object to another.
 
-        The predictions under the two are mixed, each with its own guidance: that is defined for conditions of every kind, in
+        Between wishes all samples are of one noise, and the share of the second wish in them rises from 0 to 1: the
+        predictions under the two are mixed, each with its own guidance, which is defined for conditions of every kind, in
         objects and in latents. The first sample and the last one are those that `sample(1, seed=seed, ...)` makes.
 
+        Between objects the noises that give them back (`invert`) are mixed along the sphere (Song et al. 2020, section
+        5.3), and DDIM makes samples of them. The first sample and the last one are the objects, as far as `invert` gives them
+        back.
+
         Args:
-            start, end: conditions, such as {"text": "cat"} and {"text": "dog"}.
-            k: how many samples, 2 or more; they are made together.
-            seed, progress, **arguments: as for `sample`: further conditions, which all samples have, and settings.
+            start, end: conditions, such as {"text": "cat"} and {"text": "dog"}; or two objects, or encoded tensors (*S).
+            k: how many samples, 2 or more; between wishes they are made together.
+            seed, progress, **arguments: as for `sample`: further conditions, which all samples have, and settings; between
+                objects conditions, and `steps`, `spacing`, `bounds` and `batch_size` of `invert`; nothing is drawn there.
 
         Raises:
             ConfigError: what is not a wish, an unknown condition, or samples of several sizes; and as `sample`.
@@ -567,6 +708,8 @@ class Model(nn.Module):
         if arguments.get("shard") is not None:
             raise ConfigError("shard: the samples between two wishes are made together, in one process.")
         k, seed = whole(k, "k", 2), seeds.check_seed(seed)
+        if not any(isinstance(wish, str | Mapping | None) for wish in (start, end)):
+            return self._between(start, end, k, progress=progress, **arguments)
         for name, wish in (("start", start), ("end", end)):
             if not isinstance(wish, Mapping):
                 raise ConfigError(f"{name}={wish!r}: give conditions, such as {{'text': 'cat'}}.")
@@ -594,6 +737,18 @@ class Model(nn.Module):
             items = self._decode(x, chunk)
         shown = {name: _passing(first.names.get(name), last.names.get(name)) for name in {**first.names, **last.names}}
         return Samples.of(items, domain=self.domain, conditions=shown, plan=first)
+
+    def _between(self, start: Any, end: Any, k: int, *, progress: bool | None, **arguments: Any) -> Samples:
+        """k samples from one object to another, by their noises."""
+        ends = [self.encoded(start), self.encoded(end)]
+        if ends[0].shape != ends[1].shape:
+            raise ShapeError(f"objects of the encoded shapes {tuple(ends[0].shape)} and {tuple(ends[1].shape)} must be alike.")
+        found = self.invert(ends, progress=progress, **arguments)
+        conditions = {name: v for name, v in arguments.items() if name in self.recipe.conditions}
+        size = None if self.codec.size_name is None else self.codec.size_of(ends[0])
+        noise = slerp(found.noise[0], found.noise[1], torch.linspace(0, 1, k))
+        settings = {**found.settings, **self._size_argument(size), "batch_size": arguments.get("batch_size")}
+        return self.sample(k, noise=noise, seed=0, progress=progress, **settings, **conditions)
 
     @torch.no_grad()
     def encoded(self, item: Any) -> Tensor:
@@ -674,6 +829,7 @@ class Model(nn.Module):
         held: Steering | None = None,
         method: Method | None = None,
         start: Tensor | None = None,
+        state: Tensor | None = None,
         put_back: Callable[[Tensor], Tensor] | None = None,
     ) -> Samples:
         """Run a plan chunk by chunk and decode."""
@@ -688,7 +844,8 @@ class Model(nn.Module):
         with tqdm(total=total, desc="sampling", unit="step", disable=hidden, leave=False, delay=0 if progress else 2) as bar:
             for rows in chunks:
                 chunk, step = self._chunk(plan, rows), None
-                for step in self.run(plan, chunk, steer=steer, held=held, method=method, start=start):
+                first = None if state is None else state[rows.start : rows.stop]
+                for step in self.run(plan, chunk, steer=steer, held=held, method=method, start=start, state=first):
                     bar.update()
                     if on_step is not None:
                         on_step(step)
@@ -724,6 +881,7 @@ class Model(nn.Module):
         held: Steering | None = None,
         method: Method | None = None,
         start: Tensor | None = None,
+        state: Tensor | None = None,
     ) -> Iterator[Step]:
         """The sampling steps of one chunk, in encoded units: what `sample`, `inpaint` and `vary` are made of.
 
@@ -734,6 +892,7 @@ class Model(nn.Module):
             held: the steer of known parts; None for none.
             method: how they are held; default: as the steer does.
             start: encoded (*S) or (B,*S) that is noised to the plan's first level; None starts from pure noise.
+            state: (B,*S) at the plan's first level, in the place of drawn noise; its padding may be wider than the chunk's.
 
         Raises:
             ConfigError: known parts, or a sampler, that the method does not work with.
@@ -758,6 +917,8 @@ class Model(nn.Module):
             x = eps * self.diffusion.schedule.prior_std(first)
             if start is not None:
                 x = first.alpha * start + first.sigma * eps
+            if state is not None:
+                x = project(state.narrow(1 + self.codec.size_axis, 0, x.shape[1 + self.codec.size_axis]).to(x))
             if particles is not None and isinstance(held, (Hold, Place)):
                 setting = self._setting(plan, mask)
                 steps = particles.twisted(
@@ -836,6 +997,253 @@ class Model(nn.Module):
             return None
         sizes = torch.tensor(chunk.sizes, device=self.device)
         return torch.arange(max(chunk.sizes), device=self.device) < sizes[:, None]
+
+    # ---------------------------------------------------------------- likelihood
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        items: Sequence[Any] | Tensor,
+        *,
+        method: str = "ode",
+        trace: str = "hutchinson",
+        probes: int = 4,
+        steps: int | None = None,
+        units: str | None = None,
+        variance: str = "small",
+        to_clean: bool | None = None,
+        seed: int | None = 0,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **conditions: Any,
+    ) -> Likelihood:
+        """How likely objects are under the model, in bits per dimension and in nats; see `zoo.core.likelihood`.
+
+        The units are those of the objects, by the codec's log-determinant: pictures count in steps of 8 bits, with noise of one
+        step (uniform dequantisation), as in the literature. Guidance is not applied, nor clipping of the ODE: neither has a
+        density. A net that conditions itself is told of no guess.
+
+        Args:
+            items: objects of the domain, or a tensor of encoded ones (n,*S).
+            method: "ode": the density by the probability-flow ODE (Song et al. 2021, Eq. 39), on any schedule; "bound": the
+                variational bound (Ho et al. 2020, Eq. 5) of ancestral sampling in all steps, for discrete schedules.
+            trace: of the Jacobian in the ODE: "hutchinson" estimates it with random probes, "exact" takes as many products
+                with the Jacobian as a sample has numbers.
+            probes: random draws of probes, dequantisation and noise for each object, over which the standard error is taken;
+                two or more, or there is none.
+            steps: of the ODE's solver, four calls of the net each (default 30); of the bound: how many terms are drawn
+                (default: all T).
+            units: None for those of the objects; "encoded" for what the net sees, which every codec has.
+            variance: of the bound's steps, see `zoo.core.samplers.ddpm`.
+            to_clean: whether the ODE goes on below the schedule's least level, or takes the object for the sample there. The
+                default goes on, except for rounded numbers such as bytes: with their noise of a step published figures are
+                those of the least level.
+            seed: of the draws; those of item i are the same whatever else is measured.
+            batch_size: rows (objects times probes) that are computed together.
+            **conditions: of the model, one for all or a list of one for each object. Without them the density is that of the
+                model without conditions.
+
+        Raises:
+            ConfigError: guidance, an unknown method, a codec without units, a picture that is not of 8 bits, the bound of a
+                schedule that is not discrete; and as `sample`.
+            NumericsError: a result that is not finite.
+        """
+        self._samples_nothing()
+        self._density_arguments(method, trace, units, conditions)
+        for name, flag in (("to_clean", to_clean), ("progress", progress)):
+            if not (flag is None or isinstance(flag, bool)):
+                raise ConfigError(f"{name}={flag!r}: give True, False, or None for the default.")
+        probes, seed = whole(probes, "probes", 1), seeds.check_seed(seed)
+        encoded = self._all_encoded(items, "log_likelihood")
+        found = [self.codec.density_units(x) if units is None else ENCODED for x in encoded]
+        rounded = found[0].step is not None
+        if rounded:
+            for x, unit in zip(encoded, found, strict=True):
+                _check_rounded(x, unit)
+        to_clean = not rounded if to_clean is None else to_clean
+        certain = method == "ode" and trace == "exact" and not rounded
+        if certain:
+            probes = 1  # nothing is random
+        plan = self._plan_of(encoded, seed=seed, batch_size=batch_size, conditions=conditions)
+        free = torch.tensor([self.codec.free(x) for x in encoded], dtype=torch.float64)
+        rows = [(i, k) for k in range(probes) for i in range(len(encoded))]
+        size = plan.batch_size if batch_size is not None else CHUNKED
+        if method == "ode":
+            count = whole(30 if steps is None else steps, "steps", 1)
+            groups = [rows[i : i + size] for i in range(0, len(rows), size)]
+        else:  # the drawn terms of a batch are the same
+            own = [rows[i : i + len(encoded)] for i in range(0, len(rows), len(encoded))]
+            groups = [one[i : i + size] for one in own for i in range(0, len(encoded), size)]
+            count = self._terms(steps)
+        parts: list[dict[str, Tensor]] = []
+        with tqdm(total=len(rows), desc="likelihood", unit="row", disable=progress is False, leave=False, delay=2) as bar:
+            for group in groups:
+                with memory_for(len(group)), self._exact():
+                    units_of = [found[i] for i, _ in group]
+                    if method == "ode":
+                        parts.append(self._flow_density(plan, encoded, group, units_of, free, trace, count, to_clean))
+                    else:
+                        parts.append(self._bound(plan, encoded, group, units_of, free, variance, count))
+                bar.update(len(group))
+        values = {k: torch.cat([p[k].cpu() for p in parts]).reshape(probes, -1) for k in parts[0]}
+        nats = values.pop("nats")
+        if not torch.isfinite(nats).all():
+            raise NumericsError(f"{self!r}: a likelihood is not finite; the weights are broken, or the object is far away.")
+        error = nats.std(0) / math.sqrt(probes) if probes > 1 else torch.full_like(nats[0], math.nan)
+        counted = self._counted(method, trace, probes, count, rounded, to_clean)
+        return Likelihood(
+            nats=nats.mean(0),
+            nats_error=torch.zeros_like(nats[0]) if certain else error,
+            free=free,
+            unit=found[0].name,
+            counted=counted,
+            parts={k: v.mean(0) for k, v in values.items()},
+        )
+
+    def _density_arguments(self, method: str, trace: str, units: str | None, conditions: Mapping[str, Any]) -> None:
+        """Refuse arguments of `log_likelihood` that nothing is known by."""
+        if method not in LIKELIHOODS:
+            raise one_of("method of a likelihood", method, LIKELIHOODS)
+        if trace not in TRACES:
+            raise one_of("trace", trace, TRACES)
+        if units not in (None, "encoded"):
+            raise ConfigError(f"units={units!r}: give None for those of the objects, or 'encoded'.")
+        if method == "bound" and not isinstance(self.diffusion.schedule, DiscreteSchedule):
+            raise ConfigError(
+                f"method='bound': that of ancestral sampling in T steps, and a {type(self.diffusion.schedule).__name__} has no "
+                "such steps. Use method='ode'."
+            )
+        self._own_conditions(conditions, "guidance has no density, a likelihood is that of the model alone. Leave it out.")
+
+    def _own_conditions(self, conditions: Mapping[str, Any], guided: str) -> None:
+        """Refuse what is not a condition of the model; of guidance it is said why."""
+        for name in conditions:
+            if name.startswith("guidance_") or name == "negative":
+                raise ConfigError(f"{name}: {guided}")
+            if name not in self.recipe.conditions:
+                raise one_of(f"argument or condition of {self.recipe.domain}/{self.recipe.name}", name, self.recipe.conditions)
+
+    def _all_encoded(self, items: Sequence[Any] | Tensor, method: str) -> list[Tensor]:
+        """Objects, or a tensor of encoded samples, one encoded tensor (*S) each."""
+        if isinstance(items, Tensor) and items.ndim == 1 + len(self.codec.shape) and items.is_floating_point():
+            found: Sequence[Any] = list(items)
+        elif isinstance(items, str | Mapping) or not isinstance(items, Sequence):
+            raise ConfigError(f"{method}: a {type(items).__name__}; give a list of objects: [item], or list(items).")
+        else:
+            found = items
+        if not len(found):
+            raise ConfigError(f"{method}: no objects. Give one or more.")
+        return [self.encoded(item) for item in found]
+
+    def _plan_of(self, encoded: Sequence[Tensor], *, conditions: Mapping[str, Any], **settings: Any) -> Plan:
+        """The plan of samples like these encoded ones: their sizes and conditions, without guidance, clipping and guesses."""
+        sizes = None if self.codec.size_name is None else [self.codec.size_of(x) for x in encoded]
+        given: dict[str, Any] = {} if sizes is None or self.codec.size_name is None else {self.codec.size_name: sizes}
+        if self.recipe.conditions:
+            given["guidance_weight"] = 0.0
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="1 step: ")  # the grid of samples counts for nothing in a likelihood
+            grid = {"steps": 1, "clip": None, "guess_below": 0.0, "precision": "fp32"}
+            plan = self.plan(len(encoded), **{**grid, **settings, **given, **conditions})
+        return replace(plan, guidance=Guidance(), sizes=sizes)
+
+    def _rows(
+        self, plan: Plan, encoded: Sequence[Tensor], group: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Chunk, Tensor | None, Draws]:
+        """Rows (object, draw) together: (x0 (B,*S), their chunk, what is not padding, their random numbers)."""
+        picked = [i for i, _ in group]
+        sizes = None if plan.sizes is None else [plan.sizes[i] for i in picked]
+        cond = {k: v[picked] for k, v in plan.cond.items()}
+        chunk = Chunk(cond, seeds.SampleRng(plan.seed, picked, sizes, plan.size_axis), sizes)
+        x0 = self._empty(chunk)
+        for row, i in zip(x0, picked, strict=True):
+            row.narrow(self.codec.size_axis, 0, encoded[i].shape[self.codec.size_axis]).copy_(encoded[i])
+        mask = self._mask(chunk)
+        real = None if mask is None else self.codec.spread(mask, x0.ndim)
+        draws = Draws([(plan.seed, i, DENSITY, k) for i, k in group], sizes, plan.size_axis)
+        return x0, chunk, real, draws
+
+    def _flow_density(
+        self,
+        plan: Plan,
+        encoded: Sequence[Tensor],
+        group: Sequence[tuple[int, int]],
+        units: Sequence[Units],
+        free: Tensor,
+        trace: str,
+        steps: int,
+        to_clean: bool,
+    ) -> dict[str, Tensor]:
+        """{"nats": (B,)} of rows by the ODE."""
+        x0, chunk, real, draws = self._rows(plan, encoded, group)
+        mask = self._mask(chunk)
+        log_det = torch.tensor([u.log_det for u in units], dtype=torch.float64)
+        if units[0].step is not None:
+            x0 = x0 + units[0].step * draws.uniform(x0)
+        used: Trace = exact_trace
+        if trace == "hutchinson":
+            used = hutchinson(self.codec.project(draws.signs(x0), mask=mask))
+        predict = self.predictor(plan, chunk.cond, mask=mask)
+        own = free[[i for i, _ in group]].to(x0.device)
+        found = flow_log_density(
+            predict, x0, self.diffusion.schedule, used, free=own, real=real, steps=steps, to_clean=to_clean
+        )
+        return {"nats": found.cpu() + log_det}
+
+    def _bound(
+        self,
+        plan: Plan,
+        encoded: Sequence[Tensor],
+        group: Sequence[tuple[int, int]],
+        units: Sequence[Units],
+        free: Tensor,
+        variance: str,
+        terms: int,
+    ) -> dict[str, Tensor]:
+        """{"nats", "L_T", "L_t", "L_0": (B,)} of rows by the variational bound."""
+        schedule = self.diffusion.schedule
+        if not isinstance(schedule, DiscreteSchedule):
+            raise ConfigError("the bound is that of a discrete schedule.")
+        x0, chunk, real, draws = self._rows(plan, encoded, group)
+        mask = self._mask(chunk)
+        times = None
+        if terms < schedule.T - 1:
+            times = drawn_times(schedule.T, terms, seeds.generator(plan.seed, DENSITY, group[0][1]))
+        found = variational_bound(
+            self.predictor(plan, chunk.cond, mask=mask),
+            x0,
+            schedule,
+            lambda like: self.codec.project(draws.normal(like), mask=mask),
+            free=free[[i for i, _ in group]].to(x0.device),
+            units=units[0],
+            real=real,
+            variance=variance,
+            times=times,
+        )
+        found = {k: v.cpu() for k, v in found.items()}
+        log_det = torch.tensor([0.0 if u.step is not None else u.log_det for u in units], dtype=torch.float64)
+        return {"nats": log_det - found["L_T"] - found["L_t"] - found["L_0"], **found}
+
+    def _terms(self, steps: int | None) -> int:
+        """How many terms of the bound's sum are computed."""
+        schedule = self.diffusion.schedule
+        total = schedule.T - 1 if isinstance(schedule, DiscreteSchedule) else 1
+        return total if steps is None else min(whole(steps, "steps", 1, schedule.max_steps), total)
+
+    def _counted(self, method: str, trace: str, probes: int, steps: int, rounded: bool, to_clean: bool) -> str:
+        """What `log_likelihood` computed, in words."""
+        if method == "bound":
+            schedule = self.diffusion.schedule
+            total = schedule.T - 1 if isinstance(schedule, DiscreteSchedule) else 1
+            some = f"all {total} steps" if steps == total else f"{steps} of {total} steps"
+            return f"variational bound, {some}, {probes} draws of noise"
+        words = [f"probability-flow ODE in {steps} steps of order 4"]
+        words.append("exact trace" if trace == "exact" else f"Hutchinson's trace with {probes} probes")
+        if rounded:
+            words.append(f"uniform dequantisation ({probes} draws)")
+        if not to_clean:
+            words.append("down to the schedule's least level")
+        return ", ".join(words)
 
     # ---------------------------------------------------------------- training and files
 

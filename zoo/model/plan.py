@@ -55,6 +55,13 @@ TAKEN = (
     "end",
     "k",
     "x0",
+    "items",
+    "trace",
+    "probes",
+    "units",
+    "to_clean",
+    "noise",
+    "inverted",
 )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
+from zoo.core.likelihood import Units
 from zoo.errors import ConfigError, DataError
 from zoo.point3d.cloud import PointCloud
 from zoo.values import plain
@@ -128,6 +129,10 @@ class PointCodec(Codec):
     def in_units(self, x0: Tensor) -> Tensor:
         """Points (B, N, 3) in the clouds' own units, a unit sphere."""
         return x0 * self.scale.to(x0)
+
+    def density_units(self, x0: Tensor) -> Units:
+        """Radii of the unit sphere; the density is that of the points in their order."""
+        return Units("radii of the unit sphere", -x0.numel() * math.log(float(self.scale)))
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[PointCloud]:
         return [PointCloud(x) for x in (x0.detach().float() * self.scale.float()).cpu().numpy()]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
+from zoo.core.likelihood import Units
 from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes
@@ -154,6 +155,11 @@ class PolicyCodec(Codec):
             raise ShapeError(f"actions {tuple(array.shape)} must be {self.shape}: {', '.join(self.action_names)}.")
         middle, half = (r.to(array.device) for r in self._range("action"))
         return (array - middle) / half
+
+    def density_units(self, x0: Tensor) -> Units:
+        """The robot's own units; a dimension that never moves in the data counts as it is."""
+        half = self._range("action")[1].double().expand(x0.shape)
+        return Units(self.unit or "the robot's units", -float(half.log().sum()))
 
     def stack(self, items: Sequence[Any], rng: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
         """Windows of episodes, all in one go: one after the other would be a tenth of a training step."""

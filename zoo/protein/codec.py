@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
+from zoo.core.likelihood import Units
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
@@ -93,6 +95,13 @@ class BackboneCodec(Codec):
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Backbone]:
         return [Backbone(x) for x in (SCALE * x0.detach()).float().cpu().numpy()]
+
+    def density_units(self, x0: Tensor) -> Units:
+        """Angstrom, of atoms around their mean."""
+        return Units("angstrom", -self.free(x0) * math.log(SCALE))
+
+    def free(self, x0: Tensor) -> int:
+        return x0.numel() - x0.shape[-1]  # the mean is always 0
 
     def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
