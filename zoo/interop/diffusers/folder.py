@@ -16,6 +16,8 @@ from zoo.interop.reading import read_object
 INDEX, CONFIG, STEM = "model_index.json", "config.json", "diffusion_pytorch_model"
 #: packages whose classes a folder may name; every other name is code of the repository
 PACKAGES = ("diffusers", "transformers")
+#: the class of our own nets in folders that we wrote, and its module, which is never run here: the config says what it builds
+OWN_CLASS, MODULE = "ZooDenoiser", "zoo_denoiser"
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})")
 
 
@@ -126,7 +128,8 @@ def read_pipeline(folder: Path) -> Pipeline:
         package, name = value
         if package is None and name is None:  # a part that this pipeline can have and has not
             continue
-        if package not in PACKAGES or not isinstance(name, str):
+        ours = (package, name) == (MODULE, OWN_CLASS)
+        if (package not in PACKAGES and not ours) or not isinstance(name, str):
             raise CheckpointError(
                 f"{folder / INDEX}: its {key} is {name} of {package}, which is code of the repository: zoo runs none. Load it "
                 "in its own package, and make a folder of a class of diffusers."
@@ -154,6 +157,13 @@ def files_of(names: Collection[str]) -> list[str] | None:
             part = re.compile(rf"{re.escape(net + stem)}-\d{{5}}-of-\d{{5}}\.safetensors")
             found = next(([n] for n in whole if n in listed), None) or [n for n in listed if part.fullmatch(n)]
             wanted += found
+            if not found and f"{net}{stem}.bin" in listed:
+                raise CheckpointError(
+                    f"the weights {net}{stem}.bin of this repository are a pickle, which can run code: zoo never opens one, "
+                    "and it holds no safetensors. Where you trust it, convert it with diffusers itself: load the pipeline "
+                    "there (DiffusionPipeline.from_pretrained(name, use_safetensors=False)), save it (save_pretrained(folder)) "
+                    "and load the folder."
+                )
     return sorted(wanted)
 
 
