@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from zoo import files
 from zoo.contract.conditions import Condition, Label
@@ -14,11 +17,23 @@ from zoo.contract.registry import get_domain
 from zoo.core.diffusion import Diffusion
 from zoo.errors import CheckpointError, ConfigError
 from zoo.interop.diffusers import unet
-from zoo.interop.diffusers.folder import INDEX, STEM, Origin, Part, Pipeline, files_of, is_ours, read_origin, read_pipeline
-from zoo.interop.diffusers.peer import CLASSES, EXTRA, described
+from zoo.interop.diffusers.folder import (
+    INDEX,
+    OWN_CLASS,
+    STEM,
+    Origin,
+    Part,
+    Pipeline,
+    files_of,
+    is_ours,
+    read_origin,
+    read_pipeline,
+)
+from zoo.interop.diffusers.peer import PeerNet, described
 from zoo.interop.diffusers.schedulers import Process, read_scheduler
 from zoo.interop.reading import Options, read_weights, shapes_in, weights_in
 from zoo.model.budget import limited
+from zoo.model.golden import golden_output
 from zoo.model.model import Model
 from zoo.model.own import kind_of
 
@@ -87,6 +102,8 @@ class DiffusersFormat:
         if net is None:
             raise CheckpointError(f"{folder} holds {pipeline.found}: no unet, and nothing else that zoo can sample with.")
         odd = sorted(pipeline.parts.keys() - {"unet", "scheduler"})
+        if net.class_name == OWN_CLASS and not odd and diffusion is None:
+            return self._own(net)
         if net.class_name != "UNet2DModel" or odd:
             raise CheckpointError(
                 f"{folder} holds {pipeline.found}. Supported are pipelines of a UNet2DModel and a scheduler, and the net "
@@ -113,6 +130,51 @@ class DiffusersFormat:
             tensors = {f"net.{k}": v for k, v in tensors.items()}
         files.load_strict(model.denoiser, tensors, paths[0])
         return model
+
+    def _own(self, net: Part) -> Model:
+        """A model that we exported: its recipe is in the config of its net, and nothing of the module beside it is run."""
+        said = net.config.get("recipe")
+        if not isinstance(said, dict):
+            raise CheckpointError(f"{net.folder / files.CONFIG} has no recipe, which a {OWN_CLASS} is built from.")
+        paths = weights_in(net.folder, STEM, how_to_convert(net))
+        recipe = Recipe.parse(said)
+        with limited(shapes_in(paths), net.folder, weights=paths[0].name):
+            model = Model(recipe, get_domain(recipe.domain), filled=False)
+        own = {k.removeprefix("net."): v for k, v in read_weights(paths).items()}
+        files.load_strict(model.denoiser, own, paths[0])
+        return model
+
+    def export(self, model: Model, folder: Path) -> Path:
+        """Write a model of ours as a folder of diffusers, see `zoo.interop.diffusers.export`."""
+        from zoo.interop.diffusers.export import export
+
+        return export(model, folder)
+
+    def card(self, folder: Path) -> str:
+        """The text of a folder's own card."""
+        return read_origin(folder).text
+
+    def golden(self, model: Model, folder: Path, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """What diffusers' own net says to inputs of `zoo.model.golden`; None where it is not installed, or not needed.
+
+        Args:
+            folder: the model's own, of diffusers.
+        """
+        net = read_pipeline(folder).part("unet", "transformer")
+        if model.recipe.denoiser != NATIVE or net is None:
+            return None
+        config = {k: v for k, v in net.config.items() if not k.startswith("_")}
+        options = {k: model.recipe.net[k] for k in ("time_scale", "sign") if k in model.recipe.net}
+        try:
+            peer = PeerNet(model.codec.shape, model.recipe.conditions, class_name="UNet2DModel", config=config, **options)
+        except ConfigError:
+            return None
+        paths = weights_in(net.folder, STEM, how_to_convert(net))
+        files.load_strict(peer.net, read_weights(paths, renamed), paths[0])
+        theirs = copy.copy(model)
+        theirs.__dict__ = model.__dict__ | {"_modules": dict(model._modules)}
+        theirs.denoiser = peer.eval()
+        return golden_output(theirs, inputs)
 
 
 def about(pipeline: Pipeline, origin: Origin, process: Process) -> str:
@@ -202,6 +264,3 @@ def beyond(net: Mapping[str, Any]) -> list[str]:
     if net["mid_block_type"] not in (None, "UNetMidBlock2D"):
         found.append(f"mid_block_type={net['mid_block_type']!r}")
     return found
-
-
-__all__ = ["CLASSES", "EXTRA", "DiffusersFormat"]
