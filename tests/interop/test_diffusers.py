@@ -12,6 +12,7 @@ from zoo.core import seeds
 from zoo.core.diffusion import Diffusion
 from zoo.core.schedule import DiscreteSchedule
 from zoo.errors import CheckpointError, ConfigError
+from zoo.interop.diffusers.schedulers import read_scheduler
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -256,6 +257,14 @@ def test_processes_of_ddim(tmp_path, same_noise, options):
     net = written(tmp_path, scheduler)
     expected = theirs(net, scheduler, 10, same_noise(3), use_clipped_model_output=True)
     close(ours(zoo.load(tmp_path), steps=10), expected, 1e-4)
+
+
+def test_the_sigmoid_betas_of_ddpm(tmp_path):
+    scheduler = diffusers.DDPMScheduler(beta_schedule="sigmoid")
+    scheduler.save_pretrained(tmp_path)
+    options = read_scheduler(tmp_path / "scheduler_config.json").schedule
+    found = DiscreteSchedule(**{k: v for k, v in options.items() if k != "kind"}).alpha_bar
+    torch.testing.assert_close(found.float(), scheduler.alphas_cumprod, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [10, 13, 25])
