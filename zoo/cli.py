@@ -1,4 +1,4 @@
-"""The `zoo` command: list info sample inpaint vary train data judge eval verify push pull publish.
+"""The `zoo` command: list info sample inpaint vary train data judge eval verify push pull convert publish.
 
 Torch loads only where needed.
 """
@@ -340,6 +340,22 @@ def push(args: argparse.Namespace) -> None:
     print(push(locate(args.name), args.repo, private=args.private, tag=args.tag, samples=not args.no_samples))
 
 
+def convert(args: argparse.Namespace) -> None:
+    """zoo convert SOURCE FOLDER"""
+    out = Path(args.out)
+    if args.to is not None:
+        from zoo.model.loading import load
+
+        load(args.name, format=args.format).export(args.to, out)
+        print(f"{args.name} is in {out}, in the format {args.to}")
+        return
+    from zoo.interop.convert import convert
+
+    model, golden = convert(args.name, out, format=args.format)
+    off = model.verify()
+    print(f"{args.name} is in {out}: {model!r}. It gives the golden output of {golden} within {off:.1e}.")
+
+
 def publish(args: argparse.Namespace) -> None:
     """zoo publish"""
     from zoo.model.publish import publish
@@ -514,6 +530,11 @@ def parser() -> argparse.ArgumentParser:
     p = command("pull", pull, "Fetch a model from the Hub; afterwards it loads offline.")
     p.add_argument("-o", "--out", help="also copy it into this folder")
     p.add_argument("--offline", action="store_true", help="make no request: only say whether it is in the cache")
+
+    p = command("convert", convert, "Make a model folder of another package's model, or the other way round.")
+    p.add_argument("out", metavar="FOLDER", help="to write")
+    p.add_argument("--format", help="of the source, such as diffusers (default: by its files)")
+    p.add_argument("--to", metavar="FORMAT", help="write this format in place of zoo's own, such as diffusers")
 
     token = "The token is the user's own ($HF_TOKEN, `hf auth login`): an argument would show it to every process."
     p = command("push", push, f"Push a model to the Hub, in one commit. {token}")

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from zoo.errors import CheckpointError, ConfigError, DataError, ResourceError
 
@@ -194,11 +194,12 @@ def opened(path: Path) -> BinaryIO:
 # ---------------------------------------------------------------- JSON
 
 
-def parse_json(text: str | bytes, what: object) -> Any:
+def parse_json(text: str | bytes, what: object, *, infinite: bool = False) -> Any:
     """Strict JSON: UTF-8, no key twice in an object, only finite numbers, not nested without end.
 
     Args:
         what: the file, or what else it is, for the error.
+        infinite: take Infinity and -Infinity, which JSON does not have and other people's files do.
 
     Raises:
         CheckpointError: anything else.
@@ -210,7 +211,9 @@ def parse_json(text: str | bytes, what: object) -> Any:
             raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
         return dict(found)
 
-    def constant(name: str) -> NoReturn:
+    def constant(name: str) -> float:
+        if infinite and name != "NaN":
+            return float(name)
         raise ValueError(f"{name} is not a number of JSON")
 
     def real(digits: str) -> float:
@@ -235,13 +238,13 @@ def parse_json(text: str | bytes, what: object) -> Any:
         raise CheckpointError(f"{what} cannot be read as JSON: {error}.") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, infinite: bool = False) -> Any:
     """The strict JSON of a file; see `parse_json`.
 
     Raises:
         CheckpointError: missing, unreadable, or of another kind.
     """
-    return parse_json(_read(path), path)
+    return parse_json(_read(path), path, infinite=infinite)
 
 
 def _read(path: Path) -> bytes:

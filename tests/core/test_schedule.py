@@ -57,6 +57,43 @@ def test_grids_of_the_literature():
     assert ts(1, "trailing") == [999, -1]
     assert ts(1000, "trailing") == ts(1000, "leading") == ts(1000, "linspace") == [*range(999, -1, -1), -1]
     assert ts(13, "trailing")[:3] == [999, 922, 845]
+    assert ts(4, "open-linspace") == [999, 749, 500, 250, -1]
+    assert ts(4, "open-leading") == [800, 600, 400, 200, -1]
+    ahead = DiscreteSchedule(steps_offset=1)
+    assert [level.t for level in ahead.levels(4, "leading")] == [751, 501, 251, 1, -1]
+    assert [level.t for level in ahead.levels(4, "open-leading")] == [801, 601, 401, 201, -1]
+    assert [level.t for level in ahead.levels(4)] == ts(4, "trailing")  # other grids have no offset
+
+
+def test_scaled_linear_is_linear_in_the_roots():
+    s = DiscreteSchedule("scaled_linear", beta_start=0.00085, beta_end=0.012)
+    product = 1.0
+    for t in range(1000):
+        product *= 1 - (math.sqrt(0.00085) + t * (math.sqrt(0.012) - math.sqrt(0.00085)) / 999) ** 2
+        assert s.alpha_bar[t].item() == pytest.approx(product, rel=1e-12)
+
+
+def test_betas_of_ones_own():
+    s = DiscreteSchedule(T=3, betas=[0.1, 0.2, 1.0])
+    assert s.alpha_bar.tolist() == pytest.approx([0.9, 0.72, 0.0])
+    assert s == DiscreteSchedule(T=3, betas=(0.1, 0.2, 1.0)) and s.options["betas"] == (0.1, 0.2, 1.0)
+    linear = DiscreteSchedule("linear")
+    steps = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    assert DiscreteSchedule(betas=steps).alpha_bar.equal(linear.alpha_bar)
+
+
+def test_a_grid_may_end_at_the_least_noise():
+    s = DiscreteSchedule("linear", final="least")
+    assert [level.t for level in s.levels(4)] == [999, 749, 499, 249, 0]
+    assert s.levels(4, "karras")[-1] == s.level(0) != s.clean
+    assert s.clean.sigma == 0
+
+
+def test_an_even_grid_of_a_flow_ends_at_its_least_time():
+    assert [level.t for level in FlowSchedule(t_min=0.1).levels(4, "linspace")] == pytest.approx([1.0, 0.7, 0.4, 0.1, 0.0])
+    moved = [level.t for level in FlowSchedule(t_min=0.1, shift=3.0).levels(2, "linspace")]
+    assert moved == pytest.approx([1.0, 0.3 / 1.2, 0.0])
+    assert FlowSchedule().levels(1, "linspace")[0].t == 1.0
 
 
 def test_karras_grid_of_edm():
@@ -122,6 +159,16 @@ def test_flow_shift_moves_times_towards_noise():
         (lambda: DiscreteSchedule().level(1000), "0 to 999"),
         (lambda: EDMSchedule(sigma_min=2, sigma_max=1), "sigma_min"),
         (lambda: FlowSchedule(shift=0), "shift"),
+        (lambda: FlowSchedule(t_min=1.0), "t_min"),
+        (lambda: DiscreteSchedule(betas=(0.1, 0.2)), r"2 of them; give T=1000"),
+        (lambda: DiscreteSchedule(betas=0.1), "no list"),
+        (lambda: DiscreteSchedule(T=2, betas=(1.0, 0.2)), "only the last may be 1"),
+        (lambda: DiscreteSchedule(T=2, betas=(0.2, 1.1)), r"betas: 1\.1"),
+        (lambda: DiscreteSchedule(T=2, betas=(0.2, float("nan"))), "finite number"),
+        (lambda: DiscreteSchedule(steps_offset=1000), "0 to 999"),
+        (lambda: DiscreteSchedule(steps_offset=1).levels(1000, "leading"), "t=1000"),
+        (lambda: DiscreteSchedule().levels(1000, "open-leading"), "leaves one of 1000 steps out"),
+        (lambda: DiscreteSchedule(final="first"), "'clean', 'least'|clean, least"),
     ],
 )
 def test_errors(call, match):

@@ -16,8 +16,18 @@ class Format(Protocol):
         ...
 
     def load(self, folder: Path) -> Any:
-        """The `zoo.Model` of the folder; a CheckpointError says what is missing."""
+        """The `zoo.Model` of the folder; a CheckpointError says what is missing.
+
+        A format whose folders need not say on which noise a net was trained takes `diffusion`, too, see `zoo.load`.
+        """
         ...
+
+    # Two more that a format may have:
+    #
+    # def wanted(self, names: Collection[str]) -> list[str] | None
+    #     Which files of a Hub repository are needed, by the names of all of them; None where it is not of this format.
+    # def export(self, model: Model, folder: Path, **options) -> Path
+    #     What `model.export(name, folder, **options)` writes.
 
 
 FORMATS: Registry[Format] = Registry("format", "zoo.formats")

@@ -24,11 +24,14 @@ class Discrete(Part):
     """Variance-preserving process of T steps, see `zoo.core.schedule.DiscreteSchedule`."""
 
     kind: Literal["discrete"] = "discrete"
-    curve: Literal["linear", "cosine", "sigmoid"] = "cosine"
+    curve: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = "cosine"
     T: int = Field(1000, ge=2, le=100_000)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
     zero_terminal_snr: bool = False
+    betas: tuple[float, ...] | None = None  # in place of a curve
+    steps_offset: int = Field(0, ge=0)
+    final: Literal["clean", "least"] = "clean"
 
 
 class EDM(Part):
@@ -49,6 +52,7 @@ class Flow(Part):
     logit_mean: float = 0.0
     logit_std: float = Field(0.0, ge=0)
     shift: float = Field(1.0, gt=0)
+    t_min: float = Field(0.001, gt=0, lt=1)
 
 
 class DiffusionPart(Part):

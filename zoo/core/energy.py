@@ -73,7 +73,7 @@ def energy(
         interval: (lo, hi): acts where lo < sigma / alpha <= hi; by default up to 80: above that x shows nothing.
         through_net: False: the slope is that in x0, times the variance of x0 if its elements were independent, s^2 sigma^2 /
             (alpha^2 s^2 + sigma^2): cheaper by the call backwards, without what the net knows of how elements hang together.
-        units: "domain": of a decoded sample, where decoding has a gradient, see `Codec.in_units`; "encoded": as the net sees it.
+        units: "domain": of a decoded sample, where decoding has a gradient, see `Codec.in_units`; "encoded": of x0 as it is.
 
     Raises:
         ConfigError: an invalid argument; when it samples, a loss without a gradient, or a domain whose decoding has none.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from torch import Tensor
 from zoo.core.device import send
 from zoo.errors import ConfigError, one_of
 from zoo.extras import Registry
-from zoo.values import interval, whole
+from zoo.values import interval, number, several, whole
 
 #: sigma / alpha where a Karras grid starts, at most: EDM's sigma_max (Karras et al. 2022, table 1). A cosine schedule goes
 #: on to 20,000, and most of the steps would be taken where nothing of the data can be seen.
@@ -119,8 +119,13 @@ class Schedule(ABC):
     def clean(self) -> Level:
         """The level after the last step: alpha 1, sigma 0."""
 
+    @property
+    def last(self) -> Level:
+        """The level where sampling ends: the clean one, unless a schedule was told to stop before it."""
+        return self.clean
+
     def levels(self, steps: int, spacing: str | None = None, bounds: tuple[float, float] | None = None) -> list[Level]:
-        """The sampling grid: `steps` noisy levels and the clean one. Sampler step i goes from [i] to [i + 1].
+        """The sampling grid: `steps` noisy levels and the last one. Sampler step i goes from [i] to [i + 1].
 
         Args:
             bounds: the least and the largest sigma / alpha of a Karras grid; default: the schedule's own, up to `NOISIEST`.
@@ -139,14 +144,14 @@ class Schedule(ABC):
             )
         ends = self.ends if bounds is None else interval(bounds, "bounds", open=True, what="in sigma / alpha")
         if spacing != "karras" or ends is None:
-            return [*self.points(steps, spacing), self.clean]
+            return [*self.points(steps, spacing), self.last]
         noisy = [self.at(ratio) for ratio in karras(steps, *ends, self.rho)]
         if any(not second.ratio < first.ratio for first, second in itertools.pairwise(noisy)):
             raise ConfigError(
                 f"bounds={bounds!r} reach beyond this schedule: steps fall together at its ends, {noisy[-1].ratio:.3g} and "
                 f"{noisy[0].ratio:.3g}. Give bounds within them."
             )
-        return [*noisy, self.clean]
+        return [*noisy, self.last]
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -198,10 +203,17 @@ def make_schedule(kind: str, options: Mapping[str, Any]) -> Schedule:
         raise ConfigError(f"schedule {kind!r}: {error}.") from error
 
 
+#: the named curves of a discrete schedule
+CURVES = ("linear", "scaled_linear", "cosine", "sigmoid")
+
+
 def _alpha_bar(curve: str, T: int, beta_start: float, beta_end: float) -> Tensor:
-    """Cumulative products (T,) float64 of the three usual curves."""
+    """Cumulative products (T,) float64 of the usual curves."""
     if curve == "linear":  # Ho et al. 2020, section 4
         return torch.cumprod(1 - torch.linspace(beta_start, beta_end, T, dtype=torch.float64), 0)
+    if curve == "scaled_linear":  # Rombach et al. 2022: linear in the roots of the ends
+        roots = torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end), T, dtype=torch.float64)
+        return torch.cumprod(1 - roots**2, 0)
     u = torch.linspace(0, 1, T + 1, dtype=torch.float64)
     if curve == "cosine":  # Nichol & Dhariwal 2021, Eq. 17, with their cap of 0.999 on beta
         f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -209,7 +221,7 @@ def _alpha_bar(curve: str, T: int, beta_start: float, beta_end: float) -> Tensor
         ends = torch.sigmoid(torch.tensor([-3.0, 3.0], dtype=torch.float64))
         f = (ends[1] - torch.sigmoid(6 * u - 3)) / (ends[1] - ends[0])
     else:
-        raise one_of("curve", curve, ("linear", "cosine", "sigmoid"))
+        raise one_of("curve", curve, CURVES)
     return torch.cumprod(1 - (1 - f[1:] / f[:-1]).clamp(max=0.999), 0)
 
 
@@ -219,11 +231,17 @@ class DiscreteSchedule(Schedule):
     """The variance-preserving process of DDPM (Ho et al. 2020, Eq. 4): alpha = sqrt(alpha_bar), T steps.
 
     Args:
-        curve: "linear", "cosine" or "sigmoid".
+        curve: "linear", "scaled_linear", "cosine" or "sigmoid".
         T: number of training steps; t = 0 is the least noise, the clean level comes after it as t = -1.
-        beta_start, beta_end: ends of the linear curve (the others ignore them).
+        beta_start, beta_end: ends of the linear curves (the others ignore them).
         zero_terminal_snr: shift and rescale sqrt(alpha_bar) so that the last is 0 (Lin et al. 2023, Algorithm 1).
             Eps prediction cannot work there: `Diffusion` refuses it.
+        betas: the T variances themselves, in place of a curve.
+        steps_offset: added to the steps of the leading grids, whose last step is 0 without it.
+        final: where sampling ends: "clean", or "least": at step 0, whose noise then stays in the samples.
+
+    Grids: "trailing", "leading" and "linspace" are those of Lin et al. 2023, table 2. "open-leading" and "open-linspace" are
+    made for one step more and leave the least noisy one out.
     """
 
     curve: str = "linear"
@@ -231,23 +249,53 @@ class DiscreteSchedule(Schedule):
     beta_start: float = 1e-4
     beta_end: float = 0.02
     zero_terminal_snr: bool = False
+    betas: tuple[float, ...] | None = None
+    steps_offset: int = 0
+    final: str = "clean"
     alpha_bar: Tensor = field(init=False, repr=False, compare=False)
 
-    spacings = ("trailing", "leading", "linspace", "karras")
+    spacings = ("trailing", "leading", "linspace", "karras", "open-leading", "open-linspace")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "T", whole(self.T, "T", 2))
+        object.__setattr__(self, "steps_offset", whole(self.steps_offset, "steps_offset", 0, self.T - 1))
+        if self.final not in ("clean", "least"):
+            raise one_of("final", self.final, ("clean", "least"))
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ConfigError(f"beta_start={self.beta_start}, beta_end={self.beta_end}: give 0 < beta_start <= beta_end < 1.")
-        alpha_bar = _alpha_bar(self.curve, self.T, self.beta_start, self.beta_end)
+        if self.betas is None:
+            alpha_bar = _alpha_bar(self.curve, self.T, self.beta_start, self.beta_end)
+        else:
+            alpha_bar = self._of_betas(self.betas)
         if self.zero_terminal_snr:
             root = alpha_bar.sqrt()
             alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
         object.__setattr__(self, "alpha_bar", alpha_bar)
 
+    def _of_betas(self, betas: Sequence[float]) -> Tensor:
+        """Cumulative products of betas that are given one by one.
+
+        Raises:
+            ConfigError: not T numbers between 0 and 1; the last alone may be 1, which leaves nothing of the data.
+        """
+        found = several(betas)
+        if found is None or len(found) != self.T:
+            count = "no list" if found is None else f"{len(found)} of them"
+            raise ConfigError(f"betas: {count}; give T={self.T} numbers, one a step.")
+        values = tuple(number(beta, "betas") for beta in found)
+        odd = [beta for beta in values[:-1] if not 0 < beta < 1] + [beta for beta in values[-1:] if not 0 < beta <= 1]
+        if odd:
+            raise ConfigError(f"betas: {odd[0]!r}; each is between 0 and 1, and only the last may be 1.")
+        object.__setattr__(self, "betas", values)
+        return torch.cumprod(1 - torch.tensor(values, dtype=torch.float64), 0)
+
     @property
     def ends(self) -> tuple[float, float]:
         return self.level(0).ratio, min(self.level(self.T - 1).ratio, NOISIEST)
+
+    @property
+    def last(self) -> Level:
+        return self.clean if self.final == "clean" else self.level(0)
 
     @property
     def max_steps(self) -> int:
@@ -274,8 +322,12 @@ class DiscreteSchedule(Schedule):
         T = self.T
         if spacing == "trailing":  # T, T - T/n, ... (Lin et al. 2023, table 2), 1-based there
             ts = [round(T - i * T / steps) - 1 for i in range(steps)]
+        elif spacing.startswith("open-"):  # of one step more, without the least noisy one
+            if steps == T:
+                raise ConfigError(f"steps={steps}: the spacing {spacing!r} leaves one of {T} steps out; take fewer.")
+            return self.points(steps + 1, spacing.removeprefix("open-"))[:-1]
         elif spacing == "leading":  # multiples of T // n, the largest first
-            ts = [(steps - 1 - i) * (T // steps) for i in range(steps)]
+            ts = [(steps - 1 - i) * (T // steps) + self.steps_offset for i in range(steps)]
         else:  # both ends included
             ts = [round((T - 1) * (steps - 1 - i) / (steps - 1)) if steps > 1 else T - 1 for i in range(steps)]
         return [self.level(t) for t in ts]
@@ -376,15 +428,19 @@ class FlowSchedule(Schedule):
     Args:
         logit_std: training draws t = sigmoid(logit_mean + logit_std z) (Esser et al. 2024, Eq. 19); 0 draws uniformly.
         shift: times are moved to t' = shift t / (1 + (shift - 1) t), in training and sampling (Esser et al. 2024, Eq. 23).
+        t_min: the last noisy time of the grid "linspace", which is even from 1 on, before it is moved.
     """
 
     logit_mean: float = 0.0
     logit_std: float = 0.0
     shift: float = 1.0
+    t_min: float = 0.001
 
-    spacings = ("trailing", "karras")
+    spacings = ("trailing", "karras", "linspace")
 
     def __post_init__(self) -> None:
+        if not 0 < self.t_min < 1:
+            raise ConfigError(f"t_min={self.t_min}: give a time between 0 and 1.")
         if self.logit_std < 0 or self.shift <= 0:
             raise ConfigError(f"logit_std={self.logit_std}, shift={self.shift}: give logit_std >= 0 and shift > 0.")
 
@@ -417,4 +473,8 @@ class FlowSchedule(Schedule):
         return Level(t, 1 - t, t)
 
     def points(self, steps: int, spacing: str) -> list[Level]:
-        return [self.level(self._moved(1 - i / steps)) for i in range(steps)]
+        if spacing == "linspace":
+            even = [1 + i / max(steps - 1, 1) * (self.t_min - 1) for i in range(steps)]
+        else:
+            even = [1 - i / steps for i in range(steps)]
+        return [self.level(self._moved(t)) for t in even]

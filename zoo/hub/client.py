@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo import __version__
+from zoo.contract.formats import FORMATS
 from zoo.errors import HubError, ResourceError, ZooError
 from zoo.hub import limits
-from zoo.hub.address import COMMIT, CONFIG, HASH, PREFIX, SUFFIXES, WEIGHTS, Address, allowed, has_hash
+from zoo.hub.address import COMMIT, CONFIG, GOLDEN, HASH, PREFIX, SUFFIXES, WEIGHTS, Address, allowed, has_hash
 
 ATTEMPTS, WAIT = 3, 1.0  # tries, seconds before the second
 
 #: in the file that remembers a listing: not the name of a file of ours, so that older versions pass it over
-_SIZES = "sizes"
+_SIZES, _OTHERS = "sizes", "others"
+#: how many names of files of other kinds are kept
+_MOST_OTHERS = 1000
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 T = TypeVar("T")
 
@@ -226,6 +229,7 @@ class Snapshot:
         files: name -> SHA-256 (64 hex digits: large files, LFS and Xet) or git's blob id (40: the others).
         private: whether only its owner sees the repository (None: not asked, the answer came from the cache).
         sizes: name -> bytes, of those whose size is known.
+        others: names of files of other kinds, of which none is ever fetched.
     """
 
     address: Address
@@ -233,6 +237,7 @@ class Snapshot:
     files: Mapping[str, str]
     private: bool | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
     @property
     def pinned(self) -> Address:
@@ -274,6 +279,7 @@ def _listing(address: Address, got: Any) -> Snapshot:
         raise odd(f"private = {got.private!r}")
     files: dict[str, str] = {}
     sizes: dict[str, int] = {}
+    others: list[str] = []
     if not isinstance(got.siblings, list):
         raise odd("no files")
     for s in got.siblings:
@@ -281,6 +287,7 @@ def _listing(address: Address, got: Any) -> Snapshot:
         if not isinstance(name, str):
             raise odd(f"a file with the name {name!r}")
         if not allowed(name):
+            others.append(name)
             continue
         digest, size = (s.lfs.sha256, s.lfs.size) if s.lfs else (s.blob_id, s.size)
         if not isinstance(digest, str) or not HASH.fullmatch(digest) or len(digest) != (64 if s.lfs else 40):
@@ -289,7 +296,7 @@ def _listing(address: Address, got: Any) -> Snapshot:
             raise odd(f"two files {name}")
         if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 50:
             sizes[name] = size
-    return Snapshot(address, got.sha, dict(sorted(files.items())), got.private, sizes)
+    return Snapshot(address, got.sha, dict(sorted(files.items())), got.private, sizes, tuple(others[:_MOST_OTHERS]))
 
 
 def resolve(address: Address, token: str | bool | None = None, *, local_files_only: bool = False) -> Snapshot:
@@ -310,8 +317,9 @@ def resolve(address: Address, token: str | bool | None = None, *, local_files_on
         try:
             known = json.loads((storage / "zoo" / f"{commit}.json").read_text(encoding="utf-8"))
             files = {k: v for k, v in known.items() if allowed(k) and isinstance(v, str) and HASH.fullmatch(v)}
-            sizes = known.get(_SIZES) or {}
-            return Snapshot(address, commit, files, None, {k: v for k, v in sizes.items() if k in files and isinstance(v, int)})
+            sizes = {k: v for k, v in (known.get(_SIZES) or {}).items() if k in files and isinstance(v, int)}
+            others = tuple(n for n in known.get(_OTHERS) or () if isinstance(n, str))
+            return Snapshot(address, commit, files, None, sizes, others)
         except (OSError, ValueError, AttributeError):
             pass  # never seen by zoo, or damaged: what the client itself has cached, or ask
         folder = storage / "snapshots" / commit
@@ -325,7 +333,10 @@ def resolve(address: Address, token: str | bool | None = None, *, local_files_on
             f"{f'@{address.revision}' if address.revision else ''}, without HF_HUB_OFFLINE and local_files_only."
         )
     found = ask(address, token)
-    _write(storage / "zoo" / f"{found.commit}.json", json.dumps({**found.files, _SIZES: found.sizes}).encode())
+    _write(
+        storage / "zoo" / f"{found.commit}.json",
+        json.dumps({**found.files, _SIZES: found.sizes, _OTHERS: found.others}).encode(),
+    )
     if not address.pinned:
         _write(reference, found.commit.encode())
     return found
@@ -435,15 +446,34 @@ def _pulled(
 ) -> Path:
     snapshot = resolve(address, token, local_files_only=local_files_only)
     missing = [n for n in (CONFIG, WEIGHTS) if n not in snapshot.files]
-    if missing:
+    needed = None if GOLDEN in snapshot.files else foreign(snapshot)  # no other tool writes a golden file
+    if missing and needed is None:
         raise HubError(
             f"{address} is not a model of zoo: it has no {' and no '.join(missing)} (commit {snapshot.commit[:12]})."
         )
-    wanted = set(snapshot.files if names is None else names) & set(snapshot.files) | {CONFIG}
+    if needed is None:
+        needed = [CONFIG]
+    wanted = set(snapshot.files if names is None else names) & set(snapshot.files) | set(needed)
     for name in wanted & set(snapshot.sizes):
         here.expect(name, snapshot.sizes[name])
     paths = {n: fetch(snapshot, n, token, local_files_only=local_files_only) for n in sorted(wanted)}
-    return paths[CONFIG].parent
+    name, path = next(iter(paths.items()))
+    return path.parents[name.count("/")]
+
+
+def foreign(snapshot: Snapshot) -> list[str] | None:
+    """Which files of a repository are needed, where it is in another package's format; None where it is in none that we know.
+
+    Raises:
+        CheckpointError: of such a format, and what is needed of it is not there, or is a pickle.
+    """
+    names = [*snapshot.files, *snapshot.others]
+    for name in FORMATS:
+        wanted = getattr(FORMATS[name], "wanted", None)
+        found = None if wanted is None else wanted(names)
+        if found is not None:
+            return sorted(set(found) & set(snapshot.files))
+    return None
 
 
 def copy(folder: Path, target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,6 +175,7 @@ def load(
     precision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    format: str | None = None,
     **parts: Any,
 ) -> Model:
     """Load a model.
@@ -188,7 +190,9 @@ def load(
             or "auto", see `Model.sample`. The weights stay in their dtype.
         token: for the Hub: an access token; None is the user's own, if any, False is none.
         local_files_only: make no request: the Hub's files must be in the cache.
-        **parts: net, codec, diffusion of a model that was made of its author's own parts, see `zoo.Model.of`.
+        format: of a folder of another package, such as "diffusers", see docs/interop.md; default: by its files.
+        **parts: net, codec, diffusion of a model that was made of its author's own parts, see `zoo.Model.of`; and diffusion of
+            a net in another package's format that does not say on which noise it was trained.
     """
     from zoo.model.model import Model
     from zoo.model.own import check_parts
@@ -197,8 +201,10 @@ def load(
     device, dtype = device_named(device), dtype_named(dtype)  # before anything is fetched
     precision = precision_named("fp32" if precision is None else precision)
     check_parts(**{k: v for k, v in parts.items() if v is not None})
-    folder = locate(source, token=token, local_files_only=local_files_only)
-    model = None if parts else _foreign(folder)
+    if format is not None:
+        FORMATS[text_of(format)]  # an unknown name is told before anything is fetched
+    folder = locate(source, token=token, local_files_only=local_files_only, format=format)
+    model = foreign(folder, format, **parts)
     if model is None:
         model = Model.from_folder(folder, device=device, dtype=dtype, **parts)
     else:
@@ -207,12 +213,37 @@ def load(
     return model
 
 
-def _foreign(folder: Path) -> Model | None:
-    """The model of a folder in a format of another package; None for a folder of zoo, and for what nobody knows."""
-    if folder.is_dir():
-        for name in FORMATS:  # of other packages
-            if not _is_zoo(folder) and FORMATS[name].recognises(folder):
-                return FORMATS[name].load(folder)
+def foreign(folder: Path, format: str | None = None, **parts: Any) -> Model | None:
+    """The model of a folder in another format; None for a folder of zoo, and for what nobody knows.
+
+    Args:
+        format: its name; default: the first that recognises the files.
+        **parts: those of `load`.
+
+    Raises:
+        CheckpointError: the folder is not of that format. ConfigError: parts that the format does not take.
+    """
+    name = format_of(folder) if format is None else format
+    if name is None:
+        return None
+    found = FORMATS[name]
+    if format is not None and not (folder.is_dir() and found.recognises(folder)):
+        there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else []
+        what = f"it holds {', '.join(there) or 'nothing'}" if folder.is_dir() else "there is no such folder"
+        raise CheckpointError(f"{folder} is not a folder of the format {name!r}: {what}.")
+    given = {k: v for k, v in parts.items() if v is not None}
+    taken = inspect.signature(found.load).parameters
+    for part in given:
+        if part not in taken:
+            raise ConfigError(f"{part}=: a folder of the format {name!r} has its own. Leave it out.")
+    model: Model = found.load(folder, **given)
+    return model
+
+
+def format_of(folder: Path) -> str | None:
+    """The name of the format of a folder; None for a folder of zoo, and for what nobody knows."""
+    if folder.is_dir() and not _is_zoo(folder):
+        return next((name for name in FORMATS if FORMATS[name].recognises(folder)), None)
     return None
 
 
@@ -228,10 +259,12 @@ def _is_zoo(folder: Path) -> bool:
     return True
 
 
-def locate(source: str | Path, *, token: str | bool | None = None, local_files_only: bool = False) -> Path:
+def locate(
+    source: str | Path, *, token: str | bool | None = None, local_files_only: bool = False, format: str | None = None
+) -> Path:
     """The folder of a model that is given as for `load`; from the Hub it is fetched first."""
     text = text_of(source)
-    if isinstance(source, Path) or is_folder(text):
+    if isinstance(source, Path) or is_folder(text) or (format is not None and not text.startswith("hub:")):
         return Path(text).expanduser()
     folder = None if text.startswith("hub:") else packaged_folder(known(text))
     if folder is not None:

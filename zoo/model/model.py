@@ -20,6 +20,7 @@ from zoo.contract.codec import Codec
 from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Batch
 from zoo.contract.domain import Domain
+from zoo.contract.formats import FORMATS
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
@@ -57,7 +58,7 @@ from zoo.model.place import DTYPES, device_named, dtype_named, precision_named
 from zoo.model.plan import CHUNK as CHUNKED
 from zoo.model.plan import TRACED, Chunk, Plan, check_names, make_plan, shard_of
 from zoo.nets.once import Once
-from zoo.values import several, whole
+from zoo.values import known_arguments, several, whole
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -1308,6 +1309,24 @@ class Model(nn.Module):
                 metadata.
         """
         return checkpoint.save(self, files.path_of(folder, "folder"), half=half, bits=bits, card=card)
+
+    def export(self, format: str, folder: str | PathLike[str], **options: Any) -> Path:
+        """Write the model in another package's format, such as "diffusers", see docs/interop.md.
+
+        Args:
+            format: its name.
+            folder: to write.
+            **options: of the format.
+
+        Raises:
+            ConfigError: an unknown format, one that nothing is written in, or a model that it does not express.
+        """
+        write = getattr(FORMATS[format], "export", None)
+        if write is None:
+            raise ConfigError(f"the format {format!r} is read by zoo, not written.")
+        known_arguments(write, options, f"option of the format {format!r}", ("model", "folder"))
+        found: Path = write(self, files.path_of(folder, "folder"), **options)
+        return found
 
     def push_to_hub(
         self,

@@ -1,0 +1,58 @@
+"""Repositories in other people's formats: fetched by the names of their files, and nothing but what is needed."""
+
+import pytest
+import torch
+
+import zoo
+from zoo.errors import CheckpointError, HubError
+
+diffusers = pytest.importorskip("diffusers")
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """The files of a small pipeline of diffusers."""
+    folder = tmp_path_factory.mktemp("theirs")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = diffusers.UNet2DModel(
+            sample_size=8, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
+            down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        )  # fmt: skip
+    diffusers.DDPMPipeline(net, diffusers.DDIMScheduler()).save_pretrained(folder)
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    card = b"---\nlicense: cc-by-4.0\ndatasets:\n- somebody/pictures\n---\n# Small\n"
+    return files | {"README.md": card, "unet/trap.py": b"raise SystemExit\n", "unet/diffusion_pytorch_model.bin": b"\x80\x02."}
+
+
+def test_a_repository_of_diffusers_loads_by_its_name(hub, theirs):
+    hub.add("somebody/small", theirs | {"samples/large.png": b"x" * 1000})
+    model = zoo.load("hub:somebody/small")
+    assert model.recipe.name == "small" and model.recipe.licence == "cc-by-4.0" and model.recipe.data == "somebody/pictures"
+    assert "imported from hub:somebody/small@" in model.recipe.description
+    assert model.sample(1, steps=1, seed=0)[0].pixels.shape == (8, 8, 3)
+    asked = " ".join(hub.paths("GET"))
+    for name in ("trap.py", ".bin", "large.png"):
+        assert name not in asked
+    hub.log.clear()
+    assert zoo.load("hub:somebody/small", local_files_only=True).recipe == model.recipe and not hub.log
+
+
+def test_a_net_alone_in_a_repository(hub, theirs):
+    files = {n.removeprefix("unet/"): data for n, data in theirs.items() if n.startswith("unet/")}
+    scheduler = {"scheduler_config.json": theirs["scheduler/scheduler_config.json"]}
+    hub.add("somebody/net", files | scheduler)
+    assert zoo.load("hub:somebody/net", format="diffusers").recipe.denoiser == "unet2d"
+
+
+def test_a_repository_of_pickles_is_refused_before_anything_is_fetched(hub, theirs):
+    hub.add("somebody/old", {n: data for n, data in theirs.items() if not n.endswith(".safetensors")})
+    with pytest.raises(CheckpointError, match=r"unet/diffusion_pytorch_model\.bin .* a pickle.*use_safetensors=False"):
+        zoo.load("hub:somebody/old")
+    assert "resolve" not in " ".join(hub.paths("GET"))
+
+
+def test_what_nobody_knows_is_refused_as_before(hub):
+    hub.add("somebody/else", {"README.md": b"# x\n", "weights.safetensors": b"x"})
+    with pytest.raises(HubError, match=r"is not a model of zoo: it has no config\.json"):
+        zoo.load("hub:somebody/else")

@@ -1,0 +1,62 @@
+"""A folder or repository of another package as a model folder of zoo: recipe, safetensors, golden output and card."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from zoo import files
+from zoo.contract.formats import FORMATS
+from zoo.errors import CheckpointError
+from zoo.hub.card import model_card, place
+from zoo.model import checkpoint
+from zoo.model.golden import golden_inputs
+from zoo.model.loading import foreign, format_of, locate
+
+_MARK = re.compile(r"<!-- zoo-card [0-9a-f]{64} -->\s*\Z")
+
+
+def convert(source: str | Path, folder: Path, *, format: str | None = None) -> tuple[Any, str]:
+    """Write a foreign model as a folder of zoo's.
+
+    The golden output is that of the other package's own net, where that package is installed and the net is one of ours:
+    `model.verify()` then compares the two.
+
+    Args:
+        source: a folder, or hub:owner/name[@revision].
+        folder: to write.
+        format: of the source; default: by its files.
+
+    Returns:
+        the model as it is read from the new folder, and in words what its golden output is of.
+
+    Raises:
+        CheckpointError: the source is in no format that we know, or lacks something; and what `zoo.load` raises.
+    """
+    home = locate(source, format=format)
+    name = format or format_of(home)
+    if name is None:
+        raise CheckpointError(f"{source} is in no format that zoo converts. Known formats: {', '.join(FORMATS)}.")
+    model = foreign(home, name)
+    if model is None:
+        raise CheckpointError(f"{source} is not a folder of the format {name!r}.")
+    card = _MARK.sub("", model_card(model.recipe, domain=model.domain, source=place(folder))).rstrip()
+    card += f"\n\n## Origin\n\n{model.recipe.description}\n"
+    read = getattr(FORMATS[name], "card", None)
+    if read is not None and (text := read(home)):
+        card += f"\n## The card that came with it\n\n{text}\n"
+    checkpoint.save(model, folder, card=card)
+    said = "zoo's own net"
+    peer = getattr(FORMATS[name], "golden", None)
+    if peer is not None:
+        inputs = golden_inputs(model)
+        out = peer(model, home, inputs)
+        if out is not None:
+            path = folder / files.GOLDEN
+            files.save_tensors(path, files.load_tensors(path) | {"out": out})
+            files.reseal(folder / files.CONFIG)
+            said = f"the net of {name} itself"
+    from zoo.model.loading import load
+
+    return load(folder), said

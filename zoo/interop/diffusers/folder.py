@@ -1,0 +1,204 @@
+"""A folder of diffusers: which parts it has, where each one lies, and what its card says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import CheckpointError, ConfigError
+from zoo.hub.card import MOST_CARD, split
+from zoo.interop.diffusers.schedulers import SCHEDULER
+from zoo.interop.reading import read_object
+
+INDEX, CONFIG, STEM = "model_index.json", "config.json", "diffusion_pytorch_model"
+#: packages whose classes a folder may name; every other name is code of the repository
+PACKAGES = ("diffusers", "transformers")
+#: the class of our own nets in folders that we wrote, and its module, which is never run here: the config says what it builds
+OWN_CLASS, MODULE = "ZooDenoiser", "zoo_denoiser"
+_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a pipeline.
+
+    Attributes:
+        name, class_name: "unet", "UNet2DModel".
+        folder: where its files lie.
+    """
+
+    name: str
+    class_name: str
+    folder: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its config.json.
+
+        Raises:
+            CheckpointError: it is missing, or is that of another class.
+        """
+        data = read_object(self.folder / CONFIG)
+        found = data.get("_class_name", self.class_name)
+        if found != self.class_name:
+            raise CheckpointError(f"{self.folder / CONFIG} is that of a {found}; {INDEX} says {self.class_name}.")
+        return data
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a folder holds.
+
+    Attributes:
+        folder: all of it.
+        class_name: of the pipeline; None for a net alone.
+        version: of diffusers, which wrote it.
+        parts: by name; a scheduler among them is known by its file alone.
+        index: the rest of model_index.json.
+    """
+
+    folder: Path
+    class_name: str | None
+    version: str
+    parts: dict[str, Part]
+    index: Mapping[str, Any]
+
+    def part(self, *names: str) -> Part | None:
+        """The first of these parts that is there."""
+        return next((self.parts[n] for n in names if n in self.parts), None)
+
+    @property
+    def scheduler(self) -> Path:
+        """The scheduler's file.
+
+        Raises:
+            CheckpointError: it is missing.
+        """
+        known = self.part("scheduler")
+        places = [known.folder] if known is not None else [self.folder / "scheduler", self.folder]
+        for place in places:
+            if (place / SCHEDULER).is_file():
+                return place / SCHEDULER
+        raise CheckpointError(
+            f"{self.folder} holds {self.found} and no {SCHEDULER}: which noise the net was trained on is not said, and is not "
+            "guessed. Put the file beside it, or say it: "
+            "zoo.load(folder, diffusion=Diffusion(DiscreteSchedule('linear'), 'eps'))."
+        )
+
+    @property
+    def found(self) -> str:
+        """What it is, in words."""
+        parts = ", ".join(f"{p.name} ({p.class_name})" for p in self.parts.values())
+        return f"{self.class_name} of {parts}" if self.class_name else parts
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the files are those of diffusers: model_index.json, or a config.json that says that package's version."""
+    try:
+        if (folder / INDEX).is_file():
+            return "_class_name" in read_object(folder / INDEX)
+        if (folder / CONFIG).is_file():
+            data = read_object(folder / CONFIG)
+            return "_class_name" in data and "_diffusers_version" in data
+    except CheckpointError:
+        pass
+    return False
+
+
+def read_pipeline(folder: Path) -> Pipeline:
+    """The parts of a folder.
+
+    Raises:
+        CheckpointError: a part that is missing, or that is code of the repository.
+    """
+    if not (folder / INDEX).is_file():
+        data = read_object(folder / CONFIG)
+        name = str(data["_class_name"])
+        return Pipeline(folder, None, str(data.get("_diffusers_version", "")), {"unet": Part("unet", name, folder)}, {})
+    index = read_object(folder / INDEX)
+    parts: dict[str, Part] = {}
+    rest: dict[str, Any] = {}
+    for key, value in index.items():
+        if key.startswith("_") or not (isinstance(value, list) and len(value) == 2):
+            rest[key] = value
+            continue
+        package, name = value
+        if package is None and name is None:  # a part that this pipeline can have and has not
+            continue
+        ours = (package, name) == (MODULE, OWN_CLASS)
+        if (package not in PACKAGES and not ours) or not isinstance(name, str):
+            raise CheckpointError(
+                f"{folder / INDEX}: its {key} is {name} of {package}, which is code of the repository: zoo runs none. Load it "
+                "in its own package, and make a folder of a class of diffusers."
+            )
+        # the first versions put all files into one folder
+        parts[key] = Part(key, name, folder / key if (folder / key).is_dir() else folder)
+    pipeline = index.get("_class_name")
+    if not isinstance(pipeline, str):
+        raise CheckpointError(f"{folder / INDEX}: the pipeline {pipeline} is code of the repository: zoo runs none.")
+    return Pipeline(folder, pipeline, str(index.get("_diffusers_version", "")), parts, rest)
+
+
+def files_of(names: Collection[str]) -> list[str] | None:
+    """Which files of a repository are needed, by their names alone; None where it is not one of diffusers."""
+    listed = set(names)
+    nets = ("", "unet/", "transformer/", "vae/", "text_encoder/")
+    stems = (STEM, "model")
+    if INDEX not in listed and not any(f"{net}{STEM}{end}" in listed for net in nets for end in (".safetensors", ".bin")):
+        return None
+    wanted = [n for n in listed if n.endswith(".json") and n.count("/") <= 1 and not n.endswith(".index.json")]
+    wanted += [n for n in listed if n == "README.md" or (n.startswith("tokenizer/") and n.endswith(".txt"))]
+    for net in nets:
+        for stem in stems if net == "text_encoder/" else (STEM,):
+            whole = [f"{net}{stem}.safetensors", f"{net}{stem}.fp16.safetensors"]
+            part = re.compile(rf"{re.escape(net + stem)}-\d{{5}}-of-\d{{5}}\.safetensors")
+            found = next(([n] for n in whole if n in listed), None) or [n for n in listed if part.fullmatch(n)]
+            wanted += found
+            if not found and f"{net}{stem}.bin" in listed:
+                raise CheckpointError(
+                    f"the weights {net}{stem}.bin of this repository are a pickle, which can run code: zoo never opens one, "
+                    "and it holds no safetensors. Where you trust it, convert it with diffusers itself: load the pipeline "
+                    "there (DiffusionPipeline.from_pretrained(name, use_safetensors=False)), save it (save_pretrained(folder)) "
+                    "and load the folder."
+                )
+    return sorted(wanted)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a folder comes from, and what its own card says.
+
+    Attributes:
+        name: short, for a recipe.
+        place: "hub:owner/name@commit", or the folder's name.
+        licence, data: of the card's metadata; empty where it says nothing.
+        text: of the card.
+    """
+
+    name: str
+    place: str
+    licence: str = ""
+    data: str = ""
+    text: str = ""
+
+
+def read_origin(folder: Path) -> Origin:
+    """The origin of a folder; a card that cannot be read is none."""
+    cached = _CACHED.search(folder.absolute().as_posix())
+    place = f"hub:{cached[1]}/{cached[2]}@{cached[3]}" if cached else f"folder {folder.absolute().name}"
+    name = re.sub(r"[^\w.-]+", "-", cached[2] if cached else folder.absolute().name).strip("-.") or "model"
+    card = folder / "README.md"
+    try:
+        # a larger file is no card that anybody wrote
+        raw = card.read_bytes() if card.is_file() and card.stat().st_size <= MOST_CARD else b""
+        facts, text = split(raw.decode("utf-8", "replace"))
+    except (OSError, ConfigError):
+        return Origin(name, place)
+    licence = facts.get("license")
+    named = facts.get("license_name") if licence == "other" else None
+    data = facts.get("datasets")
+    listed = data if isinstance(data, list) else [data] if data else []
+    return Origin(name, place, str(named or licence or ""), ", ".join(map(str, listed)), text.strip())

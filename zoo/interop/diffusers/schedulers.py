@@ -1,0 +1,208 @@
+"""Schedulers of diffusers as our schedules, samplers and defaults, and ours as theirs.
+
+Each option of a scheduler's file is read. One that came with a later version and is not there means what was so before it:
+that no longer moves. One that no version could do without must be there. One that we do not know is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.core.schedule import DiscreteSchedule
+from zoo.errors import CheckpointError, one_of
+from zoo.interop.reading import Options, read_object
+from zoo.values import whole
+
+#: the file of a scheduler
+SCHEDULER = "scheduler_config.json"
+PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+CURVES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+#: values of options of the first versions that never did anything
+DEAD = {"tensor_format": (None, "pt", "np"), "timestep_values": (None,), "predict_epsilon": (None, True)}
+#: options that stay in a file when one scheduler with betas is made of another's, whose class then looks at none of them
+LEFT = (
+    "clip_sample", "clip_sample_range", "set_alpha_to_one", "skip_prk_steps", "variance_type", "use_karras_sigmas",
+    "interpolation_type", "algorithm_type", "solver_order", "solver_type", "lower_order_final",
+)  # fmt: skip
+VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
+LEARNED = ("learned", "learned_range")
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a scheduler says, in our words.
+
+    Attributes:
+        schedule, diffusion, sampling: parts of a recipe as plain data.
+        time_scale, sign: what the net is given and how its output is read, see `zoo.interop.diffusers.unet.UNet2D`.
+    """
+
+    schedule: dict[str, Any]
+    diffusion: dict[str, Any]
+    sampling: dict[str, Any]
+    time_scale: float = 1.0
+    sign: int = 1
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_scheduler(path: Path) -> Process:
+    """A scheduler's file.
+
+    Raises:
+        CheckpointError: a class or an option that we do not know, or a key that is missing; the message names it.
+    """
+    data = read_object(path)
+    name = data.get("_class_name")
+    if name not in READERS:
+        raise one_of(f"scheduler of diffusers in {path}", name, READERS, CheckpointError, listed="Supported")
+    return READERS[name](Options(data, str(name), path))
+
+
+def _betas(o: Options) -> dict[str, Any]:
+    """The noise of the schedulers with betas."""
+    T = o.needed("num_train_timesteps")
+    betas, zero = o.later("trained_betas", None), o.flag("rescale_betas_zero_snr", before=False)
+    schedule: dict[str, Any] = {"kind": "discrete", "T": T, "zero_terminal_snr": zero}
+    if betas is not None:
+        for key in ("beta_start", "beta_end", "beta_schedule"):  # of no effect beside them
+            o.later(key, None)
+        return schedule | {"curve": "linear", "betas": betas}
+    ends = {"beta_start": o.number("beta_start"), "beta_end": o.number("beta_end")}
+    curve = o.needed("beta_schedule")
+    if curve == "sigmoid" and o.what == "DDPMScheduler":
+        rise = torch.sigmoid(torch.linspace(-6, 6, whole(T, "num_train_timesteps", 2), dtype=torch.float64))
+        return schedule | {"betas": (rise * (ends["beta_end"] - ends["beta_start"]) + ends["beta_start"]).tolist()}
+    if curve not in CURVES:
+        raise one_of(f"beta_schedule of the {o.what} in {o.path}", curve, CURVES, CheckpointError, listed="Supported")
+    return schedule | ends | {"curve": CURVES[curve]}
+
+
+def _clip(o: Options) -> float | None:
+    """The bound of x0; None for none."""
+    clip, bound = o.flag("clip_sample"), o.number("clip_sample_range", before=1.0)
+    return float(bound) if clip else None
+
+
+def _no_threshold(o: Options) -> None:
+    """Dynamic thresholds (Saharia et al. 2022) are not ours; its numbers have no effect without it."""
+    o.only("thresholding", False, None)
+    o.later("dynamic_thresholding_ratio", None)
+    o.later("sample_max_value", None)
+
+
+def _discrete(o: Options, sampling: dict[str, Any], schedule: dict[str, Any], spacings: dict[str, str], before: str) -> Process:
+    """What all schedulers with betas have, and the end."""
+    diffusion = {"prediction": o.choice("prediction_type", PREDICTIONS, before="epsilon"), "weighting": "simple"}
+    _no_threshold(o)
+    spacing = o.choice("timestep_spacing", spacings, before=before)
+    schedule = schedule | {"steps_offset": o.later("steps_offset", 0)}
+    for key, values in DEAD.items():
+        if key in o:
+            o.only(key, *values)
+    o.end(LEFT)
+    return Process(schedule, diffusion, {"spacing": spacing} | sampling)
+
+
+def _ddpm(o: Options) -> Process:
+    schedule = _betas(o)
+    kind = o.needed("variance_type")
+    if kind in LEARNED:
+        raise CheckpointError(
+            f"{o.path}: variance_type={kind!r}: zoo's ddpm takes no variance from the net. Make the file that of a "
+            "DDIMScheduler, which leaves it out."
+        )
+    if kind not in VARIANCES:
+        raise one_of(f"variance_type of the {o.what} in {o.path}", kind, VARIANCES, CheckpointError, listed="Supported")
+    sampling = {"sampler": "ddpm", "steps": schedule["T"], "clip": _clip(o), "options": {"variance": VARIANCES[kind]}}
+    return _discrete(o, sampling, schedule, _SAME, "leading")
+
+
+_SAME = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
+
+
+def _ddim(o: Options) -> Process:
+    schedule = _betas(o) | {"final": "clean" if o.flag("set_alpha_to_one") else "least"}
+    sampling = {"sampler": "ddim", "steps": min(50, schedule["T"]), "clip": _clip(o), "options": {"eta": 0.0}}
+    return _discrete(o, sampling, schedule, _SAME, "leading")
+
+
+def _dpm(o: Options) -> Process:
+    schedule = _betas(o)
+    o.only("algorithm_type", "dpmsolver++", "deis")  # which theirs takes for it
+    o.only("solver_order", 2)
+    o.only("solver_type", "midpoint", "logrho", "bh1", "bh2")  # which theirs takes for it
+    for key in ("use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting"):
+        o.only(key, False, None)
+    o.only("lambda_min_clipped", float("-inf"), None)
+    o.later("variance_type", None)  # theirs leaves a learned variance out, and so does our net
+    o.later("flow_shift", None)
+    o.later("time_shift_type", None)
+    karras = bool(o.later("use_karras_sigmas", False))
+    # before there was a choice, the last level was the least noisy one of training
+    ends = {"zero": "clean", "sigma_min": "least"}
+    schedule |= {"final": o.choice("final_sigmas_type", ends, before="sigma_min")}
+    if o.later("euler_at_final", False) and schedule["final"] == "least":  # a step to no noise is of first order in any case
+        raise CheckpointError(f"{o.path}: euler_at_final with final_sigmas_type='sigma_min' is not supported.")
+    sampling: dict[str, Any] = {
+        "sampler": "dpmpp",
+        "steps": min(20, schedule["T"] - 1),
+        "options": {"lower_order_final": o.flag("lower_order_final", before=True)},
+    }
+    # leading and linspace grids are made for one step more, and the last one is left out
+    spacings = {"leading": "open-leading", "linspace": "open-linspace", "trailing": "trailing"}
+    found = _discrete(o, sampling, schedule, spacings, "linspace")
+    if not karras:
+        return found
+    if schedule["zero_terminal_snr"]:
+        raise CheckpointError(f"{o.path}: use_karras_sigmas with rescale_betas_zero_snr: such a grid starts at infinity.")
+    options = {k: v for k, v in found.schedule.items() if k != "kind"}
+    table = DiscreteSchedule(**options)
+    bounds = (table.level(0).ratio, table.level(table.T - 1).ratio)
+    note = "steps of a Karras grid are not rounded to whole ones, as theirs are"
+    return Process(found.schedule, found.diffusion, found.sampling | {"spacing": "karras", "bounds": bounds}, notes=(note,))
+
+
+def _edm(o: Options) -> Process:
+    schedule = {"kind": "edm", **{key: o.number(key) for key in ("sigma_min", "sigma_max", "rho")}}
+    data = o.number("sigma_data")
+    o.later("num_train_timesteps", None)  # has no effect on its grids
+    sign = o.choice("prediction_type", {"epsilon": 1, "v_prediction": -1}, needed=True)
+    spacing = o.choice("sigma_schedule", {"karras": "karras", "exponential": "linspace"}, before="karras")
+    o.only("final_sigmas_type", "zero")
+    o.end()
+    diffusion = {"prediction": "x0", "weighting": "edm", "sigma_data": data, "precondition": True}
+    return Process(schedule, diffusion, {"sampler": "euler", "steps": 50, "spacing": spacing}, sign=sign)
+
+
+def _flow(o: Options) -> Process:
+    T, shift = o.needed("num_train_timesteps"), o.number("shift")
+    flags = ("use_dynamic_shifting", "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+    for key in (*flags, "stochastic_sampling"):
+        o.only(key, False, None)
+    o.only("shift_terminal", None, 0)
+    for key in ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"):
+        o.later(key, None)  # of dynamic shifting
+    o.end()
+    if isinstance(T, bool) or not isinstance(T, int) or T < 2 or not shift > 0:
+        raise CheckpointError(
+            f"{o.path}: num_train_timesteps={T!r}, shift={shift!r}; give a whole number above 1, and shift > 0."
+        )
+    least = shift / T / (1 + (shift - 1) / T)  # theirs moves the least time here, and the whole grid once more
+    schedule = {"kind": "flow", "shift": shift, "t_min": least}
+    return Process(
+        schedule, {"prediction": "flow", "weighting": "simple"}, {"sampler": "euler", "steps": 50, "spacing": "linspace"}, T
+    )
+
+
+READERS: dict[str, Callable[[Options], Process]] = {
+    "DDPMScheduler": _ddpm,
+    "DDIMScheduler": _ddim,
+    "DPMSolverMultistepScheduler": _dpm,
+    "EDMEulerScheduler": _edm,
+    "FlowMatchEulerDiscreteScheduler": _flow,
+}
