@@ -216,14 +216,16 @@ class Shards:
 
         All processes call it, in the same order.
         """
-        size = self.rows(shape[0]) * (math.prod(shape[1:]))
+        size = self.rows(shape[0]) * math.prod(shape[1:])
+        if not size:
+            return value.new_zeros(shape).cpu()
         own = value.new_zeros(size)
         own[: value.numel()] = value.flatten()
         if self.rank:
             dist.gather(own, dst=0)
             return value.new_zeros(0)
         found = value.new_empty(self.count * size)
-        dist.gather(own, list(found.chunk(self.count)) if size else [own] * self.count, dst=0)
+        dist.gather(own, list(found.chunk(self.count)), dst=0)
         return found[: math.prod(shape)].view(shape).cpu()
 
 
@@ -401,7 +403,8 @@ class ShardedTrainer(Trainer):
         return self.shards.whole(value, shard.whole.shape)
 
     def _part(self, name: str, value: Tensor) -> Tensor:
-        return value if value.ndim == 0 else self.shards.shards[name].of(value)
+        # a copy: the value lies in the file, which the next checkpoint takes the place of
+        return (value if value.ndim == 0 else self.shards.shards[name].of(value)).clone()
 
     def _like(self, name: str, value: Tensor) -> Tensor:
         return torch.empty(self.shards.shards[name].whole.shape, dtype=value.dtype, device="meta")

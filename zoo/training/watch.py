@@ -62,8 +62,8 @@ class Due:
     @classmethod
     def of(cls, numbers: Sequence[int]) -> Due:
         """The inverse of `numbers`."""
-        *flags, preview = numbers
-        return cls(*[bool(n) for n in flags], preview)
+        line, held_out, save, save_by_time, preview = numbers
+        return cls(bool(line), bool(held_out), bool(save), bool(save_by_time), preview)
 
 
 class Watch:
