@@ -380,7 +380,7 @@ class ShardedTrainer(Trainer):
             ) from error
 
     def _backward_alone(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         for s in self.shards.trained():
             s.whole.grad = None
 
