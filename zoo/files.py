@@ -124,8 +124,12 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
-def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str], bool]:
-    """Tensors and metadata of a file of `save_sealed`, its hash checked, and whether it has one: older files have none."""
+def load_sealed(path: Path, *, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str], bool]:
+    """Tensors and metadata of a file of `save_sealed`, its hash checked, and whether it has one: older files have none.
+
+    Args:
+        mapped: as for `load_tensors_metadata`.
+    """
     digest = load_metadata(path).get(HASH)
     if digest is not None:
         found, text = hashlib.sha256(), _own_hash(digest)
@@ -140,7 +144,7 @@ def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str], bool]:
                 found.update(block)
         if found.hexdigest() != digest:
             raise CheckpointError(f"{path} is damaged: it is not the file that was saved (another SHA-256).")
-    tensors, metadata = load_tensors_metadata(path)
+    tensors, metadata = load_tensors_metadata(path, mapped=mapped)
     if metadata.pop(HASH, None) != digest:
         raise CheckpointError(f"{path} was replaced while it was read. Read it again.")
     return tensors, metadata, digest is not None

@@ -1,6 +1,7 @@
 """Runs of so many minutes: they end in time, resume exactly, show something early, and their folder loads meanwhile."""
 
 import csv
+import functools
 import json
 import random
 import signal
@@ -32,6 +33,7 @@ from zoo.training import budget, size
 from zoo.training import trainer as training
 from zoo.training.objective import Denoise
 from zoo.training.train import as_begun
+from zoo.training.watch import Due
 
 
 class Net(nn.Module):
@@ -433,7 +435,9 @@ def test_a_checkpoint_of_a_run_of_steps_holds_what_older_versions_read(tmp_path)
 def test_processes_agree_on_plans_of_any_length():
     accelerator = SimpleNamespace(num_processes=2, reduce=lambda given, how: given)
     run = SimpleNamespace(accelerator=accelerator, main=True, stop="", device="cpu")
-    assert training.Trainer._agree(run, (2**24 + 1, 2**40 + 1)) == (2**24 + 1, 2**40 + 1)
+    run.agreed = functools.partial(training.Trainer.agreed, run)
+    plan, due = (2**24 + 1, 2**40 + 1), Due(held_out=True, save_by_time=True, preview=7)
+    assert training.Trainer._agree(run, plan, due) == (plan, due)
 
 
 def test_a_batch_that_was_asked_for_stays(tmp_path, monkeypatch):

@@ -141,10 +141,13 @@ def save(
     bits: int | None = None,
     card: str | None = None,
     with_stage: bool = True,
+    net: Mapping[str, Tensor] | None = None,
+    golden: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a model's folder, see `zoo.Model.save_pretrained`.
 
     Args:
+        net, golden: the state of the denoiser and the golden outputs, of a net that is shared out over processes.
         with_stage: False leaves the weights of a first stage out, for a packaged model on a packaged first stage.
     """
     if bits not in (None, 8, 16, 32):
@@ -160,7 +163,13 @@ def save(
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{old} cannot be read as text, and a card that somebody wrote is kept: {error}.") from error
         card = renew(text, own)
-    weights = {f"denoiser.{k}": v for k, v in stored_as(files.state_of(model.denoiser), bits).items()}
+    if net is None and any(hasattr(p, "full_tensor") for p in model.denoiser.parameters()):
+        raise ConfigError(
+            "the net is shared out over processes (fsdp=True), and none of them has all of it: the run has written it whole to "
+            "its folder. Open that one: zoo.load(folder)."
+        )
+    state = files.state_of(model.denoiser) if net is None else net
+    weights = {f"denoiser.{k}": v for k, v in stored_as(state, bits).items()}
     recipe = model.recipe
     if isinstance(model.codec, first_stage.Latent) and recipe.stage is not None:
         # a model that was loaded in half precision has a rounded first stage, and says so
@@ -177,7 +186,7 @@ def save(
     }
     with files.new_folder(folder) as new, rounded(model, bits) as stored:
         files.save_tensors(new / files.WEIGHTS, weights)
-        files.save_tensors(new / files.GOLDEN, {**inputs, **golden_outputs(stored, inputs)})
+        files.save_tensors(new / files.GOLDEN, {**inputs, **(golden_outputs(stored, inputs) if golden is None else golden)})
         files.write_atomic(new / files.CARD, card.encode())
         hashes = {name: files.hash_of(new / name) for name in HASHED}
         files.write_atomic(new / files.CONFIG, files.seal(config, files.CONFIG, hashes))

@@ -118,8 +118,11 @@ def described(meta: dict[str, str], path: Path) -> tuple[Facts, Recipe]:
     return facts, Recipe.parse(recipe)
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, *, mapped: bool = False) -> Checkpoint:
     """A checkpoint, strictly. Its run may write the next one meanwhile: then that one is read.
+
+    Args:
+        mapped: leave the tensors in the file, for one who takes a part of each, see `zoo.files.load_tensors_metadata`.
 
     Raises:
         CheckpointError: a file that is damaged, of another kind, or of a newer zoo.
@@ -127,7 +130,7 @@ def read(path: Path) -> Checkpoint:
     before = None
     while True:
         try:
-            tensors, meta, sealed = files.load_sealed(path)
+            tensors, meta, sealed = files.load_sealed(path, mapped=mapped)
             break
         except CheckpointError:
             # the file was replaced between two looks at it, or it is damaged: of the same file the next look says the same

@@ -88,6 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--compile", action="store_true", help="run the net through torch.compile: worth minutes of waiting")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    parser.add_argument(
+        "--fsdp",
+        action="store_true",
+        help="share the net out over the processes of torchrun or accelerate launch: for one that does not fit on a device",
+    )
     recipe_arguments(parser)
 
 
@@ -138,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
                 resume=args.resume,
                 init=args.init,
                 cpu=args.cpu,
+                fsdp=args.fsdp,
                 data_options=data_options(args),
                 overrides=overrides(args),
                 max_minutes=args.max_minutes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -14,13 +14,17 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.shadow = {k: p.detach().clone() for k, p in module.named_parameters()}
+        self.shadow = {k: p.detach().clone() for k, p in self._named(module)}
+
+    def _named(self, module: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters that are averaged, by name."""
+        return module.named_parameters()
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """After optimizer step `step` (0-based)."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        moving = [(self.shadow[k], p.detach()) for k, p in module.named_parameters() if p.requires_grad]
+        moving = [(self.shadow[k], p.detach()) for k, p in self._named(module) if p.requires_grad]
         torch._foreach_lerp_([shadow for shadow, _ in moving], [p for _, p in moving], weight)
 
     @contextmanager
@@ -38,5 +42,5 @@ class EMA:
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
         """The averages become the module's own weights."""
-        for k, p in module.named_parameters():
+        for k, p in self._named(module):
             p.copy_(self.shadow[k])

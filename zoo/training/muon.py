@@ -101,9 +101,13 @@ class Muon(torch.optim.AdamW):
         matrices = hidden_matrices(module)
         chosen = {id(p) for p in matrices}
         others = [p for p in module.parameters() if id(p) not in chosen and p.requires_grad]
-        groups = [{"params": matrices, "matrices": True}, {"params": others, "matrices": False}]
+        groups = [{"params": self._held(matrices), "matrices": True}, {"params": self._held(others), "matrices": False}]
         super().__init__([g for g in groups if g["params"]], lr=lr, **adamw)
         self.momentum, self.dtype, self.processes = momentum, dtype, processes
+
+    def _held(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        """What this process has of the module's parameters, to take its steps on."""
+        return parameters
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -131,17 +135,22 @@ class Muon(torch.optim.AdamW):
         momenta = [self.state[p]["momentum"] for p in moved]
         torch._foreach_lerp_(momenta, gradients, 1 - self.momentum)
         torch._foreach_lerp_(gradients, momenta, self.momentum)
+        updates = self._updates(moved, gradients, group["lr"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(moved, updates)
+
+    def _updates(self, moved: list[nn.Parameter], gradients: list[Tensor], lr: float) -> list[Tensor]:
+        """What is added to each parameter, for the gradients with their momentum."""
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, p in enumerate(moved):
             alike[len(p), p.numel() // len(p)].append(i)
         stacks = [torch.stack([gradients[i].reshape(shape) for i in rows]) for shape, rows in alike.items()]
         updates: dict[int, Tensor] = {}
         for ((rows, columns), places), done in zip(alike.items(), self._orthogonal(stacks), strict=True):
-            done = done * (-group["lr"] * 0.2 * max(rows, columns) ** 0.5)
+            done = done * scale(lr, rows, columns)
             updates |= {i: update.view(moved[i].shape) for i, update in zip(places, done, strict=True)}
-        if group["weight_decay"]:
-            torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(moved, [updates[i] for i in range(len(moved))])
+        return [updates[i] for i in range(len(moved))]
 
     def _orthogonal(self, stacks: list[Tensor]) -> list[Tensor]:
         """`orthogonal` of each stack. All processes have the same gradients, so each takes its turn at the matrices."""
@@ -156,3 +165,8 @@ class Muon(torch.optim.AdamW):
             turn -= len(stack)
         dist.all_reduce(flat)  # of each matrix all but one process hold zeros
         return [part.to(stack.dtype) for part, stack in zip(parts, stacks, strict=True)]
+
+
+def scale(lr: float, rows: int, columns: int) -> float:
+    """What an orthogonal matrix is multiplied by: its update then has the size that AdamW's has."""
+    return -lr * 0.2 * max(rows, columns) ** 0.5

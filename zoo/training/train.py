@@ -45,6 +45,7 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     cpu: bool = False,
+    fsdp: bool = False,
     objective: Objective | None = None,
     held_out: Dataset | None = None,
     **loop: Any,
@@ -61,6 +62,8 @@ def fit(
         resume: go on from the checkpoint in `out`, bit for bit.
         held_out: data that nothing trains on; the loss on some of them is logged.
         cpu: stay on the CPU even where there is a GPU.
+        fsdp: share the net out over the processes that train together, for one that does not fit on a device; `out` is then
+            needed. The model that comes back is shared out, too: load it from `out`.
         objective: what is made smaller; default: the recipe's.
         **loop: max_minutes, log_every, save_every, preview_every, workers, compile, see `Trainer.run`.
 
@@ -73,6 +76,8 @@ def fit(
     began = budget.clock_time()
     steps, minutes = length(steps, minutes, resume)
     loop = loop_options(loop)
+    if check_fsdp(fsdp, loop) and out is None:
+        raise ConfigError("fsdp=True: give out. No process holds the whole net, which is written there.")
     dataset = objects_of(dataset, model.recipe)
     held_out = None if held_out is None else objects_of(held_out, model.recipe)
     check_data(dataset, model.recipe)
@@ -81,6 +86,7 @@ def fit(
     seed = whole(seed, "seed")
     torch.manual_seed(seeds.derive_seed(seed, WEIGHTS))
     how: dict[str, Any] = {"minutes": minutes, "began": began, "cpu": cpu, "objective": objective, "held_out": held_out}
+    how["fsdp"] = fsdp
     if out is not None:
         folder = files.path_of(out, "out")
         run_in(model, dataset, folder, steps, seed, resume=resume, **how, **loop)
@@ -137,6 +143,21 @@ def loop_options(loop: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def check_fsdp(fsdp: bool, loop: Mapping[str, Any]) -> bool:
+    """Whether the net is shared out over processes, checked before anything is read or written.
+
+    Raises:
+        ConfigError: not True or False, or what does not go together with it.
+    """
+    if not isinstance(fsdp, bool):
+        raise ConfigError(f"fsdp={fsdp!r}: give True or False.")
+    if fsdp:
+        from zoo.training.sharded import check_sharded
+
+        check_sharded(loop)
+    return fsdp
+
+
 def objects_of(dataset: Dataset, recipe: Recipe) -> Dataset:
     """Data as a model of this recipe sees them: a first stage takes the objects alone, whatever is known of them."""
     if recipe.role != "first_stage" or not isinstance(dataset, Dataset) or isinstance(dataset, Bare):
@@ -185,6 +206,7 @@ def run_in(
     resume: bool = False,
     begun: Start | None = None,
     cpu: bool = False,
+    fsdp: bool = False,
     objective: Objective | None = None,
     held_out: Dataset | Callable[[], Dataset | None] | None = None,
     said: str = "",
@@ -213,15 +235,15 @@ def run_in(
     if steps is None and minutes is None and not going_on:
         raise ConfigError(f"{out} holds no run to go on with: give steps, or minutes.")
     with frozen(model.denoiser, patterns) as count:
-        trainer = Trainer(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective, minutes=minutes, began=began)
+        made = trainer_class(fsdp)
+        trainer = made(model.train(), dataset, out, steps, seed, cpu=cpu, objective=objective, minutes=minutes, began=began)
         if said:
             trainer.note(said)
         if patterns:
             total = sum(p.numel() for p in model.denoiser.parameters())
             trainer.note(f"frozen: {count:,} of {total:,} parameters ({', '.join(patterns)}).")
         _run(trainer, going_on, resume, begun, held_out, fitted, loop)
-    trainer.ema.copy_to(model.denoiser)
-    model.eval()
+    trainer.finish()
     if trainer.signal == signal.SIGINT:
         raise KeyboardInterrupt
     if trainer.signal:
@@ -262,6 +284,15 @@ def _run(
         trainer.run(**loop)
 
 
+def trainer_class(fsdp: bool) -> type[Trainer]:
+    """What trains: a net that each process has, or one that is shared out over them."""
+    if not fsdp:
+        return Trainer
+    from zoo.training.sharded import ShardedTrainer
+
+    return ShardedTrainer
+
+
 def has_run(out: Path, resume: bool) -> bool:
     """Whether a folder holds a run, which only `resume` may touch."""
     found = (out / CHECKPOINT).exists()
@@ -281,6 +312,7 @@ def train(
     resume: bool = False,
     init: str | Path | None = None,
     cpu: bool = False,
+    fsdp: bool = False,
     data_options: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
@@ -299,6 +331,8 @@ def train(
         init: a model of the domain (a name, a folder or hub:owner/name) whose weights the run starts from, as far as they
             fit; what was adapted and what is new is printed, see `zoo.training.init`. The learning rate is then a part of
             the recipe's, unless overrides say it. A run that goes on does not read it.
+        fsdp: share the net out over the processes that train together, for one that does not fit on a device. The model that
+            comes back is shared out, too: load it from `out`.
         overrides: dotted recipe paths, e.g. {"training.lr": 2e-4}.
         held_out: data that nothing trains on, whose loss is logged; default: the validation part of `data`, where they
             have one.
@@ -310,6 +344,7 @@ def train(
     began = budget.clock_time() if began is None else began
     steps, minutes = length(steps, minutes, resume)
     seed, out, loop = whole(seed, "seed"), files.path_of(out, "out"), loop_options(loop)
+    check_fsdp(fsdp, loop)
     if source is not None and config is None:
         recipe = recipe_of(source)
     elif config is not None and source is None:
@@ -358,6 +393,7 @@ def train(
         resume=resume,
         begun=begun,
         cpu=cpu,
+        fsdp=fsdp,
         minutes=minutes,
         began=began,
         held_out=validation if held_out is None else held_out,

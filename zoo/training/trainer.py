@@ -44,7 +44,7 @@ from zoo.training.lock import Lock
 from zoo.training.log import Log
 from zoo.training.muon import Muon
 from zoo.training.objective import Objective, objective_of
-from zoo.training.watch import Watch
+from zoo.training.watch import Due, Watch
 
 #: what of a recipe is only said of a model: it may change within a run
 ABOUT = ("sampling", "description", "data", "licence", "paper")
@@ -88,6 +88,9 @@ class Trainer:
     Where neither steps nor minutes are given, a run that is resumed has those that it had.
     """
 
+    #: whether a pass of the net, and a look at its weights, is something that all processes do together
+    together = False
+
     def __init__(
         self,
         model: Model,
@@ -123,6 +126,12 @@ class Trainer:
                 f"{started} processes were started, but they train apart, each as one of {self.accelerator.num_processes}: "
                 "start them by accelerate launch or torchrun, with --cpu where the GPUs are not for them."
             )
+        if self.accelerator.distributed_type.value in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise ConfigError(
+                f"accelerate is set to {self.accelerator.distributed_type.value}, which zoo does not train with: choose "
+                "several processes and nothing else (accelerate config, or torchrun). For a net that no device holds give "
+                "fsdp=True (--fsdp)."
+            )
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.set_up()
         self.step = 0
@@ -130,6 +139,7 @@ class Trainer:
         #: (loss, gradient norm) of the steps since the last check, added up: not finite as soon as one of them is not
         self.unchecked = torch.zeros(2, device=self.device)
         self.stop = ""  # why the loop ends before its last step
+        self.ends = False  # after this step, as all processes know
         self.signal = 0  # the one that asked for it
         self.init = ""  # what the weights started from
         self.pace = 1.0  # share of the recipe's learning rate
@@ -159,9 +169,11 @@ class Trainer:
         options: dict[str, Any] = {k: getattr(self.options, k) for k in ("lr", "betas", "weight_decay")}
         options["fused"] = True if self.device.type == "cuda" else None
         if self.options.optimizer == "adamw":
-            return torch.optim.AdamW([p for p in self.model.denoiser.parameters() if p.requires_grad], **options)
-        exact = torch.bfloat16 if native_bf16() else torch.float32
-        return Muon(self.model.denoiser, dtype=exact, processes=self.accelerator.num_processes, **options)
+            return torch.optim.AdamW([p for _, p in self._parameters() if p.requires_grad], **options)
+        return self._muon(dtype=torch.bfloat16 if native_bf16() else torch.float32, **options)
+
+    def _muon(self, **options: Any) -> torch.optim.Optimizer:
+        return Muon(self.model.denoiser, processes=self.accelerator.num_processes, **options)
 
     # ------------------------------------------------------------ one step
 
@@ -189,7 +201,8 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
         for part in range(parts):
             batch = next(batches).to(self.device)
-            place = self.step, part, self.accelerator.process_index
+            # by where the batch is in the step alone: several processes, and one that makes as many parts, do the same
+            place = self.step, part * self.accelerator.num_processes + self.accelerator.process_index, 0
             rng = seeds.generator(self.seed, NOISE, *place)
             torch.manual_seed(seeds.derive_seed(self.seed, DROPOUT, *place))
             last = part == parts - 1
@@ -198,7 +211,7 @@ class Trainer:
                     loss = self.net(batch, rng) / parts
                 self.accelerator.backward(loss)
             total += loss.detach()
-        norm = self.accelerator.clip_grad_norm_(self.model.denoiser.parameters(), self.options.clip_norm).detach()
+        norm = self._clip().detach()
         if self.accelerator.num_processes > 1:
             total = self.accelerator.reduce(total, "mean")
         self.unchecked += torch.stack([total.to(norm.dtype), norm])
@@ -209,6 +222,11 @@ class Trainer:
         self.ema.update(self.model.denoiser, self.step)
         self.step += 1
         return total, norm
+
+    def _clip(self) -> Tensor:
+        """Make gradients smaller that are too large; returns the norm that they had."""
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.denoiser.parameters(), self.options.clip_norm)
+        return norm
 
     def check_finite(self) -> None:
         """Stop where loss or gradient of a step since the last check were not finite. No checkpoint is made without it."""
@@ -232,15 +250,18 @@ class Trainer:
         Gradients are taken, not accumulated: several processes would wait for each other's.
         """
         kept = {name: b.clone() for name, b in self.model.denoiser.named_buffers()}
-        parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
         try:
             with self._autocast():
                 loss = self.objective.loss(self.model, batch, seeds.generator(0))
-            torch.autograd.grad(loss, parameters, allow_unused=True)
+            self._backward_alone(loss)
         finally:
             for name, b in self.model.denoiser.named_buffers():
                 if name in kept:
                     b.data.copy_(kept[name])
+
+    def _backward_alone(self, loss: Tensor) -> None:
+        """The gradients of a loss, which nobody wants."""
+        torch.autograd.grad(loss, [p for p in self.model.denoiser.parameters() if p.requires_grad], allow_unused=True)
 
     def _autocast(self) -> AbstractContextManager[None]:
         """In what the net multiplies in training."""
@@ -251,22 +272,25 @@ class Trainer:
     def save(self) -> None:
         """Checkpoint of everything that the next step depends on, in one atomic file that holds its own hash."""
         self.check_finite()
-        if self.main:
+        if self.main or self.together:
             with self.clock.doing("save"):
                 self._save()
 
     def _save(self) -> None:
-        self.keep_place()
-        state = {f"net.{k}": v for k, v in files.state_of(self.model.denoiser).items()}
+        if self.main:
+            self.keep_place()
+        state = {f"net.{k}": self._whole(k, v) for k, v in files.state_of(self.model.denoiser).items()}
         state |= {f"codec.{k}": v for k, v in files.state_of(self.model.codec).items()}
-        state |= {f"ema.{files.plain_name(k)}": v for k, v in self.ema.shadow.items()}
+        state |= {f"ema.{files.plain_name(k)}": self._whole(k, v) for k, v in self.ema.shadow.items()}
         stateless = []
         for name, p in self._parameters():
             if not p.requires_grad:
                 continue
-            state |= {f"optimizer.{name}.{k}": v for k, v in self._optimizer().state[p].items()}
+            state |= {f"optimizer.{name}.{k}": self._whole(name, v) for k, v in self._optimizer().state[p].items()}
             if not self._optimizer().state[p]:
                 stateless.append(name)
+        if not self.main:
+            return
         facts = Facts(
             step=self.step,
             steps=self.steps,
@@ -328,8 +352,24 @@ class Trainer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The denoiser's parameters under the names that they have where it is not compiled."""
+        """The denoiser's parameters under the names that they have where it is not compiled, as the optimizer sees them."""
         return [(files.plain_name(k), p) for k, p in self.model.denoiser.named_parameters()]
+
+    def _whole(self, name: str, value: Tensor) -> Tensor:
+        """What a checkpoint holds of this process's part of a parameter's weights, average or moment."""
+        return value
+
+    def _part(self, name: str, value: Tensor) -> Tensor:
+        """The inverse of `_whole`: this process's part of what a checkpoint holds."""
+        return value
+
+    def _like(self, name: str, value: Tensor) -> Tensor:
+        """A tensor of the shape and the kind of numbers that `_whole` gives."""
+        return value
+
+    def _fill(self, tensors: dict[str, Tensor], path: Path) -> None:
+        """The net's own state from a checkpoint, checked."""
+        files.load_strict(self.model.denoiser, tensors, path, exact=True)
 
     def resume(self) -> None:
         """Go on from the checkpoint in `out`; a different recipe, seed or dataset is an error.
@@ -338,11 +378,16 @@ class Trainer:
             CheckpointError: a file that is damaged, lacks something or holds more, or is of another run.
         """
         path = self.out / CHECKPOINT
-        found = unfinished.read(path)
+        found = unfinished.read(path, mapped=self.together)
         facts = found.facts
         before, after = found.recipe, self.model.recipe
-        now = {"seed": self.seed, "rows": len(self.dataset), "processes": self.accelerator.num_processes}
+        now = {"seed": self.seed, "rows": len(self.dataset)}
         changed = [f"{k} was {getattr(facts, k)}, now {v}" for k, v in now.items() if getattr(facts, k) != v]
+        changed += self._processes(facts, before.training)
+        if not changed:  # other processes that together make as many parts of a step
+            accumulate = before.training.accumulate * facts.processes // self.accelerator.num_processes
+            alike = before.training.model_copy(update={"accumulate": accumulate})
+            before = before.model_copy(update={"training": alike})
         said = [recipe.shown() for recipe in (before, after)]
         changed += [
             f"{k} was {getattr(said[0], k)!r}, now {getattr(said[1], k)!r}"
@@ -356,9 +401,9 @@ class Trainer:
         parts = {name: found.part(name) for name in unfinished.PARTS}
         moments = self._moments(parts["optimizer"], facts, path)
         shadow = {files.plain_name(k): v for k, v in self.ema.shadow.items()}
-        files.check_tensors(parts["ema"], shadow, path, exact=True)
+        files.check_tensors(parts["ema"], {k: self._like(k, v) for k, v in shadow.items()}, path, exact=True)
         files.check_finite(parts["ema"], path)
-        files.load_strict(self.model.denoiser, parts["net"], path, exact=True)
+        self._fill(parts["net"], path)
         files.load_strict(self.model.codec, parts["codec"], path, exact=True)
         if isinstance(self.model.codec, Latent):
             self.model.codec.seal()
@@ -372,14 +417,22 @@ class Trainer:
                 "the run began with, from any folder; or start a new one from its weights, with init (--init)."
             )
         for key, value in parts["ema"].items():
-            shadow[key].copy_(value)
+            shadow[key].copy_(self._part(key, value))
         fused = bool(self._optimizer().defaults["fused"])  # else AdamW counts its steps on the CPU
         for name, p in self._parameters():
-            own = {k: v if k == "step" and not fused else v.to(p.device) for k, v in moments[name].items()}
+            own = {k: self._part(name, v) for k, v in moments[name].items()}
             if own:
-                self._optimizer().state[p] = own
+                self._optimizer().state[p] = {k: v if k == "step" and not fused else v.to(p.device) for k, v in own.items()}
         self.stamp = self._stamp()
         self.step, self.clock.before, self.init, self.pace = facts.step, facts.seconds, facts.init, facts.pace
+
+    def _processes(self, facts: Facts, before: Training) -> list[str]:
+        """What is wrong with the number of processes: parts of a step may be made one after the other, but must be as many."""
+        processes, parts = self.accelerator.num_processes, facts.processes * before.accumulate
+        if facts.processes == processes or parts == processes * self.options.accumulate:
+            return []
+        each = f" (--set training.accumulate={parts // processes} makes the same steps)" if parts % processes == 0 else ""
+        return [f"processes was {facts.processes}, now {processes}{each}"]
 
     def _length(self, facts: Facts) -> list[str]:
         """Take over how long the run is, or what was changed of it; returns what may not be changed any more.
@@ -416,7 +469,7 @@ class Trainer:
             if not p.requires_grad:
                 continue
             kinds = ("momentum",) if id(p) in matrices else ("step", "exp_avg", "exp_avg_sq")
-            own = {f"{name}.{k}": torch.zeros(()) if k == "step" else p for k in kinds}
+            own = {f"{name}.{k}": torch.zeros(()) if k == "step" else self._like(name, p) for k in kinds}
             # older files do not say which parameters never had a gradient: all of a parameter's state is there, or none of it
             absent = facts.step == 0 or (name in facts.stateless if facts.format >= 2 else own.keys().isdisjoint(given))
             wanted |= {} if absent else own
@@ -472,7 +525,7 @@ class Trainer:
             workers = batches.workers(positions, seconds, self.accelerator.num_processes)
         coming = batches.ahead(positions, workers)
         held = None
-        if self.held_out is not None and self.main and log_every:
+        if self.held_out is not None and (self.main or self.together) and log_every:
             held = HeldOut(self.held_out, batches.codec, self.model.recipe)
         slow_start = compile or self.device.type != "cpu"
         self.watch = Watch(self, log_every, save_every, preview_every, held, flops, slow_start)
@@ -484,16 +537,17 @@ class Trainer:
         total, first = self.steps, self.step
         with logs as log, self._signals(), tqdm(total=total, initial=first, unit="step", disable=not self.main) as bar:
             self.watch.begin(log, bar)
-            while (self.steps is None or self.step < self.steps) and not self.stop:
+            while (self.steps is None or self.step < self.steps) and not self._over():
                 self.watch.add(*self.train_step(coming))
                 bar.update()
                 wanted = self.watch.look()
                 if max_minutes is not None and self.clock.now() - start > 60 * max_minutes:
                     self.stop = f"{max_minutes:g} minutes are over"
-                if (plan := self._agree(wanted)) is not None:
+                plan, due = self._agree(wanted, self.watch.due())
+                if plan is not None:
                     self.plans.append(plan)
                     self.watch.planned()
-                self.watch.after_step()
+                self.watch.after_step(due)
                 if self.lock is not None:
                     self.lock.pulse()
             self.model.denoiser._compiled_call_impl = None
@@ -505,28 +559,42 @@ class Trainer:
             self.export()
         self.accelerator.wait_for_everyone()
 
-    def _agree(self, wanted: budget.Plan | None) -> budget.Plan | None:
-        """All processes stop together, and have the same plans: each of them asks, also the one that knows the answer."""
+    def _over(self) -> bool:
+        """Whether the loop ends. Several processes end it where all know: a signal may come to one of them at any time."""
+        return self.ends if self.accelerator.num_processes > 1 else bool(self.stop)
+
+    def _agree(self, wanted: budget.Plan | None, due: Due) -> tuple[budget.Plan | None, Due]:
+        """All processes stop together, have the same plans, and save and show together."""
         if self.accelerator.num_processes == 1:
-            return wanted
-        at, steps = (0, 0) if wanted is None or not self.main else wanted
-        # whole numbers: a float of 32 bits does not hold a step beyond 2**24
-        said = torch.tensor([int(bool(self.stop)), at, steps], device=self.device)
-        stop, at, steps = self.accelerator.reduce(said, "sum").tolist()
-        if stop > 0 and not self.stop:
+            return wanted, due
+        plan, asked = (0, 0) if wanted is None else wanted, due.numbers()
+        stop, at, steps, *numbers = self.agreed(int(bool(self.stop)), *[n if self.main else 0 for n in (*plan, *asked)])
+        if stop and not self.stop:
             self.stop = "another process stops"
-        return (at, steps) if steps else None
+        self.ends = bool(stop)
+        return ((at, steps) if steps else None), Due.of(numbers)
+
+    def agreed(self, *numbers: int) -> list[int]:
+        """The sum of each number over all processes: each of them asks, also the one that knows the answer."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        # whole numbers: a float of 32 bits does not hold a step beyond 2**24
+        found: list[int] = self.accelerator.reduce(torch.tensor(numbers, device=self.device), "sum").tolist()
+        return found
 
     def preview(self, n: int = PREVIEWED) -> None:
         """n samples of the averaged weights, always from the same seed: a picture, and files where that is not all."""
-        if not self.main:
+        if not (self.main or self.together):
             return
-        self.keep_place()
+        if self.main:
+            self.keep_place()
         domain = self.model.domain
         path = self.out / "previews" / f"{self.step:07d}.png"
         with self.evaluated():
             try:
                 samples = self._previewed(n)
+                if not self.main:
+                    return
                 samples.plot(path)
                 if domain.suffix != path.suffix:
                     samples.save(path.with_suffix(""))
@@ -583,6 +651,11 @@ class Trainer:
             self.keep_place()
             with self.ema.applied(self.model.denoiser):
                 self.model.eval().save_pretrained(self.out)
+
+    def finish(self) -> None:
+        """After the run: the model has averaged weights, and is in evaluation mode."""
+        self.ema.copy_to(self.model.denoiser)
+        self.model.eval()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

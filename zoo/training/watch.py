@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -36,6 +37,33 @@ class Window:
         """One more step. Nothing is read from the device here: that would wait for it."""
         self.loss = self.loss + loss
         self.norm = torch.maximum(norm, torch.as_tensor(self.norm, device=norm.device))
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done after a step, where it is not the last.
+
+    Attributes:
+        line, held_out: a line of the log, and the loss on held-out data in it.
+        save: a checkpoint, by the number of steps; save_by_time: by the clock.
+        preview: how many samples are to be seen.
+    """
+
+    line: bool = False
+    held_out: bool = False
+    save: bool = False
+    save_by_time: bool = False
+    preview: int = 0
+
+    def numbers(self) -> list[int]:
+        """All of it as numbers, for `of`."""
+        return [int(n) for n in astuple(self)]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Due:
+        """The inverse of `numbers`."""
+        line, held_out, save, save_by_time, preview = numbers
+        return cls(bool(line), bool(held_out), bool(save), bool(save_by_time), preview)
 
 
 class Watch:
@@ -137,35 +165,47 @@ class Watch:
         seconds, rows = self.clock.seconds, len(run.dataset)
         run.note(report.of_plan(run.step, run.steps, self.budget.each(), self.samples, rows, seconds, run.minutes, begins))
 
-    def after_step(self) -> None:
-        """What is due after a step: a line of the log, a checkpoint, a preview."""
+    def due(self) -> Due:
+        """What is due after a step, by this process's clock."""
+        step, seconds = self.run.step, self.clock.seconds
+        line = self.log_every and (step % self.log_every == 0 or self.clock.now() - self.window.since > LINES)
+        timed = self.preview_every is None and self.previews.due(seconds)
+        counted = bool(self.preview_every) and step % (self.preview_every or 1) == 0
+        save = self.save_every and step % self.save_every == 0
+        return Due(
+            line=bool(line),
+            held_out=self.held is not None and seconds >= self.next_held_out,
+            save=bool(save),
+            save_by_time=bool(self.save_every and not save and (self.saves.due(seconds) or timed)),
+            preview=self.shown() if timed or counted else 0,
+        )
+
+    def after_step(self, due: Due) -> None:
+        """What is due after a step, as all processes know it: a line of the log, a checkpoint, a preview."""
         run, last = self.run, self.run.step == self.run.steps
-        now = self.clock.now()
-        if (self.log_every and (run.step % self.log_every == 0 or now - self.window.since > LINES)) or last:
-            self.line(last)
+        if due.line or last:
+            self.line(due.held_out or last)
         seconds = self.clock.seconds
-        preview = self.previews.due(seconds) if self.preview_every is None else False
-        if self.save_every and (run.step % self.save_every == 0 or self.saves.due(seconds) or preview) and not last:
-            by_time = run.step % self.save_every != 0
+        if (due.save or due.save_by_time) and not last:
             run.save()
-            if by_time:
+            if due.save_by_time:
                 self.saves.done(seconds)
                 self.curve()
-        if self.preview_every is None and preview and not last:
-            self.preview()
+        if due.preview and not (last and self.preview_every is None):
+            self.preview(due.preview)
             self.previews.done(seconds)
-        elif self.preview_every and run.step % self.preview_every == 0:
-            self.preview()
 
     def end(self) -> None:
         """After the last step: what was learnt, as pictures."""
-        if self.preview_every is None and (self.drawn or self.seconds is not None) and not self.run.signal:
-            self.preview()
+        if self.preview_every is None and (self.drawn or self.seconds is not None):
+            stopped, n = self.run.agreed(int(bool(self.run.signal)), self.shown() if self.run.main else 0)
+            if not stopped:
+                self.preview(n)
         self.curve()
 
     # ------------------------------------------------------------ what is done
 
-    def line(self, last: bool = False) -> None:
+    def line(self, held_out: bool) -> None:
         """A line of the log, and the loss on held-out data where it is time for it."""
         run = self.run
         run.check_finite()
@@ -173,7 +213,7 @@ class Watch:
         row = self.measured(now)
         if self.held is not None:
             row["held_out_loss"] = ""
-            if last or self.clock.seconds >= self.next_held_out:
+            if held_out:
                 with self.clock.doing("held_out"), run.evaluated():
                     row["held_out_loss"] = self.held.loss(run.model, run.objective, run.device, run.precision == "bf16")
                 self.next_held_out = self.clock.seconds + self.held_out_pause()
@@ -206,9 +246,8 @@ class Watch:
                 self.run.keep_place()
                 curve.draw(self.run.out)
 
-    def preview(self) -> None:
-        """Samples, as many as can be made in a time that fits the run."""
-        n = MOST_SHOWN if self.preview_every is not None else self.shown()
+    def preview(self, n: int) -> None:
+        """n samples."""
         with self.clock.doing("preview"):
             self.run.preview(n)
         self.clock.cost["sample"] = self.clock.cost["preview"] / n
@@ -217,7 +256,9 @@ class Watch:
     # ------------------------------------------------------------ what it costs
 
     def shown(self) -> int:
-        """How many samples a preview has."""
+        """How many samples a preview has: where it comes by time, as many as can be made in a time that fits the run."""
+        if self.preview_every is not None:
+            return MOST_SHOWN
         patience = SHOWN_SECONDS
         if self.seconds is not None:
             patience = min(patience, SHOWN_SHARE * self.seconds)
@@ -243,7 +284,7 @@ class Watch:
         """Seconds that everything but the steps still takes until the end of a run that has a budget, the end included."""
         run, cost, seconds, whole = self.run, self.clock.cost, self.clock.seconds, self.seconds or 0.0
         save, curve, held = cost.get("save", 0.1), cost.get("curve", 0.5), cost.get("held_out", 0.0)
-        preview = self.sample_cost() * (MOST_SHOWN if self.preview_every is not None else self.shown())
+        preview = self.sample_cost() * self.shown()
         steps = (run.steps or run.step) - run.step
         found = 3 * save + curve + held + cost.get("export", 1.0)  # the end
         if self.save_every:
