@@ -154,7 +154,17 @@ def main() -> None:
                     word = "" if sane else "warned" if result["warned"] else "NOT SANE"
                     text = ", ".join([sampler, *variant.values()])
                     print(f"{name:24} {text:14} {calls:3} calls  {result['figure']:.3f}  {word}", flush=True)
-                    found.append({"model": name, "calls": calls, "n": SAMPLES[model.recipe.domain], "sane": sane, "default": best["figure"]} | settings | result)
+                    found.append(
+                        {
+                            "model": name,
+                            "calls": calls,
+                            "n": SAMPLES[model.recipe.domain],
+                            "sane": sane,
+                            "default": best["figure"],
+                        }
+                        | settings
+                        | result
+                    )
                     if args.json:
                         files.write_atomic(args.json, files.dump_json(found))
     raise SystemExit(int(failed > 0))

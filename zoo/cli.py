@@ -328,7 +328,9 @@ def parser() -> argparse.ArgumentParser:
     recipe_arguments(p)
 
     p = command("eval", evaluate, "Measure a model, beside real data and a trivial baseline.")
-    p.add_argument("-n", "--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)")
+    p.add_argument(
+        "-n", "--n", "--episodes", type=int, dest="n", help="samples, or a policy's episodes (default: the domain's)"
+    )
     p.add_argument("--video", metavar="FILE", help="of a policy: a .gif or .mp4 of its first episodes")
     p.add_argument("--data", help="the real data to compare with (default: from $ZOO_DATA)")
     p.add_argument("--judge", metavar="DIR", help="a judge of the data's labels, see zoo judge (default: the model's own)")
