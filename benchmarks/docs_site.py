@@ -40,7 +40,7 @@ ROOMS = {
     "hub": "Addresses, the client, pushes, cards.",
 }
 #: what the first page shows of the film of the README, where it has been drawn
-FILM = """![noise becomes pictures, sound, a shape, a robot's plans and a protein](reverse.gif)
+FILM = """![noise becomes samples of the packaged models, step by step](reverse.gif)
 
 Noise becomes a sample step by step: what you see are the steps of the samplers."""
 #: what of a model's folder its page shows

@@ -271,7 +271,8 @@ def panels() -> Iterator[tuple[str, list[np.ndarray]]]:
     yield "image", [film_pictures(x) for x in walk("image/fashion-ddpm", 4, 1.0, label=labels)]
     yield "audio", [film_sounds(x) for x in walk("audio/spec-ddpm", 2, 1.0, label=["seven", "three"])]
     x = walk("point3d/shapes-ddpm", 1, 0.4, label="chair")
-    yield "point3d", [render(x[i][0].numpy(), 0.9 - i / STEPS, 0.35, PANEL) for i in range(STEPS)]
+    radius = float(x[-1][0].norm(dim=1).max())  # the net's units are not those of a unit sphere
+    yield "point3d", [render(x[i][0].numpy() / radius, 0.9 - i / STEPS, 0.35, PANEL) for i in range(STEPS)]
     x = walk("policy/pusht-keypoints", 4, 0.5, observation=pushed())
     yield "policy", [film_plans(a) for a in x]
     x = walk("protein/backbone-ddpm", 1, 1.0, length=64, steps=100)

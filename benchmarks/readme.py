@@ -27,7 +27,7 @@ def picture() -> str:
     If neither is there, what the shown model really drew.
     """
     films = {
-        FILM: "noise becomes pictures, sound, a shape, a robot's plans and a protein: the packaged models, step by step",
+        FILM: "noise becomes samples of the packaged models, step by step",
         WORDS: "captions in several styles, all drawn by image/emoji-text",
     }
     drawn = {path: about for path, about in films.items() if path.exists()}
