@@ -1,4 +1,4 @@
-# Two commands for a fresh machine: make sample, make test. Each does all of its own set-up.
+# Commands for a fresh machine, make sample, make test, make docs: each does all of its own set-up.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,12 +11,13 @@ CI_TESTS = not gpu and not online and not data
 # one worker a core, each with one thread; files stay whole, as their tests share what is slow to build
 PYTEST   = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help sample test fast lint format clean
+.PHONY: help sample test fast docs lint format clean
 
 help:
 	@echo "make sample   install zoo, sample image/fashion-ddpm into $(OUT)/"
 	@echo "make test     install the test extras; lint, types, fast and slow tests"
 	@echo "make fast     the fast tests          make lint     ruff and mypy"
+	@echo "make docs     install the docs extra; the documentation as a site, in docs/_build/html"
 	@echo "make format   format the code         make clean    remove .venv and caches"
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT)"
 
@@ -28,6 +29,9 @@ test: $(VENV)/.test lint
 
 fast: $(VENV)/.test
 	$(PYTEST)
+
+docs: $(VENV)/.docs
+	$(BIN)/python benchmarks/docs_site.py docs/_build
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -55,6 +59,11 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@$(PIP) --editable ".[test]"
 	@touch $(VENV)/.base $@
 
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	@echo "installing zoo and its docs extra into $(VENV) (PyTorch is large: this can take minutes)"
+	@$(PIP) --editable ".[docs]"
+	@touch $(VENV)/.base $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find zoo tests -name __pycache__ -type d -prune -exec rm -rf {} +

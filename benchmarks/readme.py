@@ -9,6 +9,8 @@ import json
 import re
 from pathlib import Path
 
+from gallery import FILM
+
 import zoo
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import CHECKPOINTS, read_evaluation
@@ -20,11 +22,18 @@ SHOWN = "image/fashion-ddpm"  # the model whose picture and metrics are shown
 
 
 def picture() -> str:
-    """Words to pictures, where `words_to_pictures.py` has drawn them; else what the shown model really drew."""
-    if WORDS.exists():
-        return f"![captions in several styles, all drawn by image/emoji-text]({WORDS.relative_to(ROOT).as_posix()})"
-    path = CHECKPOINTS / SHOWN / "samples.png"
-    return f"![{SHOWN}, its own samples]({path.relative_to(ROOT).as_posix()})" if path.exists() else ""
+    """The film of noise that becomes samples (`gallery.py`), words to pictures (`words_to_pictures.py`): what has been drawn.
+
+    If neither is there, what the shown model really drew.
+    """
+    films = {
+        FILM: "noise becomes samples of the packaged models, step by step",
+        WORDS: "captions in several styles, all drawn by image/emoji-text",
+    }
+    drawn = {path: about for path, about in films.items() if path.exists()}
+    if not drawn and (own := CHECKPOINTS / SHOWN / "samples.png").exists():
+        drawn = {own: f"{SHOWN}, its own samples"}
+    return "\n\n".join(f"![{about}]({path.relative_to(ROOT).as_posix()})" for path, about in drawn.items())
 
 
 def models() -> str:

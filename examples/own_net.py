@@ -1,8 +1,13 @@
-"""Train a net of your own on a folder of pictures: python examples/own_net.py PICTURES [STEPS]"""
+# %% [markdown]
+# # Your own net
+#
+# Any module with this forward becomes a model. Give a folder of pictures as `PICTURES`, with a subfolder for each
+# class; without one, pictures that a packaged model drew stand in for it.
 
-import sys
-from pathlib import Path
+# %% tags=["parameters"]
+PICTURES, STEPS = None, 2000
 
+# %%
 import torch
 from torch import nn
 
@@ -12,10 +17,12 @@ from zoo.core.schedule import FlowSchedule
 from zoo.image.codec import ImageCodec
 from zoo.image.data import open_images
 
+# %% [markdown]
+# Convolutions at two sizes, told the time and the label: -1 where a sample has none.
 
+
+# %%
 class MyNet(nn.Module):
-    """Convolutions at two sizes, told the time and the label. Any module with this forward will do."""
-
     def __init__(self, classes: int, width: int = 32) -> None:
         super().__init__()
         self.time = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
@@ -27,25 +34,35 @@ class MyNet(nn.Module):
         self.exit = nn.Conv2d(2 * width, 1, 3, padding=1)
 
     def forward(self, x_t, t, cond, *, mask=None):
-        label = cond["label"]  # -1 where a sample has none
-        told = self.time(t[:, None]) + self.label(torch.where(label < 0, self.label.num_embeddings - 1, label))
+        label = torch.where(cond["label"] < 0, self.label.num_embeddings - 1, cond["label"])
+        told = self.time(t[:, None]) + self.label(label)
         h = torch.relu(self.entry(x_t) + told[:, :, None, None])
         inner = torch.relu(self.down(h))
         inner = inner + torch.relu(self.middle(inner))
         return self.exit(torch.cat([h, torch.relu(self.up(inner))], 1))
 
 
-def main(pictures: Path, out: Path, steps: int = 2000) -> None:
-    """Train, sample, save, and load the model again."""
-    data = open_images(pictures)
-    classes = len(data.labels["label"])
-    diffusion = Diffusion(FlowSchedule(), prediction="flow")
-    model = zoo.Model.of(diffusion, MyNet(classes), ImageCodec(size=28), conditions=data.conditions(), name="my-net")
-    zoo.fit(model, data, steps=steps, out=out / "run")
-    model.sample(8, sampler="heun", steps=20, guidance_weight=1.0, label=[i % classes for i in range(8)]).save(out / "samples")
-    again = zoo.load(out / "run", net=MyNet(classes))  # a folder never names code: give the net
-    print(again, "verified within", again.verify())
+# %%
+if PICTURES is None:
+    PICTURES = "out/made-up"
+    for label in ("bag", "sneaker"):
+        zoo.load("image/fashion-ddpm").sample(64, label=label, seed=0, steps=6).save(f"{PICTURES}/{label}")
+data = open_images(PICTURES)
+classes = len(data.labels["label"])
 
+# %%
+diffusion = Diffusion(FlowSchedule(), prediction="flow")
+model = zoo.Model.of(diffusion, MyNet(classes), ImageCodec(size=28), conditions=data.conditions(), name="my-net")
+zoo.fit(model, data, steps=STEPS, out="runs/my-net")
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path("runs/my-net"), *map(int, sys.argv[2:3]))
+# %%
+samples = model.sample(8, sampler="heun", steps=20, guidance_weight=1.0, label=[i % classes for i in range(8)], seed=0)
+samples.save("out/my-net")
+samples
+
+# %% [markdown]
+# A folder never names code: give the net to load it again.
+
+# %%
+again = zoo.load("runs/my-net", net=MyNet(classes))
+again, again.verify()

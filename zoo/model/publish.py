@@ -11,6 +11,9 @@ from zoo.hub.address import namespace as default_namespace
 from zoo.hub.push import Pushed, writable
 from zoo.model.model import Model
 
+#: the tag of packaged models, by default
+TAG = f"v{__version__}"
+
 
 def push(
     source: Model | str | Path,
@@ -47,7 +50,7 @@ def publish(
     *,
     private: bool = False,
     token: str | bool | None = None,
-    tag: str | None = f"v{__version__}",
+    tag: str | None = TAG,
     pattern: str = "*",
 ) -> Iterator[tuple[str, Pushed]]:
     """Push every packaged model to "namespace/domain-model"; yields (registry name, what was done) after each.
