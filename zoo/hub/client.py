@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from zoo import __version__
 from zoo.errors import HubError, ResourceError, ZooError
 from zoo.hub import limits
-from zoo.hub.address import COMMIT, CONFIG, HASH, PREFIX, SUFFIXES, WEIGHTS, Address, allowed, has_hash
+from zoo.hub.address import COMMIT, CONFIG, HASH, PREFIX, SPACE, SPACE_FILES, SUFFIXES, WEIGHTS, Address, allowed, has_hash
 
 ATTEMPTS, WAIT = 3, 1.0  # tries, seconds before the second
 
@@ -161,7 +161,7 @@ def _explanation(error: BaseException, address: Address, sent: str | None, here:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    page = f"{endpoint()}/{'datasets/' if address.kind == 'dataset' else ''}{address.repo}"
+    page = f"{endpoint()}/{'' if address.kind == 'model' else f'{address.kind}s/'}{address.repo}"
     login = "`hf auth login`, or HF_TOKEN, or token=..."
     chain = list(_chain(error))
     for e in chain:
@@ -280,7 +280,7 @@ def _listing(address: Address, got: Any) -> Snapshot:
         name = s.rfilename
         if not isinstance(name, str):
             raise odd(f"a file with the name {name!r}")
-        if not allowed(name):
+        if not (allowed(name) or (address.kind == SPACE and name in SPACE_FILES)):
             continue
         digest, size = (s.lfs.sha256, s.lfs.size) if s.lfs else (s.blob_id, s.size)
         if not isinstance(digest, str) or not HASH.fullmatch(digest) or len(digest) != (64 if s.lfs else 40):
