@@ -25,7 +25,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clouds(tmp_path_factory):
     """A folder of an untrained model of clouds: samples with sizes of their own."""
-    small = {"net.dim": 32, "net.depth": 1, "net.heads": 2, "codec.points": 64, "codec.train_points": 64}
+    small = {"net.dim": 32, "net.depth": 1, "net.heads": 2, "codec.points": 256, "codec.train_points": 256}
     return str(zoo.create("point3d/shapes-ddpm", **small).save_pretrained(tmp_path_factory.mktemp("demo") / "c"))
 
 

@@ -161,3 +161,20 @@ def test_every_packaged_model_has_its_tab(own_folder):
     for domain in ("image", "audio", "point3d", "protein", "policy"):
         assert {f"{domain}_reverse", f"{domain}_step", f"{domain}_forward", f"{domain}_guidance"} <= called
     assert "policy_play" in called and {f"{d}_edit" for d in ("image", "audio", "point3d", "protein")} <= called
+
+
+@pytest.mark.slow
+def test_ten_people_at_once_are_all_served(client, pictures):
+    how = ["ddim", 2, 0.0]
+    jobs = [client.submit(pictures, 1, i, False, *how, *how, *FIELDS, api_name="/image_reverse") for i in range(10)]
+    assert all("Step 2 of 2" in job.result(timeout=600)[0] for job in jobs)
+
+
+@pytest.mark.slow
+def test_a_slider_goes_back_and_an_edit_keeps(client, pictures):
+    how = ["ddim", 3, 0.0]
+    client.predict(pictures, 1, 0, False, *how, *how, *FIELDS, api_name="/image_reverse")
+    said, *_ = client.predict(0, api_name="/image_step")
+    assert "Step 1 of 3" in said
+    shown = client.predict(pictures, 1, 0, "0, 2", "ddim", 2, *FIELDS, api_name="/image_guidance")
+    assert [row["caption"] for row in shown] == ["w = 0", "w = 2"]

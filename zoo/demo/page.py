@@ -215,7 +215,7 @@ class Tab:
     asked: Mapping[str, Question] = {}
     plays = False
 
-    def how(self, which: str, visible: bool = True) -> list[Any]:
+    def how(self, which: str) -> list[Any]:
         """Fields of sampler, steps and guidance weight."""
         g, sampling = self.g, self.recipe.sampling
         with g.Row():
@@ -259,8 +259,10 @@ class Tab:
             show_progress_on=[said],
             **self.busy,
         )
-        stop.click(None, cancels=[event], api_name=False)
-        both.change(lambda on: (g.Group(visible=on), g.Group(visible=on)), both, [second, other], api_name=False, queue=False)
+        stop.click(None, cancels=[event], api_visibility="private")
+        both.change(
+            lambda on: (g.Group(visible=on), g.Group(visible=on)), both, [second, other], api_visibility="private", queue=False
+        )
         slider.input(
             told(self.on_step),
             [key, slider],
@@ -294,7 +296,7 @@ class Tab:
         curve = g.Plot(label="log-SNR along the schedule", elem_id=f"{self.id}-curve")
         inputs, outputs = [self.model, self.seed, file, share], [said, curve, *shown]
         go.click(told(self.on_forward), inputs, outputs, api_name=f"{self.id}_forward", show_progress_on=[said], **self.busy)
-        quiet: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", "api_name": False}
+        quiet: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
         share.input(told(self.on_forward), inputs, outputs, **quiet, **self.busy)
 
     def edit(self) -> None:
@@ -302,7 +304,7 @@ class Tab:
         g = self.g
         masked = any(q.kind == "mask" for q in self.asked.values())
         file = None if self.plays else self.source("edit-upload")
-        look = None if self.plays else g.Button("Show it", elem_id=f"{self.id}-edit-show")
+        look = g.Button("Show it", elem_id=f"{self.id}-edit-show", visible=not self.plays)
         shown = [] if self.plays or masked else self.row("known", "known")
         with g.Row():
             self.answers = [parts.ask(q, key, f"{self.id}-edit-{key}") for key, q in self.asked.items()]
@@ -340,7 +342,7 @@ class Tab:
             look.click(
                 told_look, [self.model, file], targets, api_name=f"{self.id}_known", show_progress="minimal", **self.busy
             )
-        stop.click(None, cancels=[event], api_name=False)
+        stop.click(None, cancels=[event], api_visibility="private")
 
     def guidance(self) -> None:
         """A row of weights with the same seed."""
@@ -352,7 +354,7 @@ class Tab:
         row = parts.place(Gallery, "the same seed at each weight", f"{self.id}-guidance-row")
         inputs = [self.model, self.n, self.seed, weights, *self.settings[0][:2], *self.fields]
         event = go.click(told(self.on_guidance), inputs, [row], api_name=f"{self.id}_guidance", **self.busy)
-        stop.click(None, cancels=[event], api_name=False)
+        stop.click(None, cancels=[event], api_visibility="private")
 
     def pair(self, which: str) -> list[Any]:
         """Parts for the views of x_t and of x0, side by side."""

@@ -75,7 +75,8 @@ def played(model: Any, answers: Mapping[str, Any], **settings: Any) -> Iterator[
     name = model.recipe.name
     task, (seed, options) = TASKS[name], start(answers)
     controller = model.controller(**settings)
-    env, frames = task.make(seed, True), []
+    env = task.make(seed, True)
+    frames: list[Any] = []
     most = min(int(answers.get("most") or task.limit), task.limit)
     try:
         observation, _ = env.reset(seed=seed, **options)
