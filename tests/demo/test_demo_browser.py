@@ -60,13 +60,16 @@ class Watched:
         self.asked: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda r: self.asked.append(r.url))
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on(
+            "console",
+            lambda m: self.errors.append(m.text) if m.type == "error" or "i18n" in m.text else None,
+        )
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.goto(address)
         self.page.wait_for_selector("#image-go")
 
     def tab(self, domain: str) -> None:
-        self.page.get_by_role("tab", name=domain, exact=True).first.click()
+        self.page.get_by_role("tab", name=domain.capitalize(), exact=True).first.click()
         self.page.wait_for_selector(f"#{domain}-go", state="visible")
 
     def inner(self, domain: str, name: str) -> None:

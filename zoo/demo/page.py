@@ -124,17 +124,17 @@ class Tab:
         for i in range(CHOICES):
             if i < len(choices):
                 key, q = choices[i]
-                found.append(g.Dropdown(choices=[FREE, *q.choices], value=FREE, label=key, visible=True))
+                found.append(g.Dropdown(choices=[FREE, *q.choices], value=FREE, label=_title(key), visible=True))
             else:
                 found.append(g.Dropdown(visible=False))
         for i in range(TEXTS):
             if i < len(texts):
                 key, q = texts[i]
-                found.append(g.Textbox(label=key, placeholder=next(iter(q.choices), ""), visible=True))
+                found.append(g.Textbox(label=_title(key), placeholder=next(iter(q.choices), ""), visible=True))
             else:
                 found.append(g.Textbox(visible=False))
         sampling = recipe.sampling
-        found += [g.Number(visible=model.codec.size_name is not None, label=model.codec.size_name or "size")]
+        found += [g.Number(visible=model.codec.size_name is not None, label=_title(model.codec.size_name or "size"))]
         found += 2 * [sampling.sampler, sampling.steps, _weight(recipe)]
         asked = model.domain.edits(recipe)
         for key in self.asked:
@@ -187,15 +187,19 @@ class Tab:
             for i in range(CHOICES):
                 key, q = choices[i] if i < len(choices) else ("", Question("choice"))
                 field = g.Dropdown(
-                    [FREE, *q.choices], value=FREE, label=key, visible=i < len(choices), elem_id=f"{self.id}-choice{i}"
+                    [FREE, *q.choices], value=FREE, label=_title(key), visible=i < len(choices), elem_id=f"{self.id}-choice{i}"
                 )
                 self.fields.append(field)
             for i in range(TEXTS):
                 key, q = texts[i] if i < len(texts) else ("", Question("text"))
                 hint = next(iter(q.choices), "")
-                self.fields.append(g.Textbox(label=key, placeholder=hint, visible=i < len(texts), elem_id=f"{self.id}-text{i}"))
+                self.fields.append(
+                    g.Textbox(label=_title(key), placeholder=hint, visible=i < len(texts), elem_id=f"{self.id}-text{i}")
+                )
             size = d.codec(self.recipe.codec).size_name
-            self.fields.append(g.Number(label=size or "size", precision=0, visible=size is not None, elem_id=f"{self.id}-size"))
+            self.fields.append(
+                g.Number(label=_title(size or "size"), precision=0, visible=size is not None, elem_id=f"{self.id}-size")
+            )
         self.asked = d.edits(self.recipe)
         self.plays = type(d).played is not Domain.played
         with g.Tabs():
@@ -515,6 +519,11 @@ def _said(run: Run, at: int) -> str:
     return f"Step {step} of {run.plan.steps}, log-SNR {in_words(snr)}"
 
 
+def _title(name: str) -> str:
+    """A name as a label: gradio takes some words in small letters, such as "image", for keys of its translations."""
+    return name.replace("_", " ").capitalize()
+
+
 def _weight(recipe: Recipe) -> float:
     """The recipe's guidance weight, where it is one for all conditions."""
     weight = recipe.sampling.guidance_weight
@@ -544,7 +553,7 @@ def page(engine: Engine) -> Any:
         )
         with g.Tabs(elem_id="domains"):
             for domain, names in sorted(domains.items(), key=lambda pair: (pair[0] != "image", pair[0])):
-                with g.Tab(domain, id=domain, elem_id=f"tab-{domain}"):
+                with g.Tab(_title(domain), id=domain, elem_id=f"tab-{domain}"):
                     Tab(engine, get_domain(domain), names)
     no_addresses(blocks)
     return blocks.queue(max_size=engine.limits.queue, default_concurrency_limit=2)
