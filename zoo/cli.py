@@ -1,4 +1,4 @@
-"""The `zoo` command: list info sample inpaint vary train data judge eval verify push pull convert publish.
+"""The `zoo` command: list info sample inpaint vary train data judge eval demo verify push pull convert publish.
 
 Torch loads only where needed.
 """
@@ -358,12 +358,26 @@ def convert(args: argparse.Namespace) -> None:
 
 def publish(args: argparse.Namespace) -> None:
     """zoo publish"""
+    if args.space is not None:
+        from zoo.hub.space import push_space
+
+        if args.namespace or args.tag:
+            raise ConfigError("--space pushes the page of zoo demo alone, to owner/name: leave --namespace and --tag out.")
+        print(push_space(args.space, args.pattern, private=args.private))
+        return
     from zoo.model.publish import publish
 
     for name, pushed in publish(
         args.namespace, private=args.private, pattern=args.pattern, **({"tag": args.tag} if args.tag else {})
     ):
         print(f"{name} -> {pushed}", flush=True)
+
+
+def demo(args: argparse.Namespace) -> None:
+    """zoo demo"""
+    from zoo.demo.serve import launch
+
+    launch(args.models, port=args.port, share=args.share, browser=not args.no_browser, host=args.host)
 
 
 def data(args: argparse.Namespace) -> None:
@@ -525,6 +539,19 @@ def parser() -> argparse.ArgumentParser:
         "--augment", action="append", default=[], metavar="NAME=VALUE", help="of the domain's augmentations: flip=0.5"
     )
 
+    p = command("demo", demo, "Watch every model in the browser; nothing leaves this machine.", model=False)
+    p.add_argument(
+        "--models",
+        default="*",
+        help="patterns of packaged models, folders and hub:owner/name, with commas between (default: all packaged ones)",
+    )
+    p.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    p.add_argument(
+        "--host", default="127.0.0.1", help="who may come: 127.0.0.1 this machine alone (default), 0.0.0.0 the network"
+    )
+    p.add_argument("--share", action="store_true", help="an address at gradio.live for everybody; needs the internet")
+    p.add_argument("--no-browser", action="store_true", help="open no browser")
+
     command("verify", verify, "Read a model strictly and recompute its golden output.")
 
     p = command("pull", pull, "Fetch a model from the Hub; afterwards it loads offline.")
@@ -545,7 +572,8 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("publish", publish, f"Push every packaged model to the Hub; what is there already stays. {token}", model=False)
     p.add_argument("--namespace", metavar="OWNER", help="default: $ZOO_HUB_NAMESPACE, else that of zoo")
-    p.add_argument("--pattern", default="*", help='only these names, e.g. "image/*"')
+    p.add_argument("--space", metavar="OWNER/NAME", help="in place of models: the page of zoo demo, as a Space")
+    p.add_argument("--pattern", default="*", help='only these names, e.g. "image/*"; of a Space also hub:owner/name')
     p.add_argument("--private", action="store_true", help="make the repositories private")
     p.add_argument("--tag", help="default: the version of zoo")
     return main

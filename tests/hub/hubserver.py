@@ -533,7 +533,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _NAME, _REV = r"(?P<name>[\w.-]+/[\w.-]+)", r"(?P<revision>[^/]+)"
-_API = rf"/api/(?P<kind>models|datasets)/{_NAME}"
+_API = rf"/api/(?P<kind>models|datasets|spaces)/{_NAME}"
 ROUTES = [
     ("GET", "/api/whoami-v2", "whoami"),
     ("POST", "/api/repos/create", "create"),

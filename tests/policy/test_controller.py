@@ -14,7 +14,7 @@ from zoo.errors import ConfigError, DataError, NumericsError, ShapeError
 from zoo.evaluation.evaluate import evaluate
 from zoo.model.plan import Chunk
 from zoo.policy.data import PUSHT, Episodes
-from zoo.policy.envs import TASKS, Episode, _picture, delayed, rollout, save_video
+from zoo.policy.envs import TASKS, Episode, delayed, picture, rollout, save_video
 from zoo.policy.evaluate import run
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "net.kernel": 3}
@@ -483,7 +483,7 @@ def test_episodes_are_reproducible_and_end_at_300_steps(policy):
 
 @pytest.mark.slow
 @pusht
-def test_the_best_reward_is_the_largest_coverage_over_095_and_pictures_are_kept(tmp_path):
+def test_the_best_reward_is_the_largest_coverage_over_095_andpictures_are_kept(tmp_path):
     task = TASKS["pusht-keypoints"]
     episodes = rollout(task, lambda o, running: np.full((len(running), 2), 256.0), [100_000, 100_003], record=1)
     for e in episodes:
@@ -494,7 +494,7 @@ def test_the_best_reward_is_the_largest_coverage_over_095_and_pictures_are_kept(
         assert film.n_frames > 1 and film.size == (192, 192)
 
 
-def test_videos_need_pictures(tmp_path):
+def test_videos_needpictures(tmp_path):
     with pytest.raises(DataError, match="recorded"):
         save_video([Episode(0)], tmp_path / "a.gif")
     with pytest.raises(DataError, match="mp4"):
@@ -540,4 +540,4 @@ def test_an_environment_that_cannot_draw_is_said():
             raise RuntimeError("no OpenGL")
 
     with pytest.raises(ConfigError, match=r"no OpenGL.*MUJOCO_GL=egl"):
-        _picture(Blind())
+        picture(Blind())

@@ -6,17 +6,21 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoo.audio.augment import AudioAugment
 from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import FSDD_FILE, WORDS_FILE, AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.reading import SUFFIXES, read_clip
 from zoo.audio.recipes import RECIPES
-from zoo.audio.waveform import contact_sheet
+from zoo.audio.waveform import Waveform, contact_sheet
 from zoo.contract.conditions import Label
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
+from zoo.contract.page import Picture, Question, Sound, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
+from zoo.errors import ConfigError
 from zoo.evaluation.judged import Evaluator
 from zoo.nets.grid import GridTransformer, GridUNet
 
@@ -38,6 +42,8 @@ class AudioDomain(Domain):
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
     augmentations = AudioAugment
+    views = (Sound, Picture)
+    opens = SUFFIXES
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -84,6 +90,38 @@ class AudioDomain(Domain):
         """Waveforms over spectrograms with their conditions; the first 48 of more."""
         shown = samples[:SHOWN]
         return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
+
+    def view(self, samples: Samples) -> tuple[View, ...]:
+        """The first clip, to be heard and to be seen."""
+        clip = samples[0]
+        return Sound(clip.samples, clip.sample_rate), Picture(clip.plot())
+
+    def opened(self, recipe: Recipe, path: Path) -> Waveform:
+        """A clip at the model's rate."""
+        clip = read_clip(path)
+        codec = self.codec(recipe.codec)
+        return clip.resample(codec.sample_rate) if isinstance(codec, SpectrogramCodec) else clip
+
+    def edits(self, recipe: Recipe) -> dict[str, Question]:
+        codec: Any = self.codec(recipe.codec)
+        length = round(codec.samples / codec.sample_rate, 3)
+        return {
+            name: Question("number", f"{label} (s)", low=0, high=length, step=0.01, value=round(share * length, 2))
+            for name, label, share in (("first", "Gap from", 0.35), ("last", "to", 0.65))
+        }
+
+    def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
+        """A gap from `first` to `last` seconds: the frames of the spectrogram that it reaches are made anew."""
+        codec: Any = model.codec.inner
+        frames, length = codec.shape[-1], codec.samples / codec.sample_rate
+        first, last = (float(answers[k]) for k in ("first", "last"))
+        at = (np.arange(frames) + 0.5) * length / frames
+        gap = (at >= first) & (at <= last)
+        if not gap.any() or gap.all():
+            raise ConfigError(
+                f"a gap from {first:g} to {last:g} s: give one of 0 to {length:g} s that leaves a part of the clip."
+            )
+        return {"known": item, "where": ~gap[None, None]}
 
     def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
         from zoo.audio.sight import AudioSight, natural

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, PositiveInt, field_validator
 
+from zoo.contract.page import Question
 from zoo.contract.part import Part
 from zoo.contract.typed import typed, word
 from zoo.errors import ConfigError, ShapeError, ZooError, one_of
@@ -151,6 +152,10 @@ class Condition(Part):
         """What a user types on the command line as a value for `read`: JSON, or words and numbers with commas between."""
         return typed(text)
 
+    def question(self) -> Question:
+        """How a page asks for it; the default is a text that `parse` reads."""
+        return Question("text")
+
     def describe(self) -> str:
         """What it takes, in one line."""
         raise NotImplementedError
@@ -257,6 +262,9 @@ class Label(Condition):
         words = [text] if text.casefold() in known else text.split(",")
         found = [w if w.casefold() in known else word(w) for w in words]
         return found if len(found) > 1 else found[0]
+
+    def question(self) -> Question:
+        return Question("choice", choices=self.values)
 
     def describe(self) -> str:
         return ", ".join(self.values)

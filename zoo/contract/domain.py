@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo.contract.augment import Augment, augment_of
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset, Items
+from zoo.contract.page import Picture, Question, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.core import seeds
@@ -102,6 +103,13 @@ class Domain(ABC):
     methods: Mapping[str, Callable[..., Any]] = {}
     #: steers of this domain's objects by name: makers of what `steer` takes, for `zoo sample --steer NAME=VALUE`
     steers: Mapping[str, Callable[..., Steering]] = {}
+    #: kinds of what `view` gives, in its order, and how many samples a page in the browser shows at a time
+    views: tuple[type[View], ...] = (Picture,)
+    shown: int = 1
+    #: suffixes of the files that `opened` reads one object from; none: a page asks for no file
+    opens: tuple[str, ...] = ()
+    #: the conditions that `situation` gives, which a page then does not ask
+    situation_names: tuple[str, ...] = ()
 
     @abstractmethod
     def recipes(self) -> Mapping[str, Recipe]:
@@ -122,6 +130,40 @@ class Domain(ABC):
     @abstractmethod
     def plot(self, samples: Samples) -> Any:
         """All samples in one PIL image."""
+
+    def view(self, samples: Samples) -> tuple[View, ...]:
+        """Samples as a page in the browser shows them, a view of each kind of `views`; the default is their picture."""
+        return (Picture(self.plot(samples)),)
+
+    def opened(self, recipe: Recipe, path: Path) -> Any:
+        """One object of a user's file, as `Model.encoded` takes it.
+
+        Raises:
+            ConfigError: a domain that opens no single files. DataError: a file that is damaged, or of another kind.
+        """
+        raise ConfigError(f"the domain {self.name!r} opens no single files.")
+
+    def situation(self, model: Generator, seed: int) -> dict[str, Any]:
+        """Conditions that nobody types: what a robot sees at the start of an episode, say; the default has none."""
+        return {}
+
+    def edits(self, recipe: Recipe) -> dict[str, Question]:
+        """What a page asks before a part of an object is made anew: {name: question}; the default edits nothing."""
+        return {}
+
+    def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of `model.inpaint` for an object and the answers to `edits`.
+
+        Raises:
+            ConfigError: answers that leave nothing to make.
+        """
+        raise ConfigError(f"the domain {self.name!r} edits nothing.")
+
+    def played(self, model: Generator, answers: Mapping[str, Any], **settings: Any) -> Iterator[View] | None:
+        """What a model does in a simulation that starts as the answers to `edits` say: a view every few steps, the last one
+        of all of it. None, the default, for a domain whose edits are those of an object.
+        """
+        return None
 
     def showcase(self, model: Generator, folder: Path) -> None:
         """What a model makes, for its card: samples.png, and other files beside it where a picture is not all."""

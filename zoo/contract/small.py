@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PositiveInt
 
 from zoo.contract.conditions import Condition, Given, Reading, condition
+from zoo.contract.page import Question
 from zoo.errors import ConfigError, ShapeError, ZooError
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ class SmallSample(Condition):
         from zoo.nets.small import SmallEmbedding
 
         return SmallEmbedding(self.shape, dim)
+
+    def question(self) -> Question:
+        return Question("none")
 
     def describe(self) -> str:
         return f"a sample, or encoded numbers {self.shape}, or larger ones of which the mean is taken"

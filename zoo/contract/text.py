@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from zoo.contract.conditions import Condition, Given, Reading, condition
+from zoo.contract.page import Question
 from zoo.contract.typed import typed
 from zoo.contract.words import WordTable, table
 from zoo.errors import ConfigError
@@ -219,6 +220,9 @@ class Text(Condition):
             if isinstance(found, list):
                 return found
         return None if text.strip().casefold() == "none" else text
+
+    def question(self) -> Question:
+        return Question("text", choices=self.examples)
 
     def describe(self) -> str:
         return f"English words{f', such as {self.examples[0]!r}' if self.examples else ''}"

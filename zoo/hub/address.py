@@ -16,6 +16,9 @@ NAMESPACE = "diffusion-zoo"
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
 #: the only kinds of file that are fetched, read or pushed: none of them can hold code
 SUFFIXES = (".json", ".safetensors", ".md", ".png", ".wav", ".gif", ".mp4")
+#: a Space, and the only files of one that are looked at: zoo pushes its app, and never runs what it finds there
+SPACE = "space"
+SPACE_FILES = ("README.md", "app.py", "requirements.txt")
 _NAME = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
@@ -65,7 +68,7 @@ class Address:
         return self.revision is not None and COMMIT.fullmatch(self.revision) is not None
 
     def __str__(self) -> str:
-        return f"{'dataset ' if self.kind == 'dataset' else ''}{self.repo}@{self.revision or 'main'}"
+        return f"{'' if self.kind == 'model' else f'{self.kind} '}{self.repo}@{self.revision or 'main'}"
 
 
 def git_blob_id(data: bytes) -> str:

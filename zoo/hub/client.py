@@ -23,7 +23,20 @@ from zoo import __version__
 from zoo.contract.formats import FORMATS
 from zoo.errors import HubError, ResourceError, ZooError
 from zoo.hub import limits
-from zoo.hub.address import COMMIT, CONFIG, GOLDEN, HASH, PREFIX, SUFFIXES, WEIGHTS, Address, allowed, has_hash
+from zoo.hub.address import (
+    COMMIT,
+    CONFIG,
+    GOLDEN,
+    HASH,
+    PREFIX,
+    SPACE,
+    SPACE_FILES,
+    SUFFIXES,
+    WEIGHTS,
+    Address,
+    allowed,
+    has_hash,
+)
 
 ATTEMPTS, WAIT = 3, 1.0  # tries, seconds before the second
 
@@ -164,7 +177,7 @@ def _explanation(error: BaseException, address: Address, sent: str | None, here:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    page = f"{endpoint()}/{'datasets/' if address.kind == 'dataset' else ''}{address.repo}"
+    page = f"{endpoint()}/{'' if address.kind == 'model' else f'{address.kind}s/'}{address.repo}"
     login = "`hf auth login`, or HF_TOKEN, or token=..."
     chain = list(_chain(error))
     for e in chain:
@@ -286,7 +299,7 @@ def _listing(address: Address, got: Any) -> Snapshot:
         name = s.rfilename
         if not isinstance(name, str):
             raise odd(f"a file with the name {name!r}")
-        if not allowed(name):
+        if not (allowed(name) or (address.kind == SPACE and name in SPACE_FILES)):
             others.append(name)
             continue
         digest, size = (s.lfs.sha256, s.lfs.size) if s.lfs else (s.blob_id, s.size)

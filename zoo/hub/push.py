@@ -51,7 +51,8 @@ class Pushed:
     def __str__(self) -> str:
         what = f"{len(self.changed)} files changed" if self.changed else "all of it was there"
         tag = f", tag {self.tag}" if self.tag else ""
-        return f"{PREFIX}{self.repo}: {what}, commit {self.commit[:12]}{tag}. {hub.endpoint()}/{self.repo}"
+        name = self.repo if self.repo.startswith("spaces/") else f"{PREFIX}{self.repo}"
+        return f"{name}: {what}, commit {self.commit[:12]}{tag}. {hub.endpoint()}/{self.repo}"
 
 
 def model_files(folder: Path) -> dict[str, Path]:

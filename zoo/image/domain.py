@@ -8,12 +8,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
+from zoo.contract.page import Gallery, Picture, Question, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
+from zoo.errors import ConfigError
 from zoo.image.augment import ImageAugment
 from zoo.image.autoencoder import GridAutoencoder
 from zoo.image.codec import ImageCodec
@@ -46,6 +49,9 @@ class ImageDomain(Domain):
     denoisers = {"unet": GridUNet, "transformer": GridTransformer, "autoencoder": GridAutoencoder}
     codecs = ImageCodec
     augmentations = ImageAugment
+    views = (Picture, Gallery)
+    shown = 4
+    opens = SUFFIXES
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -109,6 +115,26 @@ class ImageDomain(Domain):
             for k, line in enumerate(texts[i]):
                 draw.text((x, y + h * zoom + 1 + 14 * k), line, fill="black")
         return page
+
+    def view(self, samples: Samples) -> tuple[View, ...]:
+        """All of them in one picture, and each alone, enlarged."""
+        return Picture(self.plot(samples)), Gallery([(s.plot(), " ".join(samples.words(i))) for i, s in enumerate(samples)])
+
+    def opened(self, recipe: Recipe, path: Path) -> Image.Image:
+        return read_picture(path, path.name)
+
+    def edits(self, recipe: Recipe) -> dict[str, Question]:
+        return {"mask": Question("mask", "Paint over what is to be made anew")}
+
+    def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
+        """A mask (H, W) of any size, True where it was painted: a pixel of which any part was painted is made anew."""
+        mask = answers.get("mask")
+        if mask is None or not np.any(mask):
+            raise ConfigError("nothing is painted: paint over the part of the picture that is to be made anew.")
+        height, width = model.codec.inner.shape[-2:]
+        painted = Image.fromarray(np.asarray(mask, bool)).convert("F").resize((width, height), Image.Resampling.BOX)
+        new = np.asarray(painted) > 0
+        return {"known": item, "where": ~new[None]}
 
     def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
         from zoo.image.sight import ImageSight, natural

@@ -735,7 +735,7 @@ class Model(nn.Module):
         if x is None or not torch.isfinite(x).all():
             raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
         with memory_for(k):
-            items = self._decode(x, chunk)
+            items = self.decoded(x, chunk)
         shown = {name: _passing(first.names.get(name), last.names.get(name)) for name in {**first.names, **last.names}}
         return Samples.of(items, domain=self.domain, conditions=shown, plan=first)
 
@@ -855,15 +855,19 @@ class Model(nn.Module):
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
                 with memory_for(len(rows)):
-                    items += self._decode(step.x, chunk, put_back)
+                    items += self.decoded(step.x, chunk, put_back)
         if plan.shard is None:
             return Samples.of(items, domain=self.domain, conditions=plan.names, plan=plan)
         own = [i for rows in chunks for i in rows]
         names = {k: [v[i] for i in own] for k, v in plan.names.items()}
         return Samples.of(items, domain=self.domain, conditions=names, plan=plan, rows=own)
 
-    def _decode(self, x: Tensor, chunk: Chunk, put_back: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
-        """The samples of a chunk from their encoded values (B,*S), padding taken off."""
+    def decoded(self, x: Tensor, chunk: Chunk, put_back: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
+        """The samples of a chunk from their encoded values (B,*S), such as those of a `Step`, padding taken off.
+
+        Args:
+            put_back: what is known, laid over what the codec of objects decodes; see `Held.put_back`.
+        """
         if chunk.sizes is None:
             x = self._lowered(x)
             return self.codec.decode(x if put_back is None else put_back(x), chunk.cond)

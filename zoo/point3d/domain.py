@@ -10,10 +10,11 @@ import torch
 
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator, Held
+from zoo.contract.page import Question, Scene, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.core.steer import mask_of
-from zoo.errors import ConfigError, DataError, ShapeError
+from zoo.errors import ConfigError, DataError, ShapeError, one_of
 from zoo.point3d.augment import PointAugment
 from zoo.point3d.cloud import contact_sheet
 from zoo.point3d.codec import FEWEST, PointCodec
@@ -26,6 +27,8 @@ from zoo.values import whole
 ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
 #: clouds on one picture; more would be too small to see
 SHOWN = 60
+#: the half of a cloud that a page takes away: axis and sign
+HALVES = {"left": (0, -1), "right": (0, 1), "lower": (1, -1), "upper": (1, 1), "back": (2, -1), "front": (2, 1)}
 
 
 class Point3dDomain(Domain):
@@ -41,6 +44,8 @@ class Point3dDomain(Domain):
     denoisers = {"latents": PointLatents}
     codecs = PointCodec
     augmentations = PointAugment
+    views = (Scene,)
+    opens = (*MESHES, *POINTS)
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -98,6 +103,25 @@ class Point3dDomain(Domain):
         """Three views of each cloud with its conditions; the first 60 of more."""
         shown = samples[:SHOWN]
         return contact_sheet(shown, [" ".join(samples.words(i)) for i in range(len(shown))])
+
+    def view(self, samples: Samples) -> tuple[View, ...]:
+        return (Scene(samples[0].points),)
+
+    def opened(self, recipe: Recipe, path: Path) -> Any:
+        """A cloud in a unit sphere, with as many points as samples of the model have."""
+        codec: Any = self.codec(recipe.codec)
+        return read_shape(path, codec.shape[0])
+
+    def edits(self, recipe: Recipe) -> dict[str, Question]:
+        return {"half": Question("choice", "Half that is made anew", choices=tuple(HALVES), value="right")}
+
+    def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
+        """The points of the other half stay, those of this one are made anew."""
+        half = answers.get("half")
+        if half not in HALVES:
+            raise one_of("half", half, HALVES)
+        axis, sign = HALVES[half]
+        return {"known": item, "keep": item.points[:, axis] * sign <= 0}
 
     def showcase(self, model: Generator, folder: Path) -> None:
         """Five of each category, and who made the shapes that the model was trained on, which their licences ask for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
+from zoo.contract.page import Question, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
@@ -47,6 +48,7 @@ class PolicyDomain(Domain):
     denoisers = {"unet": PolicyUNet}
     codecs = PolicyCodec
     augmentations = PolicyAugment
+    situation_names = ("observation",)
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -86,6 +88,21 @@ class PolicyDomain(Domain):
         for i, actions in enumerate(samples):
             actions.plot(axes[i % n])
         return to_picture(figure)
+
+    def situation(self, model: Generator, seed: int) -> dict[str, Any]:
+        from zoo.policy.play import situation
+
+        return situation(model.recipe.name, model.codec, seed) if isinstance(model.codec, PolicyCodec) else {}
+
+    def edits(self, recipe: Recipe) -> dict[str, Question]:
+        from zoo.policy.play import edits
+
+        return edits(recipe.name)
+
+    def played(self, model: Generator, answers: Mapping[str, Any], **settings: Any) -> Iterator[View]:
+        from zoo.policy.play import played
+
+        return played(model, answers, **settings)
 
     def showcase(self, model: Generator, folder: Path) -> None:
         from zoo.policy.evaluate import film

@@ -157,7 +157,7 @@ def rollout(
                     episode, observations[i] = episodes[i], observation
                     episode.add(task, float(reward), info)
                     if i < record:
-                        episode.frames.append(_picture(envs[i]))
+                        episode.frames.append(picture(envs[i]))
                     if terminated or truncated or episode.length >= task.limit:
                         running.remove(i)
                 bar.update()
@@ -167,7 +167,8 @@ def rollout(
     return episodes
 
 
-def _picture(env: Any) -> NDArray[np.uint8]:
+def picture(env: Any) -> NDArray[np.uint8]:
+    """What an environment looks like now (H, W, 3)."""
     try:
         return np.asarray(env.render(), np.uint8)
     except Exception as error:  # each simulator has its own

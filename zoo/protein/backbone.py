@@ -115,7 +115,7 @@ class Backbone:
         ca = self.atoms[:, 1] - self.atoms[:, 1].mean(0)
         axes = np.linalg.svd(ca, full_matrices=True)[2]
         axes[2] *= np.sign(np.linalg.det(axes))  # never a mirror image
-        ca, colours = ca @ axes.T, self._colours()
+        ca, colours = ca @ axes.T, self.colours()
         for i in np.argsort(ca[:-1, 2] + ca[1:, 2]):
             width = 2.0 if colours[i] == COLOURS[0] else 4.0
             for colour, edge in (("white", 1.5), (colours[i], 0.0)):
@@ -124,8 +124,8 @@ class Backbone:
         ax.set_axis_off()
         return to_picture(ax.figure) if own else ax
 
-    def _colours(self) -> list[str]:
-        """The colour of each step of the trace."""
+    def colours(self) -> list[str]:
+        """The colour of each step of the CA trace (N - 1): helix red, strand blue, the rest grey."""
         return [COLOURS[a if a == b else 0] for a, b in pairwise(self.structure())]
 
     def ramachandran(self, ax: Any = None) -> Any:
@@ -139,4 +139,4 @@ class Backbone:
         return to_picture(ax.figure) if own else ax
 
     def _repr_html_(self) -> str:
-        return turning_line(self.atoms[:, 1], self._colours())
+        return turning_line(self.atoms[:, 1], self.colours())

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator, Held
+from zoo.contract.page import Question, Scene, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
@@ -38,6 +39,8 @@ class ProteinDomain(Domain):
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
     augmentations = BackboneAugment
+    views = (Scene,)
+    opens = tuple(s for s in SUFFIXES if s != ".gz")
 
     def recipes(self) -> Mapping[str, Recipe]:
         return RECIPES
@@ -87,6 +90,30 @@ class ProteinDomain(Domain):
                 raise ConfigError('inpaint: give motif="file.pdb:A20-35" and a length, or known and where.')
             return super().hold(model, known, where, arguments)
         return Held(scaffold(model, motif, arguments.get("length"), start))
+
+    def view(self, samples: Samples) -> tuple[View, ...]:
+        return (Scene(samples[0].atoms[:, 1], samples[0].colours(), line=True),)
+
+    def opened(self, recipe: Recipe, path: Path) -> Backbone:
+        """The first chain of a file whose length the model takes."""
+        return read_chains(path, **self.data_options(recipe))[0][0]
+
+    def edits(self, recipe: Recipe) -> dict[str, Question]:
+        longest = int(recipe.codec.get("max_length", 128))
+        numbers = {
+            "first": ("Motif from residue", 1, longest, 10),
+            "last": ("to residue", 1, longest, 25),
+            "length": ("Length of the new chain", 2, longest, min(64, longest)),
+            "start": ("Number of the motif's first residue in it", 1, longest, 20),
+        }
+        return {k: Question("number", label, low=a, high=b, value=v) for k, (label, a, b, v) in numbers.items()}
+
+    def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
+        """Residues `first` to `last` of a chain, counted from 1, stay as a motif within a new chain."""
+        first, last, length, start = (int(answers[k]) for k in ("first", "last", "length", "start"))
+        if not 1 <= first <= last <= len(item):
+            raise ConfigError(f"a motif of residues {first} to {last}: the chain has 1 to {len(item)}.")
+        return {"motif": Backbone(item.atoms[first - 1 : last], "motif"), "length": length, "start": start}
 
     def showcase(self, model: Generator, folder: Path) -> None:
         model.sample(SHOWN, seed=0).plot(folder / "samples.png")

@@ -1,0 +1,190 @@
+"""What the page does, without a page: steps are those of `sample`, limits hold, no path is taken from a request."""
+
+import ast
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.contract.page import Film, Picture
+from zoo.contract.registry import get_domain, get_recipe
+from zoo.contract.samples import Samples
+from zoo.demo import engine as engines
+from zoo.demo.engine import Engine, Limits, code, export
+from zoo.errors import ConfigError, ResourceError
+
+
+@pytest.fixture(scope="module")
+def engine(pictures):
+    return Engine([pictures])
+
+
+def finished(engine, run, held=None):
+    assert list(engine.steps(run, held))[-1] == run.plan.steps
+    return run
+
+
+def test_the_last_step_is_the_sample(engine, pictures):
+    run = finished(engine, engine.start(pictures, 2, {"label": "bag"}, {"seed": 3, "steps": 4}))
+    expected = zoo.load(pictures).sample(2, label="bag", seed=3, steps=4)
+    assert torch.equal(run.samples.tensor, expected.tensor)
+    assert [s[0] for s in run.states] == [1, 2, 3, 4]
+    assert np.isinf(run.states[-1][1]) and run.states[0][1] < run.states[2][1]  # less noise from step to step
+    _, x0 = run.views(len(run.states) - 1)
+    assert x0[0].image.size == expected.plot().size
+
+
+def test_of_a_long_run_only_so_many_steps_are_kept(engine, pictures, monkeypatch):
+    monkeypatch.setattr(engines, "KEPT", 4)
+    run = finished(engine, engine.start(pictures, 1, {}, {"seed": 0, "steps": 9, "sampler": "ddim"}))
+    assert [s[0] for s in run.states] == [1, 3, 6, 9]
+
+
+def test_the_lines_make_exactly_the_samples(engine, pictures, tmp_path, monkeypatch):
+    run = finished(engine, engine.start(pictures, 2, {"label": "bag"}, {"seed": 3, "steps": 2, "guidance_weight": 1.0}))
+    ast.parse(run.code)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(run.code, names)
+    assert torch.equal(names["samples"].tensor, run.samples.tensor)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_condition_that_is_code_stays_a_text(engine, pictures):
+    odd = '"); import os; ("\n'
+    text = code(pictures, 1, {"text": odd}, engine.start(pictures, 1, {}, {"seed": 0}).plan)
+    call = ast.parse(text).body[2].value
+    assert {k.arg: ast.literal_eval(k.value) for k in call.keywords}["text"] == odd
+
+
+def test_export_is_the_domains_own_format(engine, pictures, tmp_path):
+    one = finished(engine, engine.start(pictures, 1, {"label": "bag"}, {"seed": 0, "steps": 1}))
+    assert export(one.samples, tmp_path / "one").name == "0000-bag.png"
+    two = finished(engine, engine.start(pictures, 2, {}, {"seed": 0, "steps": 1}))
+    assert zipfile.ZipFile(export(two.samples, tmp_path / "two")).namelist() == ["0000.png", "0001.png"]
+
+
+@pytest.mark.parametrize("name", ["/etc", "./runs", "../m", "hub:me/x", "image/none", "", None, 3, ["a"], {"path": "/etc"}])
+def test_no_path_and_no_repository_comes_from_a_request(engine, name):
+    with pytest.raises(ConfigError, match="model of this page"):
+        engine.model(name)
+
+
+def test_a_run_ends_at_its_time(pictures):
+    slow = Engine([pictures], Limits(seconds=0))
+    with pytest.raises(ResourceError, match="limit of this page"):
+        list(slow.steps(slow.start(pictures, 1, {}, {"seed": 0, "steps": 2})))
+
+
+@pytest.mark.parametrize(("n", "steps"), [(0, 1), (17, 1), (True, 0), ("2", 1), (1, 0), (1, 1001)])
+def test_a_request_for_too_much_is_refused(engine, pictures, n, steps):
+    with pytest.raises(ConfigError):
+        engine.start(pictures, n, {}, {"steps": steps})
+
+
+def test_runs_are_forgotten_where_they_are_too_large(pictures):
+    engine = Engine([pictures], bytes_=1)
+    first, second = (engine.keep(finished(engine, engine.start(pictures, 1, {}, {"seed": 0, "steps": 1}))) for _ in "ab")
+    assert engine.run(second).samples is not None
+    with pytest.raises(ConfigError, match="not kept any more"):
+        engine.run(first)
+    for key in (None, 3, "x", ["a"]):
+        with pytest.raises(ConfigError, match="not kept any more"):
+            engine.run(key)
+
+
+def test_models_are_forgotten_too(pictures, clouds, monkeypatch):
+    monkeypatch.setattr(engines, "MODELS", 1)
+    engine = Engine([pictures, clouds])
+    first = engine.model(pictures)
+    assert engine.model(pictures) is first
+    engine.model(clouds)
+    assert engine.model(pictures) is not first
+
+
+def test_forward_is_the_schedule(engine, pictures):
+    model, item = zoo.load(pictures), np.full((28, 28), 200, np.uint8)
+    clean, snr, curve = engine.noised(pictures, item, 0.0, 0)
+    assert np.isinf(snr) and np.array_equal(clean[0].pixels, item)
+    assert curve == sorted(curve) and len(curve) == 100
+    half, snr, _ = engine.noised(pictures, item, 0.5, 0)
+    level = model.diffusion.schedule.levels(100)[50]
+    assert snr == pytest.approx(2 * level.lam)
+    noise = half[0].numpy().astype(np.float64) - level.alpha * float(model.encoded(item)[0, 0, 0])
+    assert np.std(noise[np.abs(half[0].numpy()) < 1]) < level.sigma * 1.1
+    assert np.array_equal(half[0].pixels, engine.noised(pictures, item, 0.5, 0)[0][0].pixels)
+
+
+def test_an_edit_keeps_what_is_not_painted(engine, pictures):
+    item, mask = np.full((28, 28), 200, np.uint8), np.zeros((280, 280), bool)
+    mask[:, 141:] = True
+    run, held = engine.edit(pictures, item, {"mask": mask}, {"label": "bag"}, {"seed": 0, "steps": 3})
+    pixels = finished(engine, run, held).samples[0].pixels
+    assert (pixels[:, :14] == 200).all() and (pixels[:, 14:] != 200).any()
+    with pytest.raises(ConfigError, match="nothing is painted"):
+        engine.edit(pictures, item, {"mask": None}, {}, {})
+
+
+def test_half_a_cloud_stays(clouds):
+    engine = Engine([clouds])
+    cloud = engine.example(clouds)
+    assert engine.example(clouds) is cloud
+    run, held = engine.edit(clouds, cloud, {"half": "upper"}, {}, {"seed": 1, "steps": 2})
+    made = finished(engine, run, held).samples[0]
+    lower = cloud.points[:, 1] <= 0
+    np.testing.assert_allclose(made.points[lower], cloud.points[lower], atol=1e-5)
+    with pytest.raises(ConfigError, match="unknown half"):
+        engine.edit(clouds, cloud, {"half": "other"}, {}, {})
+
+
+@pytest.mark.parametrize("name", ["image/fashion-ddpm", "audio/spec-ddpm", "point3d/shapes-ddpm", "protein/backbone-ddpm"])
+def test_a_domain_gives_the_views_that_it_declares(name):
+    recipe = get_recipe(name)
+    domain = get_domain(recipe.domain)
+    (item, _), *_ = domain.example_data(recipe, 2)
+    samples = Samples.of([item], domain=domain)
+    assert tuple(type(v) for v in domain.view(samples)) == domain.views
+    assert all(q.label for q in domain.edits(recipe).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "wanted"),
+    [
+        ("audio/spec-ddpm", {"first": 0.9, "last": 0.2}, "a gap"),
+        ("audio/spec-ddpm", {"first": 0, "last": 99}, "a gap"),
+        ("protein/backbone-ddpm", {"first": 5, "last": 3, "length": 64, "start": 1}, "a motif"),
+        ("protein/backbone-ddpm", {"first": 1, "last": 9999, "length": 64, "start": 1}, "a motif"),
+    ],
+)
+def test_answers_that_leave_nothing_are_told(name, answers, wanted):
+    recipe = get_recipe(name)
+    domain = get_domain(recipe.domain)
+    (item, _), *_ = domain.example_data(recipe, 2)
+    codec = domain.codec(recipe.codec)
+    with pytest.raises(ConfigError, match=wanted):
+        domain.edited(SimpleNamespace(codec=SimpleNamespace(inner=codec)), item, answers)
+
+
+def test_a_start_off_the_table_is_told():
+    from zoo.policy.play import PUSHT, start
+
+    middle = {name: value for name, (_, _, _, value) in PUSHT.items()}
+    seed, options = start(middle)
+    assert options["options"]["reset_to_state"][:4] == [220, 400, 200, 300] and seed == 0
+    with pytest.raises(ConfigError, match="T x: 900"):
+        start(middle | {"block_x": 900})
+
+
+@pytest.mark.slow
+def test_a_policy_acts_from_the_start_that_is_asked_for():
+    from zoo.policy.play import PUSHT
+
+    model = zoo.load("policy/pusht-keypoints")
+    answers = {name: value for name, (_, _, _, value) in PUSHT.items()} | {"most": 20}
+    views = list(model.domain.played(model, answers, seed=0, steps=2))
+    assert [type(v) for v in views] == [Picture, Picture, Film] and len(views[-1].frames) == 21
+    seen = model.domain.situation(model, 3)["observation"]
+    assert seen.shape == (2, 18) and (seen[0] == seen[1]).all()

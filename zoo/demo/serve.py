@@ -1,0 +1,131 @@
+"""Start the page: which models, which port, what is not allowed."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from zoo.contract.registry import list_models, packaged_folder
+from zoo.demo.engine import Engine, Limits
+from zoo.errors import ConfigError, ZooError
+from zoo.hub import client as hub
+from zoo.model.loading import info, is_folder
+
+PORT = 7860
+
+
+def chosen(models: str | Sequence[str] = "*") -> list[str]:
+    """The models of a page: patterns of packaged ones, folders and hub:owner/name, with commas between.
+
+    Raises:
+        ConfigError: a pattern that names none, or nothing at all.
+    """
+    wanted = models.split(",") if isinstance(models, str) else list(models)
+    packaged = [n for n in list_models() if packaged_folder(n) is not None and not info(n).first_stage]
+    found: list[str] = []
+    for name in (w.strip() for w in wanted):
+        if name.startswith("hub:") or is_folder(name):
+            found.append(name)
+            continue
+        matched = [n for n in packaged if fnmatch.fnmatch(n, name)]
+        if not matched:
+            raise ConfigError(f"--models {name}: no packaged model is called so. There are: {', '.join(packaged)}.")
+        found += matched
+    return list(dict.fromkeys(found))
+
+
+def check_share(share: bool) -> None:
+    """Refuse an address for everybody where there is no network.
+
+    Raises:
+        ConfigError: the reason.
+    """
+    if share and hub.offline():
+        raise ConfigError(
+            "--share needs the internet: the page would get an address at gradio.live, through which others reach this "
+            "machine. HF_HUB_OFFLINE is set, so nothing is asked. Unset it, or leave --share out: the page then is on this "
+            "machine alone."
+        )
+
+
+def launch(
+    models: str | Sequence[str] = "*",
+    *,
+    port: int | None = None,
+    share: bool = False,
+    browser: bool = False,
+    host: str = "127.0.0.1",
+    limits: Limits | None = None,
+    block: bool = True,
+) -> Any:
+    """Serve the page.
+
+    Args:
+        models: see `chosen`.
+        port: default: the first free one from 7860 on.
+        share: give it an address at gradio.live, for three days.
+        browser: open it in the user's browser.
+        host: who may come: 127.0.0.1 this machine alone.
+        block: wait until it ends; else the gradio app is returned, whose `close` ends it.
+
+    Raises:
+        ConfigError: gradio is missing, a port that is taken, or --share without a network.
+    """
+    check_share(share)
+    # read when gradio is imported, or when a page is made
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    folder = tempfile.mkdtemp(prefix="zoo-demo-")
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    from zoo.demo.page import FONTS, page
+    from zoo.demo.parts import gr
+
+    try:
+        names = chosen(models)
+        local = host in ("127.0.0.1", "localhost", "::1") and not share
+        limits = limits or Limits()
+        engine = Engine(names, limits, hub=local and not hub.offline())
+        blocks = page(engine)
+        threading.Thread(target=_warm, args=(engine, names[0]), daemon=True).start()
+        g = gr()
+        try:
+            blocks.launch(
+                server_name=host,
+                server_port=port,
+                share=share,
+                inbrowser=browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=True,
+                max_file_size=limits.upload,
+                theme=g.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+                footer_links=[],
+                ssr_mode=False,
+                max_threads=8,
+                state_session_capacity=64,
+                enable_monitoring=False,
+                _frontend=False,  # else it asks the page itself, and gives up where a busy machine takes 3 s to answer
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"the page cannot be served on port {port or PORT}: {error}. Give another one: --port."
+            ) from error
+        if not block:
+            return blocks
+        print(f"the page is at {blocks.local_url}. Ctrl-C ends it.", flush=True)
+        blocks.block_thread()
+        return blocks
+    finally:
+        if block:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _warm(engine: Engine, name: str) -> None:
+    """The first model is in memory by the time of the first click."""
+    with suppress(ZooError):
+        engine.model(name)
