@@ -42,7 +42,11 @@ def pushing(predict):
     return pushed
 
 
-@pytest.mark.parametrize("options", [{}, {"guidance_interval": (0.5, 5.0)}, {"steer": pushing}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"guidance_interval": (0.5, 5.0)}, {"steer": pushing}, {"precision": "bf16"}],
+    ids=["plain", "interval", "steered", "bf16"],
+)
 def test_samples_are_the_same_to_the_bit(model, monkeypatch, options):
     asked = {"text": ["a red apple", None], "style": None, "steps": 3, "seed": 0, "progress": False} | options
     got = model.sample(2, **asked).tensor
