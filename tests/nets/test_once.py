@@ -11,6 +11,7 @@ from torch import nn
 import zoo
 from zoo.model import model as models
 from zoo.nets.once import KEPT, Once, once
+from zoo.testing import awake
 
 TINY = {"net.channels": 16, "net.multipliers": [1, 2], "net.emb_dim": 32, "net.heads": 2}
 
@@ -21,12 +22,7 @@ class Never(nullcontext):
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    made = zoo.create("image/emoji-32", **TINY)
-    with torch.no_grad():
-        for p in made.denoiser.parameters():
-            p += 0.1 * torch.randn(p.shape)
-    return made
+    return awake(zoo.create("image/emoji-32", **TINY))
 
 
 def pushing(predict):
