@@ -21,6 +21,7 @@ import torch
 
 import zoo
 from zoo import files
+from zoo.contract.registry import get_recipe, list_models
 from zoo.values import pairs
 
 HISTORY, LOG = "training.json", "log.csv"
@@ -54,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="zoo-train-") as name:
         run = Path(name) / "run"
         model = zoo.train(
-            args.name,
+            # the recipe, not its name: a short run of a name may have a smaller batch and net than the package's
+            get_recipe(args.name) if args.name in list_models() else args.name,
             data=args.data,
             minutes=SURE * args.minutes,
             out=run,

@@ -15,7 +15,8 @@ from PIL import Image
 import zoo
 from zoo.cli import main
 from zoo.errors import ConfigError
-from zoo.evaluation.evaluate import Sharing, evaluate, sample_timed
+from zoo.evaluation.evaluate import Sharing, evaluate
+from zoo.testing import awake
 
 TINY = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 ASKED = {"label": [3, None, "bag", 5, 0, "coat", 9], "seed": 4, "steps": 2, "guidance_weight": 0, "progress": False}
@@ -23,12 +24,7 @@ ASKED = {"label": [3, None, "bag", 5, 0, "coat", 9], "seed": 4, "steps": 2, "gui
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    made = zoo.create("image/fashion-ddpm", **TINY)
-    with torch.no_grad():
-        for p in made.denoiser.parameters():
-            p += 0.1 * torch.randn(p.shape)
-    return made
+    return awake(zoo.create("image/fashion-ddpm", **TINY))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,7 @@ def folder(model, tmp_path_factory):
 @pytest.mark.parametrize(("of", "batch_size"), [(1, 2), (2, 2), (3, 2), (4, 2), (7, 1), (2, None)])
 def test_shards_are_one_call(model, tmp_path, of, batch_size):
     """To the bit, in the samples, in what was asked, and in the names of the files."""
-    alone = model.sample(7, batch_size=batch_size or 4, **ASKED)
+    alone = model.sample(7, batch_size=batch_size or 3, **ASKED)
     alone.save(tmp_path / "alone")
     rows = []
     for r in range(of):
@@ -81,10 +77,11 @@ def test_what_is_no_shard(model, shard):
 def test_what_shards_cannot_do(model):
     with pytest.raises(ConfigError, match="Give seed="):
         model.sample(7, shard=(0, 2))
-    with pytest.raises(ConfigError, match="leave nothing"):
-        model.sample(7, shard=(3, 4), batch_size=4, **ASKED)
-    with pytest.raises(ConfigError, match="leave nothing"):
-        model.sample(2, shard=(3, 4), seed=0)
+    for r in range(4):  # told to all, before any has written its part
+        with pytest.raises(ConfigError, match="leave nothing for some of the processes"):
+            model.sample(7, shard=(r, 4), batch_size=4, **ASKED)
+        with pytest.raises(ConfigError, match="leave nothing"):
+            model.sample(3, shard=(r, 4), seed=0)
     with pytest.raises(ConfigError, match="shard"):
         next(model.sample_iter(7, shard=(0, 2), **ASKED))
     with pytest.raises(ConfigError, match="shard"):
@@ -109,12 +106,11 @@ def test_an_evaluation_is_shared(model, monkeypatch):
         if r < 2:  # what the others made is not there yet
             with pytest.raises(TypeError):
                 Sharing(model).sample(7, **ASKED)
-    samples, how = sample_timed(Sharing(model), 7, **ASKED)
+    samples = Sharing(model).sample(7, **ASKED)
     alone = model.sample(7, batch_size=2, **ASKED)
     assert [rows for rows, _ in parts] == [[0, 1, 6], [2, 3], [4, 5]]
     assert torch.equal(samples.tensor, alone.tensor) and samples.conditions == alone.conditions
-    assert how["processes"] == 3 and "shard" not in how["other_settings"]
-    assert "processes" not in sample_timed(model, 2, **ASKED | {"label": 1})[1]
+    assert "shard" not in samples.plan.settings()
 
 
 def test_what_an_evaluation_cannot_share(model, monkeypatch):
@@ -123,7 +119,7 @@ def test_what_an_evaluation_cannot_share(model, monkeypatch):
     for r in range(4):  # in every process, so that none waits for the others
         monkeypatch.setattr(dist, "get_rank", lambda group=None, r=r: r)
         for n, size in ((3, None), (7, 3)):
-            with pytest.raises(ConfigError, match="Take fewer"):
+            with pytest.raises(ConfigError, match="take fewer processes"):
                 Sharing(model).sample(n, batch_size=size, seed=0)
     policy = zoo.create("policy/pusht-keypoints", **{"net.channels": 8})
     with pytest.raises(ConfigError, match="runs in one process"):

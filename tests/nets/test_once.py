@@ -11,6 +11,7 @@ from torch import nn
 import zoo
 from zoo.model import model as models
 from zoo.nets.once import KEPT, Once, once
+from zoo.testing import awake
 
 TINY = {"net.channels": 16, "net.multipliers": [1, 2], "net.emb_dim": 32, "net.heads": 2}
 
@@ -21,12 +22,7 @@ class Never(nullcontext):
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    made = zoo.create("image/emoji-32", **TINY)
-    with torch.no_grad():
-        for p in made.denoiser.parameters():
-            p += 0.1 * torch.randn(p.shape)
-    return made
+    return awake(zoo.create("image/emoji-32", **TINY))
 
 
 def pushing(predict):
@@ -42,7 +38,11 @@ def pushing(predict):
     return pushed
 
 
-@pytest.mark.parametrize("options", [{}, {"guidance_interval": (0.5, 5.0)}, {"steer": pushing}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"guidance_interval": (0.5, 5.0)}, {"steer": pushing}, {"precision": "bf16"}],
+    ids=["plain", "interval", "steered", "bf16"],
+)
 def test_samples_are_the_same_to_the_bit(model, monkeypatch, options):
     asked = {"text": ["a red apple", None], "style": None, "steps": 3, "seed": 0, "progress": False} | options
     got = model.sample(2, **asked).tensor

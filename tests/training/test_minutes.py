@@ -395,6 +395,10 @@ def test_a_short_run_has_smaller_batches_so_that_it_has_more_steps(tmp_path, ste
     assert len(trainer.batches()[0].x0) == batch
 
 
+def test_where_nothing_may_be_chosen_nothing_is_measured():
+    size.fit_sizes(SimpleNamespace(), ())  # it looks at no part of the run
+
+
 def test_a_recipe_of_small_batches_keeps_them(tmp_path):
     assert sized(tmp_path, 50, 1, batch=8).options.batch_size == 8
 

@@ -26,6 +26,19 @@ NETS = {
 }
 
 
+def test_the_package_gets_the_net_and_the_batch_of_its_recipe(tmp_path, monkeypatch):
+    given = []
+
+    def train(source, **options):
+        given.append((source, options["overrides"]))
+        raise InterruptedError
+
+    monkeypatch.setattr(zoo, "train", train)
+    with pytest.raises(InterruptedError):
+        train_packaged.main(["image/fashion-ddpm", "--data", "x", "--out", str(tmp_path)])
+    assert given == [(get_recipe("image/fashion-ddpm"), {})]  # of a recipe, not of a name, no run makes anything smaller
+
+
 def test_every_domain_is_tried():
     assert sorted(NETS) == sorted(domain_names())
 

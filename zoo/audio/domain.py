@@ -26,9 +26,6 @@ from zoo.nets.grid import GridTransformer, GridUNet
 
 #: clips on one picture; more would be too small to see
 SHOWN = 48
-#: guidance weight of models of the user's own sounds, as for pictures: a net of minutes needs more than one of hours. Music of
-#: twelve families after ten minutes: the judge knew .12 at .5 and .23 at 3 (`benchmarks/own_data.py --run audio`)
-GUIDED = 3.0
 
 
 class AudioDomain(Domain):
@@ -55,10 +52,7 @@ class AudioDomain(Domain):
         """More guidance for models of a folder of the user's own sounds."""
         folder = Path(source)
         own = folder.is_dir() and not any((folder / name).exists() for name in self.archives)
-        if not own or any(name.split(".")[0] == "sampling" for name in chosen):
-            return recipe, ""
-        guided = recipe.sampling.model_copy(update={"guidance_weight": GUIDED, "guidance_interval": None})
-        return recipe.model_copy(update={"sampling": guided}), ""
+        return recipe.guided(chosen) if own else recipe, ""
 
     def read(self, path: str | Path, recipe: Recipe) -> Any:
         """A clip at the model's rate."""

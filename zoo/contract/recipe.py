@@ -7,7 +7,7 @@ dotted paths such as `training.batch_size=32` or `schedule.curve=linear`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, SerializeAsAny, Tag
@@ -136,6 +136,11 @@ class Sampling(Part):
         return self.model_copy(update=chosen)
 
 
+#: guidance weight of models of the user's own data: a packaged one's is that of a net which was trained for hours, and a net of
+#: minutes needs more (`benchmarks/own_data.py`, then `zoo eval RUN --data DIR --guidance-weight 2`)
+GUIDED = 3.0
+
+
 class Training(Part):
     """How the trainer treats the model, see `zoo.training.trainer`."""
 
@@ -217,6 +222,13 @@ class Recipe(Part):
         if (stage := self.stage) is None:
             return self
         return self.staged(stage.name if stage.sha256 is None else f"{stage.name} (SHA-256 {stage.sha256[:16]}...)")
+
+    def guided(self, chosen: Collection[str]) -> Recipe:
+        """The recipe with the guidance of models of the user's own data, unless `chosen`, dotted paths, say how to sample."""
+        if any(name.split(".")[0] == "sampling" for name in chosen):
+            return self
+        sampling = self.sampling.model_copy(update={"guidance_weight": GUIDED, "guidance_interval": None})
+        return self.model_copy(update={"sampling": sampling})
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The names of the values of a condition; none where the model has no such condition, or it has no list."""

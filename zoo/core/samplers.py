@@ -63,8 +63,7 @@ class Sampler:
 
 #: where DDPM's large variance is too large for the step, see `_surplus`; its own thousand steps reach 1.3
 SURPLUS = 2.0
-#: log of the fall of sigma / alpha in a step of Heun's beyond which it was measured to give noise (`benchmarks/few_steps.py`):
-#: sounds of 5 steps with falls of up to 2.9 are understood (.83 of 1), and of 3 or 5 steps with 5.0 or 7.4 they are not
+#: log of the fall of sigma / alpha in a step of Heun's beyond which sounds become noise (`benchmarks/few_steps.py`)
 STRIDE = 4.0
 
 SAMPLERS: Registry[Sampler] = Registry("sampler", "zoo.samplers")

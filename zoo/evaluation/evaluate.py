@@ -9,7 +9,6 @@ the way, and what it measures of them.
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import platform
 import time
@@ -28,8 +27,6 @@ from zoo.values import whole
 
 #: settings of a plan that an evaluation tells by themselves; the others stand together
 FIRST = ("sampler", "steps", "guidance_weight", "precision")
-#: samples that a process makes at a time, at most, where several share an evaluation
-MOST_AT_ONCE = 64
 
 
 class Evaluator(ABC):
@@ -120,6 +117,8 @@ def evaluate(
     if shared and not found.shares:
         raise ConfigError(f"shared: an evaluation of {model.domain.name!r} by {type(found).__name__} runs in one process.")
     made, how = found.generate(Sharing(model) if shared else model, count, seed=seed, **settings)
+    if shared:
+        how["processes"] = dist.get_world_size() if dist.is_initialized() else 1
     result: dict[str, Any] = found.measure(made, **own)
     result["protocol"] |= how
     if held is not None:
@@ -146,11 +145,8 @@ class Sharing:
             if int(os.environ.get("WORLD_SIZE", 1)) == 1:
                 return self._model.sample(n, **arguments)
             dist.init_process_group("gloo")  # samples are on the CPU
-        rank, of = dist.get_rank(), dist.get_world_size()
-        size = min(MOST_AT_ONCE, n // of) if arguments.get("batch_size") is None else arguments["batch_size"]
-        if isinstance(size, int) and (size < 1 or math.ceil(n / size) < of):
-            raise ConfigError(f"{n} samples in batches of {max(size, 1)} leave nothing for some of {of} processes. Take fewer.")
-        part = self._model.sample(n, **arguments | {"batch_size": size, "shard": (rank, of)})
+        of = dist.get_world_size()
+        part = self._model.sample(n, **arguments, shard=(dist.get_rank(), of))
         parts: list[Any] = [None] * of
         dist.all_gather_object(parts, (part.rows, list(part)))
         items = dict(sorted((row, item) for rows, made in parts for row, item in zip(rows, made, strict=True)))
@@ -205,7 +201,6 @@ def sample_timed(model: Generator, n: int, **arguments: Any) -> tuple[Samples, d
         "other_settings": used,
         "sampling_seconds": round(seconds, 1),
         "hardware": hardware(),
-        **({"processes": dist.get_world_size()} if isinstance(model, Sharing) and dist.is_initialized() else {}),
         "weights": "EMA",
     }
 

@@ -26,9 +26,6 @@ from zoo.nets.grid import GridTransformer, GridUNet
 
 #: pixels of the pictures that are learnt where nobody says it and the user's own are large enough
 SIZE = 32
-#: guidance weight of models of the user's own pictures: the packaged one's is that of a net which was trained for hours, and a
-#: net of minutes needs more (`benchmarks/own_data.py`, then `zoo eval RUN --data DIR --option guidance_weight=2`)
-GUIDED = 3.0
 #: pixels of a letter under a picture, about, and lines of one text there at most
 LETTER, LINES = 6, 2
 
@@ -75,18 +72,14 @@ class ImageDomain(Domain):
         sizes = [size for size in (recipe.codec.get("size", SIZE), SIZE) if SIZE <= size <= seen.side]
         wanted = {"channels": seen.channels} | ({"size": sizes[0]} if sizes else {})
         codec = recipe.codec | {k: v for k, v in wanted.items() if f"codec.{k}" not in chosen}
-        changed: dict[str, Any] = {}
-        if not any(name.split(".")[0] == "sampling" for name in chosen):
-            changed["sampling"] = recipe.sampling.model_copy(update={"guidance_weight": GUIDED, "guidance_interval": None})
         said = ""
         if codec != recipe.codec:
-            changed["codec"] = codec
             size, colour = codec["size"], "in colour" if seen.channels == 3 else "grey"
             said = (
                 f"pictures: {colour}, {seen.side} pixels. The model's have {size} x {size} and {codec['channels']} channels; "
                 "others: --set codec.size=64 --set codec.channels=1"
             )
-        return recipe.model_copy(update=changed), said
+        return recipe.guided(chosen).model_copy(update={"codec": codec}), said
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """The size of the pictures: files are read only once, and at the size that is needed."""

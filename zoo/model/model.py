@@ -375,13 +375,13 @@ class Model(nn.Module):
         if shard is not None and arguments.get("seed") is None:
             raise ConfigError("shard: the processes that share a call draw from one seed. Give seed=, the same to all of them.")
         if shard is not None and arguments.get("batch_size") is None:  # all have something to do
-            arguments["batch_size"] = min(CHUNKED, math.ceil(whole(n, "n", 1) / shard[1]))
+            arguments["batch_size"] = min(CHUNKED, max(1, whole(n, "n", 1) // shard[1]))
         plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
         plan = replace(plan, precision=precision, shard=shard)
-        if shard is not None and next(plan.rows(), None) is None:
+        if shard is not None and math.ceil(plan.n / plan.batch_size) < shard[1]:  # told to all of them: none waits for another
             raise ConfigError(
-                f"shard={shard[0]}/{shard[1]}: {plan.n} samples in batches of {plan.batch_size} leave nothing for it. Give a "
-                "smaller batch_size, or take fewer processes."
+                f"shard={shard[0]}/{shard[1]}: {plan.n} samples in batches of {plan.batch_size} leave nothing for some of the "
+                "processes. Give a smaller batch_size, or take fewer processes."
             )
         return plan
 

@@ -25,7 +25,7 @@ _shapes = Recipe(
     # where sampling ends (0.12) and guides was chosen on validation shapes: thin surfaces in 26 calls of the net
     schedule=EDM(kind="edm", sigma_min=0.12, sigma_max=25.0, P_mean=-1.4, P_std=1.6),
     diffusion=DiffusionPart(prediction="x0", weighting="edm", sigma_data=1.0, precondition=True),
-    # least: the judge knew .33 of 36 clouds at 10 steps of ddpm and .86 at 25, of .97 (`benchmarks/few_steps.py`)
+    # least: by `benchmarks/few_steps.py --models point3d/shapes-ddpm --samplers ddpm --calls 10 25 100`
     sampling=Sampling(
         sampler="dpmpp",
         steps=19,

@@ -6,12 +6,14 @@ recipe from then on, and a run that goes on keeps them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from zoo.contract.dataset import Batch
 from zoo.contract.recipe import Recipe
 from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
@@ -45,26 +47,26 @@ def fit_sizes(trainer: Trainer, free: Collection[str]) -> None:
     Args:
         free: what may be chosen, "batch" and "net".
     """
-    if trainer.minutes is None or trainer.accelerator.num_processes > 1:
+    if not free or trainer.minutes is None or trainer.accelerator.num_processes > 1:
         return
-    size = trainer.options.batch_size
-    each = _seconds(trainer, size) / size
+    size, before = trainer.options.batch_size, trainer.model.recipe
+    batch = trainer.batches()[0].to(trainer.device)
+    each = _seconds(trainer, batch)
     if ENOUGH_STEPS * each * size <= _left(trainer):
         return
     steps = int(_left(trainer) / (each * size))
     least = min(LEAST_BATCH, size) if "batch" in free else size
     said = []
     if "net" in free:
-        before = trainer.model.recipe
+        widths = trainer.model.domain.widths(before)
         for _ in range(HALVINGS):
-            if _left(trainer) >= ENOUGH_STEPS * each * least or not _narrower(trainer):
+            if ENOUGH_STEPS * each * least <= _left(trainer) or not _narrower(trainer):
                 break
-            each = _seconds(trainer, size) / size
-        now = trainer.model.recipe
-        if changed := {k: v for k, v in now.net.items() if before.net.get(k) != v}:
-            widths = trainer.model.domain.widths(before)
-            narrower = ", ".join(f"{k} {v} in place of {widths[k]}" for k, v in changed.items())
-            keep = " ".join(f"--set net.{k}={widths[k]}" for k in changed)
+            each = _seconds(trainer, batch)
+        if trainer.model.recipe != before:
+            now = trainer.model.domain.widths(trainer.model.recipe)
+            narrower = ", ".join(f"{k} {now[k]} in place of {v}" for k, v in widths.items())
+            keep = " ".join(f"--set net.{k}={v}" for k, v in widths.items())
             said.append(f"a narrower net, {narrower} ({keep} keeps it)")
     fitting = size
     while fitting > least and ENOUGH_STEPS * each * fitting > _left(trainer):
@@ -83,13 +85,10 @@ def _left(trainer: Trainer) -> float:
     return 60 * (trainer.minutes or 0.0) - trainer.clock.seconds
 
 
-def _seconds(trainer: Trainer, size: int) -> float:
-    """What a step with batches of `size` takes, measured on fewer samples where a device takes as long for each of them."""
-    seen = min(LEAST_BATCH, size) if trainer.device.type == "cpu" else size
-    batches = trainer.batches()
-    batch = batches[0].to(trainer.device)
-    batch = batch if seen == size else batch.first(seen)
-    seconds = float("inf")
+def _seconds(trainer: Trainer, batch: Batch) -> float:
+    """Seconds of a sample in a step; on a CPU, where each takes as long as the next, by the first ones of the batch."""
+    seen = min(LEAST_BATCH, len(batch.x0)) if trainer.device.type == "cpu" else len(batch.x0)
+    batch, seconds = batch.first(seen), math.inf
     for _ in range(2):  # the first pass takes memory and chooses kernels
         trainer.wait()
         start = trainer.clock.now()
@@ -98,7 +97,7 @@ def _seconds(trainer: Trainer, size: int) -> float:
         seconds = min(seconds, trainer.clock.now() - start)
         if seconds > LONG:
             break
-    return seconds * trainer.options.accumulate * size / seen
+    return seconds * trainer.options.accumulate / seen
 
 
 def _narrower(trainer: Trainer) -> bool:

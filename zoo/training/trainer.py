@@ -148,7 +148,8 @@ class Trainer:
         self.stamp: tuple[int, int] | None = None  # of the checkpoint as this run left it
 
     def set_up(self) -> None:
-        """All that belongs to the net: it, its optimizer and its average, on their device."""
+        """All that belongs to the net, on its device: its optimizer and its average, too. Those of a net before are let go."""
+        self.accelerator.free_memory()
         self.model.to(self.device)
         self.optimizer = self.make_optimizer()
         self.ema = EMA(self.model.denoiser, self.options.ema)
