@@ -31,6 +31,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.registry import CHECKPOINTS, get_recipe, list_models
 from zoo.model.loading import build
 from zoo.model.model import Model
+from zoo.training import COMPILED
 from zoo.training.trainer import Trainer
 
 #: row -> (recipe, overrides, batch)
@@ -112,7 +113,8 @@ def training(recipe: Recipe, steps: int, args: argparse.Namespace) -> dict[str, 
         flops = trainer.flops(batches[0])
         coming = batches.ahead(trainer.positions(range(0, 10**6)), args.workers)
         if args.compile:
-            model.denoiser.compile()
+            model.denoiser.compile(mode=args.compile)
+            trainer.graphs = args.compile != "default" and trainer.device.type == "cuda"
         if trainer.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         for _ in range(3 if args.tiny else 25):
@@ -163,7 +165,14 @@ def main() -> None:
     p.add_argument("--rows", default="*", help="patterns of rows, with commas between")
     p.add_argument("--steps", type=int, default=40)
     p.add_argument("--workers", type=int, default=min(8, (os.cpu_count() or 2) // 2))
-    p.add_argument("--compile", action="store_true", help="run the nets of the first table through torch.compile")
+    p.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        default=False,
+        choices=COMPILED,
+        help="the nets of the first table, as zoo train",
+    )
     p.add_argument("--no-sampling", action="store_true")
     p.add_argument("--json", type=Path)
     p.add_argument("--tiny", action="store_true", help="small batches and few steps")

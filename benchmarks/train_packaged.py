@@ -22,6 +22,7 @@ import torch
 import zoo
 from zoo import files
 from zoo.contract.registry import get_recipe, list_models
+from zoo.training import COMPILED
 from zoo.values import pairs
 
 HISTORY, LOG = "training.json", "log.csv"
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--init", help="start from the weights of this model")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override the recipe")
     p.add_argument("--workers", type=int, help="processes that prepare the data ahead (default: as many as needed)")
-    p.add_argument("--compile", action="store_true", help="run the net through torch.compile")
+    p.add_argument("--compile", nargs="?", const="default", default=False, choices=COMPILED, help="see zoo train")
     p.add_argument("--bits", type=int, default=16, choices=(8, 16), help="of a stored weight")
     p.add_argument("--preview-every", type=int, default=0)
     p.add_argument("--cpu", action="store_true", help="stay on the CPU")

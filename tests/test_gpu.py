@@ -93,3 +93,17 @@ def test_an_autoencoder_and_a_latent_model_are_trained(tmp_path):
 
 def pictures() -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))
+
+
+def test_a_net_that_is_replayed_as_graphs_learns_the_same(tmp_path):
+    """20 steps on the same seeds: as near to the plain run as the compiled one is."""
+    data = Items([(np.full((28, 28), 10 * k, np.uint8), {"label": k}) for k in range(10)])
+    options = {"data": data, "steps": 20, "log_every": 0, "save_every": 0, "workers": 0}
+    small = {"net.channels": 16, "training.batch_size": 8, "training.warmup": 1}
+    ends = {}
+    for way in (False, "default", "reduce-overhead"):
+        model = zoo.train("image/fashion-ddpm", out=tmp_path / str(way), compile=way, overrides=small, **options)
+        ends[way] = torch.cat([p.detach().flatten().cpu() for p in model.denoiser.parameters()])
+    apart = {way: float((end - ends[False]).norm() / ends[False].norm()) for way, end in ends.items()}
+    print(apart)
+    assert apart["reduce-overhead"] < max(2 * apart["default"], 1e-3)

@@ -26,6 +26,7 @@ from zoo.model.loading import build
 from zoo.training import batches
 from zoo.training import trainer as training
 from zoo.training.objective import Denoise
+from zoo.training.train import loop_options
 
 TINY = {
     "net.channels": 16, "net.multipliers": [1], "net.attention": [True], "net.emb_dim": 32, "training.batch_size": 4,
@@ -524,3 +525,22 @@ def test_a_fast_run_ends_within_the_noise_of_bf16(tmp_path, monkeypatch):
     moved = math.sqrt(sum(float(v.double().square().sum()) for v in plain.values()))
     print(f"of the weights' size: bf16 {apart(half) / moved:.1e}, fast {apart(fast) / moved:.1e}")
     assert 0 < apart(fast) < apart(half) < 0.1 * moved
+
+
+@pytest.mark.parametrize("given", [True, False, "default", "reduce-overhead"])
+def test_a_net_is_compiled_in_a_way_that_torch_knows(given):
+    assert loop_options({"compile": given}) == {"compile": given}
+
+
+@pytest.mark.parametrize("given", ["reduce", "", 1.5, None])
+def test_another_way_to_compile_is_refused(given):
+    with pytest.raises(ConfigError, match="reduce-overhead"):
+        loop_options({"compile": given})
+
+
+@pytest.mark.parametrize(("asked", "mode"), [(True, "default"), ("reduce-overhead", "reduce-overhead")])
+def test_the_way_is_handed_to_torch(tmp_path, monkeypatch, asked, mode):
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: modes.append(options))
+    train(tmp_path / "run", steps=1, compile=asked, workers=0, log_every=0, save_every=0)
+    assert modes == [{"mode": mode}]

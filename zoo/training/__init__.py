@@ -1,1 +1,4 @@
 """The one trainer: objectives, batches, averages, optimizers, logs."""
+
+#: how a net may be compiled for a run, in torch's words
+COMPILED = ("default", "reduce-overhead", "max-autotune")

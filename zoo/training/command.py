@@ -14,6 +14,7 @@ from typing import Any
 
 from zoo.contract.typed import NAMED
 from zoo.errors import ConfigError, ZooError
+from zoo.training import COMPILED
 from zoo.values import pairs
 
 #: how a value of nothing is spelt, as for every option of the command line
@@ -86,7 +87,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-cache", action="store_true", help="decode files anew each time: keep nothing of them in $ZOO_CACHE/decoded"
     )
-    parser.add_argument("--compile", action="store_true", help="run the net through torch.compile: worth minutes of waiting")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        default=False,
+        choices=COMPILED,
+        help="run the net through torch.compile, worth minutes of waiting; reduce-overhead: as CUDA graphs, for small nets",
+    )
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument(
         "--fsdp",

@@ -23,7 +23,7 @@ from zoo.model import unfinished
 from zoo.model.checkpoint import read_recipe
 from zoo.model.loading import build, is_folder, open_stage
 from zoo.model.model import Model
-from zoo.training import budget
+from zoo.training import COMPILED, budget
 from zoo.training.fingerprint import fingerprint
 from zoo.training.freeze import frozen, matching
 from zoo.training.heldout import held_out as find_held_out
@@ -135,8 +135,8 @@ def loop_options(loop: Mapping[str, Any]) -> dict[str, Any]:
     loop = {k: v for k, v in loop.items() if (k, v) != ("workers", None)}
     found: dict[str, Any] = {k: whole(v, k, 0) for k, v in loop.items() if k not in ("max_minutes", "compile")}
     if "compile" in loop:
-        if not isinstance(loop["compile"], bool):
-            raise ConfigError(f"compile={loop['compile']!r}: give True or False.")
+        if not isinstance(loop["compile"], bool) and loop["compile"] not in COMPILED:
+            raise ConfigError(f"compile={loop['compile']!r}: give True, False, or one of {', '.join(COMPILED)}.")
         found["compile"] = loop["compile"]
     if (minutes := loop.get("max_minutes")) is not None:
         found["max_minutes"] = number(minutes, "max_minutes", 0)

@@ -138,6 +138,7 @@ class Trainer:
         self.clock = budget.Clock(began=began, wait=self.wait)
         #: (loss, gradient norm) of the steps since the last check, added up: not finite as soon as one of them is not
         self.unchecked = torch.zeros(2, device=self.device)
+        self.graphs = False  # whether the net is replayed as CUDA graphs
         self.stop = ""  # why the loop ends before its last step
         self.ends = False  # after this step, as all processes know
         self.signal = 0  # the one that asked for it
@@ -207,6 +208,8 @@ class Trainer:
             rng = seeds.generator(self.seed, NOISE, *place)
             torch.manual_seed(seeds.derive_seed(self.seed, DROPOUT, *place))
             last = part == parts - 1
+            if self.graphs:  # what the last pass left in their memory is no longer asked for
+                torch.compiler.cudagraph_mark_step_begin()
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with self._autocast():
                     loss = self.net(batch, rng) / parts
@@ -498,7 +501,7 @@ class Trainer:
         save_every: int = 500,
         preview_every: int | None = None,
         workers: int | None = None,
-        compile: bool = False,
+        compile: bool | str = False,
     ) -> None:
         """Train until the last step, a signal, or the time is up; then leave a checkpoint and the model folder in `out`.
 
@@ -509,7 +512,9 @@ class Trainer:
             preview_every: steps between previews, 0 for none; None: by time, after about 1, 2, 4, 8, ... minutes.
             workers: processes that make the batches ahead; the batches are the same. None: as many as keep the net from
                 waiting, see `Batches.workers`.
-            compile: run the net through `torch.compile`. It rounds in other places: weights are not the same to the bit.
+            compile: run the net through `torch.compile`, True or one of `zoo.training.COMPILED`: "reduce-overhead" replays its
+                kernels as CUDA graphs, for small nets on a GPU, whose kernels take less time than their launches. It rounds
+                in other places: weights are not the same to the bit.
 
         Raises:
             KeyboardInterrupt: SIGINT ended it. SystemExit: SIGTERM did, with the code 143. Everything is saved then.
@@ -528,11 +533,12 @@ class Trainer:
         held = None
         if self.held_out is not None and (self.main or self.together) and log_every:
             held = HeldOut(self.held_out, batches.codec, self.model.recipe)
-        slow_start = compile or self.device.type != "cpu"
+        slow_start = bool(compile) or self.device.type != "cpu"
         self.watch = Watch(self, log_every, save_every, preview_every, held, flops, slow_start)
         self.watch.introduce(len(self.held_out) if held and self.held_out is not None else 0)
         if compile:
-            self.model.denoiser.compile()
+            self.model.denoiser.compile(mode="default" if compile is True else compile)
+            self.graphs = compile not in (True, "default") and self.device.type == "cuda"
         start = self.clock.now()
         logs = closing(Log(self.out, self.step, self.watch.columns())) if self.main else nullcontext()
         total, first = self.steps, self.step
@@ -551,7 +557,7 @@ class Trainer:
                 self.watch.after_step(due)
                 if self.lock is not None:
                     self.lock.pulse()
-            self.model.denoiser._compiled_call_impl = None
+            self.model.denoiser._compiled_call_impl, self.graphs = None, False
             self.save()
             self.watch.end()
             if self.stop:
