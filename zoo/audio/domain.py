@@ -13,7 +13,7 @@ from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import FSDD_FILE, WORDS_FILE, AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.reading import SUFFIXES, read_clip
 from zoo.audio.recipes import RECIPES
-from zoo.audio.waveform import Waveform, contact_sheet
+from zoo.audio.waveform import contact_sheet
 from zoo.contract.conditions import Label
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
@@ -89,12 +89,6 @@ class AudioDomain(Domain):
         """The first clip, to be heard and to be seen."""
         clip = samples[0]
         return Sound(clip.samples, clip.sample_rate), Picture(clip.plot())
-
-    def opened(self, recipe: Recipe, path: Path) -> Waveform:
-        """A clip at the model's rate."""
-        clip = read_clip(path)
-        codec = self.codec(recipe.codec)
-        return clip.resample(codec.sample_rate) if isinstance(codec, SpectrogramCodec) else clip
 
     def edits(self, recipe: Recipe) -> dict[str, Question]:
         codec: Any = self.codec(recipe.codec)

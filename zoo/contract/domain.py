@@ -106,7 +106,7 @@ class Domain(ABC):
     #: kinds of what `view` gives, in its order, and how many samples a page in the browser shows at a time
     views: tuple[type[View], ...] = (Picture,)
     shown: int = 1
-    #: suffixes of the files that `opened` reads one object from; none: a page asks for no file
+    #: suffixes of the files that `read` reads one object from; none: a page asks for no file
     opens: tuple[str, ...] = ()
     #: the conditions that `situation` gives, which a page then does not ask
     situation_names: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class Domain(ABC):
         """Data by folder or file; split is "train", "validation" or "test"."""
 
     def read(self, path: str | Path, recipe: Recipe) -> Any:
-        """The object of one file, as a model of this recipe encodes it: what `zoo inpaint` and `zoo vary` start from.
+        """The object of one file, as a model of this recipe encodes it: what `zoo inpaint`, `zoo vary` and a page start from.
 
         Raises:
             ConfigError: the domain reads no single objects, which is the default. DataError: a file that cannot be read.
@@ -134,14 +134,6 @@ class Domain(ABC):
     def view(self, samples: Samples) -> tuple[View, ...]:
         """Samples as a page in the browser shows them, a view of each kind of `views`; the default is their picture."""
         return (Picture(self.plot(samples)),)
-
-    def opened(self, recipe: Recipe, path: Path) -> Any:
-        """One object of a user's file, as `Model.encoded` takes it.
-
-        Raises:
-            ConfigError: a domain that opens no single files. DataError: a file that is damaged, or of another kind.
-        """
-        raise ConfigError(f"the domain {self.name!r} opens no single files.")
 
     def situation(self, model: Generator, seed: int) -> dict[str, Any]:
         """Conditions that nobody types: what a robot sees at the start of an episode, say; the default has none."""

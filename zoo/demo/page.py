@@ -138,8 +138,11 @@ class Tab:
         found += 2 * [sampling.sampler, sampling.steps, _weight(recipe)]
         asked = model.domain.edits(recipe)
         for key in self.asked:
-            q = asked.get(key)
-            found.append(g.skip() if q is None or q.kind in ("mask", "choice") else g.Number(value=q.value, maximum=q.high))
+            ask = asked.get(key)
+            if ask is None or ask.kind in ("mask", "choice"):
+                found.append(g.skip())
+            else:
+                found.append(g.Number(value=ask.value, maximum=ask.high))
         return [*found, recipe.description]
 
     def asked_for(self, name: str, seed: int, given: Sequence[Any]) -> dict[str, Any]:
@@ -436,7 +439,7 @@ class Tab:
     def item(self, name: Any, path: Any) -> Any:
         """The object of a file that was uploaded, or the model's own example."""
         model = self.engine.model(name)
-        return self.domain.opened(model.recipe, Path(path)) if path else self.engine.example(name)
+        return self.domain.read(path, model.recipe) if path else self.engine.example(name)
 
     def on_forward(self, name: Any, seed: Any, path: Any, share: Any) -> list[Any]:
         """An object at a share of the noise, in per cent."""

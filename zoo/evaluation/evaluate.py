@@ -9,6 +9,7 @@ the way, and what it measures of them.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import platform
 import time

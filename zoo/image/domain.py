@@ -113,9 +113,6 @@ class ImageDomain(Domain):
         """All of them in one picture, and each alone, enlarged."""
         return Picture(self.plot(samples)), Gallery([(s.plot(), " ".join(samples.words(i))) for i, s in enumerate(samples)])
 
-    def opened(self, recipe: Recipe, path: Path) -> Image.Image:
-        return read_picture(path, path.name)
-
     def edits(self, recipe: Recipe) -> dict[str, Question]:
         return {"mask": Question("mask", "Paint over what is to be made anew")}
 

@@ -92,8 +92,9 @@ class Point3dDomain(Domain):
         return open_clouds(source, split, **options)
 
     def read(self, path: str | Path, recipe: Recipe) -> Any:
-        """A cloud, or points drawn of a mesh, brought into the models' unit sphere."""
-        return read_shape(path)
+        """A cloud, or points drawn of a mesh, in the models' unit sphere, with as many points as their samples have."""
+        codec: Any = self.codec(recipe.codec)
+        return read_shape(path, codec.shape[0])
 
     def traits(self, item: Any) -> dict[str, float | str]:
         """How many points a cloud has, or were drawn of a mesh."""
@@ -106,11 +107,6 @@ class Point3dDomain(Domain):
 
     def view(self, samples: Samples) -> tuple[View, ...]:
         return (Scene(samples[0].points),)
-
-    def opened(self, recipe: Recipe, path: Path) -> Any:
-        """A cloud in a unit sphere, with as many points as samples of the model have."""
-        codec: Any = self.codec(recipe.codec)
-        return read_shape(path, codec.shape[0])
 
     def edits(self, recipe: Recipe) -> dict[str, Question]:
         return {"half": Question("choice", "Half that is made anew", choices=tuple(HALVES), value="right")}

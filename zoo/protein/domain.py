@@ -15,7 +15,7 @@ from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.protein.augment import BackboneAugment
 from zoo.protein.backbone import Backbone
-from zoo.protein.codec import LONGEST, SHORTEST, BackboneCodec
+from zoo.protein.codec import BackboneCodec
 from zoo.protein.data import CHAINS_FILE, SUFFIXES, open_chains, read_chains
 from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluator
@@ -49,11 +49,11 @@ class ProteinDomain(Domain):
         return open_chains(source, split, **options)
 
     def read(self, path: str | Path, recipe: Recipe) -> Any:
-        """The first chain of a file; "1abc.pdb:A20-85" says which residues, as of a motif."""
+        """The first chain of a file whose length the model takes; "1abc.pdb:A20-85" says which residues, as of a motif."""
         text = str(path)
         if ":" in Path(text).name:
             return read_motif(text)
-        return read_chains(text, SHORTEST, LONGEST)[0][0]
+        return read_chains(text, **self.data_options(recipe))[0][0]
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         return {k: recipe.codec[k] for k in LIMITS if k in recipe.codec}
@@ -93,10 +93,6 @@ class ProteinDomain(Domain):
 
     def view(self, samples: Samples) -> tuple[View, ...]:
         return (Scene(samples[0].atoms[:, 1], samples[0].colours(), line=True),)
-
-    def opened(self, recipe: Recipe, path: Path) -> Backbone:
-        """The first chain of a file whose length the model takes."""
-        return read_chains(path, **self.data_options(recipe))[0][0]
 
     def edits(self, recipe: Recipe) -> dict[str, Question]:
         longest = int(recipe.codec.get("max_length", 128))
