@@ -289,7 +289,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/core tests/model",
     ),
     "no gradient reaches a steer": (
-        "zoo/core/steer.py", "leaf = x.detach().requires_grad_()", "leaf = x.detach()", "tests/core/test_steer.py",
+        "zoo/core/correction.py", "else x.detach().requires_grad_()", "else x.detach()", "tests/core/test_steer.py",
     ),
     "half precision rounds the live model": (
         "zoo/model/checkpoint.py", "stored.denoiser = copy.deepcopy(model.denoiser)", "stored.denoiser = model.denoiser",
@@ -352,7 +352,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/data/captions.py", 'or ".." in pure.parts', "", "tests/data/test_captions_files.py",
     ),
     "all samples between two wishes are the first": (
-        "zoo/model/model.py", "torch.linspace(0, 1, k)", "torch.zeros(k)", "tests/model/test_interpolate.py",
+        "zoo/model/model.py", "Blend(away, torch.linspace(0, 1, k))", "Blend(away, torch.zeros(k))",
+        "tests/model/test_interpolate.py",
     ),
     "samples between two wishes have noises of their own": (
         "zoo/model/model.py", "seeds.SampleRng(seed, [0] * k,", "seeds.SampleRng(seed, list(range(k)),",
