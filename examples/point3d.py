@@ -26,7 +26,8 @@ clouds[0]
 
 # %%
 chair = clouds[0]
-low = PointCloud(chair.points[chair.points[:, 1] < 0])
+height = chair.points[:, 1]
+low = PointCloud(chair.points[height < height.mean()])
 whole = model.inpaint(low, n=2, n_points=POINTS, label="chair", seed=1, steps=STEPS)
 whole
 
