@@ -22,13 +22,13 @@ SHOWN = "image/fashion-ddpm"  # the model whose picture and metrics are shown
 
 
 def picture() -> str:
-    """The film of noise that becomes samples (`gallery.py`), words to pictures (`words_to_pictures.py`): what has been drawn.
+    """Words to pictures (`words_to_pictures.py`), the film of noise that becomes samples (`gallery.py`): what has been drawn.
 
     If neither is there, what the shown model really drew.
     """
     films = {
-        FILM: "noise becomes samples of the packaged models, step by step",
         WORDS: "captions in several styles, all drawn by image/emoji-text",
+        FILM: "noise becomes samples of the packaged models, step by step",
     }
     drawn = {path: about for path, about in films.items() if path.exists()}
     if not drawn and (own := CHECKPOINTS / SHOWN / "samples.png").exists():

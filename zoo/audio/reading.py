@@ -39,7 +39,7 @@ LOUDEST = 16.0
 RATES = range(1_000, 1_536_001)
 #: values (samples of all channels) of the longest file that is read, 2 GB as float32; and of a block of it
 MOST_VALUES, BLOCK = 2**29, 2**20
-#: mean of the channels: seconds of a window, and below which share of the loudest channel's power in a window they cancel
+#: of the mean of channels, seconds of a window, and below which share of the loudest channel's power in a window they cancel
 WINDOW, CANCELLED = 0.05, 0.01
 
 

@@ -75,8 +75,10 @@ _latent = _pixels.model_copy(
         "description": "Emoji of 64 x 64 pixels from words, in nine drawing styles, made in the latents of image/emoji-kl.",
         "paper": f"Latent diffusion (Rombach et al. 2022); {_pixels.paper}",
         "codec": {"size": 64, "channels": 3, "stage": "image/emoji-kl"},
-        "net": _pixels.net | {"patch": 1},
-        "sampling": _pixels.sampling.model_copy(update={"clip": None}),
+        "net": _pixels.net | {"channels": 88, "multipliers": [1, 2], "patch": 1, "dropout": 0.1},
+        # chosen on the validation split: twice as many steps are not better, and more guidance makes pictures more alike
+        "sampling": _pixels.sampling.model_copy(update={"steps": 12, "bounds": (0.02, 80.0), "clip": None}),
+        "training": _pixels.training.model_copy(update={"batch_size": 256, "ema": 0.9995}),
     }
 )
 
