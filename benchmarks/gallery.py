@@ -113,9 +113,18 @@ def grey(x: torch.Tensor) -> np.ndarray:
 
 PARTS = (
     Part(
+        "Words to pictures",
+        "Two captions in four drawing styles, made in the latents of an autoencoder.",
+        'import zoo\n\nwords = ["house with garden", "blue heart"]\n'
+        'styles = ["twemoji", "noto", "fluent-color", "streamline"]\n'
+        "captions = [text for text in words for _ in styles]\n"
+        'drawn = zoo.load("image/emoji-text").sample(8, text=captions, style=2 * styles, seed=0)',
+        lambda names, folder: picture(names["drawn"].plot(), folder, "drawn.png", "two captions in four drawing styles"),
+    ),
+    Part(
         "Pictures",
         "Ten kinds of clothes, twelve steps each.",
-        'import zoo\n\nclothes = zoo.load("image/fashion-ddpm")\n'
+        'clothes = zoo.load("image/fashion-ddpm")\n'
         'labels = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]\n'
         "pictures = clothes.sample(10, label=labels, seed=0)",
         lambda names, folder: picture(names["pictures"].plot(), folder, "pictures.png", "ten pictures of clothes"),
