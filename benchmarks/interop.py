@@ -64,8 +64,9 @@ def measure(net_options: dict[str, Any], name: str, options: dict[str, Any], ste
         module.randn_tensor = lambda shape, **_: rng.normal(torch.zeros(tuple(shape)))  # type: ignore[attr-defined]
     scheduler.set_timesteps(steps)
     y = rng.normal(torch.zeros(N, 3, SIZE, SIZE)) * options.get("sigma_max", 1.0)
+    scaled = getattr(scheduler, "scale_model_input", lambda x, _: x)  # the one of flow matching has none
     for now in scheduler.timesteps:
-        y = scheduler.step(net(scheduler.scale_model_input(y, now), now).sample, now, y, **further).prev_sample
+        y = scheduler.step(net(scaled(y, now), now).sample, now, y, **further).prev_sample
     *_, last = model.sample_iter(N, seed=SEED, steps=steps, **further)
     apart = float((last.x - y).abs().max() / y.abs().max().clamp(min=1))
     said = ", ".join(f"{k}={v}" for k, v in (options | further).items())
