@@ -1,0 +1,128 @@
+"""Which way of in-painting is right on trained nets? Objects of which a part is known, completed by each method.
+
+    python benchmarks/completion.py --data DIR --models image/fashion-ddpm --n 100
+    python benchmarks/completion.py --data DIR --models "audio/spec-ddpm,point3d/shapes-ddpm" --n 24 --json completion.json
+
+Held-out pictures lose their right half, sounds .2 seconds in their middle, clouds their upper half. No label is given: what the
+whole is has to follow from what is known. A row is a method at about so many calls of the net (`--calls`; calls backwards count
+as one each). Its figures are the share of completed objects that the packaged judge takes for what they were, the Frechet
+distance of its features to those of as many real objects, and seconds a sample. The real objects themselves are the first row.
+The split for validation is used, since defaults are chosen by this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from few_steps import JUDGES
+from same_numbers import DATA
+from tqdm import tqdm
+
+import zoo
+from zoo import files
+from zoo.evaluation.distances import frechet_distance
+from zoo.model.model import Model
+from zoo.point3d.cloud import PointCloud
+
+#: seconds of a sound that are lost
+GAP = 0.2
+
+
+def ways(calls: int) -> dict[str, dict[str, Any]]:
+    """Each method with steps that cost about so many calls of the net."""
+    return {
+        "replace": {"steps": calls},
+        "resample, 4 times": {"method": "resample", "times": 4, "jump": 4, "steps": max(calls // 4, 2)},
+        "resample, 10 times": {"method": "resample", "times": 10, "jump": 10, "steps": max(calls // 10, 2)},
+        "posterior, 1 product": {"method": "posterior", "products": 1, "steps": max(calls // 2, 2)},
+        "posterior, 3 products": {"method": "posterior", "products": 3, "steps": max(calls // 4, 2)},
+        "particles, 4": {"method": "particles", "particles": 4, "steps": max(calls // 8, 2)},
+    }
+
+
+def halved(model: Model, item: Any) -> dict[str, Any]:
+    """What of an object is known, as arguments of `inpaint`."""
+    domain = model.domain.name
+    if domain == "image":
+        where = np.zeros((model.codec.size, model.codec.size), dtype=bool)
+        where[:, : model.codec.size // 2] = True
+        return {"known": item, "where": where}
+    if domain == "audio":
+        middle = item.seconds / 2
+        return {"known": item, "where": ~model.codec.frames(middle - GAP / 2, middle + GAP / 2)}
+    height = item.points[:, 1]
+    half = PointCloud(item.points[height < np.median(height)], item.centre, item.scale)
+    return {"known": half, "n_points": len(item.points)}
+
+
+def features(model: Model, judge: Any, items: list[Any]) -> tuple[torch.Tensor, list[str]]:
+    """The judge's features of objects, and what it takes them for."""
+    if model.domain.name == "point3d":
+        x = torch.from_numpy(np.stack([item.points for item in items]))
+    else:
+        x = torch.stack([model.codec.encode(item) for item in items])
+    found, logits = judge.features(x)
+    return found, [judge.class_names[i] for i in logits.argmax(1).tolist()]
+
+
+def rows_of(model: Model, judge: Any, source: Path, n: int) -> tuple[list[Any], list[str], list[Any]]:
+    """n held-out objects of all labels in turn, their labels, and n others."""
+    held = model.domain.dataset(source, "validation", **model.domain.data_options(model.recipe))
+    held.prepare_for(model.codec, model.recipe)
+    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0)).tolist()[: 2 * n]
+    items = [held[i] for i in order]
+    labels = [judge.class_names[int(given["label"])] for _, given in items]
+    objects = [model.codec.decode(model.codec.encode(item)[None], {})[0] for item, _ in items]
+    return objects[:n], labels[:n], objects[n:]
+
+
+def told(
+    about: dict[str, Any], seen: tuple[torch.Tensor, list[str]], labels: list[str], real: torch.Tensor, seconds: float
+) -> dict[str, Any]:
+    """A row, printed: what the judge saw of completed objects beside what they were."""
+    found, guessed = seen
+    kept = sum(a == b for a, b in zip(guessed, labels, strict=True)) / len(labels)
+    row = about | {"kept": kept, "frechet": frechet_distance(found, real), "seconds": seconds}
+    print(f"{row['model']:22} {row['way']:22} kept {kept:.3f}  frechet {row['frechet']:8.3f}  {seconds:6.2f} s", flush=True)
+    return row
+
+
+def main() -> None:
+    """Read the command line, print the table."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--data", type=Path, required=True, help="the folder of all real data")
+    p.add_argument("--models", default="image/fashion-ddpm", help="patterns, with commas between")
+    p.add_argument("--n", type=int, default=100)
+    p.add_argument("--calls", type=int, default=100, help="of the net, for each sample")
+    p.add_argument("--ways", default="*", help="patterns of methods, with commas between")
+    p.add_argument("--json", type=Path)
+    args = p.parse_args()
+    table: list[dict[str, Any]] = []
+    for name in [m for m in JUDGES if any(fnmatch.fnmatch(m, w) for w in args.models.split(","))]:
+        model, judge = zoo.load(name), JUDGES[name]()
+        objects, labels, others = rows_of(model, judge, args.data / DATA[name][0], args.n)
+        real, _ = features(model, judge, others)
+
+        about = {"model": name, "n": args.n, "calls": args.calls}
+        told(about | {"way": "real ones"}, features(model, judge, objects), labels, real, 0.0)
+        for way, settings in ways(args.calls).items():
+            if not any(fnmatch.fnmatch(way, w) for w in args.ways.split(",")):
+                continue
+            start, made = time.perf_counter(), []
+            for i, item in enumerate(tqdm(objects, way, leave=False)):
+                found = model.inpaint(**halved(model, item), seed=i, progress=False, guidance_weight=0.0, **settings)
+                made.append(found[0])
+            seconds = (time.perf_counter() - start) / args.n
+            table.append(told(about | {"way": way}, features(model, judge, made), labels, real, seconds))
+            if args.json:
+                files.write_atomic(args.json, files.dump_json(table))
+
+
+if __name__ == "__main__":
+    main()
