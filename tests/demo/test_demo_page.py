@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 
 from zoo.contract.page import Film, Gallery, Picture, Question, Scene, Sound
+from zoo.contract.registry import get_domain, get_recipe
 
 gradio = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
 
 from zoo.demo import parts, serve  # noqa: E402  # gradio first
 from zoo.demo.engine import Engine, Limits  # noqa: E402
-from zoo.demo.page import page, told  # noqa: E402
-from zoo.errors import ConfigError, DataError  # noqa: E402
+from zoo.demo.page import Tab, _whole, page, told  # noqa: E402
+from zoo.errors import ConfigError, DataError, ResourceError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,8 @@ def test_share_is_refused_offline_with_the_reason(monkeypatch):
 
 
 def test_models_are_named_by_patterns():
-    assert serve.chosen("image/*,audio/spec*") == ["image/fashion-ddpm", "audio/spec-ddpm"]
+    assert serve.chosen("image/fashion*,audio/spec*") == ["image/fashion-ddpm", "audio/spec-ddpm"]
+    assert serve.chosen("image/*") == ["image/emoji-text", "image/fashion-ddpm"]  # and no first stage
     with pytest.raises(ConfigError, match="no packaged model"):
         serve.chosen("imag/*")
 
@@ -178,3 +180,91 @@ def test_a_slider_goes_back_and_an_edit_keeps(client, pictures):
     assert "Step 1 of 3" in said
     shown = client.predict(pictures, 1, 0, "0, 2", "ddim", 2, *FIELDS, api_name="/image_guidance")
     assert [row["caption"] for row in shown] == ["w = 0", "w = 2"]
+
+
+@pytest.fixture
+def policies(own_folder):
+    """The tab of both packaged policies, whose starts are asked in different ways."""
+    names = ["policy/metaworld-push", "policy/pusht-keypoints"]
+    with gradio.Blocks():
+        return Tab(Engine(names), get_domain("policy"), names)
+
+
+def test_each_policys_own_start_is_asked(policies):
+    asked = dict(zip(policies.asked, policies.answers, strict=True))
+    assert asked["seed"].visible and not asked["angle"].visible
+    changes = dict(zip(policies.asked, policies.chosen("policy/pusht-keypoints")[-1 - len(asked) : -1], strict=True))
+    assert changes["angle"].visible and changes["block_x"].value == 200 and not changes["seed"]["visible"]
+    assert changes["most"].maximum == 300
+
+
+def test_answers_are_those_that_the_chosen_model_asks_and_in_their_ranges(policies):
+    pusht, push = (get_recipe(f"policy/{n}") for n in ("pusht-keypoints", "metaworld-push"))
+    given = {k: q.value for k, q in policies.asked.items()} | {"angle": 90, "seed": 7}
+    assert policies.answered(push, list(given.values())) == {"seed": 7, "most": 100}
+    assert policies.answered(pusht, list(given.values())) == {
+        "agent_x": 220,
+        "agent_y": 400,
+        "block_x": 200,
+        "block_y": 300,
+        "angle": 90,
+        "most": 100,
+    }
+    for wrong, text in ((None, "give a number"), (900, "900; give -180 to 180"), (float("nan"), "give -180 to 180")):
+        with pytest.raises(ConfigError, match=text):
+            policies.answered(pusht, list((given | {"angle": wrong}).values()))
+
+
+def test_what_no_field_of_the_page_asks_is_as_at_the_start(own_folder):
+    with gradio.Blocks():
+        tab = Tab(Engine(["policy/metaworld-push"]), get_domain("policy"), ["policy/metaworld-push"])
+    assert tab.answered(get_recipe("policy/pusht-keypoints"), [3, 50])["angle"] == 45
+
+
+@pytest.mark.parametrize("weight", ["a", [1], {}, True, 10**400])
+def test_a_guidance_weight_that_is_no_number_is_told(client, pictures, weight):
+    from gradio_client.exceptions import AppError
+
+    how = ["ddim", 1, weight]
+    with pytest.raises(AppError, match=r"give a number|smaller number|preprocess"):
+        client.predict(pictures, 1, 0, False, *how, *how, *FIELDS, api_name="/image_reverse")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1.5, -1, None, "x", [1]])
+def test_what_is_no_whole_number_is_told(value):
+    with pytest.raises(ConfigError, match="whole number"):
+        _whole(value, "seed")
+
+
+def test_the_page_ends_after_the_work_that_is_under_way(pictures):
+    import threading
+    import time
+
+    engine, began, done = Engine([pictures]), threading.Event(), []
+
+    def work():
+        began.set()
+        time.sleep(0.2)
+        done.append(1)
+
+    thread = threading.Thread(target=told(work, engine.working))
+    thread.start()
+    began.wait()
+    engine.end()
+    assert done == [1]
+    thread.join()
+    with pytest.raises(ResourceError, match="the page was closed"):
+        list(engine.steps(engine.start(pictures, 1, {}, {"seed": 0, "steps": 2})))
+
+
+def test_gradio_is_imported_without_writing_its_own_stubs():
+    """It would do so in each process, for half of the time of its import."""
+    import subprocess
+    import sys
+
+    program = (
+        "import gc\nfrom zoo.demo.serve import quick_import\nwith quick_import():\n    import gradio\n"
+        "from gradio import component_meta as m\nassert m.create_or_modify_pyi(None, None, None) is None\n"
+        "assert gc.isenabled()\nimport sys\nassert not [f for f in sys.meta_path if 'Unwritten' in type(f).__name__]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ class Engine:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._examples: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.RLock()
+        self._ended, self._busy = threading.Event(), 0
 
     def model(self, name: Any) -> Model:
         """A model that can be chosen, from memory where it is there.
@@ -151,6 +153,8 @@ class Engine:
         end = time.monotonic() + self.limits.seconds
 
         def check() -> None:
+            if self._ended.is_set():
+                raise ResourceError("stopped: the page was closed.")
             if time.monotonic() > end:
                 raise ResourceError(
                     f"stopped: it took longer than {self.limits.seconds:g} s, the limit of this page. Take fewer steps or "
@@ -158,6 +162,24 @@ class Engine:
                 )
 
         return check
+
+    def end(self, seconds: float = 5.0) -> None:
+        """Stop all runs, and wait for them: Python aborts where it ends while another thread is inside of torch."""
+        self._ended.set()
+        until = time.monotonic() + seconds
+        while self._busy and time.monotonic() < until:
+            time.sleep(0.02)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While work is done for which `end` waits."""
+        with self._lock:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
 
     def start(self, name: str, n: int, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Run:
         """A run that is planned: every argument checked.

@@ -8,6 +8,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ FONTS = ["system-ui", "sans-serif"]
 TITLE = "zoo: diffusion models, step by step"
 
 
-def told(work: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose errors are our text in the page, and never end it. Names of temporary folders are left out."""
+def told(work: Callable[..., Any], during: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Callable[..., Any]:
+    """A handler whose errors are our text in the page, and never end it. Names of temporary folders are left out.
+
+    Args:
+        during: what it works in; not while it waits between two pictures.
+    """
     g = parts.gr()
 
     def error(found: Exception) -> Exception:
@@ -55,7 +60,14 @@ def told(work: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(work)
         def steps(*given: Any) -> Iterator[Any]:
             try:
-                yield from work(*given)
+                made = work(*given)
+                while True:
+                    with during():
+                        try:
+                            shown = next(made)
+                        except StopIteration:
+                            return
+                    yield shown
             except Exception as found:
                 raise error(found) from None
 
@@ -64,7 +76,8 @@ def told(work: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(work)
     def once(*given: Any) -> Any:
         try:
-            return work(*given)
+            with during():
+                return work(*given)
         except Exception as found:
             raise error(found) from None
 
@@ -98,6 +111,7 @@ class Tab:
     def __init__(self, engine: Engine, domain: Domain, names: Sequence[str]) -> None:
         self.engine, self.domain, self.names = engine, domain, list(names)
         self.g = parts.gr()
+        self.told = functools.partial(told, during=engine.working)
         self.recipe = info(self.names[0]).recipe
         self.id = domain.name
         self.busy: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -137,13 +151,30 @@ class Tab:
         found += [g.Number(visible=model.codec.size_name is not None, label=_title(model.codec.size_name or "size"))]
         found += 2 * [sampling.sampler, sampling.steps, _weight(recipe)]
         asked = model.domain.edits(recipe)
-        for key in self.asked:
+        for key, known in self.asked.items():
             ask = asked.get(key)
-            if ask is None or ask.kind in ("mask", "choice"):
-                found.append(g.skip())
+            if ask is None or known.kind != "number":
+                found.append(g.update(visible=ask is not None))
             else:
-                found.append(g.Number(value=ask.value, maximum=ask.high))
-        return [*found, recipe.description]
+                found.append(g.Number(value=ask.value, minimum=ask.low, maximum=ask.high, visible=True))
+        return [*found, html.escape(recipe.description)]
+
+    def answered(self, recipe: Recipe, given: Sequence[Any]) -> dict[str, Any]:
+        """What a model asks before an edit, as the page's fields say it; what no field asks is as at the start.
+
+        Raises:
+            ConfigError: no number, or one out of its range.
+        """
+        there = dict(zip(self.asked, given, strict=True))
+        found: dict[str, Any] = {}
+        for key, q in self.domain.edits(recipe).items():
+            value = parts.answer(q, there.get(key, q.value))
+            if q.kind == "number":
+                value = _number(value, q.label or key)
+                if not q.low <= value <= q.high:
+                    raise ConfigError(f"{q.label or key}: {value:g}; give {q.low:g} to {q.high:g}.")
+            found[key] = value
+        return found
 
     def asked_for(self, name: str, seed: int, given: Sequence[Any]) -> dict[str, Any]:
         """The model's conditions and size as the fields say them."""
@@ -162,7 +193,7 @@ class Tab:
                 found[key] = model.recipe.conditions[key].parse(str(v)[:10_000])
         size = given[CHOICES + TEXTS]
         if size and model.codec.size_name is not None:
-            found[model.codec.size_name] = int(size)
+            found[model.codec.size_name] = _whole(size, model.codec.size_name)
         return found
 
     # ---------------------------------------------------------------- the page
@@ -203,7 +234,11 @@ class Tab:
             self.fields.append(
                 g.Number(label=_title(size or "size"), precision=0, visible=size is not None, elem_id=f"{self.id}-size")
             )
-        self.asked = d.edits(self.recipe)
+        # of all models of the tab: what the chosen one does not ask is hidden
+        self.asked = {}
+        for name in self.names:
+            for key, q in d.edits(info(name).recipe).items():
+                self.asked.setdefault(key, q)
         self.plays = type(d).played is not Domain.played
         with g.Tabs():
             with g.Tab("Reverse", id=f"{self.id}-reverse"):
@@ -216,7 +251,7 @@ class Tab:
             with g.Tab("Guidance", id=f"{self.id}-guidance"):
                 self.guidance()
         outputs = [*self.fields, *self.settings[0], *self.settings[1], *self.answers, self.about]
-        self.model.change(told(self.chosen), self.model, outputs, api_name=f"{self.id}_model", show_progress="hidden")
+        self.model.change(self.told(self.chosen), self.model, outputs, api_name=f"{self.id}_model", show_progress="hidden")
 
     answers: Sequence[Any] = ()
     asked: Mapping[str, Question] = {}
@@ -258,7 +293,7 @@ class Tab:
         flat = [*shown[0], *shown[1]]
         inputs = [self.model, self.n, self.seed, both, *self.settings[0], *self.settings[1], *self.fields]
         event = go.click(
-            told(self.on_reverse),
+            self.told(self.on_reverse),
             inputs,
             [said, key, slider, file, lines, *flat],
             api_name=f"{self.id}_reverse",
@@ -271,7 +306,7 @@ class Tab:
             lambda on: (g.Group(visible=on), g.Group(visible=on)), both, [second, other], api_visibility="private", queue=False
         )
         slider.input(
-            told(self.on_step),
+            self.told(self.on_step),
             [key, slider],
             [said, *flat],
             api_name=f"{self.id}_step",
@@ -302,9 +337,11 @@ class Tab:
         shown = self.row("forward", "x_t")
         curve = g.Plot(label="log-SNR along the schedule", elem_id=f"{self.id}-curve")
         inputs, outputs = [self.model, self.seed, file, share], [said, curve, *shown]
-        go.click(told(self.on_forward), inputs, outputs, api_name=f"{self.id}_forward", show_progress_on=[said], **self.busy)
+        go.click(
+            self.told(self.on_forward), inputs, outputs, api_name=f"{self.id}_forward", show_progress_on=[said], **self.busy
+        )
         quiet: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
-        share.input(told(self.on_forward), inputs, outputs, **quiet, **self.busy)
+        share.input(self.told(self.on_forward), inputs, outputs, **quiet, **self.busy)
 
     def edit(self) -> None:
         """A part of an object is made anew; or a policy acts from a start that was asked for."""
@@ -314,7 +351,8 @@ class Tab:
         look = g.Button("Show it", elem_id=f"{self.id}-edit-show", visible=not self.plays)
         shown = [] if self.plays or masked else self.row("known", "known")
         with g.Row():
-            self.answers = [parts.ask(q, key, f"{self.id}-edit-{key}") for key, q in self.asked.items()]
+            first = self.domain.edits(self.recipe)
+            self.answers = [parts.ask(q, key, f"{self.id}-edit-{key}", key in first) for key, q in self.asked.items()]
         with g.Row():
             go = g.Button("Act" if self.plays else "Make anew", variant="primary", elem_id=f"{self.id}-edit-go")
             stop = g.Button("Cancel", elem_id=f"{self.id}-edit-stop")
@@ -328,7 +366,7 @@ class Tab:
         settings = [self.model, self.seed, *self.settings[0], *self.fields]
         if self.plays:
             event = go.click(
-                told(self.on_play),
+                self.told(self.on_play),
                 [*settings, *self.answers],
                 [said, *made],
                 api_name=f"{self.id}_play",
@@ -337,14 +375,14 @@ class Tab:
             )
         else:
             event = go.click(
-                told(self.on_edit),
+                self.told(self.on_edit),
                 [file, *settings, *self.answers],
                 [said, *made],
                 api_name=f"{self.id}_edit",
                 **progress,
                 **self.busy,
             )
-            told_look = told(self.on_known)
+            told_look = self.told(self.on_known)
             targets = [a for a, q in zip(self.answers, self.asked.values(), strict=True) if q.kind == "mask"] or shown
             look.click(
                 told_look, [self.model, file], targets, api_name=f"{self.id}_known", show_progress="minimal", **self.busy
@@ -360,7 +398,7 @@ class Tab:
             stop = g.Button("Cancel", elem_id=f"{self.id}-guidance-stop")
         row = parts.place(Gallery, "the same seed at each weight", f"{self.id}-guidance-row")
         inputs = [self.model, self.n, self.seed, weights, *self.settings[0][:2], *self.fields]
-        event = go.click(told(self.on_guidance), inputs, [row], api_name=f"{self.id}_guidance", **self.busy)
+        event = go.click(self.told(self.on_guidance), inputs, [row], api_name=f"{self.id}_guidance", **self.busy)
         stop.click(None, cancels=[event], api_visibility="private")
 
     def pair(self, which: str) -> list[Any]:
@@ -385,7 +423,7 @@ class Tab:
             "seed": _whole(seed, "seed"),
             "sampler": sampler or None,
             "steps": None if steps is None else _whole(steps, "steps"),
-            "guidance_weight": None if not weight else float(weight),
+            "guidance_weight": None if weight is None or weight == 0 else _number(weight, "guidance weight"),
         }
         if weight == 0 and _weight(self.engine.model(name).recipe):
             settings["guidance_weight"] = 0.0
@@ -464,7 +502,7 @@ class Tab:
         model = self.engine.model(name)
         asked = self.asked_for(name, seed, fields)
         asked.pop(model.codec.size_name or "", None)
-        read = {k: parts.answer(q, a) for (k, q), a in zip(self.asked.items(), answers, strict=True)}
+        read = self.answered(model.recipe, answers)
         settings = {"seed": seed, "sampler": how[0] or None, "steps": None if how[1] is None else _whole(how[1], "steps")}
         run, held = self.engine.edit(name, self.item(name, path), read, asked, settings)
         due = 0.0
@@ -485,7 +523,7 @@ class Tab:
         model = self.engine.model(name)
         settings = {"seed": _whole(seed, "seed"), "sampler": how[0], "steps": _whole(how[1], "steps")}
         check = self.engine.clock()
-        views = self.domain.played(model, dict(zip(self.asked, answers, strict=True)), **settings)
+        views = self.domain.played(model, self.answered(model.recipe, answers), **settings)
         if views is None:
             raise ConfigError(f"{name} has no simulation.")
         for count, view in enumerate(views, 1):
@@ -538,9 +576,19 @@ def _whole(value: Any, name: str) -> int:
     try:
         if value is None or int(value) != value or value < 0:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{name}: {value!r}; give a whole number, 0 or more.") from None
     return int(value)
+
+
+def _number(value: Any, name: str) -> float:
+    """A field's number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name}: {str(value)[:200]!r}; give a number.")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(f"{name}: {str(value)[:200]}; give a smaller number.") from None
 
 
 def page(engine: Engine) -> Any:

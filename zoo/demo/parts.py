@@ -135,14 +135,15 @@ def figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> An
     return data(type="plotly", plot=json.dumps({"data": list(traces), "layout": dict(layout)}))
 
 
-def ask(question: Question, label: str, name: str) -> Any:
+def ask(question: Question, label: str, name: str, visible: bool = True) -> Any:
     """A part of the page that asks."""
     g = gr()
+    common: dict[str, Any] = {"elem_id": name, "visible": visible}
     label = question.label or label
     if question.kind == "choice":
-        return g.Dropdown(choices=list(question.choices), value=question.value, label=label, elem_id=name)
+        return g.Dropdown(choices=list(question.choices), value=question.value, label=label, **common)
     if question.kind == "text":
-        return g.Textbox(value=question.value, label=label, elem_id=name)
+        return g.Textbox(value=question.value, label=label, **common)
     if question.kind == "mask":
         brush = g.Brush(default_size=24, colors=["#ff0000"], color_mode="fixed")
         return g.ImageEditor(
@@ -155,10 +156,10 @@ def ask(question: Question, label: str, name: str) -> Any:
             eraser=g.Eraser(),
             layers=False,
             label=label,
-            elem_id=name,
+            **common,
         )
     return g.Number(
-        value=question.value, minimum=question.low, maximum=question.high, step=question.step, label=label, elem_id=name
+        value=question.value, minimum=question.low, maximum=question.high, step=question.step, label=label, **common
     )
 
 

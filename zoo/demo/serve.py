@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import os
 import shutil
+import sys
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 from typing import Any
 
 from zoo.contract.registry import list_models, packaged_folder
@@ -82,16 +86,17 @@ def launch(
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     folder = tempfile.mkdtemp(prefix="zoo-demo-")
     os.environ["GRADIO_TEMP_DIR"] = folder
-    from zoo.demo.page import FONTS, page
-    from zoo.demo.parts import gr
+    with quick_import():
+        from zoo.demo.page import FONTS, page
+        from zoo.demo.parts import gr
 
+        gr()
     try:
         names = chosen(models)
         local = host in ("127.0.0.1", "localhost", "::1") and not share
         limits = limits or Limits()
         engine = Engine(names, limits, hub=local and not hub.offline())
         blocks = page(engine)
-        threading.Thread(target=_warm, args=(engine, names[0]), daemon=True).start()
         g = gr()
         try:
             blocks.launch(
@@ -115,17 +120,54 @@ def launch(
             raise ConfigError(
                 f"the page cannot be served on port {port or PORT}: {error}. Give another one: --port."
             ) from error
+        # not before: on two cores it would take from the first page what it gives to the first click
+        threading.Thread(target=_warm, args=(engine, names[0]), daemon=True).start()
         if not block:
             return blocks
         print(f"the page is at {blocks.local_url}. Ctrl-C ends it.", flush=True)
         blocks.block_thread()
+        engine.end()
         return blocks
     finally:
         if block:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+class _Unwritten(MetaPathFinder):
+    """gradio's module that writes stubs of every component beside its source, without the writing."""
+
+    NAME = "gradio.component_meta"
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """The module as it is found without this finder, but for one function that does nothing."""
+        spec = PathFinder.find_spec(name, path) if name == self.NAME else None
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            run(module)
+            module.create_or_modify_pyi = lambda *_: None
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def quick_import() -> Iterator[None]:
+    """Import gradio in half of the time: it writes no stubs for editors, as each import would, and no garbage is looked for."""
+    finder, collects = _Unwritten(), gc.isenabled()
+    sys.meta_path.insert(0, finder)
+    gc.disable()
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        if collects:
+            gc.enable()
+
+
 def _warm(engine: Engine, name: str) -> None:
     """The first model is in memory by the time of the first click."""
-    with suppress(ZooError):
+    with suppress(ZooError), engine.working():
         engine.model(name)
