@@ -630,7 +630,8 @@ class Model(nn.Module):
             items: objects of the domain, or a tensor of encoded ones (n,*S).
             steps, spacing, bounds: of the grid; the default is a Karras grid over all levels that the schedule has.
             batch_size: how many are computed at a time.
-            **conditions: of the model, one for all or a list of one for each object; give the same to `sample`.
+            **conditions: of the model, one for all or a list of one for each object; give the same to `sample`. One that each
+                sample draws for itself, such as a speaker, must be given.
 
         Raises:
             ConfigError: guidance, or an unknown argument; and as `sample`.
@@ -1046,7 +1047,7 @@ class Model(nn.Module):
             seed: of the draws; those of item i are the same whatever else is measured.
             batch_size: rows (objects times probes) that are computed together.
             **conditions: of the model, one for all or a list of one for each object. Without them the density is that of the
-                model without conditions.
+                model without conditions; one that each sample draws for itself, such as a speaker, must be given.
 
         Raises:
             ConfigError: guidance, an unknown method, a codec without units, a picture that is not of 8 bits, the bound of a
@@ -1127,6 +1128,13 @@ class Model(nn.Module):
                 raise ConfigError(f"{name}: {guided}")
             if name not in self.recipe.conditions:
                 raise one_of(f"argument or condition of {self.recipe.domain}/{self.recipe.name}", name, self.recipe.conditions)
+        for name, condition in self.recipe.conditions.items():
+            given = conditions.get(name)
+            if getattr(condition, "free", None) == "draw" and (given is None or None in (several(given) or ())):
+                raise ConfigError(
+                    f"{name}: a sample draws one where nobody says it, but these objects have theirs: give it, one for all or a "
+                    f"list. Known: {', '.join(condition.classes[:20])}."
+                )
 
     def _all_encoded(self, items: Sequence[Any] | Tensor, method: str) -> list[Tensor]:
         """Objects, or a tensor of encoded samples, one encoded tensor (*S) each."""
