@@ -912,9 +912,10 @@ class Model(nn.Module):
             chunk = chunk.repeated(particles.particles, rows.rows)
         elif held is not None:
             steers = [method.steer(held), *steers]
-        rng = Noised(rows, steers)
         with memory_for(len(chunk)):
             mask = self._mask(chunk)
+            setting = self._setting(plan, mask)
+            rng = Noised(rows, [bound(s, setting) for s in steers])
             project = functools.partial(self.codec.project, mask=mask)
             network = self._network(plan, chunk.cond, mask)
             predict = self._assembled(plan, network, steers, chunk.negative)
@@ -926,7 +927,6 @@ class Model(nn.Module):
             if state is not None:
                 x = project(state.narrow(1 + self.codec.size_axis, 0, x.shape[1 + self.codec.size_axis]).to(x))
             if particles is not None and isinstance(held, (Hold, Place)):
-                setting = self._setting(plan, mask)
                 steps = particles.twisted(
                     sampler, predict, x, plan.levels, rng, plan.options, held=held, setting=setting, memory=network.memory
                 )
