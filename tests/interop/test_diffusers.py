@@ -443,7 +443,7 @@ SCHEDULER, UNET, INDEX = "scheduler/scheduler_config.json", "unet/config.json", 
 @pytest.mark.parametrize(
     ("name", "keys", "match"),
     [
-        (SCHEDULER, {"_class_name": "PNDMScheduler"}, r"unknown scheduler of diffusers .* 'PNDMScheduler'.*DDIMScheduler"),
+        (SCHEDULER, {"_class_name": "PNDMScheduler"}, r"is that of a PNDMScheduler, and the index .* DDIMScheduler"),
         (SCHEDULER, {"wobble": 3}, r"options of a DDIMScheduler that zoo does not know: wobble=3"),
         (SCHEDULER, {"thresholding": True}, r"thresholding=True of a DDIMScheduler is not supported"),
         (SCHEDULER, {"beta_schedule": "laplace"}, r"unknown beta_schedule .* 'laplace'"),
@@ -452,7 +452,7 @@ SCHEDULER, UNET, INDEX = "scheduler/scheduler_config.json", "unet/config.json", 
         (SCHEDULER, {"prediction_type": "flow"}, r"unknown prediction_type .* 'flow'"),
         (SCHEDULER, {"timestep_spacing": "even"}, r"unknown timestep_spacing .* 'even'"),
         (SCHEDULER, {"clip_sample": "yes"}, r"clip_sample='yes'.*true or false"),
-        (SCHEDULER, {"_class_name": ["DDIMScheduler"]}, r"unknown scheduler of diffusers"),
+        (SCHEDULER, {"_class_name": ["DDIMScheduler"]}, r"is that of a \['DDIMScheduler'\]"),
         (SCHEDULER, {"beta_schedule": ["linear"]}, r"unknown beta_schedule"),
         (SCHEDULER, {"prediction_type": {}}, r"unknown prediction_type"),
         (SCHEDULER, {"num_train_timesteps": "1000"}, r"num_train_timesteps='1000'.*a whole number from 2"),
@@ -486,6 +486,7 @@ SCHEDULER, UNET, INDEX = "scheduler/scheduler_config.json", "unet/config.json", 
         (INDEX, {"unet": ["my_unet", "MyUNet"]}, r"its unet is MyUNet of my_unet, which is code of the repository"),
         (INDEX, {"_class_name": ["pipeline", "Mine"]}, r"is code of the repository: zoo runs none"),
         (INDEX, {"unet": ...}, r"no unet"),
+        (INDEX, {"scheduler": ["diffusers", "DDPMScheduler"]}, r"is that of a DDIMScheduler, and the index .* DDPMScheduler"),
         (INDEX, {"../unet": ["diffusers", "UNet2DModel"]}, r"'\.\./unet' names no part"),
         (INDEX, {"k" * 5000: ["diffusers", "UNet2DModel"]}, r"k' names no part"),
         (INDEX, {"vqvae": ["diffusers", "VQModel"]}, r"not supported: vqvae"),
@@ -578,3 +579,11 @@ def test_where_the_package_is_missing_it_is_asked_for(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"downsample_type='resnet'.*diffusion-zoo\[interop\]"):
         zoo.load(tmp_path / "a")
     assert zoo.load(tmp_path / "b").recipe.denoiser == "unet2d"  # ours needs nothing
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", ["DDIMScheduler"]])
+def test_an_unknown_scheduler_is_named(tmp_path, name):
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(CheckpointError, match=r"unknown scheduler of diffusers .*Supported.*DDIMScheduler"):
+        read_scheduler(path)

@@ -1132,8 +1132,8 @@ class Model(nn.Module):
             given = conditions.get(name)
             if getattr(condition, "free", None) == "draw" and (given is None or None in (several(given) or ())):
                 raise ConfigError(
-                    f"{name}: a sample draws one where nobody says it, but these objects have theirs: give it, one for all or a "
-                    f"list. Known: {', '.join(condition.classes[:20])}."
+                    f"{name}: a sample draws one where nobody says it, but these objects have theirs: give it, one for all or "
+                    f"a list. Known: {', '.join((condition.classes or ())[:20])}."
                 )
 
     def _all_encoded(self, items: Sequence[Any] | Tensor, method: str) -> list[Tensor]:
@@ -1333,6 +1333,8 @@ class Model(nn.Module):
         Raises:
             ConfigError: an unknown format, one that nothing is written in, or a model that it does not express.
         """
+        if not isinstance(format, str):
+            raise one_of("format", format, FORMATS)
         write = getattr(FORMATS[format], "export", None)
         if write is None:
             raise ConfigError(f"the format {format!r} is read by zoo, not written.")

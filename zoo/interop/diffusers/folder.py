@@ -137,7 +137,9 @@ def read_pipeline(folder: Path) -> Pipeline:
                 "in its own package, and make a folder of a class of diffusers."
             )
         if not _PART.fullmatch(key):
-            raise CheckpointError(f"{folder / INDEX}: {key[:80]!r} names no part of a pipeline: a part is a folder beside the file.")
+            raise CheckpointError(
+                f"{folder / INDEX}: {key[:80]!r} names no part of a pipeline: a part is a folder beside the file."
+            )
         # the first versions put all files into one folder
         parts[key] = Part(key, name, folder / key if (folder / key).is_dir() else folder)
     pipeline = index.get("_class_name")

@@ -134,7 +134,8 @@ class DiffusersFormat:
         origin = read_origin(folder)
         given = net.config
         if diffusion is None:
-            process = read_scheduler(pipeline.scheduler)
+            named = pipeline.part("scheduler")
+            process = read_scheduler(pipeline.scheduler, None if named is None else named.class_name)
         else:
             process = Process(
                 {"kind": kind_of(diffusion.schedule), **diffusion.schedule.options},

@@ -52,14 +52,22 @@ class Process:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_scheduler(path: Path) -> Process:
+def read_scheduler(path: Path, said: str | None = None) -> Process:
     """A scheduler's file.
+
+    Args:
+        said: the class that the index of the pipeline names, which is the one that diffusers builds.
 
     Raises:
         CheckpointError: a class or an option that we do not know, or a key that is missing; the message names it.
     """
     data = read_object(path)
-    name = data.get("_class_name")
+    name = data.get("_class_name", said)
+    if said is not None and name != said:
+        raise CheckpointError(
+            f"{path} is that of a {name}, and the index of the pipeline says {said}: which of the two samples is not known. "
+            "Make them one."
+        )
     reader = looked_up(name, READERS, f"scheduler of diffusers in {path}")
     found: Process = reader(Options(data, str(name), path))
     return found
