@@ -10,7 +10,7 @@ from zoo.core.predict import clipped, steered
 from zoo.core.samplers import get_sampler
 from zoo.core.seeds import SampleRng
 from zoo.core.steer import Hold, classifier, energy, gradient, measure, noise_of, product, symmetry, traced
-from zoo.errors import ConfigError, ShapeError
+from zoo.errors import ConfigError, NumericsError, ShapeError
 
 COVARIANCE, WHERE = gaussian.DATA[".8"]
 PLAIN = gaussian.net(COVARIANCE)
@@ -286,8 +286,20 @@ def test_an_energy_that_is_invalid_is_refused_at_once(name):
         (lambda x0: 3.0, "gave a float"),
         (lambda x0: x0.detach().sum(1), "no gradient"),
         (lambda x0: x0.square(), "one number a sample"),
+        (lambda x0: torch.zeros(len(x0), requires_grad=True), "does not depend on x0"),
+        (lambda x0: x0.sum(1).to(torch.complex64), "of a float type"),
     ],
 )
 def test_a_loss_without_a_gradient_is_named(loss, said):
     with pytest.raises((ConfigError, ShapeError), match=said):
         energy(loss)(PLAIN)(X, LEVEL)
+
+
+def test_a_steer_without_a_finite_slope_says_so_itself():
+    """Not the weights: a root at 0 has none."""
+    with pytest.raises(NumericsError, match=r"the steer energy of .* is not finite, at sigma / alpha"):
+        energy(lambda x0: (x0 - x0.detach()).abs().sum(1).sqrt())(PLAIN)(X, LEVEL)
+    with pytest.raises(NumericsError, match="the steer measured of"):
+        measure(1.0, lambda x0: x0.log(), 0.1)(PLAIN)(-X.abs(), LEVEL)
+    with pytest.raises(ConfigError, match=r"the operator .* does not depend on x0"):
+        measure(1.0, lambda x0: torch.zeros(len(x0), 2, requires_grad=True), 0.1)(PLAIN)(X, LEVEL)

@@ -443,7 +443,7 @@ SCHEDULER, UNET, INDEX = "scheduler/scheduler_config.json", "unet/config.json", 
 @pytest.mark.parametrize(
     ("name", "keys", "match"),
     [
-        (SCHEDULER, {"_class_name": "PNDMScheduler"}, r"unknown scheduler of diffusers .* 'PNDMScheduler'.*DDIMScheduler"),
+        (SCHEDULER, {"_class_name": "PNDMScheduler"}, r"is that of a PNDMScheduler, and the index .* DDIMScheduler"),
         (SCHEDULER, {"wobble": 3}, r"options of a DDIMScheduler that zoo does not know: wobble=3"),
         (SCHEDULER, {"thresholding": True}, r"thresholding=True of a DDIMScheduler is not supported"),
         (SCHEDULER, {"beta_schedule": "laplace"}, r"unknown beta_schedule .* 'laplace'"),
@@ -452,9 +452,24 @@ SCHEDULER, UNET, INDEX = "scheduler/scheduler_config.json", "unet/config.json", 
         (SCHEDULER, {"prediction_type": "flow"}, r"unknown prediction_type .* 'flow'"),
         (SCHEDULER, {"timestep_spacing": "even"}, r"unknown timestep_spacing .* 'even'"),
         (SCHEDULER, {"clip_sample": "yes"}, r"clip_sample='yes'.*true or false"),
+        (SCHEDULER, {"_class_name": ["DDIMScheduler"]}, r"is that of a \['DDIMScheduler'\]"),
+        (SCHEDULER, {"beta_schedule": ["linear"]}, r"unknown beta_schedule"),
+        (SCHEDULER, {"prediction_type": {}}, r"unknown prediction_type"),
+        (SCHEDULER, {"num_train_timesteps": "1000"}, r"num_train_timesteps='1000'.*a whole number from 2"),
+        (SCHEDULER, {"num_train_timesteps": 10**9}, r"num_train_timesteps=1000000000"),
         (SCHEDULER, {"trained_betas": [0.1, 0.2]}, r"betas: 2 of them; give T=1000"),
         (UNET, {"wobble": 3}, r"options of a UNet2DModel that zoo does not know: wobble=3"),
         (UNET, {"norm_eps": ...}, r"has no key 'norm_eps'"),
+        (UNET, {"act_fn": ["silu"]}, r"act_fn=\['silu'\] of a UNet2DModel; it must be a text"),
+        (UNET, {"down_block_types": None}, r"down_block_types=None .*a list of texts"),
+        (UNET, {"attention_head_dim": -1}, r"attention_head_dim=-1 .*at least 1"),
+        (UNET, {"attn_norm_num_groups": 0.5}, r"attn_norm_num_groups=0\.5"),
+        (UNET, {"flip_sin_to_cos": "false"}, r"flip_sin_to_cos='false' .*true or false"),
+        (UNET, {"freq_shift": float("inf")}, r"freq_shift=inf .*finite"),
+        (UNET, {"freq_shift": float("nan")}, r"NaN"),
+        (UNET, {"norm_eps": -1}, r"norm_eps=-1 .*above 0"),
+        (UNET, {"mid_block_scale_factor": 0}, r"mid_block_scale_factor=0 .*above 0"),
+        (UNET, {"sample_size": 10**9}, r"sample_size=1000000000; zoo has square pictures"),
         (UNET, {"sample_size": None}, r"sample_size=None; zoo has square pictures"),
         (UNET, {"sample_size": [8, 16]}, r"sample_size=\[8, 16\]"),
         (UNET, {"in_channels": 4}, r"in_channels=4; pictures have 1 \(grey\) or 3"),
@@ -471,6 +486,9 @@ SCHEDULER, UNET, INDEX = "scheduler/scheduler_config.json", "unet/config.json", 
         (INDEX, {"unet": ["my_unet", "MyUNet"]}, r"its unet is MyUNet of my_unet, which is code of the repository"),
         (INDEX, {"_class_name": ["pipeline", "Mine"]}, r"is code of the repository: zoo runs none"),
         (INDEX, {"unet": ...}, r"no unet"),
+        (INDEX, {"scheduler": ["diffusers", "DDPMScheduler"]}, r"is that of a DDIMScheduler, and the index .* DDPMScheduler"),
+        (INDEX, {"../unet": ["diffusers", "UNet2DModel"]}, r"'\.\./unet' names no part"),
+        (INDEX, {"k" * 5000: ["diffusers", "UNet2DModel"]}, r"k' names no part"),
         (INDEX, {"vqvae": ["diffusers", "VQModel"]}, r"not supported: vqvae"),
     ],
     ids=str,
@@ -486,6 +504,9 @@ def test_what_is_wrong_or_unknown_is_named(tmp_path, name, keys, match):
     ("scheduler", "keys", "match"),
     [
         ("DDPMScheduler", {"variance_type": "learned_range"}, r"variance_type='learned_range': zoo's ddpm takes no variance"),
+        ("DDPMScheduler", {"variance_type": ["fixed_small"]}, r"unknown variance_type"),
+        ("DPMSolverMultistepScheduler", {"num_train_timesteps": None}, r"num_train_timesteps=None"),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": "false"}, r"unknown use_karras_sigmas .* 'false'"),
         ("DDPMScheduler", {"variance_type": "fixed_large_log"}, r"unknown variance_type .*fixed_large"),
         ("DPMSolverMultistepScheduler", {"solver_order": 3}, r"solver_order=3"),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, r"algorithm_type='sde-dpmsolver\+\+'"),
@@ -558,3 +579,11 @@ def test_where_the_package_is_missing_it_is_asked_for(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"downsample_type='resnet'.*diffusion-zoo\[interop\]"):
         zoo.load(tmp_path / "a")
     assert zoo.load(tmp_path / "b").recipe.denoiser == "unet2d"  # ours needs nothing
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", ["DDIMScheduler"]])
+def test_an_unknown_scheduler_is_named(tmp_path, name):
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(CheckpointError, match=r"unknown scheduler of diffusers .*Supported.*DDIMScheduler"):
+        read_scheduler(path)

@@ -161,3 +161,20 @@ def test_what_cannot_be_written_or_converted(tmp_path):
     with pytest.raises(CheckpointError, match=r"in no format that zoo converts\. Known formats: .*diffusers"):
         convert(tmp_path / "mine", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_not_written_into(tmp_path):
+    """The old card would be gone, and two models would be in one folder."""
+    model = ours()
+    with pytest.raises(ConfigError, match="unknown format"):
+        model.export(["diffusers"], tmp_path)
+    mine = model.save_pretrained(tmp_path / "mine")
+    before = (mine / "README.md").read_bytes()
+    with pytest.raises(ConfigError, match=r"holds other things \(config.json"):
+        model.export("diffusers", mine)
+    assert (mine / "README.md").read_bytes() == before and not (mine / "unet").exists()
+    out = model.export("diffusers", tmp_path / "out")
+    model.export("diffusers", out)  # written anew
+    (out / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text("{}")  # theirs would read its parts
+    with pytest.raises(ConfigError, match=r"unet/diffusion_pytorch_model\.safetensors\.index\.json"):
+        model.export("diffusers", out)

@@ -204,3 +204,17 @@ def test_clothes_score_better_than_other_pictures(zoo_data):
         model.log_likelihood(list(p), probes=1, steps=8, **QUIET).mean[0] for p in (pixels, 255 - pixels, bars)
     )
     assert own < 4 and own + 1 < inverted and own < strange
+
+
+def test_a_condition_that_samples_draw_is_said_of_objects():
+    """Drawn, it would be the wrong one of every other object: a density and a noise of something else."""
+    model, _, _ = gaussian(SCHEDULES["cosine"], "eps", labels={"low": -2.0, "high": 2.0})
+    model.recipe.conditions["label"] = Label(values=("low", "high"), free="draw")
+    x = torch.full((2, 3), 2.0)
+    for call in (model.log_likelihood, model.invert):
+        for given in ({}, {"label": ["high", None]}):
+            with pytest.raises(ConfigError, match=r"label: a sample draws one .* Known: low, high"):
+                call(x, **given)
+    found = model.log_likelihood(x, label="high", units="encoded", trace="exact", **QUIET).nats
+    assert float(found[0]) == float(found[1]) > -2
+    assert model.invert(x, label=["high", "high"], steps=2, **QUIET).noise.shape == x.shape

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.core import steer as steers
 from zoo.core.diffusion import Diffusion
 from zoo.core.inpaint import METHODS
 from zoo.core.schedule import DiscreteSchedule
@@ -260,3 +261,14 @@ def test_the_model_itself_is_exact_where_its_net_is():
     assert ((made.tensor[:, 4:].mean(0) - mean) / variance.sqrt()).abs().max() < 0.2, "four deviations of 400 samples"
     ratio = made.tensor[:, 4:].var(0) / variance
     assert ratio.min() > 0.7 and ratio.max() < 1.35
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_symmetry_of_samples_of_several_sizes_leaves_padding_out(shared):
+    """A flip would move the padding of a small sample among its points."""
+    model = filled(zoo.create("point3d/shapes-ddpm", **{"net.dim": 16, "net.depth": 1, "net.heads": 2}))
+    flips = steers.symmetry([lambda x: x, lambda x: x.flip(1)], shared_noise=shared)
+    arguments = {"n_points": [64, 70], "steer": steers.product([flips]) if not shared else flips} | QUICK
+    together, alone = model.sample(2, **arguments), model.sample(2, batch_size=1, **arguments)
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(model.encoded(a), model.encoded(b), rtol=0, atol=1e-5)

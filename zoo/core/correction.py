@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo.core.predict import Predict, Steering
 from zoo.core.schedule import NOISIEST, Level
-from zoo.errors import ConfigError, ShapeError, one_of
+from zoo.errors import ConfigError, NumericsError, ShapeError, one_of
 from zoo.values import interval as checked_interval
 from zoo.values import number
 
@@ -130,7 +130,8 @@ def gradient(predict: Predict, x: Tensor, level: Level, energy: Callable[[Tensor
     with torch.enable_grad():
         leaf, x0, eps = traced(predict, x, level)
         found = checked_energy(energy(x0), energy, len(x))
-        (slope,) = torch.autograd.grad(found.sum(), leaf, retain_graph=within)
+        (slope,) = torch.autograd.grad(found.sum(), leaf, retain_graph=within, allow_unused=True)
+        slope = dependent(slope, f"the energy {energy!r}")
     return (x0, eps, slope) if within else (x0.detach(), eps.detach(), slope)
 
 
@@ -140,9 +141,18 @@ def checked_energy(found: Any, energy: object, n: int) -> Tensor:
         raise ConfigError(f"the energy {energy!r} gave a {type(found).__name__}; it must give a tensor (B,) or a scalar.")
     if found.shape not in ((), (1,), (n,)):
         raise ShapeError(f"the energy {energy!r} gave {tuple(found.shape)}; it must give one number a sample, {(n,)}.")
+    if not found.is_floating_point():
+        raise ConfigError(f"the energy {energy!r} gave numbers of {found.dtype}; it must give real ones, of a float type.")
     if not found.requires_grad:
         raise ConfigError(f"the energy {energy!r} has no gradient: compute it of x0 by torch, without detach or numpy.")
     return found
+
+
+def dependent(slope: Tensor | None, what: str) -> Tensor:
+    """A gradient, or an error where what was asked for has a graph, but none that leads to x0."""
+    if slope is None:
+        raise ConfigError(f"{what} does not depend on x0: compute it of the x0 that it is given, by torch, without detach.")
+    return slope
 
 
 def is_traced(x: Tensor) -> bool:
@@ -216,8 +226,14 @@ class Correction(Steer):
 
     def slope(self, of: Tensor, x: Tensor, x0: Tensor, along: Tensor | None = None) -> Tensor:
         """Gradient of `of` (times `along`), in x through the net, or in x0 itself."""
-        (found,) = torch.autograd.grad(of, x if self.through_net else x0, along, retain_graph=True)
-        return found.detach()
+        leaf = x if self.through_net else x0
+        (found,) = torch.autograd.grad(of, leaf, along, retain_graph=True, allow_unused=True)
+        return dependent(found, f"what the steer {self.named()} makes").detach()
+
+    def named(self) -> str:
+        """The steer in messages: by what it was made of."""
+        made_of = getattr(self, "loss", getattr(self, "operator", None))
+        return type(self).__name__.lower() + ("" if made_of is None else f" of {made_of!r}")
 
     def added(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
         """The correction with its weight, cut off the graph; x0 as `traced` gives it."""
@@ -226,6 +242,11 @@ class Correction(Steer):
         with torch.enable_grad():
             given = x0 if self.through_net else x0.detach().requires_grad_()
             delta = self.weight * self.correction(x, given, level).detach()
+        if not torch.isfinite(delta).all() and torch.isfinite(x0).all():
+            raise NumericsError(
+                f"the steer {self.named()} gave a correction that is not finite, at sigma / alpha = {level.ratio:.4g}: what it "
+                "asks for has no finite slope there, such as a root or a logarithm at 0, or its weight is too large."
+            )
         if self.setting.clip is not None:
             delta = (x0.detach() + delta).clamp(-self.setting.clip, self.setting.clip) - x0.detach()
         return delta

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.core.correction import INTERVAL, Correction, Setting
+from zoo.core.correction import INTERVAL, Correction, Setting, dependent
 from zoo.core.schedule import Level
-from zoo.errors import ConfigError, NumericsError, ShapeError, one_of
+from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.values import number, whole
 
 #: how the covariance of x0 given x is known, see `measure`
@@ -57,7 +57,8 @@ class Derivative:
                 )
             self._value, self.value = value, value.detach()
             self._along = torch.zeros_like(value).requires_grad_()
-            (self._back,) = torch.autograd.grad(value, self.at, self._along, create_graph=True)
+            (back,) = torch.autograd.grad(value, self.at, self._along, create_graph=True, allow_unused=True)
+            self._back = dependent(back, f"the operator {named!r}")
 
     def back(self, u: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(self._value, self.at, u, retain_graph=True)
@@ -234,8 +235,6 @@ class Measured(Correction):
             delta = ratio * self.slope(x0, x, x0, seen.back(u))
         else:
             _, delta = conjugate_gradient(through, residual, self.products)
-        if not torch.isfinite(delta).all():
-            raise NumericsError(f"the measurement {self.operator!r} gave a correction that is not finite.")
         return delta
 
 

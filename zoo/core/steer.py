@@ -200,9 +200,28 @@ class Symmetry(Steer):
         self.moves, self.shared = moves, shared
         self.interval = checked_interval(interval, "interval", what="in sigma / alpha")
         self._seen: set[tuple[int, ...]] = set()
+        self.setting = Setting()
+
+    def bound(self, setting: Setting) -> Symmetry:
+        found = copy.copy(self)
+        found.setting = setting
+        return found
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean over the group, which is the nearest invariant of x (B,*S) where the members are isometries."""
+        """The mean over the group, which is the nearest invariant of x (B,*S) where the members are isometries.
+
+        A member may move elements, such as a flip: padding would come among a sample's own ones, so it is taken off.
+        """
+        setting = self.setting
+        if setting.sizes is None or all(size == x.shape[1 + setting.size_axis] for size in setting.sizes):
+            return self._mean(x)
+        rows = []
+        for i in range(len(x)):
+            row, own = torch.zeros_like(x[i : i + 1]), setting.own(x, i)
+            rows.append(torch.slice_scatter(row, self._mean(own), 1 + setting.size_axis, 0, own.shape[1 + setting.size_axis]))
+        return torch.cat(rows)
+
+    def _mean(self, x: Tensor) -> Tensor:
         moved = [move(x) for move in self.moves]
         for move, found in zip(self.moves, moved, strict=True):
             if not isinstance(found, Tensor) or found.shape != x.shape:
@@ -247,7 +266,7 @@ def symmetry(group: Sequence[Any], *, shared_noise: bool = False, interval: tupl
 
     Args:
         group: all members, the identity too: each a linear function (B,*S) -> (B,*S), such as
-            [lambda x: x, lambda x: x.flip(-1)].
+            [lambda x: x, lambda x: x.flip(-1)]. Samples that have sizes of their own come without padding.
         shared_noise: noise is that of one part, moved onto the others, as in symmetric design of proteins (Watson et al. 2023,
             RFdiffusion, supplement; Ingraham et al. 2023, Chroma, supplement): each noise is replaced by sqrt(|G|) times its
             mean, which keeps each element's variance where a part has |G| copies. x is then symmetric at all times: what nets

@@ -72,9 +72,7 @@ class Options:
     def choice(self, key: str, table: Mapping[Any, Any], *, before: Any = None, needed: bool = False) -> Any:
         """What a table says of a key's value; a value that is not in it is an error with what is."""
         value = self.needed(key) if needed else self.later(key, before)
-        if value not in table:
-            raise one_of(f"{key} of the {self.what} in {self.path}", value, table, CheckpointError, listed="Supported")
-        return table[value]
+        return looked_up(value, table, f"{key} of the {self.what} in {self.path}")
 
     def number(self, key: str, before: float | None = None) -> Any:
         """A number; without `before` it is needed."""
@@ -103,6 +101,17 @@ class Options:
                 f"{self.path} has options of a {self.what} that zoo does not know: {shown}. What they change is not known, so "
                 "the model is not loaded."
             )
+
+
+def looked_up(value: Any, table: Mapping[Any, Any], what: str) -> Any:
+    """What a table says of a value of somebody's JSON, which may also be a list or an object.
+
+    Raises:
+        CheckpointError: it is not in the table.
+    """
+    if isinstance(value, list | dict) or value not in table:
+        raise one_of(what, value, table, CheckpointError, listed="Supported")
+    return table[value]
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -630,7 +630,8 @@ class Model(nn.Module):
             items: objects of the domain, or a tensor of encoded ones (n,*S).
             steps, spacing, bounds: of the grid; the default is a Karras grid over all levels that the schedule has.
             batch_size: how many are computed at a time.
-            **conditions: of the model, one for all or a list of one for each object; give the same to `sample`.
+            **conditions: of the model, one for all or a list of one for each object; give the same to `sample`. One that each
+                sample draws for itself, such as a speaker, must be given.
 
         Raises:
             ConfigError: guidance, or an unknown argument; and as `sample`.
@@ -911,9 +912,10 @@ class Model(nn.Module):
             chunk = chunk.repeated(particles.particles, rows.rows)
         elif held is not None:
             steers = [method.steer(held), *steers]
-        rng = Noised(rows, steers)
         with memory_for(len(chunk)):
             mask = self._mask(chunk)
+            setting = self._setting(plan, mask)
+            rng = Noised(rows, [bound(s, setting) for s in steers])
             project = functools.partial(self.codec.project, mask=mask)
             network = self._network(plan, chunk.cond, mask)
             predict = self._assembled(plan, network, steers, chunk.negative)
@@ -925,7 +927,6 @@ class Model(nn.Module):
             if state is not None:
                 x = project(state.narrow(1 + self.codec.size_axis, 0, x.shape[1 + self.codec.size_axis]).to(x))
             if particles is not None and isinstance(held, (Hold, Place)):
-                setting = self._setting(plan, mask)
                 steps = particles.twisted(
                     sampler, predict, x, plan.levels, rng, plan.options, held=held, setting=setting, memory=network.memory
                 )
@@ -1046,7 +1047,7 @@ class Model(nn.Module):
             seed: of the draws; those of item i are the same whatever else is measured.
             batch_size: rows (objects times probes) that are computed together.
             **conditions: of the model, one for all or a list of one for each object. Without them the density is that of the
-                model without conditions.
+                model without conditions; one that each sample draws for itself, such as a speaker, must be given.
 
         Raises:
             ConfigError: guidance, an unknown method, a codec without units, a picture that is not of 8 bits, the bound of a
@@ -1127,6 +1128,13 @@ class Model(nn.Module):
                 raise ConfigError(f"{name}: {guided}")
             if name not in self.recipe.conditions:
                 raise one_of(f"argument or condition of {self.recipe.domain}/{self.recipe.name}", name, self.recipe.conditions)
+        for name, condition in self.recipe.conditions.items():
+            given = conditions.get(name)
+            if getattr(condition, "free", None) == "draw" and (given is None or None in (several(given) or ())):
+                raise ConfigError(
+                    f"{name}: a sample draws one where nobody says it, but these objects have theirs: give it, one for all or "
+                    f"a list. Known: {', '.join((condition.classes or ())[:20])}."
+                )
 
     def _all_encoded(self, items: Sequence[Any] | Tensor, method: str) -> list[Tensor]:
         """Objects, or a tensor of encoded samples, one encoded tensor (*S) each."""
@@ -1325,6 +1333,8 @@ class Model(nn.Module):
         Raises:
             ConfigError: an unknown format, one that nothing is written in, or a model that it does not express.
         """
+        if not isinstance(format, str):
+            raise one_of("format", format, FORMATS)
         write = getattr(FORMATS[format], "export", None)
         if write is None:
             raise ConfigError(f"the format {format!r} is read by zoo, not written.")

@@ -57,8 +57,10 @@ def export(model: Model, folder: Path) -> Path:
     """Write a model's folder: model_index.json, unet/, scheduler/ and a card.
 
     Raises:
-        ConfigError: a model of something else than pictures, a latent model, or one that no scheduler there fits.
+        ConfigError: a model of something else than pictures, a latent model, or one that no scheduler there fits; or a folder
+            that holds other things.
     """
+    _check_free(folder)
     recipe = model.recipe
     if recipe.domain != "image" or model.is_first_stage or model.codec.inner is not model.codec or model.own_parts:
         raise ConfigError(f"{model!r}: only models of pictures with a net that a recipe describes are written for diffusers.")
@@ -93,6 +95,20 @@ def export(model: Model, folder: Path) -> Path:
         files.write_atomic(new / INDEX, files.dump_json(index))
         files.write_atomic(new / files.CARD, _card(model, pipeline, name).encode())
     return folder
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder of something else, which would be mixed with the model: its card, its recipe, its parts of weights.
+
+    A folder that was written before is written anew.
+    """
+    there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    parts = {p.name for p in (folder / "unet").iterdir()} if (folder / "unet").is_dir() else set()
+    odd = sorted(there - {INDEX, "unet", "scheduler", files.CARD})
+    odd += [f"unet/{name}" for name in sorted(parts - {CONFIG, f"{STEM}.safetensors", f"{MODULE}.py"})]
+    if odd or (there and INDEX not in there):
+        held = ", ".join(odd[:5] or sorted(there)[:5])
+        raise ConfigError(f"{folder} holds other things ({held}), which would be mixed with the model. Give a new folder.")
 
 
 def _card(model: Model, pipeline: str, name: str) -> str:

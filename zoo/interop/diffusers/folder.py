@@ -18,6 +18,8 @@ INDEX, CONFIG, STEM = "model_index.json", "config.json", "diffusion_pytorch_mode
 PACKAGES = ("diffusers", "transformers")
 #: the class of our own nets in folders that we wrote, and its module, which is never run here: the config says what it builds
 OWN_CLASS, MODULE = "ZooDenoiser", "zoo_denoiser"
+#: names of parts: words, which lead nowhere else
+_PART = re.compile(r"[a-z]\w{0,63}", re.ASCII | re.IGNORECASE)
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})")
 
 
@@ -133,6 +135,10 @@ def read_pipeline(folder: Path) -> Pipeline:
             raise CheckpointError(
                 f"{folder / INDEX}: its {key} is {name} of {package}, which is code of the repository: zoo runs none. Load it "
                 "in its own package, and make a folder of a class of diffusers."
+            )
+        if not _PART.fullmatch(key):
+            raise CheckpointError(
+                f"{folder / INDEX}: {key[:80]!r} names no part of a pipeline: a part is a folder beside the file."
             )
         # the first versions put all files into one folder
         parts[key] = Part(key, name, folder / key if (folder / key).is_dir() else folder)

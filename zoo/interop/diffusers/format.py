@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,27 @@ LATER = {
     "downsample_type": "conv",
     "upsample_type": "conv",
     "dropout": 0.0,
+}
+#: no picture is larger
+MOST_SIDE = 16_384
+#: what a value of an option may be, see `checked`
+KINDS = {
+    "out_channels": "whole", "layers_per_block": "whole", "norm_num_groups": "whole?", "attention_head_dim": "whole?",
+    "attn_norm_num_groups": "whole?", "time_embedding_dim": "whole?", "num_train_timesteps": "whole?",
+    "downsample_padding": "count", "norm_eps": "positive", "mid_block_scale_factor": "positive", "freq_shift": "number",
+    "dropout": "number", "center_input_sample": "flag", "flip_sin_to_cos": "flag", "add_attention": "flag", "act_fn": "text",
+    "time_embedding_type": "text", "resnet_time_scale_shift": "text", "downsample_type": "text", "upsample_type": "text",
+    "mid_block_type": "text?", "block_out_channels": "wholes", "down_block_types": "texts", "up_block_types": "texts",
+}  # fmt: skip
+FITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "whole": ("a whole number of at least 1", lambda v: is_whole(v) and v >= 1),
+    "count": ("a whole number of at least 0", lambda v: is_whole(v) and v >= 0),
+    "number": ("a finite number", lambda v: is_whole(v) or (isinstance(v, float) and math.isfinite(v))),
+    "positive": ("a finite number above 0", lambda v: FITS["number"][1](v) and v > 0),
+    "flag": ("true or false", lambda v: isinstance(v, bool)),
+    "text": ("a text", lambda v: isinstance(v, str)),
+    "wholes": ("a list of whole numbers of at least 1", lambda v: isinstance(v, list) and all(map(FITS["whole"][1], v))),
+    "texts": ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(t, str) for t in v)),
 }
 FIRST = (
     "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block",
@@ -112,7 +134,8 @@ class DiffusersFormat:
         origin = read_origin(folder)
         given = net.config
         if diffusion is None:
-            process = read_scheduler(pipeline.scheduler)
+            named = pipeline.part("scheduler")
+            process = read_scheduler(pipeline.scheduler, None if named is None else named.class_name)
         else:
             process = Process(
                 {"kind": kind_of(diffusion.schedule), **diffusion.schedule.options},
@@ -177,6 +200,24 @@ class DiffusersFormat:
         return golden_output(theirs, inputs)
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that a net can have."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def checked(net: Mapping[str, Any], path: Path) -> None:
+    """Refuse options of another kind than the class takes: it would fail far from here, or take a text for True.
+
+    Raises:
+        CheckpointError: it names the option.
+    """
+    for key, kind in KINDS.items():
+        said, fits = FITS[kind.removesuffix("?")]
+        value = net[key]
+        if not (fits(value) or (value is None and kind.endswith("?"))):
+            raise CheckpointError(f"{path}: {key}={value!r} of a UNet2DModel; it must be {said}.")
+
+
 def about(pipeline: Pipeline, origin: Origin, process: Process) -> str:
     """A recipe's description of an imported model."""
     net = pipeline.part("unet", "transformer")
@@ -197,8 +238,9 @@ def read_unet(given: Mapping[str, Any], part: Part, process: Process, descriptio
     size = o.needed("sample_size")
     net = {k: o.needed(k) for k in FIRST} | {k: o.later(k, before) for k, before in LATER.items()}
     o.end()
+    checked(net, path)
     sides = size if isinstance(size, list) else [size, size]
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sides) or len(sides) != 2 or sides[0] != sides[1]:
+    if len(sides) != 2 or sides[0] != sides[1] or not all(is_whole(n) and 1 <= n <= MOST_SIDE for n in sides):
         raise CheckpointError(
             f'{path}: sample_size={size!r}; zoo has square pictures of a known size. Write it there: "sample_size": 32.'
         )

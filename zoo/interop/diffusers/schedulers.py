@@ -6,6 +6,7 @@ that no longer moves. One that no version could do without must be there. One th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,8 @@ from typing import Any
 import torch
 
 from zoo.core.schedule import DiscreteSchedule
-from zoo.errors import CheckpointError, one_of
-from zoo.interop.reading import Options, read_object
-from zoo.values import whole
+from zoo.errors import CheckpointError
+from zoo.interop.reading import Options, looked_up, read_object
 
 #: the file of a scheduler
 SCHEDULER = "scheduler_config.json"
@@ -31,6 +31,8 @@ LEFT = (
 )  # fmt: skip
 VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
 LEARNED = ("learned", "learned_range")
+#: training steps that a schedule may have: no net has more, and a table of that many is made
+MOST_TIMES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,40 @@ class Process:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_scheduler(path: Path) -> Process:
+def read_scheduler(path: Path, said: str | None = None) -> Process:
     """A scheduler's file.
+
+    Args:
+        said: the class that the index of the pipeline names, which is the one that diffusers builds.
 
     Raises:
         CheckpointError: a class or an option that we do not know, or a key that is missing; the message names it.
     """
     data = read_object(path)
-    name = data.get("_class_name")
-    if name not in READERS:
-        raise one_of(f"scheduler of diffusers in {path}", name, READERS, CheckpointError, listed="Supported")
-    return READERS[name](Options(data, str(name), path))
+    name = data.get("_class_name", said)
+    if said is not None and name != said:
+        raise CheckpointError(
+            f"{path} is that of a {name}, and the index of the pipeline says {said}: which of the two samples is not known. "
+            "Make them one."
+        )
+    reader = looked_up(name, READERS, f"scheduler of diffusers in {path}")
+    found: Process = reader(Options(data, str(name), path))
+    return found
+
+
+def _times(o: Options) -> int:
+    """The number of training steps."""
+    T = o.needed("num_train_timesteps")
+    if isinstance(T, bool) or not isinstance(T, int) or not 2 <= T <= MOST_TIMES:
+        raise CheckpointError(
+            f"{o.path}: num_train_timesteps={T!r} of a {o.what}; it must be a whole number from 2 to {MOST_TIMES:,}."
+        )
+    return T
 
 
 def _betas(o: Options) -> dict[str, Any]:
     """The noise of the schedulers with betas."""
-    T = o.needed("num_train_timesteps")
+    T = _times(o)
     betas, zero = o.later("trained_betas", None), o.flag("rescale_betas_zero_snr", before=False)
     schedule: dict[str, Any] = {"kind": "discrete", "T": T, "zero_terminal_snr": zero}
     if betas is not None:
@@ -75,11 +95,9 @@ def _betas(o: Options) -> dict[str, Any]:
     ends = {"beta_start": o.number("beta_start"), "beta_end": o.number("beta_end")}
     curve = o.needed("beta_schedule")
     if curve == "sigmoid" and o.what == "DDPMScheduler":
-        rise = torch.sigmoid(torch.linspace(-6, 6, whole(T, "num_train_timesteps", 2), dtype=torch.float64))
+        rise = torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64))
         return schedule | {"betas": (rise * (ends["beta_end"] - ends["beta_start"]) + ends["beta_start"]).tolist()}
-    if curve not in CURVES:
-        raise one_of(f"beta_schedule of the {o.what} in {o.path}", curve, CURVES, CheckpointError, listed="Supported")
-    return schedule | ends | {"curve": CURVES[curve]}
+    return schedule | ends | {"curve": looked_up(curve, CURVES, f"beta_schedule of the {o.what} in {o.path}")}
 
 
 def _clip(o: Options) -> float | None:
@@ -116,9 +134,8 @@ def _ddpm(o: Options) -> Process:
             f"{o.path}: variance_type={kind!r}: zoo's ddpm takes no variance from the net. Make the file that of a "
             "DDIMScheduler, which leaves it out."
         )
-    if kind not in VARIANCES:
-        raise one_of(f"variance_type of the {o.what} in {o.path}", kind, VARIANCES, CheckpointError, listed="Supported")
-    sampling = {"sampler": "ddpm", "steps": schedule["T"], "clip": _clip(o), "options": {"variance": VARIANCES[kind]}}
+    variance = looked_up(kind, VARIANCES, f"variance_type of the {o.what} in {o.path}")
+    sampling = {"sampler": "ddpm", "steps": schedule["T"], "clip": _clip(o), "options": {"variance": variance}}
     return _discrete(o, sampling, schedule, _SAME, "leading")
 
 
@@ -142,7 +159,7 @@ def _dpm(o: Options) -> Process:
     o.later("variance_type", None)  # theirs leaves a learned variance out, and so does our net
     o.later("flow_shift", None)
     o.later("time_shift_type", None)
-    karras = bool(o.later("use_karras_sigmas", False))
+    karras = o.choice("use_karras_sigmas", {None: False, False: False, True: True}, before=False)
     # before there was a choice, the last level was the least noisy one of training
     ends = {"zero": "clean", "sigma_min": "least"}
     schedule |= {"final": o.choice("final_sigmas_type", ends, before="sigma_min")}
@@ -180,7 +197,7 @@ def _edm(o: Options) -> Process:
 
 
 def _flow(o: Options) -> Process:
-    T, shift = o.needed("num_train_timesteps"), o.number("shift")
+    T, shift = _times(o), o.number("shift")
     flags = ("use_dynamic_shifting", "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
     for key in (*flags, "stochastic_sampling"):
         o.only(key, False, None)
@@ -188,10 +205,8 @@ def _flow(o: Options) -> Process:
     for key in ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"):
         o.later(key, None)  # of dynamic shifting
     o.end()
-    if isinstance(T, bool) or not isinstance(T, int) or T < 2 or not shift > 0:
-        raise CheckpointError(
-            f"{o.path}: num_train_timesteps={T!r}, shift={shift!r}; give a whole number above 1, and shift > 0."
-        )
+    if not 0 < shift < math.inf:
+        raise CheckpointError(f"{o.path}: shift={shift!r}; it must be a finite number above 0.")
     least = shift / T / (1 + (shift - 1) / T)  # theirs moves the least time here, and the whole grid once more
     schedule = {"kind": "flow", "shift": shift, "t_min": least}
     return Process(
