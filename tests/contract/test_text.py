@@ -241,7 +241,7 @@ def test_a_text_condition_keeps_the_contract():
     check_condition("text", text)
     check_condition("text", text.model_copy(update={"examples": ()}))
     assert parse_condition(text.json()) == text
-    assert text.showcase(3) == ["a red car", "a cat", "a red car"] and text.placeholder() == "'a red car'"
+    assert text.showcase(3) == ["a red car", "a cat", "a red car"] and text.placeholder() == '"a red car"'
 
 
 def test_a_recipe_keeps_how_texts_are_read():
@@ -252,7 +252,7 @@ def test_a_recipe_keeps_how_texts_are_read():
 
 def test_a_card_says_that_words_lead_to_pictures():
     assert metadata(get_recipe("image/emoji-pixels"))["pipeline_tag"] == "text-to-image"
-    assert "numpy" not in (card := model_card(get_recipe("image/emoji-pixels"))) and "text='red sports car'" in card
+    assert "numpy" not in (card := model_card(get_recipe("image/emoji-pixels"))) and 'text="red sports car"' in card
     assert metadata(get_recipe("image/fashion-ddpm"))["pipeline_tag"] == "unconditional-image-generation"
 
 

@@ -16,6 +16,8 @@ from zoo.demo.engine import Engine, Limits  # noqa: E402
 from zoo.demo.page import Tab, _whole, page, told  # noqa: E402
 from zoo.errors import ConfigError, DataError, ResourceError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(pictures):

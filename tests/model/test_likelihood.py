@@ -153,6 +153,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_clouds_of_several_sizes_count_their_own_points():
     model = create("point3d/shapes-ddpm", **SMALL["point3d/shapes-ddpm"])
     rng = np.random.default_rng(0)

@@ -246,12 +246,14 @@ def test_one_step_warns_unless_the_recipe_is_made_for_it(model):
 
 
 def test_samplers_that_need_more_steps_with_a_model_warn(model):
-    sampling = model.recipe.sampling.model_copy(update={"least": {"ddpm": 20, "ddpm variance=large": 60}})
+    sampling = model.recipe.sampling.model_copy(update={"least": {"ddpm": 20, "ddpm variance=large": 60, "heun": None}})
     measured = build(model.recipe.model_copy(update={"sampling": sampling}))
     with pytest.warns(UserWarning, match="ddpm with 19 steps gives poor samples of this model: take 20 or more"):
         measured.plan(1, sampler="ddpm", steps=19)
     with pytest.warns(UserWarning, match="ddpm with 59 steps .* take 60 or more"):
         measured.plan(1, sampler="ddpm", variance="large", steps=59)
+    with pytest.warns(UserWarning, match="heun with 400 steps gives poor samples of this model: take another sampler"):
+        measured.plan(1, sampler="heun", steps=400)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         measured.plan(1, sampler="ddpm", steps=20)
@@ -355,6 +357,7 @@ def test_load_sets_the_precision_of_its_samples(model, tmp_path):
 # ---------------------------------------------------------------- what guidance leads away from
 
 
+@pytest.mark.slow
 def test_negative_conditions_stand_where_nothing_would():
     model = zoo.load("image/fashion-ddpm")
     plain = model.sample(2, label="bag", seed=0, steps=3, guidance_weight=2.0, progress=False).tensor

@@ -7,6 +7,7 @@ dotted paths such as `training.batch_size=32` or `schedule.curve=linear`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
@@ -117,13 +118,14 @@ class Sampling(Part):
     guess_below: float | None = Field(None, ge=0)  # sigma / alpha below which a net is told its last guess
     options: dict[str, Any] = {}
     few: tuple[Few, ...] = ()  # the one of the least steps that are enough counts
-    #: {"ddpm": 25, "ddpm variance=large": 100}: with fewer steps samples were measured to be poor, of which a call warns
-    least: dict[str, int] = {}
+    #: {"ddpm": 25, "ddpm variance=large": 100}: with fewer steps samples were measured to be poor, of which a call warns;
+    #: None: with every number of steps that was measured
+    least: dict[str, int | None] = {}
 
-    def enough(self, sampler: str, options: Mapping[str, Any]) -> int:
+    def enough(self, sampler: str, options: Mapping[str, Any]) -> float:
         """The steps that a sampler with these options needs at least, as `least` says; 0 where it says nothing."""
         set_to = {sampler, *(f"{sampler} {k}={v}" for k, v in options.items())}
-        return max((steps for name, steps in self.least.items() if name in set_to), default=0)
+        return max((math.inf if steps is None else steps for name, steps in self.least.items() if name in set_to), default=0)
 
     def at(self, steps: int) -> Sampling:
         """The defaults of a call with this many steps."""

@@ -5,6 +5,7 @@ A text becomes whole numbers (length,): row + 1 of each word, then zeros; "not g
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -228,7 +229,7 @@ class Text(Condition):
         return f"English words{f', such as {self.examples[0]!r}' if self.examples else ''}"
 
     def placeholder(self) -> str | None:
-        return repr(self.examples[0]) if self.examples else repr("a red car")
+        return json.dumps(self.examples[0] if self.examples else "a red car", ensure_ascii=False)
 
 
 def _is_row(value: Any) -> bool:

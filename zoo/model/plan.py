@@ -291,9 +291,9 @@ def make_plan(recipe: Recipe, schedule: Schedule, codec: Codec, n: int, argument
     public = (dict(default.options) if name == default.sampler else {}) | given.left
     options = _sampler_options(recipe, schedule, codec, sampler, levels, public, given.left)
     if 1 < len(levels) - 1 < (least := recipe.sampling.enough(name, public)):
+        more = f"take {least} or more, or another sampler" if math.isfinite(least) else "take another sampler"
         warnings.warn(
-            f"{name} with {len(levels) - 1} steps gives poor samples of this model: take {least} or more, or another sampler, "
-            f"such as {recipe.sampling.sampler}.",
+            f"{name} with {len(levels) - 1} steps gives poor samples of this model: {more}, such as {recipe.sampling.sampler}.",
             stacklevel=4,
         )
     cond = {k: v.values for k, v in read.items()}
