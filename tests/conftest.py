@@ -39,6 +39,17 @@ import torch  # noqa: E402  # after the environment is set
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
 
 
+#: functions of tests that are left out of the fast suite: `benchmarks/slow_tests.py` writes them down
+SLOW = set((Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").split())
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.partition("[")[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 #: what a test may connect to
 LOOPBACK = ["localhost", "127.0.0.0/8", "::1"]
 
