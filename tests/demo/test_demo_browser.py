@@ -128,10 +128,12 @@ def drawn(page, selector: str) -> int:
     return int((np.abs(picture.astype(int) - picture[2, 2]).sum(-1) > 30).sum())
 
 
-def webgl(page, selector: str) -> bool:
-    return page.evaluate(
+def wait_for_webgl(page, selector: str) -> None:
+    """Until there is a canvas that draws so: the scene's script begins after its file has come."""
+    page.wait_for_function(
         """s => [...document.querySelectorAll(s + " canvas")].some(c => c.getContext("webgl") || c.getContext("webgl2"))""",
-        selector,
+        arg=selector,
+        timeout=PATIENCE,
     )
 
 
@@ -182,7 +184,7 @@ def test_clouds_and_chains_are_drawn_with_webgl(watched, domain):
     watched.fill(f"{domain}-size", 64)
     page.click(f"#{domain}-go")
     watched.done(domain)
-    assert webgl(page, f"#{domain}-x0-scene")
+    wait_for_webgl(page, f"#{domain}-x0-scene")
     assert drawn(page, f"#{domain}-x0-scene") > 200
     watched.shot(domain)
 
