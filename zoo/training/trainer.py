@@ -118,10 +118,16 @@ class Trainer:
         self.precision = self.options.precision
         if self.precision == "auto":
             self.precision = "bf16" if native_bf16() else "fp32"
+        started = int(os.environ.get("WORLD_SIZE", 1))
+        if started > 1 and not os.environ.get("MASTER_ADDR"):  # accelerate would fail, and leave its state half made
+            raise ConfigError(
+                f"{started} processes were started, but they train apart: WORLD_SIZE is set and MASTER_ADDR is not. "
+                "Start them by accelerate launch or torchrun, which set both."
+            )
         # mixed precision is ours, below: accelerate's would patch the net's forward, and only once a process
         # accelerate starts a group of CPU processes only when it is told that there is nothing but CPUs
         self.accelerator = Accelerator(mixed_precision="no", cpu=cpu or not torch.accelerator.is_available())
-        if (started := int(os.environ.get("WORLD_SIZE", 1))) != self.accelerator.num_processes:
+        if started != self.accelerator.num_processes:
             raise ConfigError(
                 f"{started} processes were started, but they train apart, each as one of {self.accelerator.num_processes}: "
                 "start them by accelerate launch or torchrun, with --cpu where the GPUs are not for them."
