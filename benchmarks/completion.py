@@ -2,18 +2,20 @@
 
     python benchmarks/completion.py --data DIR --models image/fashion-ddpm --n 100
     python benchmarks/completion.py --data DIR --models "audio/spec-ddpm,point3d/shapes-ddpm" --n 24 --json completion.json
+    python benchmarks/completion.py --data DIR --json completion.json --page      # writes what is there into docs/steering.md
 
 Held-out pictures lose their right half, sounds .2 seconds in their middle, clouds their upper half. No label is given: what the
 whole is has to follow from what is known. A row is a method at about so many calls of the net (`--calls`; calls backwards count
 as one each). Its figures are the share of completed objects that the packaged judge takes for what they were, the Frechet
 distance of its features to those of as many real objects, and seconds a sample. The real objects themselves are the first row.
-The split for validation is used, since defaults are chosen by this.
+The split for validation is used, since defaults are chosen by this. A row that the JSON file has already is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from few_steps import JUDGES
+from pages import fill
 from same_numbers import DATA
 from tqdm import tqdm
 
@@ -30,6 +33,9 @@ from zoo.evaluation.distances import frechet_distance
 from zoo.model.model import Model
 from zoo.point3d.cloud import PointCloud
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "steering.md"
+#: what stands in the place of a method for the objects as they are
+REAL = "real ones"
 #: seconds of a sound that are lost
 GAP = 0.2
 
@@ -54,7 +60,7 @@ def halved(model: Model, item: Any) -> dict[str, Any]:
         where[:, : model.codec.size // 2] = True
         return {"known": item, "where": where}
     if domain == "audio":
-        middle = item.seconds / 2
+        middle = item.duration / 2
         return {"known": item, "where": ~model.codec.frames(middle - GAP / 2, middle + GAP / 2)}
     height = item.points[:, 1]
     half = PointCloud(item.points[height < np.median(height)], item.centre, item.scale)
@@ -82,15 +88,26 @@ def rows_of(model: Model, judge: Any, source: Path, n: int) -> tuple[list[Any], 
     return objects[:n], labels[:n], objects[n:]
 
 
-def told(
+def row_of(
     about: dict[str, Any], seen: tuple[torch.Tensor, list[str]], labels: list[str], real: torch.Tensor, seconds: float
 ) -> dict[str, Any]:
-    """A row, printed: what the judge saw of completed objects beside what they were."""
+    """What the judge saw of completed objects beside what they were."""
     found, guessed = seen
     kept = sum(a == b for a, b in zip(guessed, labels, strict=True)) / len(labels)
-    row = about | {"kept": kept, "frechet": frechet_distance(found, real), "seconds": seconds}
-    print(f"{row['model']:22} {row['way']:22} kept {kept:.3f}  frechet {row['frechet']:8.3f}  {seconds:6.2f} s", flush=True)
-    return row
+    return about | {"kept": kept, "frechet": frechet_distance(found, real), "seconds": seconds}
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """Rows as a table."""
+    lines = [
+        "| model | objects | calls | method | the judge still sees what it was | Frechet distance to real ones |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        figures = f"{row['kept']:.2f} | {row['frechet']:.1f}"
+        calls = "" if row["way"] == REAL else row["calls"]
+        lines.append(f"| `{row['model']}` | {row['n']} | {calls} | {row['way']} | {figures} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -100,28 +117,38 @@ def main() -> None:
     p.add_argument("--models", default="image/fashion-ddpm", help="patterns, with commas between")
     p.add_argument("--n", type=int, default=100)
     p.add_argument("--calls", type=int, default=100, help="of the net, for each sample")
-    p.add_argument("--ways", default="*", help="patterns of methods, with commas between")
+    p.add_argument("--ways", default="*", help="patterns of methods, with semicolons between")
     p.add_argument("--json", type=Path)
+    p.add_argument("--page", action="store_true", help=f"write all rows into {PAGE.name}")
     args = p.parse_args()
-    table: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+    there = {(row["model"], row["way"], row["n"], row["calls"]) for row in table}
     for name in [m for m in JUDGES if any(fnmatch.fnmatch(m, w) for w in args.models.split(","))]:
+        wanted: dict[str, dict[str, Any]] = {REAL: {}} | ways(args.calls)
+        asked = {way for way in wanted if any(fnmatch.fnmatch(way, w) for w in args.ways.split(";"))}
+        todo = [way for way in wanted if way in asked and (name, way, args.n, args.calls) not in there]
+        if not todo:
+            continue
         model, judge = zoo.load(name), JUDGES[name]()
         objects, labels, others = rows_of(model, judge, args.data / DATA[name][0], args.n)
         real, _ = features(model, judge, others)
-
-        about = {"model": name, "n": args.n, "calls": args.calls}
-        told(about | {"way": "real ones"}, features(model, judge, objects), labels, real, 0.0)
-        for way, settings in ways(args.calls).items():
-            if not any(fnmatch.fnmatch(way, w) for w in args.ways.split(",")):
-                continue
-            start, made = time.perf_counter(), []
-            for i, item in enumerate(tqdm(objects, way, leave=False)):
-                found = model.inpaint(**halved(model, item), seed=i, progress=False, guidance_weight=0.0, **settings)
-                made.append(found[0])
+        for way in todo:
+            start, made = time.perf_counter(), objects
+            if way != REAL:
+                settings: dict[str, Any] = {"progress": False, "guidance_weight": 0.0} | wanted[way]
+                made = [
+                    model.inpaint(**halved(model, item), seed=i, **settings)[0]
+                    for i, item in enumerate(tqdm(objects, way, leave=False))
+                ]
             seconds = (time.perf_counter() - start) / args.n
-            table.append(told(about | {"way": way}, features(model, judge, made), labels, real, seconds))
+            about = {"model": name, "n": args.n, "calls": args.calls, "way": way}
+            row = row_of(about, features(model, judge, made), labels, real, seconds)
+            print(f"{name:22} {way:22} kept {row['kept']:.3f}  frechet {row['frechet']:8.3f}  {seconds:6.2f} s", flush=True)
+            table.append(row)
             if args.json:
                 files.write_atomic(args.json, files.dump_json(table))
+    if args.page:
+        fill(PAGE, "completion", page(sorted(table, key=lambda row: (row["model"], row["way"] != REAL))))
 
 
 if __name__ == "__main__":

@@ -113,8 +113,7 @@ def training(recipe: Recipe, steps: int, args: argparse.Namespace) -> dict[str, 
         flops = trainer.flops(batches[0])
         coming = batches.ahead(trainer.positions(range(0, 10**6)), args.workers)
         if args.compile:
-            model.denoiser.compile(mode=args.compile)
-            trainer.graphs = args.compile != "default" and trainer.device.type == "cuda"
+            trainer.compile_net(args.compile)
         if trainer.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         for _ in range(3 if args.tiny else 25):

@@ -7,19 +7,18 @@ Both draw the same noise. Errors are the largest of a net's output, and of sampl
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from pages import fill
 
 import zoo
 from zoo.core import seeds
 
 PAGE = Path(__file__).parents[1] / "docs" / "interop.md"
-START, END = "<!-- measured by benchmarks/interop.py -->", "<!-- end -->"
 N, SEED, SIZE = 2, 3, 8
 PLAIN = {
     "sample_size": SIZE, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4,
@@ -79,9 +78,7 @@ def main() -> None:
     head = f"Against diffusers {diffusers.__version__}, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
     head += "| net | read as | scheduler | steps | net off by | samples off by |\n| --- | --- | --- | --- | --- | --- |\n"
     table = head + "\n".join(measure(*row) for row in ROWS)
-    text = PAGE.read_text(encoding="utf-8")
-    pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
-    PAGE.write_text(pattern.sub(lambda _: f"{START}\n{table}\n{END}", text), encoding="utf-8")
+    fill(PAGE, "interop", table)
     print(table)
 
 

@@ -6,10 +6,10 @@ python benchmarks/readme.py            # rewrite README.md and zoo/checkpoints/*
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from gallery import FILM
+from pages import filled
 
 import zoo
 from zoo.contract.recipe import Recipe
@@ -75,13 +75,7 @@ def card(folder: Path) -> str:
 def render(text: str) -> str:
     """The README with everything between its markers made anew."""
     for name, make in {"picture": picture, "models": models, "metrics": metrics}.items():
-        pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-        body = make()
-        text, found = re.subn(
-            pattern, lambda m, body=body: f"{m[1]}{body}{chr(10) if body else ''}{m[2]}", text, flags=re.DOTALL
-        )
-        if found != 1:
-            raise SystemExit(f"README.md has {found} parts named {name!r}, it needs one")
+        text = filled(text, name, make())
     return text
 
 

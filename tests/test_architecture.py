@@ -398,7 +398,6 @@ def test_the_command_starts_quickly(command):
     assert seconds(0.7, "-m", "zoo.cli", command) < 0.7
 
 
-@pytest.mark.slow
 def test_a_slow_or_heavy_import_is_found(tmp_path):
     put(tmp_path, "torch.py", "")
     put(tmp_path, "zoo/__init__.py", "import time\nimport torch\ntime.sleep(0.2)")

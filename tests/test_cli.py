@@ -206,7 +206,6 @@ def test_a_wrong_option_is_argparse_s_own_error(capsys):
     assert caught.value.code == 2
 
 
-@pytest.mark.slow
 def test_train_on_own_pictures_then_sample(pictures, tmp_path, capsys, monkeypatch):
     out, left = tmp_path / "run", []
     monkeypatch.setattr("accelerate.PartialState.destroy_process_group", lambda self: left.append(self))

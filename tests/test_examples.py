@@ -77,7 +77,6 @@ def toy():
     registry.unregister("toy")
 
 
-@pytest.mark.slow
 def test_a_domain_of_ones_own_takes_one_file(toy, tmp_path):
     assert "toy/moons" in zoo.list_models()
     figures = toy.main(tmp_path, steps=60)["distance"]

@@ -1,12 +1,16 @@
 """The fast suite is what `pytest` runs by itself; what it leaves out is measured (benchmarks/slow_tests.py)."""
 
+from types import SimpleNamespace
+
 import pytest
 import slow_tests
+
+NAMES = slow_tests.LIST.read_text(encoding="utf-8").splitlines()
 
 
 def test_the_list_names_tests_that_are_there():
     root = slow_tests.LIST.parents[1]
-    for line in slow_tests.LIST.read_text(encoding="utf-8").splitlines():
+    for line in NAMES:
         file, _, name = line.partition("::")
         assert f"def {name}(" in (root / file).read_text(encoding="utf-8"), f"python benchmarks/slow_tests.py: {line}"
 
@@ -29,9 +33,12 @@ def test_the_dearest_functions_are_left_out_until_the_rest_is_quick(tmp_path):
     assert "tests/c.py::t" not in slow_tests.dear(found, 0.0)  # it would save nothing
 
 
-def test_what_the_list_names_is_marked(request):
-    marked = {item.nodeid.partition("[")[0] for item in request.session.items if item.get_closest_marker("slow")}
-    assert (
-        not {item.nodeid.partition("[")[0] for item in request.session.items}
-        & set(slow_tests.LIST.read_text(encoding="utf-8").split()) - marked
-    )
+def test_what_the_list_names_is_marked_with_all_of_its_parameters(request):
+    own = next(p for p in request.config.pluginmanager.get_plugins() if hasattr(p, "SLOW"))
+    marked = []
+    names = [NAMES[0], f"{NAMES[-1]}[a-1]", f"{NAMES[0]}_too", "tests/test_slow.py::test_other"]
+    items = [
+        SimpleNamespace(nodeid=name, add_marker=lambda mark, name=name: marked.append((name, mark.name))) for name in names
+    ]
+    own.pytest_collection_modifyitems(items)
+    assert marked == [(name, "slow") for name in names[:2]]

@@ -150,7 +150,6 @@ def tags():
     CONDITIONS.remove("tags")
 
 
-@pytest.mark.slow
 def test_a_new_kind_of_condition_works_everywhere_without_a_change(tags, tmp_path, capsys):
     spec = {"what": {"kind": "tags", "words": ["red", "old", "big"]}, "label": {"values": ["a", "b"]}}
     model = zoo.create("image/fashion-ddpm", **SMALL, conditions=spec, **{"training.batch_size": 4})

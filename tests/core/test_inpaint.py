@@ -1,5 +1,8 @@
 """In-painting of Gaussian data, whose conditional is known in closed form: each method, each sampler, with its bounds."""
 
+import re
+from pathlib import Path
+
 import gaussian
 import pytest
 import torch
@@ -12,6 +15,7 @@ from zoo.core.seeds import ParticleRng, SampleRng
 from zoo.core.steer import Hold, Place, hold
 from zoo.errors import ConfigError
 
+PAGE = Path(__file__).parents[2] / "docs" / "steering.md"
 #: errors of the mean in conditional standard deviations, and of the variance, of what must be right
 MEAN, LEAST, MOST = 0.05, 0.90, 1.10
 
@@ -121,6 +125,29 @@ def test_particles_come_near(data, options):
 def test_particles_come_near_in_few_samples(data):
     mean, least, most = made(Particles(), data, "ddpm", 25, rows=200)
     assert mean < 0.3 and least > 0.55 and most < 1.25
+
+
+def shown(mean, least, most):
+    """Figures as docs/steering.md has them: without the 0 in front, a range as one number where both ends are the same."""
+    numbers = [f"{x:.2f}".removeprefix("0") for x in (mean, least, most)]
+    ratio = numbers[1] if numbers[1] == numbers[2] else "-".join(numbers[1:])
+    return f"{numbers[0]}; {ratio}"
+
+
+ROWS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if re.match(r"\| `\w+`, \w+ \d+ \|", line)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ROWS)
+def test_the_page_tells_what_is_measured(line):
+    name, sampler, steps, *told = re.match(r"\| `(\w+)`, (\w+) (\d+) \| (.*?) \| (.*?) \|", line).groups()
+    rows = 2000 if name == "particles" else 200
+    found = [made(METHODS[name](), data, sampler, int(steps), rows=rows) for data in (".8", ".95")]
+    assert [shown(*figures) for figures in found] == told
+
+
+def test_the_page_has_a_row_for_each_method():
+    assert {line.split("`")[1] for line in ROWS} == set(METHODS)
 
 
 def test_particles_need_noise_that_they_know():

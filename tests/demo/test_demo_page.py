@@ -1,6 +1,10 @@
 """The page by its handlers, and over HTTP as a browser's program talks to it."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -270,3 +274,24 @@ def test_gradio_is_imported_without_writing_its_own_stubs():
         "assert gc.isenabled()\nimport sys\nassert not [f for f in sys.meta_path if 'Unwritten' in type(f).__name__]"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, "8000", 80.5])
+def test_a_port_that_is_none_is_refused_before_anything_starts(port):
+    with pytest.raises(ConfigError, match="port"):
+        serve.launch("image/fashion-ddpm", port=port, block=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_page_that_is_told_to_end_leaves_no_files(tmp_path):
+    """As a service manager ends it, and Ctrl-C."""
+    command = [sys.executable, "-m", "zoo", "demo", "--models", "image/fashion-ddpm", "--no-browser"]
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True) as page:
+        try:
+            assert "the page is at" in page.stdout.readline()
+            assert len(list(tmp_path.glob("zoo-demo-*"))) == 1
+            page.send_signal(signal.SIGTERM)
+            assert page.wait(60) == 0
+        finally:
+            page.kill()
+    assert not list(tmp_path.glob("zoo-demo-*"))

@@ -314,7 +314,6 @@ def test_inception_is_measured_where_its_weights_are_and_never_fetched(monkeypat
 # ---------------------------------------------------------------- other domains
 
 
-@pytest.mark.slow
 def test_shapes_without_labels_are_measured_without_a_judge(tmp_path):
     for split, n in (("train", 8), ("test", 5)):
         (tmp_path / split).mkdir()

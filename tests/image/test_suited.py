@@ -75,7 +75,6 @@ def test_models_of_own_pictures_are_guided_more_unless_the_user_says_how(tmp_pat
         assert domain.suited(recipe, small, chosen)[0].sampling == recipe.sampling
 
 
-@pytest.mark.slow
 def test_training_and_resuming_by_the_packaged_name(tmp_path, capsys):
     pictures = folder(tmp_path / "a", [coloured(40, i) for i in range(4)])
     options = {"data": pictures, "out": tmp_path / "run", "cpu": True, "preview_every": 0, "overrides": SMALL}

@@ -114,7 +114,6 @@ NETS = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", NETS.values(), ids=NETS)
 def test_a_net_says_what_theirs_says(tmp_path, options):
     net = written(tmp_path, diffusers.DDIMScheduler(), small_net(**options))
@@ -169,7 +168,6 @@ def test_a_net_that_ours_does_not_have_is_theirs(tmp_path, options):
 # ---- samples ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_small_log"])
 def test_ddpm_is_their_pipeline(tmp_path, same_noise, clip, variance):
@@ -185,7 +183,6 @@ def test_ddpm_is_their_pipeline(tmp_path, same_noise, clip, variance):
     close(ours(model, steps=20), theirs(net, scheduler, 20, same_noise(3)), 1e-4)
 
 
-@pytest.mark.slow
 def test_ddpm_with_the_large_variance(tmp_path, same_noise):
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=40, variance_type="fixed_large")
     net = written(tmp_path, scheduler)

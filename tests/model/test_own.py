@@ -104,7 +104,6 @@ def test_a_run_in_a_folder_is_kept_and_read_again_with_its_net(model, tmp_path):
         zoo.fit(model, pictures(), steps=2, out=tmp_path / "run", cpu=True)
 
 
-@pytest.mark.slow
 def test_a_resumed_fit_is_the_whole_one(model, tmp_path):
     other = zoo.Model.of(model.diffusion, Net(), ImageCodec(8, channels=1), conditions=model.recipe.conditions)
     other.denoiser.load_state_dict(model.denoiser.state_dict())

@@ -357,7 +357,6 @@ def test_load_sets_the_precision_of_its_samples(model, tmp_path):
 # ---------------------------------------------------------------- what guidance leads away from
 
 
-@pytest.mark.slow
 def test_negative_conditions_stand_where_nothing_would():
     model = zoo.load("image/fashion-ddpm")
     plain = model.sample(2, label="bag", seed=0, steps=3, guidance_weight=2.0, progress=False).tensor

@@ -223,7 +223,6 @@ def test_a_file_is_named_once(tmp_path):
     assert str(caught.value).count("text.npz") == 1
 
 
-@pytest.mark.slow
 def test_a_folder_trains(folder, tmp_path):
     small = {"net.dim": 16, "net.width": 16, "net.latents": 4, "net.rounds": 1, "net.inner": 8, "net.heads": 1}
     small |= {"codec.points": 64, "codec.train_points": 64, "training.batch_size": 4}

@@ -410,7 +410,6 @@ def test_a_model_that_is_not_there_is_said_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_the_learning_rate_is_a_part_of_the_recipes_unless_it_is_said(first, tmp_path, capsys, begun):
     few = {"net.channels": 64}
     for k, options in enumerate([{"init": first}, {"init": first, "overrides": {"training.lr": 1e-3}}, {}]):

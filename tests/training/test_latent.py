@@ -126,7 +126,6 @@ def test_an_autoencoder_takes_objects_without_their_conditions(stage):
     assert fitted.is_first_stage
 
 
-@pytest.mark.slow
 def test_training_makes_reconstructions_better(tmp_path):
     flat = Items([(np.full((SIZE, SIZE, 3), v, dtype=np.uint8), {}) for v in (10, 90, 170, 250)])
     before = zoo.create("image/flowers-kl", **STAGE)
@@ -140,7 +139,6 @@ def test_training_makes_reconstructions_better(tmp_path):
     assert error(after) < 0.5 * error(before)
 
 
-@pytest.mark.slow
 def test_a_resumed_autoencoder_goes_on_to_the_bit(tmp_path):
     def run(out, steps, **more):
         return zoo.train("image/flowers-kl", data=data(), out=out, steps=steps, overrides=STAGE, **QUIET | more)
@@ -171,7 +169,6 @@ def test_a_run_shows_reconstructions(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- models on its latents
 
 
-@pytest.mark.slow
 def test_a_latent_model_is_trained_on_a_frozen_first_stage(stage, tmp_path):
     before = digest(zoo.load(stage).denoiser.state_dict())
     overrides = LATENT | {"codec.stage": str(stage), "training.lr": 0.1}
@@ -190,7 +187,6 @@ def test_a_latent_model_is_trained_on_a_frozen_first_stage(stage, tmp_path):
         )
 
 
-@pytest.mark.slow
 def test_a_resumed_latent_model_needs_no_other_folder_and_goes_on_to_the_bit(stage, tmp_path):
     moved = Path(shutil.copytree(stage, tmp_path / "ae"))
     overrides = LATENT | {"codec.stage": str(moved)}
@@ -208,7 +204,6 @@ def test_a_resumed_latent_model_needs_no_other_folder_and_goes_on_to_the_bit(sta
     assert list(ours) == list(theirs) and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-@pytest.mark.slow
 def test_a_run_does_not_go_on_with_another_first_stage(stage, tmp_path):
     overrides = LATENT | {"codec.stage": str(stage)}
     zoo.train("image/flowers-latent", data=data(), steps=2, out=tmp_path / "m", overrides=overrides, max_minutes=0, **QUIET)
@@ -242,7 +237,6 @@ def test_a_first_stage_must_not_be_a_run_that_goes_on(stage, tmp_path):
         zoo.create("image/flowers-latent", **NET | {"codec.stage": str(run), "codec.size": SIZE})
 
 
-@pytest.mark.slow
 def test_a_run_started_from_another_model_keeps_its_latents_only_on_the_same_first_stage(stage, tmp_path, capsys):
     overrides = LATENT | {"codec.stage": str(stage)}
     first = zoo.train("image/flowers-latent", data=data(), steps=1, out=tmp_path / "m", overrides=overrides, **QUIET)

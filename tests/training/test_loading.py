@@ -71,7 +71,6 @@ def bytes_of(found: list[Batch]):
     return [(b.x0.numpy().tobytes(), [(k, v.numpy().tobytes()) for k, v in b.cond.items()]) for b in found]
 
 
-@pytest.mark.slow
 def test_batches_are_the_same_in_every_state_of_the_cache_whoever_makes_them(made):
     positions, cache = range(3, 6), made[2]
     first = bytes_of(opened(made).ahead(positions, 0))

@@ -150,7 +150,6 @@ def test_a_run_without_matplotlib_has_no_curve_and_no_fault(tmp_path, monkeypatc
     assert len(rows(tmp_path / "a")) == 3 and not (tmp_path / "a" / "loss.png").exists()
 
 
-@pytest.mark.slow
 def test_the_same_plans_give_the_same_weights_also_without_anything_to_see(whole, tmp_path, monkeypatch):
     out, _ = whole
     replay(out, tmp_path / "again", monkeypatch)
@@ -161,7 +160,6 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_it_has_the_weights_of_its_plans(tmp_path, monkeypatch):
     rng, out = random.Random(0), tmp_path / "killed"
 
@@ -255,7 +253,6 @@ def test_how_long_a_run_is_is_checked_before_anything_is_written(tmp_path, optio
     assert not (tmp_path / "a" / training.CHECKPOINT).exists()
 
 
-@pytest.mark.slow
 def test_the_length_changes_only_before_the_rate_falls(tmp_path, monkeypatch):
     Machine(monkeypatch)
     fit(tmp_path / "a", minutes=0.2, max_minutes=0.04)
@@ -271,7 +268,6 @@ def test_the_length_changes_only_before_the_rate_falls(tmp_path, monkeypatch):
             fit(tmp_path / "a", resume=True, **change)
 
 
-@pytest.mark.slow
 def test_steps_take_the_place_of_minutes_and_minutes_that_of_steps(tmp_path, monkeypatch):
     Machine(monkeypatch)
     fit(tmp_path / "a", minutes=0.2, max_minutes=0.03)
@@ -285,7 +281,6 @@ def test_steps_take_the_place_of_minutes_and_minutes_that_of_steps(tmp_path, mon
     assert found["minutes"] == 0.2 and found["steps"] != 60 and found["seconds"] <= 12
 
 
-@pytest.mark.slow
 def test_a_run_of_steps_resumes_without_saying_them_again(tmp_path):
     fit(tmp_path / "a", steps=9, max_minutes=0.0)
     fit(tmp_path / "a", resume=True)
@@ -294,7 +289,6 @@ def test_a_run_of_steps_resumes_without_saying_them_again(tmp_path):
     assert_same(tmp_path / "a", tmp_path / "whole")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -352,7 +346,6 @@ def test_a_flipped_byte_of_the_checkpoint_is_an_error_not_another_model(tmp_path
         zoo.load(tmp_path / "a", net=Net(), codec=PlaneCodec())
 
 
-@pytest.mark.slow
 def test_previews_by_time_and_a_last_one(tmp_path, monkeypatch):
     Machine(monkeypatch, 2.0)
     torch.manual_seed(0)
@@ -364,7 +357,6 @@ def test_previews_by_time_and_a_last_one(tmp_path, monkeypatch):
     assert found == [28, 60, 120, facts(tmp_path / "a")["steps"]]
 
 
-@pytest.mark.slow
 def test_the_lines_say_what_was_found_and_what_is_planned(tmp_path, capsys, monkeypatch):
     Machine(monkeypatch)
     fit(tmp_path / "a", minutes=0.1, held_out=points(3, shift=0.5))
@@ -426,7 +418,6 @@ def small(tmp_path, **options):
 LABELS = {"label": list(zoo.contract.registry.get_recipe("image/fashion-ddpm").classes("label"))}
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_the_batch_that_it_chose(tmp_path, monkeypatch):
     monkeypatch.setattr(size, "ENOUGH_STEPS", 10**9)
     small(tmp_path, minutes=0.03)
@@ -453,7 +444,6 @@ def test_processes_agree_on_plans_of_any_length():
     assert training.Trainer._agree(run, plan, due) == (plan, due)
 
 
-@pytest.mark.slow
 def test_a_batch_that_was_asked_for_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(size, "ENOUGH_STEPS", 10**9)
     net = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.patch": 4}
@@ -469,7 +459,6 @@ def with_widths(tmp_path, monkeypatch, **options):
     return small(tmp_path, overrides={}, **{"minutes": 0.03} | options)
 
 
-@pytest.mark.slow
 def test_a_run_of_too_few_steps_has_a_narrower_net_and_keeps_it(tmp_path, monkeypatch, capsys):
     model = with_widths(tmp_path, monkeypatch)
     assert model.recipe.net["channels"] == 4 and model.recipe.net["multipliers"] == [1, 2]  # halved twice, and no more

@@ -92,7 +92,6 @@ def rewrite(run, change):
 # ---------------------------------------------------------------- the checkpoint
 
 
-@pytest.mark.slow
 def test_any_flipped_bit_of_a_checkpoint_is_an_error(run):
     path, rng = run / training.CHECKPOINT, random.Random(0)
     data = path.read_bytes()
@@ -146,7 +145,6 @@ def test_what_a_checkpoint_lacks_or_has_too_much_is_named(run, kind):
     assert (run / training.CHECKPOINT).read_bytes() == before
 
 
-@pytest.mark.slow
 def test_an_older_checkpoint_still_resumes_with_a_note(run, tmp_path, capsys):
     path = run / training.CHECKPOINT
     tensors, meta, _ = files.load_sealed(path)
@@ -160,7 +158,6 @@ def test_an_older_checkpoint_still_resumes_with_a_note(run, tmp_path, capsys):
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_parameter_that_no_loss_depends_on_resumes(tmp_path, optimizer):
     fit(tmp_path / "a", optimizer=optimizer, max_minutes=0.0)
@@ -180,7 +177,6 @@ class Compiled(nn.Module):
         return self._orig_mod(*args, **kwargs)
 
 
-@pytest.mark.slow
 def test_a_compiled_net_resumes_and_is_resumed_as_the_plain_one(tmp_path):
     whole = fit(tmp_path / "whole")
     torch.manual_seed(0)
@@ -234,7 +230,6 @@ def test_labels_order_and_content_count_and_a_sample_of_much_data(monkeypatch):
     assert len({of([(np.float32([0, 0]), {"c": v})]) for v in values}) == len(values)
 
 
-@pytest.mark.slow
 def test_data_that_are_drawn_anew_are_compared_by_their_number(tmp_path, capsys):
     class Drawn(Items):
         def __getitem__(self, i):
@@ -321,7 +316,6 @@ def test_an_error_gives_the_folder_free(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- signals, options, disks
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_a_signal_ends_is_saved_and_exits_with_its_code(tmp_path, monkeypatch, capsys, number, code):
     real = training.Trainer.train_step
@@ -384,7 +378,6 @@ def test_a_log_of_something_else_is_named(run, text):
         fit(run, resume=True)
 
 
-@pytest.mark.slow
 def test_a_log_that_ends_in_the_middle_of_a_row_goes_on(run):
     path = run / "log.csv"
     head = "step,loss,lr,grad_norm,samples_per_s,gflop_per_s,minutes\n"

@@ -136,7 +136,6 @@ def test_a_signal_saves_and_leaves(tmp_path, number, workers):
     assert zoo.load(out).verify() == 0.0
 
 
-@pytest.mark.slow
 def test_stopped_by_the_clock_and_resumed_it_is_the_whole_run(tmp_path):
     train(tmp_path / "whole")
     train(tmp_path / "parts", max_minutes=0.0)
@@ -187,7 +186,6 @@ def test_the_length_may_change_only_before_the_learning_rate_falls(tmp_path):
         train(tmp_path / "a", steps=8, resume=True)
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, monkeypatch):
     whole = Denoise.loss
 
@@ -298,7 +296,6 @@ def test_batches_of_like_sizes_see_every_row_and_resume():
     assert batches.indices(0, 4, 53, 1, sizes, 64) == batches.indices(0, 4, 53, 1), "too few rows to sort"
 
 
-@pytest.mark.slow
 def test_accumulated_parts_are_a_mean_not_a_sum(tmp_path, monkeypatch):
     monkeypatch.setattr(Denoise, "loss", lambda self, model, batch, rng: model.denoiser.net.exit.bias.sum())
     for parts in (1, 3):
@@ -308,7 +305,6 @@ def test_accumulated_parts_are_a_mean_not_a_sum(tmp_path, monkeypatch):
         torch.testing.assert_close(moment, torch.full_like(moment, 0.1))  # (1 - beta_1) times a gradient of 1
 
 
-@pytest.mark.slow
 def test_the_log_says_speed_and_the_preview_is_drawn(tmp_path):
     train(tmp_path / "a", steps=4, preview_every=4, log_every=2)
     with (tmp_path / "a" / "log.csv").open() as f:
@@ -441,7 +437,6 @@ def test_both_optimizers_resume_exactly(tmp_path, optimizer):
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.slow
 def test_a_net_with_dropout_resumes_exactly(tmp_path):
     change = {"overrides": {"net.dropout": 0.5, "net.attention": [False], "training.batch_size": 2}, "log_every": 0}
     train(tmp_path / "whole", steps=2, **change)
@@ -476,7 +471,6 @@ def test_numbers_of_numpy_and_torch_set_a_run(tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.slow
 def test_a_run_follows_the_objective_that_is_given(tmp_path):
     class Nothing(Denoise):
         def loss(self, model, batch, rng):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from zoo.errors import ConfigError, NumericsError, ShapeError, one_of
 from zoo.values import interval as checked_interval
 from zoo.values import number
 
+Told = TypeVar("Told", bound="Informed")
 #: in which units a steer sees x0: those of the domain's objects, or those that the net sees
 UNITS = ("domain", "encoded")
 #: sigma / alpha at which steers with gradients act: above it x shows nothing of the data, and sigma^2 / alpha times a gradient
@@ -91,6 +92,17 @@ class Steer:
     def noise(self, drawn: Tensor) -> Tensor:
         """What becomes of noise (B,*S) that is drawn for the samples; the default leaves it."""
         return drawn
+
+
+class Informed(Steer):
+    """A steer that is told of the samples: for each batch it is a copy that has their `setting`."""
+
+    setting = Setting()
+
+    def bound(self: Told, setting: Setting) -> Told:
+        found = copy.copy(self)
+        found.setting = setting
+        return found
 
 
 class Noised:
@@ -179,7 +191,7 @@ def shifted(x0: Tensor, eps: Tensor, delta: Tensor, level: Level) -> tuple[Tenso
     return x0 + delta, eps - (level.alpha / level.sigma) * delta
 
 
-class Correction(Steer):
+class Correction(Informed):
     """A steer that adds something to x0, from a likelihood of x0, in a range of noise.
 
     Where several follow one another, the gradient of an outer one flows through the plain prediction, not through what an
@@ -200,12 +212,6 @@ class Correction(Steer):
         if units not in UNITS:
             raise one_of("units", units, UNITS)
         self.units, self.through_net, self.gradients = units, through_net, through_net
-        self.setting = Setting()
-
-    def bound(self, setting: Setting) -> Steering:
-        found = copy.copy(self)
-        found.setting = setting
-        return found
 
     def correction(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
         """What is added to x0 (B,*S), before its weight. Gradients are recorded, and x0 has its graph to x or is a leaf."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,9 +95,9 @@ class Classified(Energy):
         names = getattr(judge, "class_names", None)
         self.judge, self.names, self.index = judge, names, index_of(label, names)
 
-    def bound(self, setting: Setting) -> Energy:
-        found = copy.copy(self)
-        found.setting, found.loss = setting, found.surprise
+    def bound(self, setting: Setting) -> Classified:
+        found = super().bound(setting)
+        found.loss = found.surprise  # its own, not that of the one it is a copy of
         return found
 
     def surprise(self, x0: Tensor) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from zoo.core.correction import INTERVAL, Correction, Setting, dependent
+from zoo.core.correction import INTERVAL, Correction, dependent
 from zoo.core.schedule import Level
 from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.values import number, whole
@@ -318,11 +317,6 @@ class Known(Measured):
     def __init__(self, values: Tensor, where: Tensor, products: int = PRODUCTS, interval: tuple[float, float] = INTERVAL):
         super().__init__(values, lambda x0: x0, 0.0, "posterior", products, None, 1.0, interval, "encoded")
         self.where = where
-
-    def bound(self, setting: Setting) -> Known:
-        found = copy.copy(self)
-        found.setting = setting
-        return found
 
     def uncertainty(self) -> float:
         return FLOOR * self.setting.deviation

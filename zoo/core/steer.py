@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.correction import Correction, Setting, Steer, bound, gradient, is_traced, shifted, traced
+from zoo.core.correction import Correction, Informed, Setting, Steer, bound, gradient, is_traced, shifted, traced
 from zoo.core.energy import classifier, energy
 from zoo.core.measure import Known, Measured, measure
 from zoo.core.predict import Predict, Steering, known_parts, noise_of
@@ -41,6 +41,7 @@ __all__ = [
     "Blend",
     "Correction",
     "Hold",
+    "Informed",
     "Known",
     "Measured",
     "Place",
@@ -186,7 +187,7 @@ class Blend(Steer):
         return mixed
 
 
-class Symmetry(Steer):
+class Symmetry(Informed):
     """What `symmetry` makes, see there."""
 
     def __init__(self, group: Sequence[Any], shared: bool, interval: tuple[float, float]) -> None:
@@ -200,12 +201,6 @@ class Symmetry(Steer):
         self.moves, self.shared = moves, shared
         self.interval = checked_interval(interval, "interval", what="in sigma / alpha")
         self._seen: set[tuple[int, ...]] = set()
-        self.setting = Setting()
-
-    def bound(self, setting: Setting) -> Symmetry:
-        found = copy.copy(self)
-        found.setting = setting
-        return found
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean over the group, which is the nearest invariant of x (B,*S) where the members are isometries.

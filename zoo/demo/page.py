@@ -21,6 +21,7 @@ from zoo.demo import parts
 from zoo.demo.engine import MOST_SAMPLES, MOST_STEPS, Engine, Run, export, in_words
 from zoo.errors import ConfigError, ZooError, one_of
 from zoo.model.loading import info
+from zoo.model.model import Model
 
 log = logging.getLogger(__name__)
 #: conditions that a tab can ask, of choices and of texts; a model's further ones are left to the model
@@ -127,11 +128,20 @@ class Tab:
         texts = [(k, q) for k, q in asked if q.kind == "text" and k not in own][:TEXTS]
         return choices, texts
 
-    def chosen(self, name: Any) -> list[Any]:
-        """What the fields become when a model is chosen."""
-        g, model = self.g, self.engine.model(name)
+    def own(self, name: Any) -> Model:
+        """A model of this tab's domain.
+
+        Raises:
+            ConfigError: one of another domain, or none of the page.
+        """
+        model = self.engine.model(name)
         if model.domain.name != self.domain.name:
             raise ConfigError(f"{name} is a model of the domain {model.domain.name}, see that tab.")
+        return model
+
+    def chosen(self, name: Any) -> list[Any]:
+        """What the fields become when a model is chosen."""
+        g, model = self.g, self.own(name)
         recipe = model.recipe
         choices, texts = self.slots(recipe)
         found: list[Any] = []
@@ -178,9 +188,7 @@ class Tab:
 
     def asked_for(self, name: str, seed: int, given: Sequence[Any]) -> dict[str, Any]:
         """The model's conditions and size as the fields say them."""
-        model = self.engine.model(name)
-        if model.domain.name != self.domain.name:
-            raise ConfigError(f"{name} is a model of the domain {model.domain.name}, see that tab.")
+        model = self.own(name)
         choices, texts = self.slots(model.recipe)
         found: dict[str, Any] = self.domain.situation(model, seed)
         for (key, q), v in zip(choices, given[:CHOICES], strict=False):
@@ -419,14 +427,9 @@ class Tab:
         """A run as the fields say it."""
         asked = self.asked_for(name, _whole(seed, "seed"), fields)
         sampler, steps, weight = how
-        settings = {
-            "seed": _whole(seed, "seed"),
-            "sampler": sampler or None,
-            "steps": None if steps is None else _whole(steps, "steps"),
-            "guidance_weight": None if weight is None or weight == 0 else _number(weight, "guidance weight"),
-        }
-        if weight == 0 and _weight(self.engine.model(name).recipe):
-            settings["guidance_weight"] = 0.0
+        settings = _settings(seed, sampler, steps)
+        if weight is not None and (weight != 0 or _weight(self.engine.model(name).recipe)):
+            settings["guidance_weight"] = _number(weight, "guidance weight")
         return self.engine.start(name, _whole(n, "samples"), asked, settings)
 
     def views(self, run: Run, at: int) -> list[Any]:
@@ -503,7 +506,7 @@ class Tab:
         asked = self.asked_for(name, seed, fields)
         asked.pop(model.codec.size_name or "", None)
         read = self.answered(model.recipe, answers)
-        settings = {"seed": seed, "sampler": how[0] or None, "steps": None if how[1] is None else _whole(how[1], "steps")}
+        settings = _settings(seed, *how[:2])
         run, held = self.engine.edit(name, self.item(name, path), read, asked, settings)
         due = 0.0
         for i in self.engine.steps(run, held):
@@ -521,7 +524,7 @@ class Tab:
         g = self.g
         how, answers = given[:3], given[3 + len(self.fields) :]
         model = self.engine.model(name)
-        settings = {"seed": _whole(seed, "seed"), "sampler": how[0], "steps": _whole(how[1], "steps")}
+        settings = {k: v for k, v in _settings(seed, *how[:2]).items() if v is not None}
         check = self.engine.clock()
         views = self.domain.played(model, self.answered(model.recipe, answers), **settings)
         if views is None:
@@ -546,8 +549,7 @@ class Tab:
         seed, n = _whole(seed, "seed"), _whole(n, "samples")
         asked, shown = self.asked_for(name, seed, fields), []
         for weight in numbers:
-            settings = {"seed": seed, "sampler": sampler or None, "steps": None if steps is None else _whole(steps, "steps")}
-            run = self.engine.start(name, n, asked, settings | {"guidance_weight": weight})
+            run = self.engine.start(name, n, asked, _settings(seed, sampler, steps) | {"guidance_weight": weight})
             for _ in self.engine.steps(run):
                 pass
             if run.samples is not None:
@@ -579,6 +581,12 @@ def _whole(value: Any, name: str) -> int:
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{name}: {value!r}; give a whole number, 0 or more.") from None
     return int(value)
+
+
+def _settings(seed: Any, sampler: Any, steps: Any) -> dict[str, Any]:
+    """Fields of a run as arguments of `sample`; None is left to the model."""
+    number = None if steps is None else _whole(steps, "steps")
+    return {"seed": _whole(seed, "seed"), "sampler": sampler or None, "steps": number}
 
 
 def _number(value: Any, name: str) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import fnmatch
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -20,6 +22,7 @@ from zoo.demo.engine import Engine, Limits
 from zoo.errors import ConfigError, ZooError
 from zoo.hub import client as hub
 from zoo.model.loading import info, is_folder
+from zoo.values import whole
 
 PORT = 7860
 
@@ -82,55 +85,51 @@ def launch(
         ConfigError: gradio is missing, a port that is taken, or --share without a network.
     """
     check_share(share)
+    port = None if port is None else whole(port, "port", 1, 65535)
+    names = chosen(models)  # before gradio, whose import takes seconds
     # read when gradio is imported, or when a page is made
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    folder = tempfile.mkdtemp(prefix="zoo-demo-")
-    os.environ["GRADIO_TEMP_DIR"] = folder
+    os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="zoo-demo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with quick_import():
         from zoo.demo.page import FONTS, page
         from zoo.demo.parts import gr
 
         gr()
+    local = host in ("127.0.0.1", "localhost", "::1") and not share
+    limits = limits or Limits()
+    engine = Engine(names, limits, hub=local and not hub.offline())
+    blocks = page(engine)
+    g = gr()
     try:
-        names = chosen(models)
-        local = host in ("127.0.0.1", "localhost", "::1") and not share
-        limits = limits or Limits()
-        engine = Engine(names, limits, hub=local and not hub.offline())
-        blocks = page(engine)
-        g = gr()
-        try:
-            blocks.launch(
-                server_name=host,
-                server_port=port,
-                share=share,
-                inbrowser=browser,
-                prevent_thread_lock=True,
-                quiet=True,
-                show_error=True,
-                max_file_size=limits.upload,
-                theme=g.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
-                footer_links=[],
-                ssr_mode=False,
-                max_threads=8,
-                state_session_capacity=64,
-                enable_monitoring=False,
-                _frontend=False,  # else it asks the page itself, and gives up where a busy machine takes 3 s to answer
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"the page cannot be served on port {port or PORT}: {error}. Give another one: --port."
-            ) from error
-        # not before: on two cores it would take from the first page what it gives to the first click
-        threading.Thread(target=_warm, args=(engine, names[0]), daemon=True).start()
-        if not block:
-            return blocks
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            max_file_size=limits.upload,
+            theme=g.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+            footer_links=[],
+            ssr_mode=False,
+            max_threads=8,
+            state_session_capacity=64,
+            enable_monitoring=False,
+            _frontend=False,  # else it asks the page itself, and gives up where a busy machine takes 3 s to answer
+        )
+    except OSError as error:
+        raise ConfigError(f"the page cannot be served on port {port or PORT}: {error}. Give another one: --port.") from error
+    # not before: on two cores it would take from the first page what it gives to the first click
+    threading.Thread(target=_warm, args=(engine, names[0]), daemon=True).start()
+    if block:
         print(f"the page is at {blocks.local_url}. Ctrl-C ends it.", flush=True)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends a service ends it as Ctrl-C does
         blocks.block_thread()
         engine.end()
-        return blocks
-    finally:
-        if block:
-            shutil.rmtree(folder, ignore_errors=True)
+    return blocks
 
 
 class _Unwritten(MetaPathFinder):

@@ -660,8 +660,8 @@ class Model(nn.Module):
         with tqdm(total=total, desc="inverting", unit="step", disable=progress is False, leave=False, delay=2) as bar:
             for rows in plan.rows():
                 with memory_for(len(rows)), self._exact(), Once():
-                    x0, chunk, _, _ = self._rows(plan, encoded, [(i, 0) for i in rows])
-                    predict = self.predictor(plan, chunk.cond, mask=self._mask(chunk))
+                    x0, chunk, mask, _ = self._rows(plan, encoded, [(i, 0) for i in rows])
+                    predict = self.predictor(plan, chunk.cond, mask=mask)
                     x, worst = x0, torch.zeros(len(rows), dtype=torch.float64, device=x0.device)
                     for back in invert_ddim(predict, x0, plan.levels):
                         x, worst = back.x, torch.maximum(worst, back.left)
@@ -963,7 +963,7 @@ class Model(nn.Module):
     def _network(self, plan: Plan, cond: Mapping[str, Tensor], mask: Tensor | None) -> Network:
         """The net with the conditions of a batch."""
         conditions = {k: v.to(self.device) for k, v in cond.items()}
-        real = None if mask is None else self.codec.spread(mask, 1 + len(self.codec.shape))
+        real = self._real(mask)
         memory = Memory(below=plan.guess_below) if self.diffusion.self_condition else None
         half = torch.bfloat16 if plan.precision == "bf16" else None
         return Network(self.diffusion, self.denoiser, conditions, mask=mask, real=real, memory=memory, half=half)
@@ -1163,7 +1163,7 @@ class Model(nn.Module):
     def _rows(
         self, plan: Plan, encoded: Sequence[Tensor], group: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Chunk, Tensor | None, Draws]:
-        """Rows (object, draw) together: (x0 (B,*S), their chunk, what is not padding, their random numbers)."""
+        """Rows (object, draw) together: (x0 (B,*S), their chunk, its mask, their random numbers)."""
         picked = [i for i, _ in group]
         sizes = None if plan.sizes is None else [plan.sizes[i] for i in picked]
         cond = {k: v[picked] for k, v in plan.cond.items()}
@@ -1171,10 +1171,12 @@ class Model(nn.Module):
         x0 = self._empty(chunk)
         for row, i in zip(x0, picked, strict=True):
             row.narrow(self.codec.size_axis, 0, encoded[i].shape[self.codec.size_axis]).copy_(encoded[i])
-        mask = self._mask(chunk)
-        real = None if mask is None else self.codec.spread(mask, x0.ndim)
         draws = Draws([(plan.seed, i, DENSITY, k) for i, k in group], sizes, plan.size_axis)
-        return x0, chunk, real, draws
+        return x0, chunk, self._mask(chunk), draws
+
+    def _real(self, mask: Tensor | None) -> Tensor | None:
+        """A mask (B,n) of what is not padding, ready to broadcast to samples (B,*S)."""
+        return None if mask is None else self.codec.spread(mask, 1 + len(self.codec.shape))
 
     def _flow_density(
         self,
@@ -1188,8 +1190,7 @@ class Model(nn.Module):
         to_clean: bool,
     ) -> dict[str, Tensor]:
         """{"nats": (B,)} of rows by the ODE."""
-        x0, chunk, real, draws = self._rows(plan, encoded, group)
-        mask = self._mask(chunk)
+        x0, chunk, mask, draws = self._rows(plan, encoded, group)
         log_det = torch.tensor([u.log_det for u in units], dtype=torch.float64)
         if units[0].step is not None:
             x0 = x0 + units[0].step * draws.uniform(x0)
@@ -1199,7 +1200,7 @@ class Model(nn.Module):
         predict = self.predictor(plan, chunk.cond, mask=mask)
         own = free[[i for i, _ in group]].to(x0.device)
         found = flow_log_density(
-            predict, x0, self.diffusion.schedule, used, free=own, real=real, steps=steps, to_clean=to_clean
+            predict, x0, self.diffusion.schedule, used, free=own, real=self._real(mask), steps=steps, to_clean=to_clean
         )
         return {"nats": found.cpu() + log_det}
 
@@ -1217,8 +1218,7 @@ class Model(nn.Module):
         schedule = self.diffusion.schedule
         if not isinstance(schedule, DiscreteSchedule):
             raise ConfigError("the bound is that of a discrete schedule.")
-        x0, chunk, real, draws = self._rows(plan, encoded, group)
-        mask = self._mask(chunk)
+        x0, chunk, mask, draws = self._rows(plan, encoded, group)
         times = None
         if terms < schedule.T - 1:
             times = drawn_times(schedule.T, terms, seeds.generator(plan.seed, DENSITY, group[0][1]))
@@ -1229,7 +1229,7 @@ class Model(nn.Module):
             lambda like: self.codec.project(draws.normal(like), mask=mask),
             free=free[[i for i, _ in group]].to(x0.device),
             units=units[0],
-            real=real,
+            real=self._real(mask),
             variance=variance,
             times=times,
         )

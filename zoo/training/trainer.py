@@ -183,6 +183,11 @@ class Trainer:
     def _muon(self, **options: Any) -> torch.optim.Optimizer:
         return Muon(self.model.denoiser, processes=self.accelerator.num_processes, **options)
 
+    def compile_net(self, mode: str) -> None:
+        """Run the net through `torch.compile` from now on, in one of `zoo.training.COMPILED`."""
+        self.model.denoiser.compile(mode=mode)
+        self.graphs = mode != "default" and self.device.type == "cuda"
+
     # ------------------------------------------------------------ one step
 
     def batches(self) -> Batches:
@@ -543,8 +548,7 @@ class Trainer:
         self.watch = Watch(self, log_every, save_every, preview_every, held, flops, slow_start)
         self.watch.introduce(len(self.held_out) if held and self.held_out is not None else 0)
         if compile:
-            self.model.denoiser.compile(mode="default" if compile is True else compile)
-            self.graphs = compile not in (True, "default") and self.device.type == "cuda"
+            self.compile_net("default" if compile is True else compile)
         start = self.clock.now()
         logs = closing(Log(self.out, self.step, self.watch.columns())) if self.main else nullcontext()
         total, first = self.steps, self.step

@@ -1,0 +1,59 @@
+"""What programs write into pages."""
+
+import json
+import sys
+
+import completion
+import pages
+import pytest
+
+import zoo
+
+
+def test_a_part_of_a_page_is_replaced_and_nothing_else():
+    text = "a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb <!-- y:begin -->\n<!-- y:end -->\n"
+    assert pages.filled(text, "x", "new\\1") == text.replace("old", "new\\1")
+    assert pages.filled(text, "y", "") == text
+    with pytest.raises(SystemExit, match="0 parts named 'z'"):
+        pages.filled(text, "z", "new")
+
+
+def test_completions_are_measured_once_and_told_in_the_page(tmp_path, monkeypatch, capsys):
+    """With all that takes long replaced: a row is that of its method, and what the file has is not measured again."""
+    asked = []
+
+    class Model:
+        def inpaint(self, *, seed, **settings):
+            asked.append(settings)
+            return ["wrong" if settings["steps"] == 8 and seed else "right"]
+
+    monkeypatch.setattr(completion.zoo, "load", lambda name: Model())
+    monkeypatch.setattr(completion, "JUDGES", {"image/fashion-ddpm": lambda: None})
+    monkeypatch.setattr(completion, "rows_of", lambda *_: (["right", "right"], ["right", "right"], ["others"]))
+    monkeypatch.setattr(completion, "halved", lambda model, item: {})
+    monkeypatch.setattr(completion, "features", lambda model, judge, items: (items, items))
+    monkeypatch.setattr(completion, "frechet_distance", lambda a, b: 2.0)
+    page, kept = tmp_path / "page.md", tmp_path / "kept.json"
+    page.write_text("<!-- completion:begin -->\n<!-- completion:end -->\n")
+    monkeypatch.setattr(completion, "PAGE", page)
+    line = ["completion.py", "--data", str(tmp_path), "--n", "2", "--calls", "8", "--json", str(kept), "--ways"]
+    monkeypatch.setattr(sys, "argv", [*line, "real*;replace"])
+    completion.main()
+    assert [a["steps"] for a in asked] == [8, 8] and all(a["guidance_weight"] == 0 for a in asked)
+    monkeypatch.setattr(sys, "argv", [*line, "*product*;replace", "--page"])
+    completion.main()
+    assert [a["steps"] for a in asked[2:]] == [4, 4, 2, 2]
+    assert [row["kept"] for row in json.loads(kept.read_text())] == [1.0, 0.5, 1.0, 1.0]
+    assert "| `image/fashion-ddpm` | 2 | 8 | replace | 0.50 | 2.0 |" in page.read_text()
+    assert "| `image/fashion-ddpm` | 2 |  | real ones | 1.00 | 2.0 |" in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["image/fashion-ddpm", "point3d/shapes-ddpm", "audio/spec-ddpm"])
+def test_half_of_an_object_is_known(name):
+    model = zoo.load(name)
+    (item, _), *_ = model.domain.example_data(model.recipe, 1)
+    asked = completion.halved(model, model.codec.decode(model.codec.encode(item)[None], {})[0])
+    held = model.domain.hold(model, asked.get("known"), asked.get("where"), {})
+    shape = model.encoded(asked["known"]).shape if "where" in asked else model.codec.shape
+    known = held.steer.known.expand(1, *shape).float().mean() if "where" in asked else len(asked["known"]) / asked["n_points"]
+    assert known == pytest.approx({"image": 0.5, "point3d": 0.5}.get(model.domain.name, 0.8), abs=0.12)
