@@ -2,10 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import completion
+import equal_minutes
 import pages
 import pytest
+import torch
 
 import zoo
 
@@ -57,3 +61,56 @@ def test_half_of_an_object_is_known(name):
     shape = model.encoded(asked["known"]).shape if "where" in asked else model.codec.shape
     known = held.steer.known.expand(1, *shape).float().mean() if "where" in asked else len(asked["known"]) / asked["n_points"]
     assert known == pytest.approx({"image": 0.5, "point3d": 0.5}.get(model.domain.name, 0.8), abs=0.12)
+
+
+def test_ways_are_trained_for_equal_minutes_once(tmp_path, monkeypatch, capsys):
+    """With training and measuring replaced: the chain's models share their minutes, and what is there is not made again."""
+    trained, asked = [], []
+
+    def train(line):
+        options = dict(zip(line[1:-1:2], line[2::2], strict=True))
+        trained.append((line[0], float(options["--minutes"]), options["--set"], "--cpu" in line))
+        folder = Path(options["--out"])
+        folder.mkdir(parents=True)
+        facts = {"steps": 5, "samples": 4, "seconds": 60 * float(options["--minutes"]), "device": "CPU"}
+        (folder / equal_minutes.train_packaged.HISTORY).write_text(json.dumps(facts))
+
+    class Net(zoo.Model):
+        from_folder = classmethod(lambda cls, folder: SimpleNamespace(denoiser=torch.nn.Linear(1, 1), domain=domain))
+
+    def evaluate(whole, n, **how):
+        asked.append((whole if isinstance(whole, list) else "one", n, how["evaluator"]))
+        return {"metrics": {k: {"value": len(asked), "ceiling": 9.5} for k in equal_minutes.FIGURES}}
+
+    domain = SimpleNamespace(evaluator=lambda data, split, model: split)
+    monkeypatch.setattr(equal_minutes.train_packaged, "main", train)
+    monkeypatch.setattr(equal_minutes, "Model", Net)
+    monkeypatch.setattr(equal_minutes.zoo, "Chain", list)
+    monkeypatch.setattr(equal_minutes, "evaluate", evaluate)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- equal:begin -->\n<!-- equal:end -->\n")
+    monkeypatch.setattr(equal_minutes, "PAGE", page)
+    line = [
+        "--data",
+        "data.npz",
+        "--out",
+        str(tmp_path / "out"),
+        "--minutes",
+        "10",
+        "--set",
+        "training.lr=1",
+        "--cpu",
+        "--page",
+    ]
+    for _ in range(2):
+        equal_minutes.main([*line, "--cpu", "--page", "--n", "8"])
+    assert [(name.split("/")[1], minutes) for name, minutes, *_ in trained] == [
+        ("emoji-text", 10), ("emoji-32", 6), ("emoji-up", 4), ("emoji-pixels", 10),
+    ]  # fmt: skip
+    assert all(given == "training.lr=1" and cpu for *_, given, cpu in trained)
+    assert [(isinstance(whole, list), n, split) for whole, n, split in asked] == [
+        (False, 8, "validation"), (True, 8, "validation"), (False, 8, "validation"),
+    ]  # fmt: skip
+    text = page.read_text()
+    assert "After 10 minutes of training each (CPU" in text and "8 samples, validation data" in text
+    assert "| chain | 0.0 M | 5 of 4 + 5 of 4 | 2 | 2 | 2 | 2 | 2 |" in text and "| real pictures | | | 9.5 |" in text
