@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import completion
 import equal_minutes
+import learned_variance
 import pages
 import pytest
 import torch
@@ -114,3 +115,14 @@ def test_ways_are_trained_for_equal_minutes_once(tmp_path, monkeypatch, capsys):
     text = page.read_text()
     assert "After 10 minutes of training each (CPU" in text and "8 samples, validation data" in text
     assert "| chain | 0.0 M | 5 of 4 + 5 of 4 | 2 | 2 | 2 | 2 | 2 |" in text and "| real pictures | | | 9.5 |" in text
+
+
+def test_variances_are_compared_in_a_page():
+    rows = [
+        {"steps": s, "variance": v, "n": 9, "frechet": 10.0 / s, "accuracy": 0.5}
+        for s in (2, 5)
+        for v in learned_variance.VARIANCES
+    ]
+    text = learned_variance.page(rows, {"small": 4.0, "large": 3.0, "learned": 2.5})
+    assert "9 samples" in text and "| variance | 2 steps | 5 steps | bound, bits per dimension |" in text
+    assert "| `learned` | 5.0 (0.50) | 2.0 (0.50) | 2.50 |" in text

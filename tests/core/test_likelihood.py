@@ -236,7 +236,7 @@ def test_drawn_terms_leave_the_sum_right():
 
 
 def test_an_unknown_variance_is_refused():
-    with pytest.raises(ConfigError, match="variance='medium': give 'small' or 'large'"):
+    with pytest.raises(ConfigError, match="unknown variance 'medium'"):
         both_signs(predict_one, torch.zeros(1, 1), SCHEDULES["linear"], variance="medium")
 
 

@@ -1,5 +1,6 @@
 """The usual objective: weighted error, left-out conditions, first guesses, hints and a codec's further loss."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +13,11 @@ from zoo.contract.dataset import Batch
 from zoo.contract.recipe import Training
 from zoo.core.diffusion import PREDICTIONS, Diffusion, from_x0_eps
 from zoo.core.guidance import is_null
+from zoo.core.samplers import posterior_variances
 from zoo.core.schedule import DiscreteSchedule, EDMSchedule, Level
 from zoo.core.seeds import generator
 from zoo.errors import ConfigError, ShapeError
-from zoo.training.objective import OBJECTIVES, Denoise, objective
+from zoo.training.objective import OBJECTIVES, Denoise, Hybrid, objective, objective_of
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 
@@ -221,3 +223,92 @@ def test_a_registered_objective_is_what_a_recipe_names():
         OBJECTIVES.remove("half")
     with pytest.raises(ConfigError, match="denoise"):
         _ = OBJECTIVES["denose"]
+
+
+class TwoOutputs(torch.nn.Module):
+    """The exact prediction of N(0, v) as v, and one number for the variance."""
+
+    def __init__(self, schedule, v):
+        super().__init__()
+        self.schedule, self.v = schedule, v
+        self.shift, self.second = torch.nn.Parameter(torch.zeros(())), torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, t, cond, mask=None):
+        level = self.schedule.of(t.double())
+        a, s = level.alpha[:, None].to(x), level.sigma[:, None].to(x)
+        x0 = a * self.v / (a * a * self.v + s * s) * x
+        return from_x0_eps(x0, (x - a * x0) / s, Level(t, a, s), "v") + self.shift, self.second.expand_as(x)
+
+
+def test_the_bound_is_least_at_the_true_variance_and_reaches_nothing_else():
+    """Two steps, of which one draws noise: its true variance is known by Bayes' rule."""
+    schedule, v = DiscreteSchedule("linear", T=2, beta_start=0.3, beta_end=0.6), 0.5
+    b, a = schedule.level(0), schedule.level(1)
+    noise, before = a.sigma**2 - (a.alpha / b.alpha * b.sigma) ** 2, b.alpha**2 * v + b.sigma**2
+    true = 1 / (1 / before + (a.alpha / b.alpha) ** 2 / noise)
+    beta, tilde = posterior_variances(a, b)
+    share = math.log(true / tilde) / math.log(beta / tilde)
+    assert 0.05 < share < 0.95
+    diffusion = Diffusion(schedule, "v", learned_variance=True)
+    net = TwoOutputs(schedule, v).double()
+    x0 = v**0.5 * rand(40_000, 1)
+
+    def slope(at, objective, **options):
+        net.second.data.fill_(2 * at - 1)
+        net.zero_grad()
+        value = objective(**options).loss(model(diffusion, net), Batch(x0, {}, None), generator(1))
+        value.backward()
+        return value.item(), net.second.grad.item(), net.shift.grad.item()
+
+    low, high = (slope(share + off, Hybrid, weight=1.0) for off in (-0.02, 0.02))
+    assert low[1] < 0 < high[1] and low[2] == pytest.approx(high[2])
+    plain = slope(0.9, Hybrid, weight=0.0)
+    # that of the mean is that of the plain loss
+    assert plain[1] == 0 and low[2] == pytest.approx(plain[2])
+    # T = 2 and one of two levels: the sum is its divergence, at v = 1 that of the large variance from the true posterior
+    half = slope(1.0, Hybrid, weight=1.0)[0] - slope(1.0, Hybrid, weight=0.0)[0]
+    off = (b.alpha * beta / a.sigma**2) ** 2 * v * a.sigma**2 / (a.alpha**2 * v + a.sigma**2)
+    assert half == pytest.approx(0.5 * (off / beta + tilde / beta - 1 - math.log(tilde / beta)), rel=0.02)
+
+
+def test_hybrid_and_learned_variance_need_each_other():
+    x0 = rand(4, 3)
+    diffusion = Diffusion(DiscreteSchedule(), "v", learned_variance=True)
+    net = TwoOutputs(diffusion.schedule, 1.0).double()
+    with pytest.raises(ConfigError, match=r"'denoise' trains no variance. Take 'hybrid'"):
+        loss(diffusion, net, x0, rng=generator(0))
+    for other in (Diffusion(DiscreteSchedule(), "v"), Diffusion(EDMSchedule(), "v", learned_variance=True)):
+        wrapped = net if other.learned_variance else lambda *a, **k: net(*a, **k)[0]
+        with pytest.raises(ConfigError, match=r"objective 'hybrid'.*learned_variance=true"):
+            Hybrid().loss(model(other, wrapped), Batch(x0, {}, None), generator(0))
+    with pytest.raises(ConfigError, match="weight"):
+        Hybrid(weight=-1)
+
+
+@pytest.mark.parametrize("name", ["image/fashion-ddpm", "image/fashion-dit"])
+def test_a_recipe_with_a_learned_variance_trains_samples_and_is_saved(name, tmp_path):
+    small = SMALL | {"net.patch": 4} if name.endswith("ddpm") else {"net.dim": 16, "net.depth": 1, "net.heads": 2}
+    own = {"diffusion.learned_variance": True, "training.objective": "hybrid"}
+    made = zoo.create(name, **small, **own)
+    batch = Batch(torch.rand(2, 1, 28, 28), {"label": torch.tensor([0, 1])}, None)
+    for weight in (p for k, p in made.denoiser.named_parameters() if "variance" in k):
+        torch.nn.init.normal_(weight)  # it starts as zero
+    objective_of(made.recipe.training).loss(made, batch, generator(0)).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for k, p in made.denoiser.named_parameters() if "variance" in k)
+    quick = {"sampler": "ddpm", "steps": 3, "seed": 0, "progress": False}
+    learned = made.sample(2, variance="learned", **quick)
+    assert not torch.equal(learned.tensor, made.sample(2, variance="small", **quick).tensor)
+    again = zoo.load(made.save_pretrained(tmp_path / "kept") or tmp_path / "kept")
+    assert torch.equal(again.sample(2, variance="learned", **quick).tensor, learned.tensor)
+    assert again.sample(1, variance="learned", guidance_weight=1.0, **quick).tensor.isfinite().all()
+    with pytest.raises(ConfigError, match=r"unknown argument.*'share'"):
+        made.sample(1, share=0.5, **quick)
+    with pytest.raises(ConfigError, match=r"says no variance.*training.objective=hybrid"):
+        zoo.create(name, **small).sample(1, variance="learned", **quick)
+    with pytest.raises(ConfigError, match="method='particles' weights steps of one variance"):
+        made.inpaint(learned[0], torch.ones(28, 28, dtype=torch.bool), method="particles", variance="learned", **quick)
+
+
+def test_a_net_without_a_second_output_is_named():
+    with pytest.raises(ConfigError, match=r"learned_variance: the denoiser .* of the domain 'point3d' has no second output"):
+        zoo.create("point3d/shapes-ddpm", **{"diffusion.learned_variance": True})

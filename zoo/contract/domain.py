@@ -5,6 +5,7 @@ Shapes: B batch, *S the shape of one encoded sample.
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -243,17 +244,26 @@ class Domain(ABC):
     def denoiser(self, recipe: Recipe, shape: tuple[int, ...]) -> nn.Module:
         """The recipe's denoiser of encoded samples of `shape`: one of the domain's, or of `DENOISERS`.
 
-        Its class is built with `shape`, `conditions` {name: condition} and the recipe's `net` options.
+        Its class is built with `shape`, `conditions` {name: condition} and the recipe's `net` options; where the diffusion has
+        a learned variance also with `learned_variance=True`, which says that it has a second output.
         """
         known = self.denoisers
         if recipe.denoiser not in known and recipe.denoiser in DENOISERS:
             known = DENOISERS
         if recipe.denoiser not in known:
             raise one_of(f"{self.name} denoiser", recipe.denoiser, [*self.denoisers, *DENOISERS])
-        own = {"shape", "conditions"}
+        own = {"shape", "conditions", "learned_variance"}
         known_arguments(known[recipe.denoiser], recipe.net, f"{recipe.denoiser} option", own)
+        given: dict[str, Any] = {"shape": shape, "conditions": recipe.conditions}
+        if recipe.diffusion.learned_variance:
+            if "learned_variance" not in inspect.signature(known[recipe.denoiser]).parameters:
+                raise ConfigError(
+                    f"diffusion.learned_variance: the denoiser {recipe.denoiser!r} of the domain {self.name!r} has no second "
+                    "output. Take one that has (unet or transformer of pictures and sounds), or leave it out."
+                )
+            given["learned_variance"] = True
         try:
-            return known[recipe.denoiser](shape=shape, conditions=recipe.conditions, **recipe.net)
+            return known[recipe.denoiser](**given, **recipe.net)
         except TypeError as error:
             # options that a class hands on to what it is made of are known to nobody but Python
             odd = re.search(r"unexpected keyword argument '(\w+)'", str(error))

@@ -64,6 +64,7 @@ class DiffusionPart(Part):
     sigma_data: float = Field(0.5, gt=0)
     precondition: bool = False
     self_condition: bool = False
+    learned_variance: bool = False
 
 
 class OtherSchedule(Part):

@@ -27,9 +27,14 @@ class Denoiser(Protocol):
 
     A net with a true attribute `needs_level` receives `level`, too: a `NetLevel` of tensors (B,), which says what x_t
     holds: gain * x_t = alpha x0 + sigma eps.
+
+    A net of a diffusion with `learned_variance` gives two tensors shaped like x_t: (prediction, v). The second one says where
+    the variance of a step of DDPM lies: (v + 1) / 2 is 0 at the small one and 1 at the large one, in logarithms.
     """
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor: ...
+    def __call__(
+        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def like(value: Any, x: Tensor) -> Any:
@@ -109,6 +114,8 @@ class Diffusion:
         self_condition: the net also receives its last guess of x0, as cond["x0"] (Chen et al. 2022, "Analog bits",
             section 3): NaN where there is none yet, which is half of the rows in training; and as cond["known"], bool and
             shaped like it, which parts of the guess are given, as in in-painting.
+        learned_variance: the net has a second output, the variance of DDPM's steps (Nichol & Dhariwal 2021, "Improved
+            denoising diffusion probabilistic models", Eq. 15), see `Denoiser` and `zoo.core.samplers.learned_variance`.
 
     Raises:
         ConfigError: eps prediction on a schedule whose noisiest level has alpha = 0: it does not determine x0.
@@ -120,6 +127,7 @@ class Diffusion:
     sigma_data: float = 0.5
     precondition: bool = False
     self_condition: bool = False
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -145,31 +153,48 @@ class Diffusion:
         self, net: Denoiser, x: Tensor, level: Level, cond: Mapping[str, Tensor], *, mask: Tensor | None = None
     ) -> Tensor:
         """One call of the net with its preconditioning: the prediction, shaped and typed like x (B,*S)."""
+        return self.denoise_both(net, x, level, cond, mask=mask)[0]
+
+    def denoise_both(
+        self, net: Denoiser, x: Tensor, level: Level, cond: Mapping[str, Tensor], *, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, and beside it the share of the large variance (B,*S), of a net that says it; else None."""
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         t = level.t if isinstance(level.t, Tensor) else torch.full((len(x),), float(level.t), dtype=wide)
         t = t.to(device=x.device, dtype=wide)
         if not self.precondition:
-            return self.ask(net, x, t, cond, mask=mask)
+            out, v = self.answers(net, x, t, cond, mask=mask)
+            return out, None if v is None else (v + 1) / 2
         # in float64: at sigma 80 and alpha 1 the sum of squares loses half of float32's digits
         a, s, d = level.alpha, level.sigma, self.sigma_data
         n = a * a * d * d + s * s
         c_in = n**-0.5
         c_skip = a * d * d / n
         c_out = s * d * n**-0.5
-        out = self.ask(net, like(c_in, x) * x, t, cond, mask=mask)
+        out, v = self.answers(net, like(c_in, x) * x, t, cond, mask=mask)
         denoised: Tensor = like(c_skip, x) * x + like(c_out, x) * out
-        return denoised
+        return denoised, None if v is None else (v + 1) / 2
 
     def ask(self, net: Denoiser, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
-        """What the net says of its own input, typed like x_t. Weights of another dtype receive x_t and cond in theirs."""
+        """What the net predicts of its own input, typed like x_t. Weights of another dtype receive x_t and cond in theirs."""
+        return self.answers(net, x_t, t, cond, mask=mask)[0]
+
+    def answers(
+        self, net: Denoiser, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, and the second output of a net that has one."""
         dtype = dtype_of(net) or x_t.dtype
         given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in cond.items()}
         further = {"level": self.seen(t)} if getattr(net, "needs_level", False) else {}
         out = net(x_t.to(dtype), t, given, mask=mask, **further)
-        if not isinstance(out, Tensor) or out.shape != x_t.shape:
-            found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-            raise ShapeError(f"{type(net).__name__} gave {found}; a net gives one tensor shaped like x: {tuple(x_t.shape)}.")
-        return out.to(x_t.dtype)
+        many: tuple[Any, ...] = out if isinstance(out, tuple) else (out,)
+        wanted = 2 if self.learned_variance else 1
+        if len(many) != wanted or not all(isinstance(o, Tensor) and o.shape == x_t.shape for o in many):
+            found = " and ".join(f"shape {tuple(o.shape)}" if isinstance(o, Tensor) else f"a {type(o).__name__}" for o in many)
+            count = "two tensors" if self.learned_variance else "one tensor"
+            why = ", as its diffusion has a learned variance" if self.learned_variance else ""
+            raise ShapeError(f"{type(net).__name__} gave {found}; a net gives {count} shaped like x: {tuple(x_t.shape)}{why}.")
+        return many[0].to(x_t.dtype), many[1].to(x_t.dtype) if self.learned_variance else None
 
     def seen(self, t: Tensor) -> NetLevel:
         """The levels of what a net receives at the coordinates t (B,)."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.core.correction import Setting, shifted, traced
 from zoo.core.measure import PRODUCTS, Known
 from zoo.core.predict import Memory, Predict, Steering
-from zoo.core.samplers import Rng, Sampler, Step, posterior_variances
+from zoo.core.samplers import LEARNED, Rng, Sampler, Step, posterior_variances
 from zoo.core.schedule import Level
 from zoo.core.steer import Hold, Place, Steer
 from zoo.errors import ConfigError, one_of
@@ -309,6 +309,8 @@ def kernel(name: str, options: Mapping[str, Any]) -> Callable[[Level, Level], fl
             f"method='particles' weights noise that is drawn in each step, and sampler={name!r} draws none that it knows of: "
             "give sampler='ddpm', or 'ddim' with eta above 0."
         )
+    if options.get("variance") == LEARNED:
+        raise ConfigError("method='particles' weights steps of one variance: give variance='small' or 'large'.")
     large = options.get("variance") == "large"
 
     def variance(a: Level, b: Level) -> float:

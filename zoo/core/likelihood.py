@@ -24,8 +24,9 @@ from torch import Tensor
 
 from zoo.core import seeds
 from zoo.core.predict import Predict
+from zoo.core.samplers import LEARNED, VARIANCES, learned_variance, posterior_variances
 from zoo.core.schedule import NOISIEST, DiscreteSchedule, Level, Schedule
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, one_of
 
 #: values (B,*S) at the leaf (B,*S) that they depend on -> the trace of their Jacobian (B,), float64
 Trace = Callable[[Tensor, Tensor], Tensor]
@@ -313,6 +314,7 @@ def variational_bound(
     real: Tensor | None = None,
     variance: str = "small",
     times: Sequence[tuple[int, float]] | None = None,
+    share: Callable[[], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The three parts of the bound of -ln p(x0) (Ho et al. 2020, Eq. 5), each (B,) float64 in nats.
 
@@ -325,23 +327,35 @@ def variational_bound(
         noise: like (B,*S) -> standard normal noise shaped like it, 0 in the padding.
         free, real: as of `flow_log_density`.
         units: of the last step: `step` and `ends`; `log_det` is not applied here.
-        variance: of a step: "small" is beta-tilde, "large" beta, see `zoo.core.samplers.ddpm`.
+        variance: of a step: "small" is beta-tilde, "large" beta, "learned" what the net says, see `zoo.core.samplers.ddpm`.
         times: (t, weight) of the terms of L_t, t from 1 to T - 1; None for all of them with weight 1.
+        share: for the learned variance: what the last prediction said, (B,*S).
+
+    Raises:
+        ConfigError: an unknown variance; a learned one of samples whose elements are not all free, such as centred points.
     """
-    if variance not in ("small", "large"):
-        raise ConfigError(f"variance={variance!r}: give 'small' or 'large'.")
+    if variance not in VARIANCES:
+        raise one_of("variance", variance, VARIANCES)
+    if variance == LEARNED:
+        elements = x0[0].numel() if real is None else real.expand_as(x0).flatten(1).sum(1).to(free)
+        if share is None or not bool((free == elements).all()):
+            raise ConfigError("variance='learned': not all elements of a sample are free. Give 'small' or 'large'.")
     last = schedule.level(schedule.T - 1)
     square = x0.double().square().flatten(1).sum(1)
     prior = 0.5 * (free * (last.sigma**2 - 1 - math.log(last.sigma**2)) + last.alpha**2 * square)
     steps = torch.zeros_like(prior)
     for t, weight in times or [(t, 1.0) for t in range(schedule.T - 1, 0, -1)]:
         a, b = schedule.level(t), schedule.level(t - 1)
-        beta = a.sigma**2 - (a.alpha / b.alpha * b.sigma) ** 2
-        tilde = b.sigma**2 / a.sigma**2 * beta
-        used = tilde if variance == "small" else beta
-        error = _squared_error(predict, x0, a, noise, real)
-        same = 0.5 * free * (tilde / used - 1 - math.log(tilde / used))
-        steps = steps + weight * ((b.alpha * beta / a.sigma**2) ** 2 * error / (2 * used) + same)
+        beta, tilde = posterior_variances(a, b)
+        off = (b.alpha * beta / a.sigma**2) ** 2 * _squared(predict, x0, a, noise, real)
+        if share is not None and variance == LEARNED:
+            used = learned_variance(share().double(), a, b)
+            each = 0.5 * (off / used + tilde / used - 1 - torch.log(tilde / used))
+            steps = steps + weight * _real(each, real).flatten(1).sum(1)
+        else:
+            one = tilde if variance == "small" else beta
+            same = 0.5 * free * (tilde / one - 1 - math.log(tilde / one))
+            steps = steps + weight * (off.flatten(1).sum(1) / (2 * one) + same)
     first, second = schedule.level(0), schedule.level(1)
     spread = first.sigma / second.sigma * math.sqrt(second.sigma**2 - (second.alpha / first.alpha * first.sigma) ** 2)
     guess, _ = predict(first.alpha * x0 + first.sigma * noise(x0), first)
@@ -354,13 +368,11 @@ def variational_bound(
     return {"L_T": prior, "L_t": steps, "L_0": decoded}
 
 
-def _squared_error(
-    predict: Predict, x0: Tensor, level: Level, noise: Callable[[Tensor], Tensor], real: Tensor | None
-) -> Tensor:
-    """|x0 - what is believed of it at a level|^2 (B,), float64, at one draw of noise."""
+def _squared(predict: Predict, x0: Tensor, level: Level, noise: Callable[[Tensor], Tensor], real: Tensor | None) -> Tensor:
+    """(x0 - what is believed of it at a level)^2 (B,*S), float64, at one draw of noise."""
     with torch.no_grad():
         guess, _ = predict(level.alpha * x0 + level.sigma * noise(x0), level)
-    return _real((x0 - guess).double().square(), real).flatten(1).sum(1)
+    return _real((x0 - guess).double().square(), real)
 
 
 def _real(x: Tensor, real: Tensor | None) -> Tensor:

@@ -67,6 +67,9 @@ class Network:
         memory: what a net that conditions itself is told; None for other nets.
         half: the dtype in which the net alone multiplies (autocast); None: that of its weights. x, t and what is made of
             the prediction stay as they are.
+
+    Attributes:
+        share: (B,*S), what a net with a learned variance said of it in the last call, under its conditions; else None.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Network:
     ) -> None:
         self.diffusion, self.net, self.cond = diffusion, net, dict(cond)
         self.mask, self.real, self.memory, self.half = mask, real, memory, half
+        self.share: Tensor | None = None
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         own = {} if self.memory is None else self.memory.conditions(x, level)
@@ -90,7 +94,19 @@ class Network:
     def _asked(self, x: Tensor, level: Level, cond: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
         """One call of the net, in its precision."""
         with nullcontext() if self.half is None else torch.autocast(x.device.type, self.half):
-            return self.diffusion.denoise(self.net, x, level, cond, mask=mask)
+            out, share = self.diffusion.denoise_both(self.net, x, level, cond, mask=mask)
+        self.share = None if share is None else share.detach()
+        return out
+
+    def learned(self) -> Tensor:
+        """What the last call said of the variance: of guided predictions that under all conditions.
+
+        Raises:
+            ConfigError: the net says nothing of it.
+        """
+        if self.share is None:
+            raise ConfigError("variance='learned': this model's net says no variance. Give 'small' or 'large'.")
+        return self.share
 
     def under(self, conds: Sequence[Mapping[str, Tensor]]) -> Callable[[Tensor, Level], list[Tensor]]:
         """The predictions of the same x under several sets of conditions, from one call of the net."""
@@ -102,6 +118,7 @@ class Network:
             own = {} if self.memory is None else self.memory.conditions(x, level)
             given = cond | {k: torch.cat([v] * n) for k, v in own.items()}
             out = self._asked(torch.cat([x] * n), level, given, mask)
+            self.share = None if self.share is None else self.share[: len(x)]
             return list(out.chunk(n))
 
         return outputs

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from zoo.core.predict import Predict
@@ -61,6 +62,10 @@ class Sampler:
         return self.run(predict, x, levels, rng=rng, **options)
 
 
+#: of DDPM's steps; the last one is what the net says
+VARIANCES = ("small", "large", LEARNED := "learned")
+#: arguments of samplers that a model gives, and nobody else
+GIVEN = ("share",)
 #: where DDPM's large variance is too large for the step, see `_surplus`; its own thousand steps reach 1.3
 SURPLUS = 2.0
 #: log of the fall of sigma / alpha in a step of Heun's beyond which sounds become noise (`benchmarks/few_steps.py`)
@@ -94,6 +99,16 @@ def posterior_variances(a: Level, b: Level) -> tuple[float, float]:
     return beta, b.sigma**2 / a.sigma**2 * beta
 
 
+def learned_variance(share: Tensor, a: Level, b: Level) -> Tensor:
+    """Variance of x_b given x_a, of a net that says its share v: exp(v ln beta + (1 - v) ln beta-tilde), shaped like v.
+
+    Nichol & Dhariwal 2021, Eq. 15; the two ends are those of the step, whatever the grid (their section 4).
+    """
+    beta, tilde = posterior_variances(a, b)
+    found: Tensor = torch.exp(share * math.log(beta) + (1 - share) * math.log(tilde))
+    return found
+
+
 def _surplus(a: Level, b: Level) -> float:
     """How much variance the large one of DDPM adds at b beside what b has, as a share of that."""
     beta, tilde = posterior_variances(a, b)
@@ -102,14 +117,26 @@ def _surplus(a: Level, b: Level) -> float:
 
 
 @sampler("ddpm")
-def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance: str = "small") -> Iterator[Step]:
+def ddpm(
+    predict: Predict,
+    x: Tensor,
+    levels: list[Level],
+    *,
+    rng: Rng,
+    variance: str = "small",
+    share: Callable[[], Tensor] | None = None,
+) -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), between any two levels.
 
     Args:
-        variance: "small" is the posterior variance beta-tilde (Eq. 7), "large" is beta (section 3.2).
+        variance: "small" is the posterior variance beta-tilde (Eq. 7), "large" is beta (section 3.2), "learned" what the net
+            says of it, see `learned_variance`.
+        share: for the learned one: what the last prediction said, (B,*S). A model gives it by itself.
     """
-    if variance not in ("small", "large"):
-        raise one_of("variance", variance, ("small", "large"))
+    if variance not in VARIANCES:
+        raise one_of("variance", variance, VARIANCES)
+    if variance == LEARNED and share is None:
+        raise ConfigError("variance='learned': give `share`, which says what the net said of it.")
     if variance == "large" and (worst := max((_surplus(a, b) for a, b in pairwise(levels) if b.sigma), default=0.0)) > SURPLUS:
         warnings.warn(
             f"variance='large' with {len(levels) - 1} steps leaves up to {math.sqrt(1 + worst):.1f} times the noise that the "
@@ -121,7 +148,9 @@ def ddpm(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, variance
         beta, tilde = posterior_variances(a, b)
         ratio = a.alpha / b.alpha
         x = (ratio * b.sigma**2 / a.sigma**2) * x + (b.alpha * beta / a.sigma**2) * x0
-        if b.sigma:
+        if b.sigma and share is not None and variance == LEARNED:
+            x = x + learned_variance(share(), a, b).sqrt() * rng.normal(x)
+        elif b.sigma:
             x = x + math.sqrt(tilde if variance == "small" else beta) * rng.normal(x)
         yield Step(b, x, x0)
 

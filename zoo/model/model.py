@@ -45,7 +45,7 @@ from zoo.core.likelihood import (
     variational_bound,
 )
 from zoo.core.predict import Memory, Network, Predict, Steering, assemble
-from zoo.core.samplers import Step, get_sampler
+from zoo.core.samplers import LEARNED, Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, make_schedule
 from zoo.core.seeds import ParticleRng
 from zoo.core.steer import Blend, Hold, Place, bound, broadcasts, hold
@@ -378,12 +378,22 @@ class Model(nn.Module):
             arguments["batch_size"] = min(CHUNKED, max(1, whole(n, "n", 1) // shard[1]))
         plan = make_plan(self.recipe, self.diffusion.schedule, self.codec, n, arguments)
         plan = replace(plan, precision=precision, shard=shard)
+        if plan.options.get("variance") == LEARNED:
+            self._says_variance()
         if shard is not None and math.ceil(plan.n / plan.batch_size) < shard[1]:  # told to all of them: none waits for another
             raise ConfigError(
                 f"shard={shard[0]}/{shard[1]}: {plan.n} samples in batches of {plan.batch_size} leave nothing for some of the "
                 "processes. Give a smaller batch_size, or take fewer processes."
             )
         return plan
+
+    def _says_variance(self) -> None:
+        """Refuse the learned variance of a net that says none."""
+        if not self.diffusion.learned_variance:
+            raise ConfigError(
+                f"variance='learned': the net of {self!r} says no variance. Give 'small' or 'large', or train one that does: "
+                "--set diffusion.learned_variance=true --set training.objective=hybrid."
+            )
 
     def _precision(self, asked: Any) -> str:
         """In what the net multiplies in a call that asks for it like this: "fp32" or "bf16"."""
@@ -931,7 +941,8 @@ class Model(nn.Module):
                     sampler, predict, x, plan.levels, rng, plan.options, held=held, setting=setting, memory=network.memory
                 )
             else:
-                steps = method.run(sampler, predict, x, plan.levels, rng, plan.options)
+                options = plan.options | ({"share": network.learned} if plan.options.get("variance") == LEARNED else {})
+                steps = method.run(sampler, predict, x, plan.levels, rng, options)
             products = exact if self.device.type == "cuda" else nullcontext
             constant = Once()  # what the net makes of the conditions
             while True:
@@ -1040,7 +1051,7 @@ class Model(nn.Module):
             steps: of the ODE's solver, four calls of the net each (default 30); of the bound: how many terms are drawn
                 (default: all T).
             units: None for those of the objects; "encoded" for what the net sees, which every codec has.
-            variance: of the bound's steps, see `zoo.core.samplers.ddpm`.
+            variance: of the bound's steps, "small", "large" or "learned", see `zoo.core.samplers.ddpm`.
             to_clean: whether the ODE goes on below the schedule's least level, or takes the object for the sample there. The
                 default goes on, except for rounded numbers such as bytes: with their noise of a step published figures are
                 those of the least level.
@@ -1222,8 +1233,11 @@ class Model(nn.Module):
         times = None
         if terms < schedule.T - 1:
             times = drawn_times(schedule.T, terms, seeds.generator(plan.seed, DENSITY, group[0][1]))
+        network = self._network(plan, chunk.cond, mask)
+        if variance == LEARNED:
+            self._says_variance()
         found = variational_bound(
-            self.predictor(plan, chunk.cond, mask=mask),
+            self._assembled(plan, network, [], {}),
             x0,
             schedule,
             lambda like: self.codec.project(draws.normal(like), mask=mask),
@@ -1232,6 +1246,7 @@ class Model(nn.Module):
             real=self._real(mask),
             variance=variance,
             times=times,
+            share=network.learned if variance == LEARNED else None,
         )
         found = {k: v.cpu() for k, v in found.items()}
         log_det = torch.tensor([0.0 if u.step is not None else u.log_det for u in units], dtype=torch.float64)

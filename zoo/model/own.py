@@ -61,6 +61,7 @@ def own_recipe(
             "sigma_data": diffusion.sigma_data,
             "precondition": diffusion.precondition,
             "self_condition": diffusion.self_condition,
+            "learned_variance": diffusion.learned_variance,
         },
         "sampling": sampling or Sampling(),
         "training": training or Training(),

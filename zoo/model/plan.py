@@ -18,7 +18,7 @@ from zoo.contract.recipe import Recipe, Sampling
 from zoo.core import seeds
 from zoo.core.guidance import Guidance, is_null
 from zoo.core.inpaint import OPTIONS
-from zoo.core.samplers import SAMPLERS, Sampler, churn, get_sampler
+from zoo.core.samplers import GIVEN, SAMPLERS, Sampler, churn, get_sampler
 from zoo.core.schedule import Level, Schedule
 from zoo.errors import ConfigError, one_of
 from zoo.values import for_each, number, plain, several, whole
@@ -400,9 +400,10 @@ def _sampler_options(
     """The sampler's options as it takes them: a public strength of churn becomes raised levels."""
     churns = "churned" in sampler.options
     for key in given:
-        if key not in sampler.options and not (churns and key in CHURN):
+        if key in GIVEN or (key not in sampler.options and not (churns and key in CHURN)):
             size = [codec.size_name] if codec.size_name else []
-            known = [*ASKED, *COMMON, *sampler.options, *(CHURN if churns else ()), *recipe.conditions, *size]
+            own = [option for option in sampler.options if option not in GIVEN]
+            known = [*ASKED, *COMMON, *own, *(CHURN if churns else ()), *recipe.conditions, *size]
             raise one_of(f"argument or condition of {recipe.domain}/{recipe.name}", key, sorted(known))
     _check_kinds(sampler.run, public)
     if churns:

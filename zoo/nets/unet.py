@@ -161,6 +161,8 @@ class UNet(nn.Module):
         kernel: odd size of the convolutions.
         token_dim: size of the tokens of the conditions, where they have any: blocks attend to them.
         cross: for each level, whether its blocks do; default: those with self-attention.
+        learned_variance: there is a second output shaped like the first one, see `zoo.core.diffusion.Denoiser`. It starts as
+            zero, too: the geometric mean of the two variances.
 
     Raises:
         ConfigError: numbers that do not fit together.
@@ -183,6 +185,7 @@ class UNet(nn.Module):
         kernel: int = 3,
         token_dim: int | None = None,
         cross: Sequence[bool] | None = None,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
         if dims not in CONV:
@@ -234,7 +237,12 @@ class UNet(nn.Module):
             if i:
                 self.up.append(Stage(Up(conv(w, w, 3, padding=1))))
         self.norm = norm(width)
-        self.exit = end(zero(conv(width, out_channels * fold, kernel, padding=kernel // 2)), (out_channels, *places))
+
+        def exit_() -> nn.Module:
+            return end(zero(conv(width, out_channels * fold, kernel, padding=kernel // 2)), (out_channels, *places))
+
+        self.exit = exit_()
+        self.variance = exit_() if learned_variance else None
 
     def check(self, spatial: Sequence[int]) -> None:
         """Raise a ShapeError unless the net can halve signals or pictures of this size as often as it must."""
@@ -267,6 +275,10 @@ class UNet(nn.Module):
 
         tokens (B, L, token_dim) and mask (B, L) bool, True for real ones, are what the conditions tell beside emb.
         """
+        return self.outputs(x, emb, tokens, mask)[0]
+
+    def outputs(self, x: Tensor, emb: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The same, and the second output of a net with a learned variance."""
         if x.ndim != self.dims + 2 or x.shape[1] != self.in_channels:
             axes = "length" if self.dims == 1 else "height, width"
             raise ShapeError(f"U-Net input {tuple(x.shape)} must be (batch, {self.in_channels}, {axes}).")
@@ -285,5 +297,10 @@ class UNet(nn.Module):
         h = self.middle(h, told)
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], 1) if isinstance(stage, Join) else h, told)
-        h = self.exit(F.silu(self.norm(h)))
+        h = F.silu(self.norm(h))
+        exits = [self.exit] if self.variance is None else [self.exit, self.variance]
+        return tuple(self._out(exit_(h)) for exit_ in exits)
+
+    def _out(self, h: Tensor) -> Tensor:
+        """What an exit gives, as places of the output."""
         return self.unfold(h[:, :, 0] if self.dims == 1 else h).contiguous()

@@ -23,7 +23,8 @@ from zoo.contract.samples import Samples
 from zoo.core.device import send
 from zoo.core.diffusion import Diffusion, from_x0_eps, like, to_x0_eps
 from zoo.core.guidance import drop, null_like
-from zoo.core.schedule import Level
+from zoo.core.samplers import posterior_variances
+from zoo.core.schedule import DiscreteSchedule, Level
 from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import Registry
 from zoo.values import known_arguments, number, whole
@@ -121,13 +122,21 @@ class Denoise:
         x_t = diffusion.q_sample(x0, level, eps)
         if diffusion.self_condition:
             cond = cond | self._guesses(model, batch, x_t, drawn, cond, rng)
-        out = diffusion.denoise(model.denoiser, x_t, level, cond, mask=batch.mask)
+        out, share = diffusion.denoise_both(model.denoiser, x_t, level, cond, mask=batch.mask)
         guess = to_x0_eps(out, x_t, level, diffusion.prediction)[0]
         # before the error: gradients of `out` add up in this order, and a resumed run has the same digits as before
         further = model.codec.auxiliary(guess, x0, level, batch.mask)
         error = (out - from_x0_eps(x0, eps, level, diffusion.prediction)) ** 2
         error = like(diffusion.weight(level), x0) * error
-        return mean(error, real) + further
+        return mean(error, real) + further + self._of_variance(diffusion, share, x0, guess, level, real)
+
+    def _of_variance(
+        self, diffusion: Diffusion, share: Tensor | None, x0: Tensor, guess: Tensor, level: Level, real: Tensor | None
+    ) -> Tensor | float:
+        """What a net's second output adds to the loss."""
+        if share is not None:
+            raise ConfigError("diffusion.learned_variance: the objective 'denoise' trains no variance. Take 'hybrid'.")
+        return 0.0
 
     @staticmethod
     def _derived(model: Trained, batch: Batch, rng: torch.Generator | None) -> dict[str, Tensor]:
@@ -226,6 +235,47 @@ class Denoise:
             alpha=torch.where(fits, alpha, level.alpha),
             sigma=torch.where(fits, sigma, level.sigma),
         )
+
+
+@objective("hybrid")
+class Hybrid(Denoise):
+    """`Denoise`, and the variational bound for a learned variance (Nichol & Dhariwal 2021, Eq. 16: L_simple + weight L_vlb).
+
+    L_vlb is the sum over the T steps of the mean over elements of KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)), in nats, of
+    which a batch draws terms. Its gradient reaches the variance alone: the mean is taken as it is. The last step, to the clean
+    sample, is left out: no noise is drawn in it.
+
+    Args:
+        weight: of the bound.
+        dropout: as of `Denoise`.
+    """
+
+    def __init__(self, weight: float = 1e-3, dropout: bool = True) -> None:
+        super().__init__(dropout)
+        self.weight = number(weight, "weight", 0)
+
+    def _of_variance(
+        self, diffusion: Diffusion, share: Tensor | None, x0: Tensor, guess: Tensor, level: Level, real: Tensor | None
+    ) -> Tensor | float:
+        schedule = diffusion.schedule
+        if share is None or not isinstance(schedule, DiscreteSchedule):
+            raise ConfigError(
+                "objective 'hybrid': it trains the variance of a discrete schedule's steps. Set "
+                "diffusion.learned_variance=true and a discrete schedule, or take the objective 'denoise'."
+            )
+        rows = torch.as_tensor(level.t) > 0
+        a = Level(*(torch.where(rows, v, second) for v, second in zip(_parts(level), _parts(schedule.level(1)), strict=True)))
+        before = schedule.of(a.t - 1)
+        beta, tilde = posterior_variances(a, before)
+        off = like(before.alpha * beta / a.sigma**2, x0) * (x0 - guess.detach())
+        log_ratio = like(torch.as_tensor(tilde / beta).log(), x0) * share  # of the true variance to the net's
+        kl = 0.5 * (off.square() / like(tilde, x0) * torch.exp(log_ratio) + torch.exp(log_ratio) - 1 - log_ratio)
+        return self.weight * schedule.T * mean(like(rows, x0) * kl, real)
+
+
+def _parts(level: Level) -> tuple[Any, Any, Any]:
+    """t, alpha and sigma."""
+    return level.t, level.alpha, level.sigma
 
 
 def part(level: Level, n: int) -> Level:

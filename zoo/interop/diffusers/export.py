@@ -67,6 +67,8 @@ def export(model: Model, folder: Path) -> Path:
     if model.diffusion.self_condition or recipe.conditions.keys() - {"label"}:
         told = ", ".join(recipe.conditions.keys() - {"label"}) or "its own last guess"
         raise ConfigError(f"{model!r}: its net is told {told}, which no pipeline of diffusers gives.")
+    if model.diffusion.learned_variance:
+        raise ConfigError(f"{model!r}: its net has a second output, the variance, which no folder that is written here has.")
     kind, scheduler = scheduler_of(model)
     package, name, config = net_of(model)
     pipeline = {"DDPMScheduler": "DDPMPipeline", "DDIMScheduler": "DDIMPipeline"}.get(kind, "DDPMPipeline")

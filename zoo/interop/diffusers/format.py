@@ -6,6 +6,7 @@ import copy
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ class DiffusersFormat:
         else:
             process = Process(
                 {"kind": kind_of(diffusion.schedule), **diffusion.schedule.options},
-                {k: getattr(diffusion, k) for k in ("prediction", "weighting", "sigma_data", "precondition", "self_condition")},
+                {f.name: getattr(diffusion, f.name) for f in fields(diffusion) if f.name != "schedule"},
                 {},
             )
         recipe = read_unet(given, net, process, about(pipeline, origin, process), origin)
