@@ -45,8 +45,8 @@ FIGURES = {
 
 def train(args: argparse.Namespace) -> None:
     """All models that are not there yet."""
-    for parts in WAYS.values():
-        for name, share in parts.items():
+    for way in args.ways:
+        for name, share in WAYS[way].items():
             folder = args.out / name
             if (folder / train_packaged.HISTORY).exists():
                 continue
@@ -102,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--out", type=Path, required=True, help="a folder for the models and the figures")
     p.add_argument("--minutes", type=float, default=20.0, help="of training, for each way")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override every recipe")
+    p.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     p.add_argument("--cpu", action="store_true", help="stay on the CPU")
     p.add_argument("--n", type=int, default=300, help="samples that are measured")
     p.add_argument("--page", action="store_true", help=f"write the table into docs/{PAGE.name}")
@@ -110,11 +111,11 @@ def main(argv: list[str] | None = None) -> None:
     kept = args.out / "figures.json"
     rows: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
     evaluator = None
-    for way in WAYS:
+    for way in args.ways:
         if any(row["way"] == way and row["n"] == args.n for row in rows):
             continue
         if evaluator is None:
-            model = Model.from_folder(args.out / "image" / "emoji-pixels")
+            model = Model.from_folder(args.out / next(reversed(WAYS[way])))
             evaluator = model.domain.evaluator(args.data, "validation", model)
         rows.append(measured(way, args, evaluator))
         files.write_atomic(kept, files.dump_json(rows))
