@@ -13,6 +13,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from pages import fill
 
 import zoo
@@ -74,7 +75,86 @@ def measure(net_options: dict[str, Any], name: str, options: dict[str, Any], ste
     return f"| UNet2DModel: {own} | {read_as} | {name.removesuffix('Scheduler')}: {said} | {steps} | {off:.1e} | {apart:.1e} |"
 
 
+LATENT, PICTURE, TOKENS = 8, 16, 12
+TEXTS = ["a cat", "dogs"]
+DDIM = {"clip_sample": False, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+        "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
+#: (kind of pipeline, scheduler, its options, steps, scale of guidance)
+LATENTS: list[Any] = [
+    ("words", "DDIMScheduler", DDIM, 10, 1.0),
+    ("words", "DDIMScheduler", DDIM, 10, 7.5),
+    ("words", "DPMSolverMultistepScheduler", {"beta_schedule": "scaled_linear", "steps_offset": 1}, 10, 7.5),
+    ("labels", "DDIMScheduler", DDIM, 10, 1.0),
+    ("labels", "DDIMScheduler", DDIM, 10, 4.0),
+]
+
+
+def autoencoder() -> Any:
+    """A small one of theirs."""
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4, sample_size=PICTURE,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    ).eval()  # fmt: skip
+
+
+def pipeline_of(kind: str, scheduler: Any) -> Any:
+    """A small pipeline of theirs on latents, of random weights."""
+    torch.manual_seed(0)
+    if kind == "labels":
+        net = diffusers.DiTTransformer2DModel(
+            sample_size=LATENT, num_layers=2, num_attention_heads=2, attention_head_dim=8, out_channels=8
+        )
+        return diffusers.DiTPipeline(net.eval(), autoencoder(), scheduler)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = [*letters, *(f"{c}</w>" for c in letters), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={t: i for i, t in enumerate(tokens)}, merges=[("c", "a"), ("ca", "t</w>")], model_max_length=TOKENS
+    )
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=TOKENS, bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1, pad_token_id=0,
+    )  # fmt: skip
+    net = diffusers.UNet2DConditionModel(
+        sample_size=LATENT, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=2,
+    )  # fmt: skip
+    text = transformers.CLIPTextModel(config).eval()
+    return diffusers.StableDiffusionPipeline(
+        autoencoder(), text, tokenizer, net.eval(), scheduler, None, None, requires_safety_checker=False
+    )
+
+
+@torch.no_grad()
+def measure_latent(kind: str, name: str, options: dict[str, Any], steps: int, scale: float) -> str:
+    """A line of the table of pipelines on latents: pictures in [0, 1]."""
+    pipeline = pipeline_of(kind, getattr(diffusers, name)(**options))
+    pipeline.set_progress_bar_config(disable=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        model = zoo.load(folder, format="diffusers")
+    noise = seeds.SampleRng(SEED, range(N)).normal(torch.zeros(N, 4, LATENT, LATENT))
+    asked: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": scale, "output_type": "pt"}
+    if kind == "words":
+        expected, told = pipeline(TEXTS, latents=noise, **asked).images, {"text": TEXTS}
+    else:
+        diffusers.pipelines.dit.pipeline_dit.randn_tensor = lambda *_, **__: noise
+        expected, told = pipeline([3, 999], **asked).images, {"label": [3, 999]}
+    *_, last = model.sample_iter(N, seed=SEED, steps=steps, guidance_scale=scale, **told)
+    apart = float(((model.codec.lower(last.x) / 2 + 0.5).clamp(0, 1) - expected).abs().max())
+    said = ", ".join(f"{k}={v}" for k, v in options.items())
+    return (
+        f"| {type(pipeline).__name__} | {name.removesuffix('Scheduler')}: {said} | {steps} | {scale:g} | "
+        f"{float(expected.std()):.2f} | {apart:.1e} |"
+    )
+
+
 def main() -> None:
+    latents = f"Pipelines on latents, with transformers {transformers.__version__}: pictures in [0, 1].\n\n"
+    latents += "| pipeline | scheduler | steps | guidance scale | deviation of theirs | pictures off by |\n"
+    latents += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_latent(*row) for row in LATENTS)
+    fill(PAGE, "latents", latents)
+    print(latents)
     head = f"Against diffusers {diffusers.__version__}, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
     head += "| net | read as | scheduler | steps | net off by | samples off by |\n| --- | --- | --- | --- | --- | --- |\n"
     table = head + "\n".join(measure(*row) for row in ROWS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -112,6 +113,43 @@ def looked_up(value: Any, table: Mapping[Any, Any], what: str) -> Any:
     if isinstance(value, list | dict) or value not in table:
         raise one_of(what, value, table, CheckpointError, listed="Supported")
     return table[value]
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that a net can have."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+#: kinds of values of options: what is said of them, and whether a value is one
+FITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "whole": ("a whole number of at least 1", lambda v: is_whole(v) and v >= 1),
+    "count": ("a whole number of at least 0", lambda v: is_whole(v) and v >= 0),
+    "number": ("a finite number", lambda v: is_whole(v) or (isinstance(v, float) and math.isfinite(v))),
+    "positive": ("a finite number above 0", lambda v: FITS["number"][1](v) and v > 0),
+    "flag": ("true or false", lambda v: isinstance(v, bool)),
+    "text": ("a text", lambda v: isinstance(v, str)),
+    "wholes": ("a list of whole numbers of at least 1", lambda v: isinstance(v, list) and all(map(FITS["whole"][1], v))),
+    "list": ("a list", lambda v: isinstance(v, list)),
+    "texts": ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(t, str) for t in v)),
+}
+
+
+def checked(options: Mapping[str, Any], kinds: Mapping[str, str], what: str, path: Path) -> None:
+    """Refuse options of another kind than a class takes: it would fail far from here, or take a text for True.
+
+    Args:
+        kinds: {option: kind of `FITS`}, with "?" behind it where it may be null; several divided by "|" are all allowed.
+        what: the class, for messages.
+
+    Raises:
+        CheckpointError: it names the option.
+    """
+    for key, kind in kinds.items():
+        if key not in options:
+            continue
+        value, named = options[key], kind.removesuffix("?").split("|")
+        if not (any(FITS[n][1](value) for n in named) or (value is None and kind.endswith("?"))):
+            raise CheckpointError(f"{path}: {key}={value!r} of a {what}; it must be {' or '.join(FITS[n][0] for n in named)}.")
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def build(recipe: Recipe, stage: Model | None = None, *, filled: bool = True) ->
 def open_stage(recipe: Recipe, home: Path | None = None) -> Model:
     """The first stage that the recipe of a latent model names: a packaged model, a folder, or hub:owner/name.
 
-    Another latent model's folder gives the one that is inside it.
+    Another latent model's folder gives the one that is inside it. Folders of other formats are as good.
 
     Args:
         home: the folder of a latent model that the recipe comes from, which holds the weights as well.
@@ -160,7 +160,7 @@ def open_stage(recipe: Recipe, home: Path | None = None) -> Model:
             f"codec.stage={name!r}: {folder} holds a training run that is not at its end, and a first stage must not "
             "change any more. Finish the run (--resume), or copy a finished model."
         )
-    model = Model.from_folder(folder)
+    model = (None if home is not None else foreign(folder)) or Model.from_folder(folder)
     if isinstance(model.codec, Latent):
         return model.first_stage()
     check_role(model.recipe, name)

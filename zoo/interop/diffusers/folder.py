@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from zoo.core.diffusion import Diffusion
 from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import MOST_CARD, split
-from zoo.interop.diffusers.schedulers import SCHEDULER
+from zoo.interop.diffusers.schedulers import SCHEDULER, Process, read_scheduler
 from zoo.interop.reading import read_object
+from zoo.model.own import kind_of
 
 INDEX, CONFIG, STEM = "model_index.json", "config.json", "diffusion_pytorch_model"
+#: the weights of a text encoder, which is of transformers
+TEXT_STEM = "model"
 #: packages whose classes a folder may name; every other name is code of the repository
 PACKAGES = ("diffusers", "transformers")
 #: the class of our own nets in folders that we wrote, and its module, which is never run here: the config says what it builds
 OWN_CLASS, MODULE = "ZooDenoiser", "zoo_denoiser"
+#: the class of first stages
+AUTOENCODER = "AutoencoderKL"
 #: names of parts: words, which lead nowhere else
 _PART = re.compile(r"[a-z]\w{0,63}", re.ASCII | re.IGNORECASE)
+#: of attention in weights of the first versions -> of today
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD = re.compile(r"(\battentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$")
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})")
 
 
@@ -119,7 +128,8 @@ def read_pipeline(folder: Path) -> Pipeline:
     if not (folder / INDEX).is_file():
         data = read_object(folder / CONFIG)
         name = str(data["_class_name"])
-        return Pipeline(folder, None, str(data.get("_diffusers_version", "")), {"unet": Part("unet", name, folder)}, {})
+        part = Part("vae" if name == AUTOENCODER else "unet", name, folder)
+        return Pipeline(folder, None, str(data.get("_diffusers_version", "")), {part.name: part}, {})
     index = read_object(folder / INDEX)
     parts: dict[str, Part] = {}
     rest: dict[str, Any] = {}
@@ -152,24 +162,25 @@ def files_of(names: Collection[str]) -> list[str] | None:
     """Which files of a repository are needed, by their names alone; None where it is not one of diffusers."""
     listed = set(names)
     nets = ("", "unet/", "transformer/", "vae/", "text_encoder/")
-    stems = (STEM, "model")
     if INDEX not in listed and not any(f"{net}{STEM}{end}" in listed for net in nets for end in (".safetensors", ".bin")):
         return None
     wanted = [n for n in listed if n.endswith(".json") and n.count("/") <= 1 and not n.endswith(".index.json")]
     wanted += [n for n in listed if n == "README.md" or (n.startswith("tokenizer/") and n.endswith(".txt"))]
     for net in nets:
-        for stem in stems if net == "text_encoder/" else (STEM,):
-            whole = [f"{net}{stem}.safetensors", f"{net}{stem}.fp16.safetensors"]
-            part = re.compile(rf"{re.escape(net + stem)}-\d{{5}}-of-\d{{5}}\.safetensors")
-            found = next(([n] for n in whole if n in listed), None) or [n for n in listed if part.fullmatch(n)]
-            wanted += found
-            if not found and f"{net}{stem}.bin" in listed:
-                raise CheckpointError(
-                    f"the weights {net}{stem}.bin of this repository are a pickle, which can run code: zoo never opens one, "
-                    "and it holds no safetensors. Where you trust it, convert it with diffusers itself: load the pipeline "
-                    "there (DiffusionPipeline.from_pretrained(name, use_safetensors=False)), save it (save_pretrained(folder)) "
-                    "and load the folder."
-                )
+        # the text encoder is of another package, which calls its files otherwise
+        stem, pickles = (TEXT_STEM, "pytorch_model") if net == "text_encoder/" else (STEM, STEM)
+        whole = [f"{net}{stem}.safetensors", f"{net}{stem}.fp16.safetensors"]
+        part = re.compile(rf"{re.escape(net + stem)}-\d{{5}}-of-\d{{5}}\.safetensors")
+        found = next(([n] for n in whole if n in listed), None) or [n for n in listed if part.fullmatch(n)]
+        wanted += found
+        pickle = re.compile(rf"{re.escape(net + pickles)}(\.fp16)?(-\d{{5}}-of-\d{{5}})?\.bin")
+        if not found and (there := sorted(n for n in listed if pickle.fullmatch(n))):
+            raise CheckpointError(
+                f"the weights {there[0]} of this repository are a pickle, which can run code: zoo never opens one, "
+                "and it holds no safetensors. Where you trust it, convert it with diffusers itself: load the pipeline "
+                "there (DiffusionPipeline.from_pretrained(name, use_safetensors=False)), save it (save_pretrained(folder)) "
+                "and load the folder."
+            )
     return sorted(wanted)
 
 
@@ -208,3 +219,41 @@ def read_origin(folder: Path) -> Origin:
     data = facts.get("datasets")
     listed = data if isinstance(data, list) else [data] if data else []
     return Origin(name, place, str(named or licence or ""), ", ".join(map(str, listed)), text.strip())
+
+
+def about(pipeline: Pipeline, origin: Origin, notes: Iterable[str] = ()) -> str:
+    """A recipe's description of an imported model."""
+    part = pipeline.part("unet", "transformer", "vae")
+    kind = pipeline.class_name if "vae" in pipeline.parts and pipeline.class_name else ("" if part is None else part.class_name)
+    further = "".join(f" {n[0].upper()}{n[1:]}." for n in notes)
+    return f"{kind} of diffusers (written by version {pipeline.version}), imported from {origin.place}.{further}"
+
+
+def renamed(key: str) -> str:
+    """The name of a tensor today."""
+    return _OLD.sub(lambda m: f"{m[1]}{OLD_NAMES[m[2]]}{m[3]}", key)
+
+
+def how_to_convert(part: Part, package: str = "diffusers") -> str:
+    """What to do with pickles, in one line that is run where the folder is trusted."""
+    kind = part.class_name
+    return (
+        f'Where you trust it, convert it with {package} itself: python -c "from {package} import {kind}; '
+        f'{kind}.from_pretrained({str(part.folder)!r}, use_safetensors=False).save_pretrained({str(part.folder)!r})"'
+    )
+
+
+def process_of(pipeline: Pipeline, diffusion: Diffusion | None) -> Process:
+    """What a pipeline's scheduler says, or `diffusion` in its place.
+
+    Raises:
+        CheckpointError: no scheduler's file, or one that we do not know.
+    """
+    if diffusion is None:
+        named = pipeline.part("scheduler")
+        return read_scheduler(pipeline.scheduler, None if named is None else named.class_name)
+    return Process(
+        {"kind": kind_of(diffusion.schedule), **diffusion.schedule.options},
+        {f.name: getattr(diffusion, f.name) for f in fields(diffusion) if f.name != "schedule"},
+        {},
+    )

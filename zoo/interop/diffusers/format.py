@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +17,31 @@ from zoo.core.diffusion import Diffusion
 from zoo.errors import CheckpointError, ConfigError
 from zoo.interop.diffusers import unet
 from zoo.interop.diffusers.folder import (
+    AUTOENCODER,
     INDEX,
     OWN_CLASS,
     STEM,
     Origin,
     Part,
-    Pipeline,
+    about,
     files_of,
+    how_to_convert,
     is_ours,
+    process_of,
     read_origin,
     read_pipeline,
+    renamed,
 )
+from zoo.interop.diffusers.latent import PIPELINES, first_stage, latent_model
 from zoo.interop.diffusers.peer import PeerNet, described
-from zoo.interop.diffusers.schedulers import Process, read_scheduler
-from zoo.interop.reading import Options, read_weights, shapes_in, weights_in
+from zoo.interop.diffusers.schedulers import Process
+from zoo.interop.reading import Options, checked, is_whole, read_weights, shapes_in, weights_in
 from zoo.model.budget import limited
 from zoo.model.golden import golden_output
 from zoo.model.model import Model
-from zoo.model.own import kind_of
 
 #: names of the denoisers in recipes
 NATIVE, PEER = "unet2d", "diffusers-class"
-#: of attention in weights of the first versions -> of today
-OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_OLD = re.compile(r"(\battentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$")
 #: options of a UNet2DModel that came after its first version -> what was so before
 LATER = {
     "resnet_time_scale_shift": "default",
@@ -69,35 +67,11 @@ KINDS = {
     "time_embedding_type": "text", "resnet_time_scale_shift": "text", "downsample_type": "text", "upsample_type": "text",
     "mid_block_type": "text?", "block_out_channels": "wholes", "down_block_types": "texts", "up_block_types": "texts",
 }  # fmt: skip
-FITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "whole": ("a whole number of at least 1", lambda v: is_whole(v) and v >= 1),
-    "count": ("a whole number of at least 0", lambda v: is_whole(v) and v >= 0),
-    "number": ("a finite number", lambda v: is_whole(v) or (isinstance(v, float) and math.isfinite(v))),
-    "positive": ("a finite number above 0", lambda v: FITS["number"][1](v) and v > 0),
-    "flag": ("true or false", lambda v: isinstance(v, bool)),
-    "text": ("a text", lambda v: isinstance(v, str)),
-    "wholes": ("a list of whole numbers of at least 1", lambda v: isinstance(v, list) and all(map(FITS["whole"][1], v))),
-    "texts": ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(t, str) for t in v)),
-}
 FIRST = (
     "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block",
     "norm_num_groups", "norm_eps", "act_fn", "attention_head_dim", "downsample_padding", "mid_block_scale_factor",
     "center_input_sample", "freq_shift", "flip_sin_to_cos", "time_embedding_type",
 )  # fmt: skip
-
-
-def renamed(key: str) -> str:
-    """The name of a tensor today."""
-    return _OLD.sub(lambda m: f"{m[1]}{OLD_NAMES[m[2]]}{m[3]}", key)
-
-
-def how_to_convert(part: Part) -> str:
-    """What to do with pickles, in one line that is run where the folder is trusted."""
-    kind = part.class_name
-    return (
-        f'Where you trust it, convert it with diffusers itself: python -c "from diffusers import {kind}; '
-        f'{kind}.from_pretrained({str(part.folder)!r}, use_safetensors=False).save_pretrained({str(part.folder)!r})"'
-    )
 
 
 class DiffusersFormat:
@@ -122,6 +96,10 @@ class DiffusersFormat:
         """
         pipeline = read_pipeline(folder)
         net = pipeline.part("unet", "transformer")
+        if "vae" in pipeline.parts:
+            if diffusion is not None and net is None:
+                raise ConfigError(f"diffusion=: {folder} holds an autoencoder alone, which has no noise. Leave it out.")
+            return first_stage(pipeline) if net is None else latent_model(pipeline, diffusion)
         if net is None:
             raise CheckpointError(f"{folder} holds {pipeline.found}: no unet, and nothing else that zoo can sample with.")
         odd = sorted(pipeline.parts.keys() - {"unet", "scheduler"})
@@ -129,21 +107,13 @@ class DiffusersFormat:
             return self._own(net)
         if net.class_name != "UNet2DModel" or odd:
             raise CheckpointError(
-                f"{folder} holds {pipeline.found}. Supported are pipelines of a UNet2DModel and a scheduler, and the net "
-                f"alone; not supported: {', '.join(odd) or net.class_name}."
+                f"{folder} holds {pipeline.found}. Supported are pipelines of a UNet2DModel and a scheduler, the net alone, "
+                f"{' and '.join(PIPELINES)}, and an {AUTOENCODER} alone; not supported: {', '.join(odd) or net.class_name}."
             )
         origin = read_origin(folder)
         given = net.config
-        if diffusion is None:
-            named = pipeline.part("scheduler")
-            process = read_scheduler(pipeline.scheduler, None if named is None else named.class_name)
-        else:
-            process = Process(
-                {"kind": kind_of(diffusion.schedule), **diffusion.schedule.options},
-                {f.name: getattr(diffusion, f.name) for f in fields(diffusion) if f.name != "schedule"},
-                {},
-            )
-        recipe = read_unet(given, net, process, about(pipeline, origin, process), origin)
+        process = process_of(pipeline, diffusion)
+        recipe = read_unet(given, net, process, about(pipeline, origin, process.notes), origin)
         paths = weights_in(net.folder, STEM, how_to_convert(net))
         domain = get_domain("image")
         shapes = {f"denoiser.{k}": v for k, v in shapes_in(paths).items()}
@@ -201,32 +171,6 @@ class DiffusersFormat:
         return golden_output(theirs, inputs)
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number that a net can have."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
-
-
-def checked(net: Mapping[str, Any], path: Path) -> None:
-    """Refuse options of another kind than the class takes: it would fail far from here, or take a text for True.
-
-    Raises:
-        CheckpointError: it names the option.
-    """
-    for key, kind in KINDS.items():
-        said, fits = FITS[kind.removesuffix("?")]
-        value = net[key]
-        if not (fits(value) or (value is None and kind.endswith("?"))):
-            raise CheckpointError(f"{path}: {key}={value!r} of a UNet2DModel; it must be {said}.")
-
-
-def about(pipeline: Pipeline, origin: Origin, process: Process) -> str:
-    """A recipe's description of an imported model."""
-    net = pipeline.part("unet", "transformer")
-    kind = "" if net is None else net.class_name
-    notes = "".join(f" {n[0].upper()}{n[1:]}." for n in process.notes)
-    return f"{kind} of diffusers (written by version {pipeline.version}), imported from {origin.place}.{notes}"
-
-
 def read_unet(given: Mapping[str, Any], part: Part, process: Process, description: str, origin: Origin) -> Recipe:
     """The recipe of a UNet2DModel of pictures.
 
@@ -239,7 +183,7 @@ def read_unet(given: Mapping[str, Any], part: Part, process: Process, descriptio
     size = o.needed("sample_size")
     net = {k: o.needed(k) for k in FIRST} | {k: o.later(k, before) for k, before in LATER.items()}
     o.end()
-    checked(net, path)
+    checked(net, KINDS, "UNet2DModel", path)
     sides = size if isinstance(size, list) else [size, size]
     if len(sides) != 2 or sides[0] != sides[1] or not all(is_whole(n) and 1 <= n <= MOST_SIDE for n in sides):
         raise CheckpointError(

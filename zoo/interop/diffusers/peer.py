@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ConfigError, one_of
+from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import need
+from zoo.interop.diffusers.prompt import Prompt
 from zoo.interop.diffusers.unet import Classes
+from zoo.nets.once import once
 
 EXTRA = "interop"
 #: the classes that a folder may name; nothing else of the package is ever built from a file
-CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
+CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "AutoencoderKL")
+#: the text encoder, of transformers
+TEXT_CLASS = "CLIPTextModel"
 
 
 class PeerWarning(UserWarning):
@@ -93,26 +97,154 @@ class PeerNet(nn.Module):
         table = getattr(self.net, "class_embedding", None)
         if isinstance(table, nn.Embedding):  # with our null: nothing is added
             self.net.class_embedding = Classes(table.num_embeddings, table.embedding_dim)
+        #: the label that is its own null; -1 where it has none
+        self.null = config.get("num_embeds_ada_norm", -1) if class_name == "DiTTransformer2DModel" else -1
+        for part in self.net.modules():  # leaves labels out by itself in training: ours does so
+            if type(part).__name__ == "LabelEmbedding":
+                part.dropout_prob = 0.0  # type: ignore[assignment]
         self.labelled = bool(conditions)
         self.whole = config.get("time_embedding_type") == "learned"  # a table of whole steps
-        installed = need("diffusers", EXTRA).__version__
-        if sha256 and sha256 != source_hash(type(self.net)):
-            warnings.warn(
-                f"the net is {class_name} of diffusers, saved with version {version}; this is {installed}, where it is "
-                "written differently. model.verify() tells whether it computes the same.",
-                PeerWarning,
-                stacklevel=2,
-            )
+        compare(type(self.net), "diffusers", version, sha256)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
-        given: dict[str, Any] = {}
-        if self.labelled:
-            label = cond.get("label")
-            label = torch.full((len(x_t),), -1, device=x_t.device) if label is None else label
-            given["class_labels"] = label
         t = self.time_scale * t
+        given = self.told(cond, len(x_t))
         out = self.net(x_t, t.round().long() if self.whole else t, return_dict=False, **given)[0]
         return self.sign * out[:, : self.channels].contiguous()
+
+    def told(self, cond: Mapping[str, Tensor], n: int) -> dict[str, Any]:
+        """What the net of the other package is told of conditions of n samples."""
+        if not self.labelled:
+            return {}
+        label = cond.get("label")
+        device = next(self.parameters()).device
+        label = torch.full((n,), self.null, device=device) if label is None else label
+        return {"class_labels": torch.where(label < 0, self.null, label)}
+
+
+class PromptedNet(PeerNet):
+    """A net of diffusers on latents x_t (B,C,H,W) that is told a text, and the text encoder in front of it.
+
+    Args:
+        conditions: "text" alone, a `zoo.interop.diffusers.prompt.Prompt`.
+        text: of the encoder: its `config`, and the `version` and `sha256` of the package and file that its class is from.
+        others: as for `PeerNet`.
+
+    Raises:
+        ConfigError: diffusers or transformers is not installed, or a config is not one of that class.
+    """
+
+    blank: Tensor
+
+    def __init__(
+        self, shape: tuple[int, ...], conditions: Mapping[str, Any] | None = None, *, text: Mapping[str, Any], **options: Any
+    ) -> None:
+        super().__init__(shape, None, **options)
+        prompt = (conditions or {}).get("text")
+        if not isinstance(prompt, Prompt):
+            raise ConfigError('the net is told a text: its recipe needs the condition "text" of the kind "clip-text".')
+        self.text = text_encoder(text["config"])
+        compare(type(self.text), "transformers", text.get("version", ""), text.get("sha256", ""))
+        self.register_buffer("blank", torch.tensor(prompt.blank), persistent=False)
+
+    def told(self, cond: Mapping[str, Tensor], n: int) -> dict[str, Any]:
+        ids = cond.get("text")
+        ids = self.blank[None].expand(n, -1) if ids is None else ids
+
+        def encoded() -> Tensor:
+            rows = torch.where((ids < 0).any(1, keepdim=True), self.blank, ids)
+            found: Tensor = self.text(input_ids=rows).last_hidden_state
+            return found
+
+        return {"encoder_hidden_states": once(self.text, encoded, ids)}
+
+
+class PeerAutoencoder(nn.Module):
+    """An autoencoder of diffusers as a first stage: pictures x (B,C,H,W) to latents and back.
+
+    Args:
+        shape: of the pictures.
+        config, version, sha256: as for `PeerNet`.
+
+    Attributes:
+        latent_shape: of one latent.
+
+    Raises:
+        ConfigError: diffusers is not installed, or the config is not one of its class. ShapeError: sizes that it cannot halve
+            as often as it must.
+    """
+
+    latent_shape: tuple[int, int, int]
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        conditions: Mapping[str, Any] | None = None,
+        *,
+        config: Mapping[str, Any],
+        version: str = "",
+        sha256: str = "",
+    ) -> None:
+        super().__init__()
+        _, height, width = shape
+        factor = 2 ** (len(config["block_out_channels"]) - 1)
+        if height % factor or width % factor:
+            raise ShapeError(f"pictures of {height} x {width} do not divide by {factor}, as this autoencoder needs.")
+        self.latent_shape = (config["latent_channels"], height // factor, width // factor)
+        self.net = peer_part("AutoencoderKL", config)
+        compare(type(self.net), "diffusers", version, sha256)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (B,C,H,W) -> mean and log variance of the latents' Gaussian, each (B,*latent_shape)."""
+        found = self.net.encode(x, return_dict=False)[0]
+        return found.mean, found.logvar
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (B,*latent_shape) -> pictures (B,C,H,W)."""
+        found: Tensor = self.net.decode(z, return_dict=False)[0]
+        return found
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor | None = None,
+        cond: Mapping[str, Tensor] | None = None,
+        *,
+        mask: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Any:
+        """Pictures back from the mean of their latents; with `noise` as of `zoo.image.autoencoder.GridAutoencoder`."""
+        mean, log_variance = self.encode(x)
+        if noise is None:
+            return self.decode(mean)
+        return self.decode(mean + torch.exp(0.5 * log_variance) * noise), mean, log_variance
+
+
+def text_encoder(config: Mapping[str, Any]) -> Any:
+    """A new text encoder of transformers: tokens (B,L) -> an object with `last_hidden_state` (B,L,width).
+
+    Raises:
+        ConfigError: transformers is not installed, or an option that it does not take.
+    """
+    package = need("transformers", EXTRA)
+    try:
+        kept = package.CLIPTextConfig(**config)
+    except Exception as error:  # each version checks with a library of its own
+        raise ConfigError(f"{TEXT_CLASS} of transformers {package.__version__}: {error}.") from error
+    model = package.CLIPTextModel(kept)
+    return getattr(model, "text_model", model)  # the first versions had one more around it
+
+
+def compare(kind: type, package: str, version: str, sha256: str) -> None:
+    """Warn where a class is written otherwise than where a model was saved."""
+    if sha256 and sha256 != source_hash(kind):
+        warnings.warn(
+            f"the net is {kind.__name__} of {package}, saved with version {version}; this is "
+            f"{need(package, EXTRA).__version__}, where it is written differently. model.verify() tells whether it computes "
+            "the same.",
+            PeerWarning,
+            stacklevel=3,
+        )
 
 
 def described(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,3 +252,9 @@ def described(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     kind = peer_class(class_name)
     package = need("diffusers", EXTRA)
     return {"class_name": class_name, "config": dict(config), "version": package.__version__, "sha256": source_hash(kind)}
+
+
+def text_described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of a text encoder, see `PromptedNet`."""
+    package = need("transformers", EXTRA)
+    return {"config": dict(config), "version": package.__version__, "sha256": source_hash(package.CLIPTextModel)}
