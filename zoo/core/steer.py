@@ -31,6 +31,7 @@ from zoo.core.energy import classifier, energy
 from zoo.core.measure import Known, Measured, measure
 from zoo.core.predict import Predict, Steering, known_parts, noise_of
 from zoo.core.schedule import Level
+from zoo.core.within import Within, limit, within
 from zoo.errors import ConfigError, ShapeError
 from zoo.extras import Registry
 from zoo.values import interval as checked_interval
@@ -47,12 +48,14 @@ __all__ = [
     "Place",
     "Setting",
     "Steer",
+    "Within",
     "bound",
     "classifier",
     "energy",
     "gradient",
     "hold",
     "is_traced",
+    "limit",
     "mask_of",
     "measure",
     "noise_of",
@@ -60,10 +63,13 @@ __all__ = [
     "shifted",
     "symmetry",
     "traced",
+    "within",
 ]
 
 #: makers of steers by name: those of other packages are attributes of this module, too
 STEERS: Registry[Callable[..., Steering]] = Registry("steer", "zoo.steers")
+#: makers of steers by name that a command line can ask of every domain: what they take can be typed
+NAMED: dict[str, Callable[..., Steering]] = {"limit": limit}
 
 
 class Hold(Steer):
