@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.correction import Correction, Informed, Setting, Steer, bound, gradient, is_traced, shifted, traced
+from zoo.core.correction import Correction, Informed, Made, Setting, Steer, bound, gradient, is_traced, shifted, traced
 from zoo.core.energy import classifier, energy
 from zoo.core.measure import Known, Measured, measure
 from zoo.core.predict import Predict, Steering, known_parts, noise_of
@@ -44,6 +44,7 @@ __all__ = [
     "Hold",
     "Informed",
     "Known",
+    "Made",
     "Measured",
     "Place",
     "Setting",
