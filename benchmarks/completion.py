@@ -77,14 +77,18 @@ def features(model: Model, judge: Any, items: list[Any]) -> tuple[torch.Tensor, 
     return found, [judge.class_names[i] for i in logits.argmax(1).tolist()]
 
 
-def rows_of(model: Model, judge: Any, source: Path, n: int) -> tuple[list[Any], list[str], list[Any]]:
-    """n held-out objects of all labels in turn, their labels, and n others."""
+def rows_of(
+    model: Model, judge: Any, source: Path, n: int, points: int | None = None
+) -> tuple[list[Any], list[str], list[Any]]:
+    """n held-out objects of all labels in turn, their labels, and n others; clouds of so many of their points."""
     held = model.domain.dataset(source, "validation", **model.domain.data_options(model.recipe))
     held.prepare_for(model.codec, model.recipe)
     order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0)).tolist()[: 2 * n]
     items = [held[i] for i in order]
     labels = [judge.class_names[int(given["label"])] for _, given in items]
     objects = [model.codec.decode(model.codec.encode(item)[None], {})[0] for item, _ in items]
+    if points is not None and model.domain.name == "point3d":
+        objects = [PointCloud(item.points[:points], item.centre, item.scale) for item in objects]
     return objects[:n], labels[:n], objects[n:]
 
 
@@ -117,6 +121,7 @@ def main() -> None:
     p.add_argument("--models", default="image/fashion-ddpm", help="patterns, with commas between")
     p.add_argument("--n", type=int, default=100)
     p.add_argument("--calls", type=int, default=100, help="of the net, for each sample")
+    p.add_argument("--points", type=int, help="of a cloud, the first so many; default: all")
     p.add_argument("--ways", default="*", help="patterns of methods, with semicolons between")
     p.add_argument("--json", type=Path)
     p.add_argument("--page", action="store_true", help=f"write all rows into {PAGE.name}")
@@ -130,7 +135,7 @@ def main() -> None:
         if not todo:
             continue
         model, judge = zoo.load(name), JUDGES[name]()
-        objects, labels, others = rows_of(model, judge, args.data / DATA[name][0], args.n)
+        objects, labels, others = rows_of(model, judge, args.data / DATA[name][0], args.n, args.points)
         real, _ = features(model, judge, others)
         for way in todo:
             start, made = time.perf_counter(), objects

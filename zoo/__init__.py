@@ -27,6 +27,8 @@ _PUBLIC = {
 }
 #: public name -> the module that it is
 _MODULES = {"steer": "zoo.core.steer", "testing": "zoo.testing"}
+#: rooms whose own steers are used by name, such as zoo.policy.avoid
+_MODULES |= {room: f"zoo.{room}" for room in ("audio", "image", "point3d", "policy", "protein")}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

@@ -139,13 +139,13 @@ def steer_of(model: Any, text: str) -> Any:
 
     VALUE is JSON or words, as of --option: {"name": value} gives arguments by name, [a, b] or a,b one after the other.
     """
-    from zoo.core.steer import STEERS
+    from zoo.core.steer import NAMED, STEERS
 
     name, equals, value = text.partition("=")
-    makers = {**STEERS, **model.domain.steers} if name in STEERS else dict(model.domain.steers)
+    own = {**NAMED, **model.domain.steers}
+    makers = {**STEERS, **own} if name in STEERS else own
     if name not in makers:
-        known = [*model.domain.steers, *STEERS]
-        raise one_of("steer", name, known or ["none of this model's domain: steers of your own need a program"])
+        raise one_of("steer", name, [*own, *STEERS])
     given = typed(value) if equals else []
     positional = given if isinstance(given, list) else [] if isinstance(given, Mapping) else [given]
     named = given if isinstance(given, Mapping) else {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
+
+#: public name -> where it lives; lazily, so that the recipes can be listed without loading torch
+_PUBLIC = {"DOMAIN": "domain", "continuation": "steers", "gap": "steers", "band": "steers", "loudness": "steers"}
 
 
 def __getattr__(name: str) -> Any:
-    # lazily, so that the recipes can be listed without loading torch
-    if name == "DOMAIN":
-        from zoo.audio.domain import DOMAIN
-
-        return DOMAIN
+    if name in _PUBLIC:
+        return getattr(import_module(f"zoo.audio.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module 'zoo.audio' has no attribute {name!r}")

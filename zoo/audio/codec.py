@@ -265,6 +265,13 @@ class SpectrogramCodec(Codec):
             )
         return where[None, None]
 
+    def middles(self) -> Tensor:
+        """The middle of each mel's filter in Hz (F,), by its weights."""
+        bank = self.tools(torch.device("cpu"))[0].mel_scale.fb
+        hertz = torch.linspace(0, self.sample_rate / 2, len(bank))
+        middles: Tensor = (hertz[:, None] * bank).sum(0) / bank.sum(0).clamp(min=1e-12)
+        return middles
+
 
 def resampled(x: Tensor, speed: float) -> Tensor:
     """A clip (L,) played `speed` times as fast: its spectrum cut or padded, so no frequency folds back."""

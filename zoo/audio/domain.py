@@ -13,6 +13,7 @@ from zoo.audio.codec import SpectrogramCodec
 from zoo.audio.data import FSDD_FILE, WORDS_FILE, AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.reading import SUFFIXES, read_clip
 from zoo.audio.recipes import RECIPES
+from zoo.audio.steers import band, continuation, gap, loudness
 from zoo.audio.waveform import contact_sheet
 from zoo.contract.conditions import Label
 from zoo.contract.dataset import Dataset
@@ -39,6 +40,7 @@ class AudioDomain(Domain):
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
     augmentations = AudioAugment
+    steers = {"continuation": continuation, "gap": gap, "band": band, "loudness": loudness}
     views = (Sound, Picture)
     opens = SUFFIXES
 

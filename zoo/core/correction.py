@@ -41,6 +41,7 @@ class Setting:
         size_axis: the axis of a sample (*S) that has these sizes.
         clip: bound of x0; None for none.
         deviation: about the standard deviation of an element of x0 in the data.
+        codec: what encodes the domain's objects, for steers that are made of such; None where there is none.
     """
 
     units: Callable[[Tensor], Tensor] | None = None
@@ -48,6 +49,7 @@ class Setting:
     size_axis: int = 0
     clip: float | None = None
     deviation: float = 1.0
+    codec: Any = None
 
     def each(self, call: Callable[[Tensor], Tensor], x0: Tensor) -> Tensor:
         """What a function makes of x0 (B,*S), padding taken off: of samples of several sizes one after the other."""
@@ -103,6 +105,27 @@ class Informed(Steer):
         found = copy.copy(self)
         found.setting = setting
         return found
+
+
+class Made(Steer):
+    """A steer that is made when it meets a model, since it needs its codec: of a file, say, or in seconds.
+
+    Args:
+        make: codec -> the steer.
+        gradients: whether that one keeps a graph of the net.
+        named: what it is called in messages.
+    """
+
+    def __init__(self, make: Callable[[Any], Steering], gradients: bool, named: str) -> None:
+        self.make, self.gradients, self.named = make, gradients, named
+
+    def bound(self, setting: Setting) -> Steering:
+        if setting.codec is None:
+            raise ConfigError(f"{self.named}: it belongs to a model, whose codec it asks: model.sample(steer=[...]).")
+        return bound(self.make(setting.codec), setting)
+
+    def __call__(self, predict: Predict) -> Predict:
+        raise ConfigError(f"{self.named}: it belongs to a model, whose codec it asks: model.sample(steer=[...]).")
 
 
 class Noised:

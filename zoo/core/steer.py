@@ -26,11 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.correction import Correction, Informed, Setting, Steer, bound, gradient, is_traced, shifted, traced
+from zoo.core.correction import Correction, Informed, Made, Setting, Steer, bound, gradient, is_traced, shifted, traced
 from zoo.core.energy import classifier, energy
 from zoo.core.measure import Known, Measured, measure
 from zoo.core.predict import Predict, Steering, known_parts, noise_of
 from zoo.core.schedule import Level
+from zoo.core.within import Within, limit, within
 from zoo.errors import ConfigError, ShapeError
 from zoo.extras import Registry
 from zoo.values import interval as checked_interval
@@ -43,16 +44,19 @@ __all__ = [
     "Hold",
     "Informed",
     "Known",
+    "Made",
     "Measured",
     "Place",
     "Setting",
     "Steer",
+    "Within",
     "bound",
     "classifier",
     "energy",
     "gradient",
     "hold",
     "is_traced",
+    "limit",
     "mask_of",
     "measure",
     "noise_of",
@@ -60,10 +64,13 @@ __all__ = [
     "shifted",
     "symmetry",
     "traced",
+    "within",
 ]
 
 #: makers of steers by name: those of other packages are attributes of this module, too
 STEERS: Registry[Callable[..., Steering]] = Registry("steer", "zoo.steers")
+#: makers of steers by name that a command line can ask of every domain: what they take can be typed
+NAMED: dict[str, Callable[..., Steering]] = {"limit": limit}
 
 
 class Hold(Steer):

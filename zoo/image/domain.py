@@ -22,6 +22,7 @@ from zoo.image.autoencoder import GridAutoencoder
 from zoo.image.codec import ImageCodec
 from zoo.image.data import SUFFIXES, Header, fitting, glance, open_images, read_picture
 from zoo.image.recipes import RECIPES
+from zoo.image.steers import colour, low_resolution, mask
 from zoo.nets.grid import GridTransformer, GridUNet
 
 #: pixels of the pictures that are learnt where nobody says it and the user's own are large enough
@@ -46,6 +47,7 @@ class ImageDomain(Domain):
     denoisers = {"unet": GridUNet, "transformer": GridTransformer, "autoencoder": GridAutoencoder}
     codecs = ImageCodec
     augmentations = ImageAugment
+    steers = {"mask": mask, "low_resolution": low_resolution, "colour": colour}
     views = (Picture, Gallery)
     shown = 4
     opens = SUFFIXES

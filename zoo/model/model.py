@@ -999,7 +999,7 @@ class Model(nn.Module):
         """What steers are told of the samples."""
         sizes = None if mask is None else [int(size) for size in mask.sum(1)]
         deviation = self.diffusion.sigma_data if self.diffusion.precondition else 1.0
-        return Setting(self.codec.in_units, sizes, self.codec.size_axis, plan.clip, deviation)
+        return Setting(self.codec.in_units, sizes, self.codec.size_axis, plan.clip, deviation, self.codec)
 
     def _empty(self, chunk: Chunk) -> Tensor:
         """Zeros (B,*S) for the samples of a chunk, padded to the largest size."""

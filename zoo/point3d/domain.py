@@ -21,6 +21,7 @@ from zoo.point3d.codec import FEWEST, PointCodec
 from zoo.point3d.data import AIRPLANES, FURNITURE, MESHES, POINTS, open_clouds, read_shape
 from zoo.point3d.denoiser import PointLatents
 from zoo.point3d.recipes import RECIPES
+from zoo.point3d.steers import box, depth_view, mirror
 from zoo.values import whole
 
 #: who made the packaged models' training shapes (benchmarks/point_attribution.py)
@@ -44,6 +45,7 @@ class Point3dDomain(Domain):
     denoisers = {"latents": PointLatents}
     codecs = PointCodec
     augmentations = PointAugment
+    steers = {"depth_view": depth_view, "box": box, "mirror": mirror}
     views = (Scene,)
     opens = (*MESHES, *POINTS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections import deque
@@ -17,8 +18,8 @@ from torch import Tensor
 from zoo.core import seeds
 from zoo.core.predict import Predict, Steering, noise_of
 from zoo.core.schedule import Level
-from zoo.errors import ConfigError, NumericsError, ShapeError
-from zoo.model.model import Model
+from zoo.errors import ConfigError, NumericsError, ShapeError, one_of
+from zoo.model.model import Model, listed
 from zoo.model.plan import Chunk, Plan
 from zoo.policy.codec import NOTHING, PolicyCodec
 from zoo.values import number, plain, several, whole
@@ -31,6 +32,10 @@ PATIENCE = 20
 LEAST = 2
 #: observations of an episode after which at least one of their numbers should have moved
 STILL = 50
+#: how a plan begins where the last one still has actions: drawn anew, or going on with it
+REPLANS = ("anew", "overlap")
+#: actions of the last plan that one that overlaps it carries out as they are, where nobody asks
+FROZEN = 0
 
 
 @dataclass
@@ -68,6 +73,11 @@ class Controller:
             that are carried out already are held in it, and the others are pulled to the last plan's, less and less up to
             its end. Default: where plans come more often than the recipe's (`executed` below it), or `delay` is given. A plan
             that comes early because of a stall always goes on with the last one.
+        replan: "anew" or "overlap", in the place of `join`: how a plan begins where the last one still has actions. "overlap"
+            is real-time chunking with the weights of Black et al. 2025 (Eq. 5): what is carried out already and `frozen`
+            further actions are held, the others are pulled to the last plan's by weights that decay to 0 at its end.
+        frozen: actions of the last plan that "overlap" carries out as they are, at the beginning of the next one.
+        steer: further steers of the plans, such as `zoo.policy.avoid`, one or a list; they come after what joins plans.
         delay: steps between an observation and the action that its `act` returns, as where plans are made while the robot
             moves. The actions of these steps are taken as those of the last plan.
         deadline: seconds that `act` may take. Where a whole plan does not fit, one of fewer steps is made. One that a slow
@@ -98,6 +108,9 @@ class Controller:
         ensemble: float | None = None,
         warm_start: float | None = None,
         join: bool | None = None,
+        replan: str | None = None,
+        frozen: int | None = None,
+        steer: Sequence[Steering] | Steering = (),
         delay: int = 0,
         deadline: float | None = None,
         streams: Sequence[int] | None = None,
@@ -121,6 +134,16 @@ class Controller:
             raise ConfigError(f"join={join!r}: give True, False, or None for the default.")
         often = self.executed < codec.executed and self.ensemble is None and warm_start is None
         self.join = bool(often or self.delay) if join is None else bool(join)
+        if replan is not None and replan not in REPLANS:
+            raise one_of("replan", replan, REPLANS)
+        if replan is not None and join is not None:
+            raise ConfigError("join and replan say the same: give one of them.")
+        if frozen is not None and replan != "overlap":
+            raise ConfigError(f"frozen={frozen!r}: actions that replan='overlap' holds; give it, too.")
+        self.replan = replan or ("join" if self.join else "anew")
+        self.join = self.replan != "anew"
+        self.frozen = FROZEN if frozen is None else whole(frozen, "frozen", 0, most - 1)
+        self.steer = listed(steer)
         self._settings = {"sampler": sampler, **settings}
         self.plan = policy.plan(1, steps=steps, **self._settings)
         self.warm_start = plain(warm_start)
@@ -295,12 +318,12 @@ class Controller:
             self.late += 1
             return False
         rng = seeds.SampleRng(self.seed, [seeds.derive_seed(robot.stream, robot.chunks) for robot in robots])
-        start, steer = None, list[Steering]()
+        start, steer = None, list(self.steer)
         last, binds = (torch.stack(parts) for parts in zip(*map(self._moved_on, robots), strict=True))
         if self.warm is not None and all(robot.chunk is not None for robot in robots):
             start = last
         if binds.any():
-            steer = [self._pull(last, binds)]
+            steer = [self._pull(last, binds), *steer]
         plan = self._fitting(begin, start is not None)
         x, done, mark = None, 0, time.perf_counter()
         short = plan is not (self.plan if start is None else self.warm)
@@ -374,7 +397,11 @@ class Controller:
         shift = max(robot.at - bound, 0)
         index = torch.arange(horizon, device=robot.chunk.device)
         left = horizon - shift  # how many steps of the next chunk the last one knows
+        if self.replan == "overlap":
+            bound += min(self.frozen, max(left - bound, 0))
         binds = ((left - index) / max(left - bound + 1, 1)).clamp(0, 1)
+        if self.replan == "overlap":
+            binds = binds * binds.exp().sub(1) / (math.e - 1)
         binds = torch.where(index < bound, (index < left).to(binds), binds) * (self.join or robot.early)
         return robot.chunk[(index + shift).clamp(max=horizon - 1)], binds[:, None].to(robot.chunk)
 

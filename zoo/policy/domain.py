@@ -21,6 +21,7 @@ from zoo.policy.codec import PolicyCodec
 from zoo.policy.data import Episodes, Robot, open_episodes
 from zoo.policy.denoiser import PolicyUNet
 from zoo.policy.recipes import RECIPES
+from zoo.policy.steers import avoid, goal, speed_limit
 
 
 def controller(model: Any, n: int | None = None, **settings: Any) -> Any:
@@ -44,6 +45,7 @@ class PolicyDomain(Domain):
     archives = ("episodes.npz", "pusht_demos.npz")
     hub_task = "robotics"
     methods = {"controller": controller}
+    steers = {"avoid": avoid, "goal": goal, "speed_limit": speed_limit}
     measured = 200
     denoisers = {"unet": PolicyUNet}
     codecs = PolicyCodec
