@@ -16,11 +16,13 @@ from zoo.figure import grid, to_picture
 from zoo.protein.augment import BackboneAugment
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import BackboneCodec
+from zoo.protein.copies import symmetry
 from zoo.protein.data import CHAINS_FILE, SUFFIXES, open_chains, read_chains
 from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluator
 from zoo.protein.motif import read_motif, scaffold
 from zoo.protein.recipes import RECIPES
+from zoo.protein.wishes import STEERS
 
 #: chains on one picture
 SHOWN = 40
@@ -39,6 +41,7 @@ class ProteinDomain(Domain):
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
     augmentations = BackboneAugment
+    steers = {"symmetry": symmetry} | STEERS
     views = (Scene,)
     opens = tuple(s for s in SUFFIXES if s != ".gz")
 
