@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import extras
-from zoo.disk import write_atomic
+from zoo.disk import dump_json, write_atomic
 from zoo.errors import DataError, ShapeError
 from zoo.figure import check_axis, new_figure, to_picture, turning_line
 from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
@@ -28,6 +30,27 @@ WRITERS = {".pdb": "PDBIO", ".ent": "PDBIO", ".cif": "MMCIFIO"}
 NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+@dataclass(frozen=True)
+class Given:
+    """Residues of a chain that were given, such as a motif's.
+
+    Attributes:
+        first: number of the first of them in the chain, from 1.
+        source: where they are from, "1abc.pdb:A20-35".
+        labels, names: of each residue there, "A20" and "TRP".
+    """
+
+    first: int
+    source: str
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def last(self) -> int:
+        """Number of the last of them in the chain."""
+        return self.first + len(self.labels) - 1
+
+
 class Backbone:
     """The backbone of one chain, or of several copies of one.
 
@@ -36,12 +59,15 @@ class Backbone:
         name: where it is from.
         remark: what its file is to say of it.
         copies: how many chains of one length they are, one after the other.
+        given: the residues of it that were given, of which files say so.
 
     Raises:
         ShapeError, DataError: another shape, or NaN or infinity; residues that are not so many copies.
     """
 
-    def __init__(self, atoms: NDArray[Any], name: str = "", remark: str = "", copies: int = 1) -> None:
+    def __init__(
+        self, atoms: NDArray[Any], name: str = "", remark: str = "", copies: int = 1, given: Sequence[Given] = ()
+    ) -> None:
         atoms = np.asarray(atoms)
         if atoms.ndim != 3 or atoms.shape[1:] != (3, 3) or not len(atoms):
             raise ShapeError(f"a backbone is (residues, 3, 3) for N, CA and C, got {atoms.shape}.")
@@ -50,7 +76,7 @@ class Backbone:
         if not 1 <= copies <= len(NAMES) or len(atoms) % copies:
             raise ShapeError(f"{len(atoms)} residues are not {copies} copies of one length.")
         self.atoms, self.name, self.remark = atoms.astype(np.float64).round(3).astype(np.float32), name, remark
-        self.copies = copies
+        self.copies, self.given = copies, tuple(given)
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -80,12 +106,13 @@ class Backbone:
         y = torch.cat([idealise(chain) for chain in x.chunk(self.copies)])
         moved = float((y - x).square().sum(-1).mean().sqrt())
         remark = f"bonds and angles idealised, atoms moved by {moved:.3f} angstrom (RMS)"
-        return Backbone(y.numpy(), self.name, remark, self.copies)
+        return Backbone(y.numpy(), self.name, remark, self.copies, self.given)
 
     def save(self, path: str | Path) -> Path:
         """Write PDB (.pdb, .ent) or mmCIF (.cif): glycines of a chain A, numbered from 1, O placed, measures as remarks.
 
-        Copies are chains A, B, C, ..., each numbered from 1.
+        Copies are chains A, B, C, ..., each numbered from 1. Residues that were given keep their names and have a B-factor of 1
+        where others have 0; remarks say where they are from, and so does a JSON file beside it, residue by residue.
         """
         path = Path(path)
         if path.suffix.lower() not in WRITERS:
@@ -100,14 +127,14 @@ class Backbone:
         builder.init_structure("backbone")
         builder.init_model(0)
         oxygen = np.concatenate([place_oxygen(torch.from_numpy(chain)).numpy() for chain in self.chains()])
-        size = len(self) // self.copies
+        size, names = len(self) // self.copies, self._names(path.suffix.lower() == ".cif")
         for i, residue in enumerate(np.concatenate([self.atoms, oxygen[:, None]], 1)):
             if i % size == 0:
                 builder.init_chain(NAMES[i // size])
                 builder.init_seg("    ")
-            builder.init_residue("GLY", " ", i % size + 1, " ")
+            builder.init_residue(names.get(i + 1, "GLY"), " ", i % size + 1, " ")
             for k, (atom, xyz) in enumerate(zip(("N", "CA", "C", "O"), residue, strict=True)):
-                builder.init_atom(atom, xyz, 0.0, 1.0, " ", f" {atom:3}", 4 * i + k + 1, atom[0])
+                builder.init_atom(atom, xyz, float(i + 1 in names), 1.0, " ", f" {atom:3}", 4 * i + k + 1, atom[0])
         writer = getattr(need("Bio.PDB"), WRITERS[path.suffix.lower()])()
         writer.set_structure(builder.get_structure())
         text = io.StringIO()
@@ -115,13 +142,35 @@ class Backbone:
             text.write(f"# {line}\n" if path.suffix.lower() == ".cif" else f"REMARK   6 {line}\n")
         writer.save(text)
         write_atomic(path, text.getvalue().encode())
+        if self.given:
+            write_atomic(path.with_suffix(".json"), dump_json(self.map()))
         return path
+
+    def _names(self, long: bool) -> dict[int, str]:
+        """{number from 1: name} of residues that were given; a PDB file has three columns for it."""
+        own = {g.first + k: name for g in self.given for k, name in enumerate(g.names)}
+        return {k: name if name and (long or len(name) <= 3) else "UNK" for k, name in own.items()}
+
+    def map(self) -> dict[str, Any]:
+        """Where the residues that were given are from, for a JSON file."""
+        rows = [
+            {
+                "source": g.source,
+                "residues": [g.first, g.last],
+                "map": [
+                    {"residue": g.first + k, "from": label, "name": name}
+                    for k, (label, name) in enumerate(zip(g.labels, g.names, strict=True))
+                ],
+            }
+            for g in self.given
+        ]
+        return {"length": len(self), "given": rows}
 
     def _remarks(self) -> list[str]:
         found = self.measures() if len(self) // self.copies >= SHORTEST else {}
-        return ["backbone only, O placed; glycine stands for any residue", *([self.remark] if self.remark else [])] + [
-            f"{k} {v:.4f}" for k, v in found.items()
-        ]
+        lines = ["backbone only, O placed; glycine stands for any residue", *([self.remark] if self.remark else [])]
+        lines += [f"given: {g.first}-{g.last} from {g.source}" for g in self.given]
+        return lines + [f"{k} {v:.4f}" for k, v in found.items()]
 
     def plot(self, ax: Any = None) -> Any:
         """The CA trace, seen along the axis of least extent, coloured by secondary structure; returns the picture."""

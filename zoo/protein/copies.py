@@ -103,7 +103,7 @@ class Copies(Symmetry):
 
     def marked(self, item: Any) -> Any:
         """The sample with its copies as chains of their own."""
-        return Backbone(item.atoms, item.name, f"symmetry {self.name}", self.many)
+        return Backbone(item.atoms, item.name, f"symmetry {self.name}", self.many, item.given)
 
     def placed(self, x0: Tensor) -> Tensor:
         """Copies moved along the lines from the middle to them, so that the nearest CA of two are TOUCH apart."""
