@@ -3,19 +3,25 @@
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --motifs 25 --each 8
     python benchmarks/scaffolds.py runs/mine --data protein_backbones.npz --split validation steps=200,s_churn=80 step_scale=1.2
 
+    python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation --table \
+        --page docs/protein.md steps=50 steps=50,method=resample,times=2
+
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
 lengths stand beside them. Then every sampler builds around one of the motifs. Settings are those of `sample`; where some
-are given only the chains around motifs are measured, with each of them.
+are given only the chains around motifs are measured, with each of them; with --table also free ones, of the first settings'
+steps, and what was found is a table.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from curves import settings
+from pages import fill
 from tqdm import tqdm
 
 import zoo
@@ -41,6 +47,11 @@ def joints(chain: Any, start: int, size: int) -> list[float]:
     return [abs(float(np.linalg.norm(chain[k + 1, 0] - chain[k, 2])) - BONDS[2]) for k in ends]
 
 
+def words(how: dict[str, Any]) -> str:
+    """Settings as they are written, "method=resample, times=2"."""
+    return ", ".join(f"{k}={v}" for k, v in how.items())
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("model")
@@ -49,6 +60,8 @@ def main() -> None:
     p.add_argument("--split", default="test")
     p.add_argument("--motifs", type=int, default=25)
     p.add_argument("--each", type=int, default=8, help="chains around each motif")
+    p.add_argument("--table", action="store_true", help="a table of all settings and free chains")
+    p.add_argument("--page", type=Path, help="the page that holds the table, between its marks")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fp32", action="store_true", help="never bf16, which is used where the machine has it")
     args = p.parse_intermixed_args()
@@ -65,10 +78,15 @@ def main() -> None:
         cases.append({"motif": Backbone(chain[first : first + SIZE]), "length": length, "start": start})
     seeds = range(args.seed, args.seed + args.motifs)
 
+    rows = ["| chains | method | plausible | CA clashes a residue | bonds to the motif: all within, angstrom |"]
+    rows.append("| --- | --- | --- | --- | --- |")
+
     def report(name: str, chains: list[Any]) -> None:
         share, count = evaluator.plausible(chains).mean(), len(chains)
         low, high = wilson_interval(round(share * count), count)
         print(f"plausible, {name}: {share:.3f} [{low:.3f}, {high:.3f}] of {count}", flush=True)
+        clashes = evaluator.compare(chains)["ca_clashes"]
+        rows.append(f"| {count} | {name.strip()} | {share:.2f} [{low:.2f}, {high:.2f}] | {clashes:.3f} | |")
         shown = {k: round(v, 4) for k, v in evaluator.compare(chains).items()}
         failed = {k: round(float(v.mean()), 3) for k, v in evaluator.outside(chains).items() if v.any()}
         print(f"  means {shown}\n  outside the usual range {failed}", flush=True)
@@ -80,16 +98,22 @@ def main() -> None:
             built += [s.atoms for s in found]
             errors += [distance(s.atoms, case["motif"].atoms, case["start"]) for s in found]
             bonds += [error for s in found for error in joints(s.atoms, case["start"], SIZE)]
-        report(f"around a motif {how or ''}", built)
+        report(f"around a motif {words(how)}", built)
         print(f"  motif after superposition: at most {max(errors):.2g} A RMSD")
         half, most = np.quantile(bonds, (0.5, 0.95))
         print(f"  bonds to the motif: half are off by at most {half:.3f} A, 95 % by {most:.3f} A, all by {max(bonds):.3f} A")
-    if args.settings:
+        rows[-1] = rows[-1].removesuffix(" |") + f" {max(bonds):.2f} |"
+    if args.settings and not args.table:
         return
+    steps = {"steps": settings(args.settings[0])["steps"]} if args.settings and "steps" in settings(args.settings[0]) else {}
     free = []
     for seed, case in zip(tqdm(seeds, "free"), cases, strict=True):
-        free += [s.atoms for s in model.sample(args.each, length=case["length"], seed=seed, progress=False)]
+        free += [s.atoms for s in model.sample(args.each, length=case["length"], seed=seed, progress=False, **steps)]
     report("free", free)
+    if args.page is not None:
+        fill(args.page, "scaffolds", "\n".join(rows))
+    if args.table:
+        return
     for sampler in SAMPLERS:
         case = cases[0]
         (one,) = model.inpaint(**case, n=1, seed=0, sampler=sampler, progress=False)

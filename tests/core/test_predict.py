@@ -8,8 +8,8 @@ from torch import nn
 from zoo.core.diffusion import Diffusion, from_x0_eps
 from zoo.core.guidance import Guidance, is_null
 from zoo.core.predict import Memory, Network, assemble, clipped, known_parts, projected, steered
-from zoo.core.schedule import DiscreteSchedule, EDMSchedule
-from zoo.core.steer import Hold, Place
+from zoo.core.schedule import DiscreteSchedule, EDMSchedule, Level
+from zoo.core.steer import Hold, Place, Steer
 
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -111,6 +111,33 @@ def test_after_clipping_x0_and_eps_still_make_x():
     assert x0.abs().max() == 0.5
     torch.testing.assert_close(level.alpha * x0 + level.sigma * eps, 3 * X)
     torch.testing.assert_close(clipped(predict, 1e9)(X, level)[0], predict(X, level)[0])
+
+
+def test_nets_hear_what_steers_tell_them():
+    """Of the names that a net has in `hears`, and of no others; under several sets of conditions each hears it."""
+    heard = []
+
+    class Net(torch.nn.Module):
+        hears = ("place",)
+
+        def forward(self, x, t, cond, *, mask=None):
+            heard.append(dict(cond))
+            return x
+
+    class Teller(Steer):
+        def __call__(self, predict):
+            return predict
+
+        def told(self, x, level):
+            return {"place": torch.arange(len(x)) + level.sigma, "other": torch.zeros(len(x))}
+
+    x, level = torch.zeros(2, 3), Level(0.5, 1.0, 2.0)
+    for net in (Net(), lambda x, t, cond, *, mask=None: heard.append(dict(cond)) or x):
+        for guidance in (Guidance(), Guidance(1.0)):
+            network = Network(Diffusion(EDMSchedule()), net, {"label": torch.zeros(2, dtype=torch.int64)})
+            assemble(network, guidance=guidance, steers=[Teller()])(x, level)
+    assert [sorted(h) for h in heard] == 2 * [["label", "place"]] + 2 * [["label"]]
+    assert heard[0]["place"].tolist() == [2, 3] and heard[1]["place"].tolist() == [2, 3, 2, 3]
 
 
 def test_the_projector_comes_after_the_clip_and_before_the_steers():

@@ -1,3 +1,7 @@
+import json
+import random
+
+import chains
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,9 @@ from zoo.core.samplers import SAMPLERS
 from zoo.errors import ConfigError, ShapeError
 from zoo.protein.backbone import Backbone
 from zoo.protein.geometry import LENGTHS
+from zoo.protein.motif import _drawn, _even, layout, read_motif
 from zoo.protein.rigid import rmsd
+from zoo.protein.structure import read_structure
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,83 @@ def test_where_a_motif_goes(model, helix):
     assert rmsd(*(torch.from_numpy(c.atoms).double().flatten(0, 1) for c in (whole, helix))) < 2e-3
 
 
+def pieces_of(helix):
+    """Two runs of a helix, whose ends are 17 angstrom apart."""
+    return [Backbone(helix.atoms[:8], "first"), Backbone(helix.atoms[19:29], "second")]
+
+
+@pytest.mark.parametrize("pose", ["fixed", "free"])
+def test_pieces_of_a_motif_come_out_as_they_went_in(model, helix, pose):
+    pieces = pieces_of(helix)
+    (chain,) = model.inpaint(motif=pieces, length=50, start=[4, 25], pose=pose, steps=3, seed=0, progress=False)
+    found, held = (
+        [torch.from_numpy(x).double().flatten(0, 1) for x in atoms]
+        for atoms in ((chain.atoms[3:11], chain.atoms[24:34]), [p.atoms for p in pieces])
+    )
+    for a, b in zip(found, held, strict=True):
+        assert rmsd(a, b) < 2e-3
+    together = rmsd(torch.cat(found), torch.cat(held))
+    assert together < 2e-3 if pose == "fixed" else together > 0.1
+    assert abs(chain.atoms.mean((0, 1))).max() < 2e-3, "still centred"
+
+
+def test_where_pieces_go(helix):
+    pieces = pieces_of(helix)
+    # the ends are 18 angstrom from each other: 5 residues of 3.5 reach from one to the other
+    assert layout(pieces, 40, None, None, True, None) == [7, 22]  # 7, 7 and 8 around them
+    assert layout(pieces, 23, None, None, True, None) == [0, 13]  # what is needed between them is there
+    assert layout(pieces, 40, 3, None, True, None) == [2, 20]
+    assert layout(pieces, 60, [3, 30], None, True, None) == [2, 29]
+    assert layout(pieces, 40, None, [0, 5, None], True, 0) == [0, 13]
+    for seed in range(20):
+        first, second = layout(pieces, 60, None, ["3-9", (5, 7), None], True, seed)
+        assert 3 <= first <= 9 and 5 <= second - first - 8 <= 7
+    drawn = {tuple(layout(pieces, 60, None, [None, "5-40", None], True, seed)) for seed in range(20)}
+    assert len(drawn) > 15 and layout(pieces, 60, None, [None, "5-40", None], True, 3) in [list(d) for d in drawn]
+
+
+def test_every_layout_is_as_likely():
+    bounds, rng = [(0, 2), (1, 3), (0, 9)], random.Random(0)
+    every = {(a, b, 4 - a - b) for a in range(3) for b in range(1, 4) if 4 - a - b >= 0}
+    counts = dict.fromkeys(every, 0)
+    for _ in range(4000):
+        counts[tuple(_drawn(bounds, 4, rng))] += 1
+    expected = 4000 / len(every)
+    assert sum((n - expected) ** 2 / expected for n in counts.values()) < 27.9  # chi square of 8 degrees, one in 2,000
+    assert _even([(0, 9), (5, 9), (0, 1)], 12) == [5, 6, 1]
+
+
+def test_files_say_what_was_given(model, tmp_path):
+    lines = Backbone(np.concatenate([helix_atoms() for _ in range(1)])).save(tmp_path / "bare.pdb").read_text()
+    named = lines.replace("GLY A  20", "TRP A  20").replace("GLY A  21", "MSE A  21")
+    path = tmp_path / "named.pdb"
+    path.write_text(named)
+    pieces = [f"{path}:A20-27", f"{path}:A35-40"]
+    samples = model.inpaint(motif=pieces, length=44, start=[3, 30], steps=2, seed=0, progress=False)
+    kept = samples[0].given
+    assert [(g.first, g.last, g.source) for g in kept] == [(3, 10, "named.pdb:A20-27"), (30, 35, "named.pdb:A35-40")]
+    sample = Backbone(np.concatenate([helix_atoms(), helix_atoms()[:4] + 60]), given=kept)
+    for suffix in (".pdb", ".cif"):
+        made = sample.save(tmp_path / f"made{suffix}")
+        names = [r.name for chain in read_structure(made) for r in chain.residues]
+        assert names[2:4] == ["TRP", "MSE"] and set(names[:2] + names[4:]) == {"GLY"}
+    text = (tmp_path / "made.pdb").read_text()
+    assert "given: 3-10 from named.pdb:A20-27" in text
+    marks = [line[60:66].strip() for line in text.splitlines() if line.startswith("ATOM") and line[13:15] == "CA"]
+    assert marks == ["1.00" if i in {*range(3, 11), *range(30, 36)} else "0.00" for i in range(1, 45)]
+    told = json.loads((tmp_path / "made.json").read_text())
+    assert told["length"] == 44 and [row["residues"] for row in told["given"]] == [[3, 10], [30, 35]]
+    assert told["given"][0]["map"][1] == {"residue": 4, "from": "A21", "name": "MSE"}
+    assert read_motif(pieces[0]).given[0].names[0] == "TRP"
+    plain = model.inpaint(motif=pieces[0], length=44, steps=2, seed=0, progress=False)
+    assert plain[0].idealised().given == plain[0].given and not Backbone(helix_atoms()).given
+    assert not (tmp_path / "bare.json").exists()
+
+
+def helix_atoms():
+    return chains.chain(40)
+
+
 def test_what_is_known_in_place_works_as_for_other_models(model, helix):
     where = torch.zeros(40, 1, 1, dtype=torch.bool)
     where[5:20] = True
@@ -103,8 +186,25 @@ def test_what_is_known_in_place_works_as_for_other_models(model, helix):
         ({"motif": "helix", "length": 50, "start": 0}, "from residue 0"),
         ({"motif": "helix", "length": 300}, "8 to 256"),
         ({}, "give motif"),
+        ({"motif": [], "length": 40}, "motif"),
+        ({"motif": ["short", 3], "length": 40}, "or give a Backbone"),
+        ({"motif": ["short", "short"], "length": 13}, "12 residues, and 2 or more between its pieces, does not fit"),
+        ({"motif": ["short", "short"], "length": 40, "start": [5, 8]}, "one after the other"),
+        ({"motif": ["short", "short"], "length": 40, "start": [5, 6, 7]}, "one number, or one for each"),
+        ({"motif": "short", "length": 40, "gaps": [3]}, "give 2, before"),
+        ({"motif": "short", "length": 40, "gaps": ["9-3", None]}, "the least number"),
+        ({"motif": "short", "length": 40, "gaps": ["a", None]}, "gaps"),
+        ({"motif": "short", "length": 40, "gaps": ["2-3", "2-3"]}, "does not fit into length=40"),
+        ({"motif": "short", "length": 40, "gaps": [None, None], "start": 2}, "give one of them"),
+        ({"motif": "short", "length": 40, "pose": "loose"}, "pose"),
+        ({"motif": "far", "length": 60, "gaps": [None, 2, None]}, "at least 5 are needed"),
+        ({"known": "helix", "where": True, "gaps": [1, 2]}, "give motif="),
     ],
 )
 def test_bad_motifs(model, helix, options, match):
+    stand = {"helix": helix, "far": pieces_of(helix), "short": Backbone(helix.atoms[:6])}
+    given = {k: stand.get(v, v) if isinstance(v, str) else v for k, v in options.items()}
+    if isinstance(options.get("motif"), list):
+        given["motif"] = [stand.get(m, m) for m in options["motif"]]
     with pytest.raises((ConfigError, ShapeError), match=match):
-        model.inpaint(**{k: helix if v == "helix" else v for k, v in options.items()})
+        model.inpaint(**given)

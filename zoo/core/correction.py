@@ -10,7 +10,7 @@ A steer that multiplies p(x0) by a likelihood L(x0) shifts the score by the slop
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -94,6 +94,14 @@ class Steer:
     def noise(self, drawn: Tensor) -> Tensor:
         """What becomes of noise (B,*S) that is drawn for the samples; the default leaves it."""
         return drawn
+
+    def told(self, x: Tensor, level: Level) -> Mapping[str, Tensor]:
+        """What nets with these names in `hears` are told of x (B,*S) at a level, {name: (B,...)}; the default is nothing."""
+        return {}
+
+    def marked(self, item: Any) -> Any:
+        """A decoded sample with what the steer knows of it, such as the parts that were given; the default leaves it."""
+        return item
 
 
 class Informed(Steer):

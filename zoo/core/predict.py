@@ -70,6 +70,8 @@ class Network:
 
     Attributes:
         share: (B,*S), what a net with a learned variance said of it in the last call, under its conditions; else None.
+        told: functions of x (B,*S) and its level that give further conditions {name: (B,...)}, of which a net receives those
+            that its attribute `hears` names.
     """
 
     def __init__(
@@ -86,10 +88,17 @@ class Network:
         self.diffusion, self.net, self.cond = diffusion, net, dict(cond)
         self.mask, self.real, self.memory, self.half = mask, real, memory, half
         self.share: Tensor | None = None
+        self.told: list[Callable[[Tensor, Level], Mapping[str, Tensor]]] = []
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        own = {} if self.memory is None else self.memory.conditions(x, level)
-        return self._asked(x, level, self.cond | own, self.mask)
+        return self._asked(x, level, self.cond | self._own(x, level), self.mask)
+
+    def _own(self, x: Tensor, level: Level) -> dict[str, Tensor]:
+        """What the net is told beside its conditions: of its last guess, and by steers."""
+        found, hears = {} if self.memory is None else self.memory.conditions(x, level), getattr(self.net, "hears", ())
+        for tell in self.told if hears else ():
+            found |= {k: v for k, v in tell(x, level).items() if k in hears}
+        return found
 
     def _asked(self, x: Tensor, level: Level, cond: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
         """One call of the net, in its precision."""
@@ -115,8 +124,7 @@ class Network:
         mask = None if self.mask is None else self.mask.repeat(n, *[1] * (self.mask.ndim - 1))
 
         def outputs(x: Tensor, level: Level) -> list[Tensor]:
-            own = {} if self.memory is None else self.memory.conditions(x, level)
-            given = cond | {k: torch.cat([v] * n) for k, v in own.items()}
+            given = cond | {k: torch.cat([v] * n) for k, v in self._own(x, level).items()}
             out = self._asked(torch.cat([x] * n), level, given, mask)
             self.share = None if self.share is None else self.share[: len(x)]
             return list(out.chunk(n))
@@ -304,6 +312,7 @@ def assemble(
     if project is not None:
         predict = projected(predict, project)
     predict = steered(predict, steers)
+    network.told = [steer.told for steer in steers if hasattr(steer, "told")]
     if network.memory is None:
         return predict
     network.memory.known = known_parts(steers)

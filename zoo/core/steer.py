@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -308,6 +308,17 @@ class Product(Steer):
         for steer in self.steers:
             drawn = steer.noise(drawn) if isinstance(steer, Steer) else drawn
         return drawn
+
+    def told(self, x: Tensor, level: Level) -> Mapping[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for steer in self.steers:
+            found |= steer.told(x, level) if isinstance(steer, Steer) else {}
+        return found
+
+    def marked(self, item: Any) -> Any:
+        for steer in self.steers:
+            item = steer.marked(item) if isinstance(steer, Steer) else item
+        return item
 
     def __call__(self, predict: Predict) -> Predict:
         def together(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ from zoo.core.predict import Memory, Network, Predict, Steering, assemble
 from zoo.core.samplers import LEARNED, Step, get_sampler
 from zoo.core.schedule import DiscreteSchedule, make_schedule
 from zoo.core.seeds import ParticleRng
-from zoo.core.steer import Blend, Hold, Place, bound, broadcasts, hold
+from zoo.core.steer import Blend, Hold, Place, Steer, bound, broadcasts, hold
 from zoo.errors import CheckpointError, ConfigError, NumericsError, ShapeError, ZooError, memory_for, one_of
 from zoo.model import checkpoint, golden, unfinished
 from zoo.model.budget import limited
@@ -75,6 +75,11 @@ def make_diffusion(recipe: Recipe) -> Diffusion:
     """The diffusion that a recipe describes."""
     options = recipe.schedule.model_dump()
     return Diffusion(make_schedule(options.pop("kind"), options), **recipe.diffusion.model_dump())
+
+
+def marked(item: Any, steer: Steering | None) -> Any:
+    """A sample with what a steer knows of it."""
+    return steer.marked(item) if isinstance(steer, Steer) else item
 
 
 def listed(steer: Sequence[Steering] | Steering) -> list[Steering]:
@@ -866,7 +871,9 @@ class Model(nn.Module):
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
                 with memory_for(len(rows)):
-                    items += self.decoded(step.x, chunk, put_back)
+                    items += [
+                        functools.reduce(marked, [held, *listed(steer)], s) for s in self.decoded(step.x, chunk, put_back)
+                    ]
         if plan.shard is None:
             return Samples.of(items, domain=self.domain, conditions=plan.names, plan=plan)
         own = [i for rows in chunks for i in rows]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import extras
-from zoo.disk import write_atomic
+from zoo.disk import dump_json, write_atomic
 from zoo.errors import DataError, ShapeError
 from zoo.figure import check_axis, new_figure, to_picture, turning_line
 from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
@@ -24,27 +26,57 @@ need = partial(extras.need, extra="protein")
 COLOURS = ("#999999", "#d62728", "#1f77b4")
 #: suffix -> Biopython's writer
 WRITERS = {".pdb": "PDBIO", ".ent": "PDBIO", ".cif": "MMCIFIO"}
+#: names of chains
+NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Given:
+    """Residues of a chain that were given, such as a motif's.
+
+    Attributes:
+        first: number of the first of them in the chain, from 1.
+        source: where they are from, "1abc.pdb:A20-35".
+        labels, names: of each residue there, "A20" and "TRP".
+    """
+
+    first: int
+    source: str
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def last(self) -> int:
+        """Number of the last of them in the chain."""
+        return self.first + len(self.labels) - 1
 
 
 class Backbone:
-    """The backbone of one chain.
+    """The backbone of one chain, or of several copies of one.
 
     Args:
         atoms: (N, 3, 3) float, angstrom: N, CA and C of each residue. They are kept at the 3 decimals that files have.
         name: where it is from.
         remark: what its file is to say of it.
+        copies: how many chains of one length they are, one after the other.
+        given: the residues of it that were given, of which files say so.
 
     Raises:
-        ShapeError, DataError: another shape, or NaN or infinity.
+        ShapeError, DataError: another shape, or NaN or infinity; residues that are not so many copies.
     """
 
-    def __init__(self, atoms: NDArray[Any], name: str = "", remark: str = "") -> None:
+    def __init__(
+        self, atoms: NDArray[Any], name: str = "", remark: str = "", copies: int = 1, given: Sequence[Given] = ()
+    ) -> None:
         atoms = np.asarray(atoms)
         if atoms.ndim != 3 or atoms.shape[1:] != (3, 3) or not len(atoms):
             raise ShapeError(f"a backbone is (residues, 3, 3) for N, CA and C, got {atoms.shape}.")
         if not np.isfinite(atoms).all():
             raise DataError(f"{name or 'a backbone'} holds NaN or infinity.")
+        if not 1 <= copies <= len(NAMES) or len(atoms) % copies:
+            raise ShapeError(f"{len(atoms)} residues are not {copies} copies of one length.")
         self.atoms, self.name, self.remark = atoms.astype(np.float64).round(3).astype(np.float32), name, remark
+        self.copies, self.given = copies, tuple(given)
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -60,19 +92,28 @@ class Backbone:
         """Secondary structure (N,): 0 coil, 1 helix, 2 strand."""
         return secondary_structure(torch.from_numpy(self.atoms)).numpy()
 
+    def chains(self) -> list[NDArray[np.float32]]:
+        """The atoms of each chain (N / copies, 3, 3)."""
+        return np.split(self.atoms, self.copies)
+
     def measures(self) -> dict[str, float]:
-        """What it is like, see `zoo.protein.metrics.MEASURES`."""
-        return measure(self.atoms)
+        """What it is like, see `zoo.protein.metrics.MEASURES`; of several copies what the first one is."""
+        return measure(self.chains()[0])
 
     def idealised(self) -> Backbone:
         """With ideal bond lengths and angles, see `zoo.protein.geometry.idealise`; its remark says how far atoms moved."""
         x = torch.from_numpy(self.atoms).double()
-        y = idealise(x)
+        y = torch.cat([idealise(chain) for chain in x.chunk(self.copies)])
         moved = float((y - x).square().sum(-1).mean().sqrt())
-        return Backbone(y.numpy(), self.name, f"bonds and angles idealised, atoms moved by {moved:.3f} angstrom (RMS)")
+        remark = f"bonds and angles idealised, atoms moved by {moved:.3f} angstrom (RMS)"
+        return Backbone(y.numpy(), self.name, remark, self.copies, self.given)
 
     def save(self, path: str | Path) -> Path:
-        """Write PDB (.pdb, .ent) or mmCIF (.cif): glycines of a chain A, numbered from 1, O placed, measures as remarks."""
+        """Write PDB (.pdb, .ent) or mmCIF (.cif): glycines of a chain A, numbered from 1, O placed, measures as remarks.
+
+        Copies are chains A, B, C, ..., each numbered from 1. Residues that were given keep their names and have a B-factor of 1
+        where others have 0; remarks say where they are from, and so does a JSON file beside it, residue by residue.
+        """
         path = Path(path)
         if path.suffix.lower() not in WRITERS:
             raise DataError(f"cannot save {path}: a backbone is saved as {', '.join(WRITERS)}.")
@@ -85,13 +126,15 @@ class Backbone:
         builder = need("Bio.PDB.StructureBuilder").StructureBuilder()
         builder.init_structure("backbone")
         builder.init_model(0)
-        builder.init_chain("A")
-        builder.init_seg("    ")
-        oxygen = place_oxygen(torch.from_numpy(self.atoms)).numpy()
+        oxygen = np.concatenate([place_oxygen(torch.from_numpy(chain)).numpy() for chain in self.chains()])
+        size, names = len(self) // self.copies, self._names(path.suffix.lower() == ".cif")
         for i, residue in enumerate(np.concatenate([self.atoms, oxygen[:, None]], 1)):
-            builder.init_residue("GLY", " ", i + 1, " ")
+            if i % size == 0:
+                builder.init_chain(NAMES[i // size])
+                builder.init_seg("    ")
+            builder.init_residue(names.get(i + 1, "GLY"), " ", i % size + 1, " ")
             for k, (atom, xyz) in enumerate(zip(("N", "CA", "C", "O"), residue, strict=True)):
-                builder.init_atom(atom, xyz, 0.0, 1.0, " ", f" {atom:3}", 4 * i + k + 1, atom[0])
+                builder.init_atom(atom, xyz, float(i + 1 in names), 1.0, " ", f" {atom:3}", 4 * i + k + 1, atom[0])
         writer = getattr(need("Bio.PDB"), WRITERS[path.suffix.lower()])()
         writer.set_structure(builder.get_structure())
         text = io.StringIO()
@@ -99,13 +142,35 @@ class Backbone:
             text.write(f"# {line}\n" if path.suffix.lower() == ".cif" else f"REMARK   6 {line}\n")
         writer.save(text)
         write_atomic(path, text.getvalue().encode())
+        if self.given:
+            write_atomic(path.with_suffix(".json"), dump_json(self.map()))
         return path
 
-    def _remarks(self) -> list[str]:
-        found = self.measures() if len(self) >= SHORTEST else {}
-        return ["backbone only, O placed; glycine stands for any residue", *([self.remark] if self.remark else [])] + [
-            f"{k} {v:.4f}" for k, v in found.items()
+    def _names(self, long: bool) -> dict[int, str]:
+        """{number from 1: name} of residues that were given; a PDB file has three columns for it."""
+        own = {g.first + k: name for g in self.given for k, name in enumerate(g.names)}
+        return {k: name if name and (long or len(name) <= 3) else "UNK" for k, name in own.items()}
+
+    def map(self) -> dict[str, Any]:
+        """Where the residues that were given are from, for a JSON file."""
+        rows = [
+            {
+                "source": g.source,
+                "residues": [g.first, g.last],
+                "map": [
+                    {"residue": g.first + k, "from": label, "name": name}
+                    for k, (label, name) in enumerate(zip(g.labels, g.names, strict=True))
+                ],
+            }
+            for g in self.given
         ]
+        return {"length": len(self), "given": rows}
+
+    def _remarks(self) -> list[str]:
+        found = self.measures() if len(self) // self.copies >= SHORTEST else {}
+        lines = ["backbone only, O placed; glycine stands for any residue", *([self.remark] if self.remark else [])]
+        lines += [f"given: {g.first}-{g.last} from {g.source}" for g in self.given]
+        return lines + [f"{k} {v:.4f}" for k, v in found.items()]
 
     def plot(self, ax: Any = None) -> Any:
         """The CA trace, seen along the axis of least extent, coloured by secondary structure; returns the picture."""
@@ -116,7 +181,8 @@ class Backbone:
         axes = np.linalg.svd(ca, full_matrices=True)[2]
         axes[2] *= np.sign(np.linalg.det(axes))  # never a mirror image
         ca, colours = ca @ axes.T, self.colours()
-        for i in np.argsort(ca[:-1, 2] + ca[1:, 2]):
+        ends = {k * len(self) // self.copies - 1 for k in range(1, self.copies)}
+        for i in (k for k in np.argsort(ca[:-1, 2] + ca[1:, 2]) if k not in ends):
             width = 2.0 if colours[i] == COLOURS[0] else 4.0
             for colour, edge in (("white", 1.5), (colours[i], 0.0)):
                 ax.plot(*ca[i : i + 2, :2].T, color=colour, lw=width + edge, solid_capstyle="round")
@@ -129,12 +195,13 @@ class Backbone:
         return [COLOURS[a if a == b else 0] for a, b in pairwise(self.structure())]
 
     def ramachandran(self, ax: Any = None) -> Any:
-        """phi against psi of every inner residue, in degrees; returns the picture."""
+        """phi against psi of every inner residue (of the first of several copies), in degrees; returns the picture."""
         own = ax is None
         check_axis(ax)
         ax = new_figure(4, 4, "protein").subplots() if own else ax
-        phi, psi = np.degrees(torsions(torch.from_numpy(self.atoms))[1:-1, :2].numpy()).T
-        ax.scatter(phi, psi, s=8, c=[COLOURS[k] for k in self.structure()[1:-1]])
+        first = self.chains()[0]
+        phi, psi = np.degrees(torsions(torch.from_numpy(first))[1:-1, :2].numpy()).T
+        ax.scatter(phi, psi, s=8, c=[COLOURS[k] for k in self.structure()[1 : len(first) - 1]])
         ax.set(xlim=(-180, 180), ylim=(-180, 180), xlabel="phi", ylabel="psi", aspect="equal")
         return to_picture(ax.figure) if own else ax
 

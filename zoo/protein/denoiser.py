@@ -115,6 +115,8 @@ class BackboneNet(nn.Module):
     #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
     widths: ClassVar[dict[str, int]] = {"dim": 256, "pair": 64}
     needs_level = True
+    #: what steers may tell it beside its conditions, see `zoo.core.correction.Steer.told`
+    hears = ("copies",)
 
     def __init__(
         self,
@@ -153,11 +155,14 @@ class BackboneNet(nn.Module):
         """As `zoo.core.diffusion.Denoiser`; cond["x0"] (B,N,3,3) is the last guess, NaN in rows that have none.
 
         cond["known"] (B,N,3,3) bool marks the atoms of it that are given; a residue is known where all of it is.
+        cond["copies"] (B,K,M) int64 are the residues of K chains, -1 for none: each is then seen by itself, around its mean.
         """
         B, N = x_t.shape[:2]
         if tuple(x_t.shape[2:]) != (3, 3):
             raise ShapeError(f"backbones {tuple(x_t.shape)} must be (batch, residues, 3, 3).")
         mask = torch.ones(B, N, dtype=torch.bool, device=x_t.device) if mask is None else check_mask(mask, B, N)
+        if "copies" in cond and level is not None:
+            return self._apart(x_t, t, cond, level)
         if level is None:
             raise ConfigError("BackboneNet receives its level: call it through `zoo.core.diffusion.Diffusion.ask`.")
         last = cond.get("x0")
@@ -178,6 +183,30 @@ class BackboneNet(nn.Module):
         with torch.autocast(x_t.device.type, enabled=False):
             whole, local = self.exit(h.to(weight)).float().view(B, N, 2, 3, 3).unbind(2)
             return (whole + local @ views.rotation).to(x_t.dtype)
+
+    def _apart(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], level: NetLevel) -> Tensor:
+        """What is said of each of several chains, where none sees the others; 0 for the mean of each."""
+        B, K, M = cond["copies"].shape
+        rows, mask = cond["copies"].flatten(1), (cond["copies"] >= 0).view(B * K, M)
+
+        def cut(v: Tensor) -> Tensor:
+            own = v.gather(1, rows.clamp(min=0)[:, :, None, None].expand(-1, -1, 3, 3))
+            return own.view(B * K, M, 3, 3)
+
+        def centred(v: Tensor) -> Tensor:
+            keep = mask[:, :, None, None]
+            v = torch.where(keep, v, 0.0)
+            return torch.where(keep, v - v.sum((1, 2), keepdim=True) / (3 * keep.sum(1, keepdim=True)), 0.0)
+
+        own = {k: cut(cond[k]) for k in ("x0", "known") if k in cond}
+        if "x0" in own:
+            own["x0"] = centred(own["x0"])
+        each = NetLevel(*(v.repeat_interleave(K) for v in (level.t, level.alpha, level.sigma, level.gain)))
+        out = self(centred(cut(x_t)), t.repeat_interleave(K), own, mask=mask, level=each)
+        # what belongs to no residue goes into a row of its own, which is dropped
+        there = torch.where(rows < 0, x_t.shape[1], rows)[:, :, None, None].expand(-1, -1, 3, 3)
+        found = x_t.new_zeros(B, x_t.shape[1] + 1, 3, 3).scatter(1, there, centred(out).view(B, K * M, 3, 3))
+        return found[:, :-1]
 
     def look(self, x_t: Tensor, level: NetLevel, last: Tensor | None, mask: Tensor) -> tuple[Views, Tensor]:
         """The views of noisy chains at a level of tensors (B,), and (B,) bool which rows have a last guess."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from zoo.figure import grid, to_picture
 from zoo.protein.augment import BackboneAugment
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import BackboneCodec
+from zoo.protein.copies import symmetry
 from zoo.protein.data import CHAINS_FILE, SUFFIXES, open_chains, read_chains
 from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluator
 from zoo.protein.motif import read_motif, scaffold
 from zoo.protein.recipes import RECIPES
+from zoo.protein.wishes import STEERS
 
 #: chains on one picture
 SHOWN = 40
@@ -34,11 +36,12 @@ class ProteinDomain(Domain):
     reads = tuple(s for s in SUFFIXES if s != ".gz")
     archives = (CHAINS_FILE,)
     hub_tags = ("biology",)
-    inpaint_options = ("motif", "start")
+    inpaint_options = ("motif", "start", "gaps", "pose")
     measured = 200
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
     augmentations = BackboneAugment
+    steers = {"symmetry": symmetry} | STEERS
     views = (Scene,)
     opens = tuple(s for s in SUFFIXES if s != ".gz")
 
@@ -72,15 +75,17 @@ class ProteinDomain(Domain):
         where: Any,
         arguments: Mapping[str, Any],
         *,
-        motif: Backbone | str | None = None,
-        start: int | None = None,
+        motif: Backbone | str | Sequence[Backbone | str] | None = None,
+        start: int | Sequence[int] | None = None,
+        gaps: Sequence[Any] | None = None,
+        pose: str = "fixed",
     ) -> Held:
         """What chains around a motif hold, or with `known` and `where` what those of other domains do.
 
         Args:
-            motif: residues of a file, "1abc.pdb:A20-35", or a `Backbone`.
-            start: number of the motif's first residue in the chain, from 1; default: in the middle.
-            arguments: their `length` is needed.
+            motif: residues of a file, "1abc.pdb:A20-35", or a `Backbone`; or a list of such pieces.
+            start, gaps, pose: where the pieces lie, see `zoo.protein.motif.scaffold`; default: in the middle, evenly apart.
+            arguments: their `length` is needed; their `seed` draws what `gaps` leaves open.
 
         Raises:
             ConfigError: no length, or a motif that does not fit into it. DataError: a motif that cannot be read.
@@ -88,8 +93,10 @@ class ProteinDomain(Domain):
         if motif is None:
             if known is None or where is None:
                 raise ConfigError('inpaint: give motif="file.pdb:A20-35" and a length, or known and where.')
+            if start is not None or gaps is not None:
+                raise ConfigError("inpaint: start and gaps say where a motif lies: give motif=, too.")
             return super().hold(model, known, where, arguments)
-        return Held(scaffold(model, motif, arguments.get("length"), start))
+        return Held(scaffold(model, motif, arguments.get("length"), start, gaps, pose, arguments.get("seed")))
 
     def view(self, samples: Samples) -> tuple[View, ...]:
         return (Scene(samples[0].atoms[:, 1], samples[0].colours(), line=True),)

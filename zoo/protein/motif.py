@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +17,19 @@ from torch import Tensor
 from zoo.contract.domain import Generator
 from zoo.core.steer import Place
 from zoo.errors import ConfigError, DataError, one_of
-from zoo.protein.backbone import Backbone
+from zoo.protein.backbone import Backbone, Given
 from zoo.protein.codec import FOLLOW
 from zoo.protein.data import atoms_of
-from zoo.protein.rigid import lay
+from zoo.protein.rigid import lay_bodies
 from zoo.protein.structure import GAP, Chain, read_structure
-from zoo.values import plain, whole
+from zoo.values import plain, several, whole
 
 #: residues of a chain, by number ("20-35", "-3-52A") or by index from 1 ("#20-35")
 RANGE = re.compile(r"(?:(#)(\d+)-(\d+)|(-?\d+[A-Za-z]?)-(-?\d+[A-Za-z]?))")
+#: how the pieces of a motif lie to each other, the default first
+POSES = ("fixed", "free")
+#: from CA to the next CA of a chain that is nearly stretched, angstrom
+STRIDE = 3.5
 #: how a motif is named, for messages
 HOW = (
     'give a file, a chain and residues as in "1abc.pdb:A20-35"; "A#20-35" counts the chain\'s residues from 1, "AB/20-35" has '
@@ -52,7 +60,9 @@ def read_motif(text: str) -> Backbone:
     found = [(chain, rows) for chain, wanted in asked for rows in _rows(chain, wanted)]
     if len(found) == 1:
         chain, rows = found[0]
-        return Backbone(atoms_of(chain, rows), text)
+        residues = [chain.residues[i] for i in rows]
+        labels, names = tuple(f"{chain.id}{r.label}" for r in residues), tuple(r.name for r in residues)
+        return Backbone(atoms_of(chain, rows), text, given=[Given(1, f"{Path(path).name}:{rest}", labels, names)])
     if found:
         several = ", ".join(f"{_prefix(c)}#{rows[0] + 1}-{rows[-1] + 1}" for c, rows in found[:5])
         raise DataError(f"{text}: there are {len(found)} such runs. Name one by index: {several}.")
@@ -91,21 +101,87 @@ def _rows(chain: Chain, wanted: re.Match[str]) -> Iterator[list[int]]:
                     yield [*range(first, run.stop), *range(run.start, last + 1)]
 
 
-def scaffold(model: Generator, motif: Backbone | str, length: Any, start: Any = None) -> Place:
+class Scaffold(Place):
+    """The steer of a motif's pieces in a chain, and what its files say of them.
+
+    Args:
+        given: the pieces where they are.
+        place, where: as of `Place`.
+    """
+
+    def __init__(self, place: Callable[[Tensor], Tensor], where: Tensor, given: Sequence[Given]) -> None:
+        super().__init__(place, where)
+        self.given = tuple(given)
+
+    def marked(self, item: Any) -> Any:
+        """The sample with the residues that were given."""
+        return Backbone(item.atoms, item.name, item.remark, item.copies, self.given)
+
+
+def scaffold(
+    model: Generator,
+    motif: Any,
+    length: Any,
+    start: Any = None,
+    gaps: Any = None,
+    pose: Any = "fixed",
+    seed: int | None = None,
+) -> Scaffold:
     """The steer of a motif, whose backbone comes out as it went in, turned and shifted as a whole.
 
     At each step the motif is superposed on the prediction and takes its place; the net is told so, and the last step of
     every sampler returns it.
 
     Args:
-        motif: residues of a file, "1abc.pdb:A20-35", or a `Backbone`.
+        motif: residues of a file, "1abc.pdb:A20-35", or a `Backbone`; or a list of such pieces in the order of the chain.
         length: residues of the whole chain.
-        start: number of the motif's first residue in the chain, from 1; None: in the middle.
+        start: number of the motif's first residue in the chain, from 1, or a list of one for each piece; None: such that the
+            residues around the pieces are spread evenly, for one piece in the middle.
+        gaps: residues before the first piece, between two, and after the last one, a list: whole numbers, ranges "5-15" or
+            (5, 15), and None for any. What they leave open is drawn with the seed, one layout for all samples of a call.
+        pose: "fixed": all pieces are one rigid body, as where they are from; "free": each is one by itself.
+        seed: of what `gaps` leaves open.
 
     Raises:
-        ConfigError: no length, or a motif that does not fit into it.
+        ConfigError: no length, or pieces that do not fit into it.
         DataError: a motif that cannot be read, or whose bonds from C to the next N are broken.
     """
+    pieces = [_piece(m) for m in (motif if isinstance(motif, list | tuple) else [motif])]
+    if not pieces:
+        raise ConfigError(f"motif=[]: {HOW}.")
+    if pose not in POSES:
+        raise one_of("pose of a motif's pieces", pose, POSES)
+    total = plain(length)
+    if isinstance(total, bool) or not isinstance(total, int):
+        raise ConfigError(f"length={length!r}: a chain around a motif needs one length, a whole number.")
+    firsts = layout(pieces, total, start, gaps, pose == "fixed", seed)
+    codec, device = model.codec, model.encoded(pieces[0]).device
+    where, bodies = torch.zeros(total, 1, 1, dtype=torch.bool, device=device), []
+    for piece, first in zip(pieces, firsts, strict=True):
+        own = torch.zeros(total, dtype=torch.bool, device=device)
+        own[first : first + len(piece)] = True
+        bodies.append((piece, own))
+        where[own] = True
+    if pose == "fixed":
+        bodies = [(Backbone(np.concatenate([piece.atoms for piece in pieces])), where.flatten())]
+    parts = [(model.encoded(body).flatten(0, 1), own.repeat_interleave(3)) for body, own in bodies]
+
+    def laid(x0: Tensor) -> Tensor:
+        return codec.project(lay_bodies(parts, x0.flatten(1, 2), FOLLOW).view_as(x0))
+
+    return Scaffold(laid, where, [told(piece, first) for piece, first in zip(pieces, firsts, strict=True)])
+
+
+def told(piece: Backbone, first: int) -> Given:
+    """What is said of a piece that starts at a row of a chain."""
+    if len(piece.given) == 1 and len(piece.given[0].labels) == len(piece):
+        return replace(piece.given[0], first=first + 1)
+    source = piece.name or "a backbone"
+    return Given(first + 1, source, tuple(str(k) for k in range(1, len(piece) + 1)), ("GLY",) * len(piece))
+
+
+def _piece(motif: Any) -> Backbone:
+    """A piece of a motif, one unbroken run of residues."""
     held = read_motif(motif) if isinstance(motif, str) else motif
     if not isinstance(held, Backbone):
         raise ConfigError(f"motif={held!r}: {HOW}; or give a Backbone.")
@@ -114,21 +190,96 @@ def scaffold(model: Generator, motif: Backbone | str, length: Any, start: Any = 
         k = int(bonds.argmax())
         raise DataError(
             f"{held!r} is not one unbroken run: {bonds[k]:.2f} angstrom from C of its residue {k + 1} to the next N, where a "
-            f"bond has 1.33 (up to {GAP} is taken). Give one run of residues."
+            f"bond has 1.33 (up to {GAP} is taken). Give one run of residues, or a list of runs."
         )
-    total, size = plain(length), len(held)
-    if isinstance(total, bool) or not isinstance(total, int):
-        raise ConfigError(f"length={length!r}: a chain around a motif needs one length, a whole number.")
-    first = (total - size) // 2 if start is None else whole(start, "start") - 1
-    if not 0 <= first <= total - size:
-        place = "" if start is None else f" from residue {start} on"
-        raise ConfigError(f"a motif of {size} residues{place} does not fit into length={total}.")
-    codec, encoded = model.codec, model.encoded(held)
-    fixed = encoded.flatten(0, 1)
-    where = torch.zeros(total, 1, 1, dtype=torch.bool, device=encoded.device)
-    where[first : first + size] = True
+    return held
 
-    def laid(x0: Tensor) -> Tensor:
-        return codec.project(lay(fixed, x0.flatten(1, 2), 3 * first, FOLLOW).view_as(x0))
 
-    return Place(laid, where)
+def layout(pieces: Sequence[Backbone], total: int, start: Any, gaps: Any, fixed: bool, seed: int | None) -> list[int]:
+    """The row of the first residue of each piece in a chain of `total` residues, see `scaffold`."""
+    size, many = sum(len(piece) for piece in pieces), len(pieces)
+    if start is not None and gaps is not None:
+        raise ConfigError("start and gaps both say where the motif lies: give one of them.")
+    if start is not None:
+        starts = [whole(v, "start") for v in (several(start) or [start])]
+        if len(starts) not in (1, many):
+            raise ConfigError(f"start={start!r} for {many} pieces: give one number, or one for each.")
+        ends = [0, *(first - 1 + len(piece) for first, piece in zip(starts, pieces, strict=False))]
+        asked: list[Any] = [first - 1 - end for first, end in zip(starts, ends, strict=False)]
+        asked += [None] * (many + 1 - len(asked))
+        if min(v for v in asked if v is not None) < 0:
+            raise ConfigError(
+                f"a motif of {size} residues from residue {start} on does not fit into length={total}: pieces come one after "
+                "the other, from 1 on."
+            )
+    else:
+        asked = [None] * (many + 1) if gaps is None else several(gaps) or [gaps]
+        if len(asked) != many + 1:
+            raise ConfigError(f"gaps={gaps!r}: give {many + 1}, before, between and behind {many} pieces; None for any.")
+    bounds = [_bounds(v, total) for v in asked]
+    for k in range(1, many):
+        least = _least(pieces[k - 1], pieces[k]) if fixed else 1
+        if asked[k] is None:
+            bounds[k] = (least, max(least, bounds[k][1]))
+        elif bounds[k][0] < least:
+            raise ConfigError(
+                f"{bounds[k][0]} residues between pieces {k} and {k + 1} of the motif: at least {least} are needed, by how far "
+                "their ends are from each other."
+            )
+    spare = total - size
+    if not sum(low for low, _ in bounds) <= spare <= sum(high for _, high in bounds):
+        place = f" from residue {start} on" if start is not None else f" with gaps={gaps!r}" if gaps is not None else ""
+        least = sum(low for low, _ in bounds[1:many])
+        between = f", and {least} or more between its pieces," if many > 1 else ""
+        raise ConfigError(f"a motif of {size} residues{between}{place} does not fit into length={total}.")
+    found = _even(bounds, spare) if gaps is None else _drawn(bounds, spare, random.Random(seed))
+    rows, first = [], 0
+    for gap, piece in zip(found, pieces, strict=False):
+        rows.append(first + gap)
+        first += gap + len(piece)
+    return rows
+
+
+def _bounds(gap: Any, most: int) -> tuple[int, int]:
+    """The least and the largest number of residues of a gap."""
+    if gap is None:
+        return 0, most
+    ends = re.fullmatch(r"(\d{1,4})-(\d{1,4})", gap) if isinstance(gap, str) else None
+    pair = [int(ends[1]), int(ends[2])] if ends else several(gap) or [gap, gap]
+    if len(pair) != 2:
+        raise ConfigError(f'gaps: {gap!r}; give a whole number, a range "5-15", or None for any.')
+    low, high = (whole(v, "gaps", 0) for v in pair)
+    if low > high:
+        raise ConfigError(f"gaps: {gap!r}; the least number of residues comes first.")
+    return low, min(high, most)
+
+
+def _least(before: Backbone, after: Backbone) -> int:
+    """The fewest residues that reach from one piece to the next one, each STRIDE angstrom long."""
+    apart = float(np.linalg.norm(after.atoms[0, 1].astype(float) - before.atoms[-1, 1]))
+    return max(1, math.ceil(apart / STRIDE) - 1)
+
+
+def _even(bounds: Sequence[tuple[int, int]], spare: int) -> list[int]:
+    """Gaps within bounds that add up to `spare`, as even as may be; of two alike the later one is longer."""
+    gaps = [low for low, _ in bounds]
+    for _ in range(spare - sum(gaps)):
+        k = min((k for k in range(len(gaps)) if gaps[k] < bounds[k][1]), key=lambda k: (gaps[k], -k))
+        gaps[k] += 1
+    return gaps
+
+
+def _drawn(bounds: Sequence[tuple[int, int]], spare: int, rng: random.Random) -> list[int]:
+    """Gaps within bounds that add up to `spare`, each such list equally likely."""
+    ways = [[0] * (spare + 1) for _ in range(len(bounds))] + [[1] + [0] * spare]
+    for k in range(len(bounds) - 1, -1, -1):
+        low, high = bounds[k]
+        for rest in range(spare + 1):
+            ways[k][rest] = sum(ways[k + 1][rest - gap] for gap in range(low, min(high, rest) + 1))
+    gaps, rest = [], spare
+    for k, (low, high) in enumerate(bounds):
+        options = range(low, min(high, rest) + 1)
+        gap = rng.choices(options, [ways[k + 1][rest - gap] / ways[k][rest] for gap in options])[0]
+        gaps.append(gap)
+        rest -= gap
+    return gaps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,10 +56,23 @@ def lay(part: Tensor, whole: Tensor, first: int, reach: float) -> Tensor:
 
     The others move along, see `put`.
     """
-    points, where = whole.clone(), torch.zeros(whole.shape[-2], dtype=torch.bool, device=whole.device)
+    where = torch.zeros(whole.shape[-2], dtype=torch.bool, device=whole.device)
     where[first : first + len(part)] = True
-    points[..., where, :] = superpose(part.expand_as(points[..., where, :]), points[..., where, :])
-    return put(points, whole, where, reach)
+    return lay_bodies([(part, where)], whole, reach)
+
+
+def lay_bodies(bodies: Sequence[tuple[Tensor, Tensor]], whole: Tensor, reach: float) -> Tensor:
+    """A chain `whole` (..., N, 3) of which parts are rigid bodies, each turned and shifted to lie best on what it replaces.
+
+    Args:
+        bodies: (points (P, 3), where (N,) bool with P times True), of which a body may be several runs of the chain.
+        reach: by which the others move along, see `put`.
+    """
+    points, held = whole.clone(), torch.zeros(whole.shape[-2], dtype=torch.bool, device=whole.device)
+    for part, where in bodies:
+        points[..., where, :] = superpose(part.expand_as(points[..., where, :]), points[..., where, :])
+        held = held | where
+    return put(points, whole, held, reach)
 
 
 def smooth(x: Tensor, sigma: Tensor, mask: Tensor, step: float) -> Tensor:
