@@ -19,7 +19,9 @@ from typing import Any
 
 from zoo.contract.registry import list_models, packaged_folder
 from zoo.demo.engine import Engine, Limits
+from zoo.demo.uploads import Limited
 from zoo.errors import ConfigError, ZooError
+from zoo.extras import need
 from zoo.hub import client as hub
 from zoo.model.loading import info, is_folder
 from zoo.values import whole
@@ -117,6 +119,7 @@ def launch(
             max_threads=8,
             state_session_capacity=64,
             enable_monitoring=False,
+            app_kwargs={"middleware": [need("starlette.middleware", "demo").Middleware(Limited, upload=limits.upload)]},
             _frontend=False,  # else it asks the page itself, and gives up where a busy machine takes 3 s to answer
         )
     except OSError as error:
