@@ -26,7 +26,7 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # an override without a text of its own is described where it comes from
-# of each signature autodoc would read the source twice more, for a third of the time of all pages: for types in comments, of
+# of each signature autodoc would read the source twice more, for a third of the time of reading: for types in comments, of
 # which there are none, and for names of defaults, where their values say as much
 autodoc_use_type_comments = False
 autodoc_preserve_defaults = False

@@ -356,6 +356,20 @@ def test_gradio_is_imported_without_writing_its_own_stubs():
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
+def test_what_is_slow_is_imported_after_the_models_are_known_and_while_no_garbage_is_looked_for():
+    """A wrong name is told at once, and the page comes sooner."""
+    program = (
+        "import gc, sys\nfrom zoo.demo import serve\nfrom zoo.errors import ConfigError\n"
+        "try:\n    serve.launch('imag/*')\nexcept ConfigError:\n    pass\n"
+        "assert not {'torch', 'gradio'} & set(sys.modules)\nseen = []\n"
+        "class Watch:\n    def find_spec(self, name, *given):\n"
+        "        if name in ('torch', 'gradio', 'zoo.demo.page'):\n            seen.append(gc.isenabled())\n"
+        "sys.meta_path.insert(0, Watch())\nserve.launch('image/fashion-ddpm', block=False).close()\n"
+        "assert seen == 3 * [False] and gc.isenabled(), seen"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)
+
+
 @pytest.mark.parametrize("port", [0, -1, 65536, "8000", 80.5])
 def test_a_port_that_is_none_is_refused_before_anything_starts(port):
     with pytest.raises(ConfigError, match="port"):
