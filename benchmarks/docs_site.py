@@ -1,9 +1,9 @@
 """The documentation as a site: python benchmarks/docs_site.py [FOLDER]. `make docs` installs what it needs, and calls it.
 
-FOLDER (docs/_build) then holds `source/`, which Sphinx reads, and `html/`. The sources are the pages of docs/ as they are, the
-gallery (benchmarks/gallery.py), the examples, a page for each model (its card), and one for each room of the package, whose
-texts are the docstrings. Every warning is an error. No page may ask another host for a script, a style, a font or a picture,
-and no link within the site may lead nowhere.
+FOLDER (docs/_build) then holds `source/`, which Sphinx reads, `gallery/` and `html/`. The sources are the pages of docs/ as
+they are, the gallery (benchmarks/gallery.py), the examples, a page for each model (its card), and one for each room of the
+package, whose texts are the docstrings. Every warning is an error. No page may ask another host for a script, a style, a font
+or a picture, and no link within the site may lead nowhere.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from pkgutil import iter_modules
@@ -204,6 +206,8 @@ def faults(html: Path) -> list[str]:
                 found.append(f"{path.relative_to(html)} leads nowhere: {address}")
             elif address in page.links and place and target in pages and place not in pages[target].ids:
                 found.append(f"{path.relative_to(html)} leads to no such place: {address}")
+        if str(ROOT) in path.read_text(encoding="utf-8"):
+            found.append(f"{path.relative_to(html)} names a folder of this machine: {ROOT}")
     for style in sorted(html.rglob("*.css")):
         asked = styled(style.read_text(encoding="utf-8"))
         found += [f"{style.relative_to(html)} asks another host: {a}" for a in asked if urlsplit(a).netloc]
@@ -223,22 +227,48 @@ def stay_here() -> None:
     sys.addaudithook(watch)
 
 
+@contextmanager
+def drawing(folder: Path) -> Iterator[Callable[[], str | None]]:
+    """Draw the gallery into a folder, in a process of its own beside Sphinx: each takes one of two cores.
+
+    Yields:
+        what waits for its end, and then says what went wrong.
+    """
+    folder.mkdir(parents=True)
+    once = {"OMP_NUM_THREADS": "1"}
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, __file__, "--gallery", str(folder)], env=os.environ | once) as process:
+
+        def ended() -> str | None:
+            code = process.wait()
+            print(f"gallery: {time.monotonic() - began:.0f} s", flush=True)
+            return f"the gallery could not be drawn, see above: it ended with {code}" if code else None
+
+        try:
+            yield ended
+        finally:
+            process.kill()
+
+
 def build(folder: Path) -> list[str]:
     """Lay the sources, build them, and say what is wrong."""
     from sphinx.cmd.build import build_main
 
-    source, html = folder / "source", folder / "html"
-    for path in (source, html):
+    source, html, drawn = (folder / name for name in ("source", "html", "gallery"))
+    for path in (source, html, drawn):
         shutil.rmtree(path, ignore_errors=True)
     source.mkdir(parents=True)
-    began = time.monotonic()
-    lay(source)
-    gallery.lay(source)
-    print(f"sources: {time.monotonic() - began:.0f} s", flush=True)
-    # in one process: the gallery left threads behind, and a copy of a process with threads may wait for ever
-    how = ["--fail-on-warning", "--keep-going", "--fresh-env", "--quiet", "-d", str(folder / "doctrees")]
-    if build_main([*how, str(source), str(html)]):
-        return ["Sphinx gave warnings or errors, see above"]
+    with drawing(drawn) as ended:
+        began = time.monotonic()
+        lay(source)
+        gallery.lay(source)
+        how = ["--fail-on-warning", "--keep-going", "--fresh-env", "--quiet", "-d", str(folder / "doctrees")]
+        if build_main([*how, str(source), str(html)]):
+            return ["Sphinx gave warnings or errors, see above"]
+        print(f"pages: {time.monotonic() - began:.0f} s", flush=True)
+        if wrong := ended():
+            return [wrong]
+    gallery.fill(html / "gallery.html", drawn)
     for sound in (source / "models").rglob(
         "*.wav"
     ):  # players of cards are plain HTML, whose files Sphinx leaves where they are
@@ -252,6 +282,9 @@ def build(folder: Path) -> list[str]:
 
 if __name__ == "__main__":
     stay_here()
+    if sys.argv[1:2] == ["--gallery"]:
+        gallery.draw(Path(sys.argv[2]))
+        sys.exit()
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else DOCS / "_build").resolve()
     began = time.monotonic()
     if wrong := build(folder):

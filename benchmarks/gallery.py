@@ -1,8 +1,8 @@
 """The gallery of the documentation, and the README's film of the reverse process, from the packaged models.
 
 python benchmarks/gallery.py            # draws docs/reverse.gif anew: half a minute or so
-`make docs` writes the gallery itself (`lay`): its pictures, sounds and shapes are made when the site is built, by the code that
-the page shows.
+`make docs` writes the gallery itself: its pictures, sounds and shapes are made when the site is built, by the code that the
+page shows. The page (`lay`) has a place for each, filled (`fill`) with what another process has drawn meanwhile (`draw`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FILM = ROOT / "docs" / "reverse.gif"
 #: most bytes of the film
 MOST = 2_000_000
+#: the HTML of all parts, among the files that they made
+SHOWN = "shown.json"
 
 
 # ---------------------------------------------------------------- the page
@@ -41,7 +44,7 @@ class Part:
 
     Attributes:
         code: what is run and shown; later parts know its names.
-        show: the names and the folder of files -> what stands below the code.
+        show: the names and the folder of files -> the HTML that stands below the code.
     """
 
     title: str
@@ -59,7 +62,12 @@ def row(figures: list[tuple[str, str]]) -> str:
 def picture(image: Any, folder: Path, name: str, about: str) -> str:
     """A picture of the page."""
     image.save(folder / name)
-    return f"![{about}](_static/gallery/{name})"
+    return seen(name, about)
+
+
+def seen(name: str, about: str) -> str:
+    """A file of the page as a picture."""
+    return f'<p><img src="_static/gallery/{name}" alt="{html.escape(about)}"></p>'
 
 
 def players(samples: Any, folder: Path, name: str) -> str:
@@ -141,7 +149,6 @@ PARTS = (
         'digits = zoo.load("audio/spec-ddpm").sample(3, label=["three", "seven", "nine"], speaker="jackson", seed=0)',
         lambda names, folder: (
             players(names["digits"], folder, "digit")
-            + "\n\n"
             + picture(names["digits"].plot(), folder, "digits.png", "their waveforms and spectrograms")
         ),
     ),
@@ -173,8 +180,20 @@ PARTS = (
         'plans = zoo.load("policy/pusht-keypoints").sample(8, observation=now, seed=0)',
         lambda names, folder: (
             picture(names["plans"].plot(), folder, "plans.png", "eight plans over the table")
-            + "\n\nEpisodes of the same policy, as its card has them:\n\n"
+            + "<p>Episodes of the same policy, as its card has them:</p>"
             + film("policy/pusht-keypoints", folder)
+        ),
+    ),
+    Part(
+        "An arm",
+        "Plans for an arm that pushes a puck onto its goal: the hand's way, and how far its fingers close.",
+        "# hand, fingers, puck and goal at the start of an episode of Meta-World\n"
+        "hand, puck, goal = [0.0046, 0.6014, 0.1951], [0.0005, 0.6922, 0.0194], [0.0847, 0.883, 0.0194]\n"
+        'moves = zoo.load("policy/metaworld-push").sample(3, observation=[*hand, 1.0, *puck, *goal], seed=0)',
+        lambda names, folder: (
+            picture(names["moves"].plot(), folder, "moves.png", "three plans, a curve for each number of an action")
+            + "<p>Episodes of the same policy, as its card has them:</p>"
+            + film("policy/metaworld-push", folder)
         ),
     ),
 )
@@ -184,23 +203,47 @@ def film(model: str, folder: Path) -> str:
     """The film of a packaged policy."""
     name = f"{model.split('/')[1]}.gif"
     (folder / name).write_bytes((CHECKPOINTS / model / "rollouts.gif").read_bytes())
-    return f"![episodes in simulation](_static/gallery/{name})"
+    return seen(name, "episodes in simulation")
+
+
+def place(i: int) -> str:
+    """Where the page shows what the code of a part made."""
+    return f'<div id="drawn-{i}"></div>'
 
 
 def lay(source: Path) -> None:
-    """Write the page and its files into the sources of the site."""
-    (folder := source / "_static" / "gallery").mkdir(parents=True)
-    names: dict[str, Any] = {}
+    """Write the page into the sources of the site."""
     text = [
         "# Gallery",
         "",
         "Everything here was drawn when this page was built, by the code that stands above it, from the packaged models.",
         "Nothing was chosen: the seeds are the first ones.",
     ]
+    for i, part in enumerate(PARTS):
+        text += ["", f"## {part.title}", "", part.text, "", "```python", part.code, "```", "", place(i)]
+    (source / "gallery.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def draw(folder: Path) -> None:
+    """Run the code of all parts; an empty folder then holds what they made, and the HTML that shows it."""
+    names: dict[str, Any] = {}
+    shown = []
     for part in PARTS:
         exec(compile(part.code, f"gallery: {part.title}", "exec"), names)
-        text += ["", f"## {part.title}", "", part.text, "", "```python", part.code, "```", "", part.show(names, folder)]
-    (source / "gallery.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+        shown.append(part.show(names, folder))
+    (folder / SHOWN).write_text(json.dumps(shown), encoding="utf-8")
+
+
+def fill(page: Path, folder: Path) -> None:
+    """Put what was drawn into the page that Sphinx has made, and its files beside it."""
+    text, shown = page.read_text(encoding="utf-8"), json.loads((folder / SHOWN).read_text(encoding="utf-8"))
+    for i, body in enumerate(shown):
+        if text.count(place(i)) != 1:
+            raise SystemExit(f"{page} has no place for what {PARTS[i].title!r} made")
+        text = text.replace(place(i), body)
+    page.write_text(text, encoding="utf-8")
+    files = shutil.ignore_patterns(SHOWN)
+    shutil.copytree(folder, page.parent / "_static" / "gallery", ignore=files)
 
 
 # ---------------------------------------------------------------- the film of the README

@@ -101,9 +101,40 @@ def test_every_metric_of_a_packaged_model_is_explained():
             assert f"`{metric}`" in text, f"{metric} of {path.parent.name} is not in docs/numbers.md"
 
 
-def test_the_code_of_the_gallery_is_code():
+def test_the_code_of_the_gallery_is_code_and_samples_every_packaged_model():
     for part in gallery.PARTS:
         compile(part.code, part.title, "exec")
+    loaded = set(re.findall(r'zoo\.load\("([^"]+)"\)', "\n".join(part.code for part in gallery.PARTS)))
+    packaged = {n for n in zoo.list_models() if zoo.info(n).packaged and not zoo.info(n).first_stage}
+    assert loaded == packaged
+
+
+def test_what_was_drawn_fills_its_places_in_the_page(tmp_path, monkeypatch):
+    def show(names, folder):
+        return gallery.seen(f"{names['x']}.png", "a <b>")
+
+    parts = [gallery.Part(f"Part {i}", "", f"x = {i}", show) for i in "12"]
+    monkeypatch.setattr(gallery, "PARTS", parts)
+    drawn, html = tmp_path / "drawn", tmp_path / "html"
+    for folder in (drawn, html, tmp_path / "source"):
+        folder.mkdir()
+    gallery.draw(drawn)
+    (drawn / "1.png").touch()
+    gallery.lay(tmp_path / "source")
+    text = (tmp_path / "source" / "gallery.md").read_text(encoding="utf-8")
+    (html / "gallery.html").write_text(text, encoding="utf-8")
+    gallery.fill(html / "gallery.html", drawn)
+    filled = (html / "gallery.html").read_text(encoding="utf-8")
+    assert filled.index("x = 1") < filled.index('_static/gallery/1.png" alt="a &lt;b&gt;"') < filled.index("x = 2")
+    assert [p.name for p in (html / "_static" / "gallery").iterdir()] == ["1.png"]
+    (html / "gallery.html").write_text("no place", encoding="utf-8")
+    with pytest.raises(SystemExit, match="no place for what 'Part 1' made"):
+        gallery.fill(html / "gallery.html", drawn)
+
+
+def test_a_page_that_names_a_folder_of_this_machine_is_found(site):
+    (fault,) = site(f"<p>{docs_site.ROOT}/zoo</p>")
+    assert "names a folder of this machine" in fault
 
 
 def test_a_turning_shape_holds_its_points():

@@ -178,6 +178,70 @@ def test_a_start_off_the_table_is_told():
         start(middle | {"block_x": 900})
 
 
+def test_what_is_dragged_lies_where_the_simulation_has_it():
+    """The corners of the board's T and goal are those of the simulation, at places and angles that were asked for."""
+    pytest.importorskip("gym_pusht")
+    from zoo.policy import play
+    from zoo.policy.envs import TASKS
+
+    answers = {"agent_x": 90, "agent_y": 80, "block_x": 170, "block_y": 310, "angle": -70}
+    goal = {"goal_x": 330, "goal_y": 140, "goal_angle": 120}
+
+    def corners(handle):
+        degrees, pivot = np.radians((answers | goal)[handle.angle]), np.array(handle.pivot)
+        turn = np.array([[np.cos(degrees), -np.sin(degrees)], [np.sin(degrees), np.cos(degrees)]])
+        return (np.array(handle.outline) - pivot) @ turn.T + pivot + [(answers | goal)[handle.x], (answers | goal)[handle.y]]
+
+    ends, tee, agent = play.board("pusht-keypoints").handles
+    seed, options = play.start(answers | goal)
+    env = TASKS["pusht-keypoints"].make(seed, False)
+    seen, _ = env.reset(seed=seed, **options)
+    points = seen["environment_state"].reshape(-1, 2)
+    # its points are those of two rectangles; all of ours are among them
+    assert np.abs(corners(tee)[:, None] - points[None]).sum(-1).min(1).max() < 0.1
+    body = env.unwrapped.get_goal_pose_body(np.array(play.goal_of(goal)))
+    there = np.array([body.local_to_world(v) for shape in env.unwrapped.block.shapes for v in shape.get_vertices()])
+    assert np.abs(corners(ends)[:, None] - there[None]).sum(-1).min(1).max() < 1e-6
+    assert np.allclose(seen["agent_pos"], [90, 80]) and agent.angle == "" and np.ptp(agent.outline) == pytest.approx(30)
+    assert play.board("metaworld-push") is None
+
+
+def test_another_goal_is_the_usual_one_on_a_table_that_was_moved():
+    """What the policy sees of a T on the goal is what it always saw of that, and what it does comes back to the table."""
+    from zoo.policy.play import GOAL, Moved, goal_of
+
+    assert goal_of({}) is None and goal_of({"goal_x": 256, "goal_y": 256, "goal_angle": 45}) is None
+    x, y, angle = goal_of({"goal_x": 150, "goal_y": 300, "goal_angle": -100})
+    moved = Moved((x, y, angle))
+
+    def at(x, y, angle, points):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        return points @ turn.T + [x, y]
+
+    tee = np.random.default_rng(0).normal(0, 50, (8, 2))
+    seen = moved.seen({"environment_state": at(x, y, angle, tee).ravel(), "agent_pos": np.array([150.0, 300.0])})
+    np.testing.assert_allclose(seen["environment_state"].reshape(8, 2), at(*GOAL, tee), atol=1e-9)
+    np.testing.assert_allclose(seen["agent_pos"], GOAL[:2])
+    place = np.array([140.0, 320.0])
+    np.testing.assert_allclose(moved.done(moved.seen({"p": place})["p"]), place, atol=1e-3)
+    assert moved.done([5000.0, -5000.0]).min() >= 0 and moved.done([5000.0, -5000.0]).max() <= 512
+
+
+@pytest.mark.slow
+def test_the_goal_lies_where_it_was_asked_for():
+    """In the pictures of the simulation, which are drawn with it."""
+    from zoo.policy.play import PUSHT
+
+    model = zoo.load("policy/pusht-keypoints")
+    answers = {name: value for name, (_, _, _, value) in PUSHT.items()} | {"most": 11}
+    usual, other = (
+        next(iter(model.domain.played(model, answers | goal, seed=0, steps=2))).image
+        for goal in ({}, {"goal_x": 130, "goal_y": 140, "goal_angle": 0})
+    )
+    green = [(np.asarray(p).astype(int)[..., 1] - np.asarray(p)[..., 0] > 40) for p in (usual, other)]
+    assert np.argwhere(green[1]).mean(0)[1] < 70 < np.argwhere(green[0]).mean(0)[1]
+
+
 @pytest.mark.slow
 def test_a_policy_acts_from_the_start_that_is_asked_for():
     from zoo.policy.play import PUSHT

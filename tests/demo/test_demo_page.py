@@ -1,10 +1,13 @@
 """The page by its handlers, and over HTTP as a browser's program talks to it."""
 
 import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ gradio = pytest.importorskip("gradio", reason="the extra `demo` is not installed
 from zoo.demo import parts, serve  # noqa: E402  # gradio first
 from zoo.demo.engine import Engine, Limits  # noqa: E402
 from zoo.demo.page import Tab, _whole, page, told  # noqa: E402
+from zoo.demo.uploads import Limited  # noqa: E402
 from zoo.errors import ConfigError, DataError, ResourceError  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -47,8 +51,6 @@ def test_a_sound_keeps_its_length_and_its_loudness():
 
 
 def test_a_scene_is_a_figure_of_webgl():
-    import json
-
     found = json.loads(parts.scene(Scene(np.eye(3), ["#ff0000", "#00ff00"], line=True)).plot)
     (trace,) = found["data"]
     assert trace["type"] == "scatter3d" and trace["mode"] == "lines" and trace["x"] == [1, 0, 0]
@@ -126,6 +128,65 @@ def test_a_large_file_is_refused(served):
     assert answer.status_code == 413
 
 
+def kept(folder) -> list:
+    """Files of the page's own folder."""
+    return [p for p in Path(folder).rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("at", ["upload", "component_server"])
+def test_many_files_in_one_request_are_refused_and_none_stays(served, at):
+    import httpx
+
+    before, address = kept(os.environ["GRADIO_TEMP_DIR"]), f"{served.local_url}gradio_api/{at}"
+    answer = httpx.post(address, files=[("files", (f"{i}.png", b"x" * 50)) for i in range(500)], timeout=60)
+    assert answer.status_code == 400 and "the request holds too many files: give one file at a time." in answer.text
+    assert kept(os.environ["GRADIO_TEMP_DIR"]) == before
+    assert httpx.post(address.replace(at, "upload"), files=[("files", ("a.png", b"x"))], timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("at", ["upload", "queue/join"])
+def test_a_body_larger_than_a_file_may_be_is_refused_at_every_address(served, at, told):
+    """Also where its length is not told before."""
+    import httpx
+
+    def body():
+        for _ in range(30):
+            yield b"x" * 50_000
+
+    kind = {"content-type": "multipart/form-data; boundary=y" if at == "upload" else "application/json"}
+    content = b"".join(body()) if told else body()
+    answer = httpx.post(f"{served.local_url}gradio_api/{at}", content=content, headers=kind, timeout=60)
+    assert answer.status_code == 413 if told else answer.status_code in (400, 413)
+    assert not told or answer.text == "the request exceeds the maximum allowed size: a file may have 100,000 bytes."
+
+
+def test_the_first_kind_of_a_request_counts():
+    """As it does for gradio: a second one would hide the form."""
+    import asyncio
+
+    seen, sent = [], []
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            seen.append(1)
+
+    async def ask():
+        parts = iter([b"--y\r\n--", b"y\r\n"] * 8)
+
+        async def receive():
+            return {"type": "http.request", "body": next(parts), "more_body": True}
+
+        async def send(message):
+            sent.append(message)
+
+        heads = [(b"content-type", b'multipart/form-data; boundary="y"'), (b"content-type", b"text/plain")]
+        await Limited(app, 1000)({"type": "http", "headers": heads}, receive, send)
+
+    asyncio.run(ask())
+    assert len(seen) == 5 and sent[0]["status"] == 400  # a mark that two pieces share is one
+
+
 def test_a_damaged_file_shows_our_text_and_the_page_lives_on(client, pictures, tmp_path):
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
@@ -139,8 +200,6 @@ def test_a_damaged_file_shows_our_text_and_the_page_lives_on(client, pictures, t
 
 
 def test_the_page_asks_no_other_machine(served):
-    import re
-
     import httpx
 
     text = httpx.get(served.local_url, timeout=60).text
@@ -172,10 +231,23 @@ def test_every_packaged_model_has_its_tab(own_folder):
 
 
 @pytest.mark.slow
-def test_ten_people_at_once_are_all_served(client, pictures):
-    how = ["ddim", 2, 0.0]
-    jobs = [client.submit(pictures, 1, i, False, *how, *how, *FIELDS, api_name="/image_reverse") for i in range(10)]
-    assert all("Step 2 of 2" in job.result(timeout=600)[0] for job in jobs)
+def test_ten_people_at_once_are_all_served_in_the_order_in_which_they_came(served, pictures, monkeypatch):
+    """Each with a session of its own, and all of them in the queue before the first is done."""
+    import httpx
+
+    order, start = [], Engine.start
+    monkeypatch.setattr(Engine, "start", lambda self, *given: order.append(given[3]["seed"]) or start(self, *given))
+    base, how = f"{served.local_url}gradio_api/queue", ["ddim", 4, 0.0]
+    (at,) = (d["id"] for d in served.config["dependencies"] if d["api_name"] == "image_reverse")
+    for i in range(10):
+        body = {"data": [pictures, 1, i, False, *how, *how, *FIELDS], "fn_index": at, "session_hash": f"person{i}"}
+        assert httpx.post(f"{base}/join", json=body, timeout=60).status_code == 200
+    for i in range(10):
+        with httpx.stream("GET", f"{base}/data", params={"session_hash": f"person{i}"}, timeout=600) as answer:
+            told = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+        (last,) = (t for t in told if t["msg"] == "process_completed")
+        assert last["success"], last
+    assert order == list(range(10))
 
 
 @pytest.mark.slow
@@ -199,9 +271,14 @@ def policies(own_folder):
 def test_each_policys_own_start_is_asked(policies):
     asked = dict(zip(policies.asked, policies.answers, strict=True))
     assert asked["seed"].visible and not asked["angle"].visible
-    changes = dict(zip(policies.asked, policies.chosen("policy/pusht-keypoints")[-1 - len(asked) : -1], strict=True))
+    *_, board, _ = found = policies.chosen("policy/pusht-keypoints")
+    changes = dict(zip(policies.asked, found[-2 - len(asked) : -2], strict=True))
     assert changes["angle"].visible and changes["block_x"].value == 200 and not changes["seed"]["visible"]
     assert changes["most"].maximum == 300
+    # Push-T's table is there for Push-T alone, and each of its fields is a field of the page
+    assert board.visible and not policies.boards.visible and not policies.chosen("policy/metaworld-push")[-2].visible
+    ids = re.findall(r'data-(?:x|y|angle)="([^"]+)"', board.value)
+    assert len(ids) == 8 and set(ids) <= {a.elem_id for a in policies.answers}
 
 
 def test_answers_are_those_that_the_chosen_model_asks_and_in_their_ranges(policies):
@@ -214,6 +291,9 @@ def test_answers_are_those_that_the_chosen_model_asks_and_in_their_ranges(polici
         "block_x": 200,
         "block_y": 300,
         "angle": 90,
+        "goal_x": 256,
+        "goal_y": 256,
+        "goal_angle": 45,
         "most": 100,
     }
     for wrong, text in ((None, "give a number"), (900, "900; give -180 to 180"), (float("nan"), "give -180 to 180")):
@@ -274,6 +354,20 @@ def test_gradio_is_imported_without_writing_its_own_stubs():
         "assert gc.isenabled()\nimport sys\nassert not [f for f in sys.meta_path if 'Unwritten' in type(f).__name__]"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+def test_what_is_slow_is_imported_after_the_models_are_known_and_while_no_garbage_is_looked_for():
+    """A wrong name is told at once, and the page comes sooner."""
+    program = (
+        "import gc, sys\nfrom zoo.demo import serve\nfrom zoo.errors import ConfigError\n"
+        "try:\n    serve.launch('imag/*')\nexcept ConfigError:\n    pass\n"
+        "assert not {'torch', 'gradio'} & set(sys.modules)\nseen = []\n"
+        "class Watch:\n    def find_spec(self, name, *given):\n"
+        "        if name in ('torch', 'gradio', 'zoo.demo.page'):\n            seen.append(gc.isenabled())\n"
+        "sys.meta_path.insert(0, Watch())\nserve.launch('image/fashion-ddpm', block=False).close()\n"
+        "assert seen == 3 * [False] and gc.isenabled(), seen"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, "8000", 80.5])

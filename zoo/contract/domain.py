@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo.contract.augment import Augment, augment_of
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset, Items
-from zoo.contract.page import Picture, Question, View
+from zoo.contract.page import Board, Picture, Question, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.core import seeds
@@ -143,6 +143,10 @@ class Domain(ABC):
     def edits(self, recipe: Recipe) -> dict[str, Question]:
         """What a page asks before a part of an object is made anew: {name: question}; the default edits nothing."""
         return {}
+
+    def board(self, recipe: Recipe) -> Board | None:
+        """A board on which some of the numbers of `edits` are dragged as well; None, the default, for none."""
+        return None
 
     def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `model.inpaint` for an object and the answers to `edits`.

@@ -37,6 +37,41 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Handle:
+    """A thing on a board that is dragged, and turned where its angle is asked.
+
+    Attributes:
+        label: what it is called.
+        x, y, angle: names of the questions that its place answers; the angle in degrees, clockwise, "" of what does not turn.
+        outline: its corners (K, 2) from its place, before it is turned.
+        colour: "#rrggbb".
+        pivot: the point that it is turned about, from its place.
+    """
+
+    label: str
+    x: str
+    y: str
+    angle: str
+    outline: Sequence[tuple[float, float]]
+    colour: str
+    pivot: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A table seen from above, y downwards, on which things are dragged in place of typing the numbers of their places.
+
+    Attributes:
+        width, height: in the units of the questions.
+        handles: those below come first.
+    """
+
+    width: float
+    height: float
+    handles: Sequence[Handle]
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture."""
 

@@ -17,6 +17,7 @@ from zoo.contract.page import Film, Gallery, Picture, Question
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
 from zoo.core.samplers import SAMPLERS
+from zoo.demo import board as boards
 from zoo.demo import parts
 from zoo.demo.engine import MOST_SAMPLES, MOST_STEPS, Engine, Run, export, in_words
 from zoo.errors import ConfigError, ZooError, one_of
@@ -115,6 +116,7 @@ class Tab:
         self.told = functools.partial(told, during=engine.working)
         self.recipe = info(self.names[0]).recipe
         self.id = domain.name
+        self.edit_ids = f"{self.id}-edit-"
         self.busy: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
         self.build()
 
@@ -167,6 +169,9 @@ class Tab:
                 found.append(g.update(visible=ask is not None))
             else:
                 found.append(g.Number(value=ask.value, minimum=ask.low, maximum=ask.high, visible=True))
+        if self.boards is not None:
+            shown = model.domain.board(recipe)
+            found.append(g.HTML(boards.drawing(shown, self.edit_ids), visible=shown is not None))
         return [*found, html.escape(recipe.description)]
 
     def answered(self, recipe: Recipe, given: Sequence[Any]) -> dict[str, Any]:
@@ -222,7 +227,7 @@ class Tab:
                 visible=d.shown > 1,
                 elem_id=f"{self.id}-n",
             )
-        self.about = g.Markdown(html.escape(self.recipe.description))
+        self.about = g.Markdown(html.escape(self.recipe.description), elem_id=f"{self.id}-about")
         choices, texts = self.slots(self.recipe)
         self.fields = []
         with g.Row():
@@ -258,10 +263,12 @@ class Tab:
                     self.edit()
             with g.Tab("Guidance", id=f"{self.id}-guidance"):
                 self.guidance()
-        outputs = [*self.fields, *self.settings[0], *self.settings[1], *self.answers, self.about]
+        board = [] if self.boards is None else [self.boards]
+        outputs = [*self.fields, *self.settings[0], *self.settings[1], *self.answers, *board, self.about]
         self.model.change(self.told(self.chosen), self.model, outputs, api_name=f"{self.id}_model", show_progress="hidden")
 
     answers: Sequence[Any] = ()
+    boards: Any = None
     asked: Mapping[str, Question] = {}
     plays = False
 
@@ -358,9 +365,11 @@ class Tab:
         file = None if self.plays else self.source("edit-upload")
         look = g.Button("Show it", elem_id=f"{self.id}-edit-show", visible=not self.plays)
         shown = [] if self.plays or masked else self.row("known", "known")
+        if any(self.domain.board(info(name).recipe) for name in self.names):
+            self.boards = boards.part(self.domain.board(self.recipe), self.edit_ids, f"{self.id}-board")
         with g.Row():
             first = self.domain.edits(self.recipe)
-            self.answers = [parts.ask(q, key, f"{self.id}-edit-{key}", key in first) for key, q in self.asked.items()]
+            self.answers = [parts.ask(q, key, f"{self.edit_ids}{key}", key in first) for key, q in self.asked.items()]
         with g.Row():
             go = g.Button("Act" if self.plays else "Make anew", variant="primary", elem_id=f"{self.id}-edit-go")
             stop = g.Button("Cancel", elem_id=f"{self.id}-edit-stop")

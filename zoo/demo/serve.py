@@ -15,14 +15,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.contract.registry import list_models, packaged_folder
-from zoo.demo.engine import Engine, Limits
+from zoo.demo.uploads import Limited
 from zoo.errors import ConfigError, ZooError
+from zoo.extras import need
 from zoo.hub import client as hub
 from zoo.model.loading import info, is_folder
 from zoo.values import whole
+
+if TYPE_CHECKING:
+    from zoo.demo.engine import Engine, Limits
 
 PORT = 7860
 
@@ -86,20 +90,20 @@ def launch(
     """
     check_share(share)
     port = None if port is None else whole(port, "port", 1, 65535)
-    names = chosen(models)  # before gradio, whose import takes seconds
+    names = chosen(models)  # before gradio and torch, whose imports take seconds
     # read when gradio is imported, or when a page is made
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="zoo-demo-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    local = host in ("127.0.0.1", "localhost", "::1") and not share
     with quick_import():
+        from zoo.demo.engine import Engine, Limits
         from zoo.demo.page import FONTS, page
         from zoo.demo.parts import gr
 
-        gr()
-    local = host in ("127.0.0.1", "localhost", "::1") and not share
-    limits = limits or Limits()
-    engine = Engine(names, limits, hub=local and not hub.offline())
-    blocks = page(engine)
+        limits = limits or Limits()
+        engine = Engine(names, limits, hub=local and not hub.offline())
+        blocks = page(engine)
     g = gr()
     try:
         blocks.launch(
@@ -117,6 +121,7 @@ def launch(
             max_threads=8,
             state_session_capacity=64,
             enable_monitoring=False,
+            app_kwargs={"middleware": [need("starlette.middleware", "demo").Middleware(Limited, upload=limits.upload)]},
             _frontend=False,  # else it asks the page itself, and gives up where a busy machine takes 3 s to answer
         )
     except OSError as error:
@@ -154,7 +159,9 @@ class _Unwritten(MetaPathFinder):
 
 @contextmanager
 def quick_import() -> Iterator[None]:
-    """Import gradio in half of the time: it writes no stubs for editors, as each import would, and no garbage is looked for."""
+    """Import gradio and torch, and make a page, sooner: no stubs for editors are written, as each import of gradio would, and
+    no garbage is looked for.
+    """
     finder, collects = _Unwritten(), gc.isenabled()
     sys.meta_path.insert(0, finder)
     gc.disable()

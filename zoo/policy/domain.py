@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator
-from zoo.contract.page import Question, View
+from zoo.contract.page import Board, Question, View
 from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
@@ -100,6 +100,11 @@ class PolicyDomain(Domain):
         from zoo.policy.play import edits
 
         return edits(recipe.name)
+
+    def board(self, recipe: Recipe) -> Board | None:
+        from zoo.policy.play import board
+
+        return board(recipe.name)
 
     def played(self, model: Generator, answers: Mapping[str, Any], **settings: Any) -> Iterator[View]:
         from zoo.policy.play import played

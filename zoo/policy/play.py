@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.contract.page import Film, Picture, Question, View
+from zoo.contract.page import Board, Film, Handle, Picture, Question, View
 from zoo.errors import ConfigError
 from zoo.policy.codec import PolicyCodec
 from zoo.policy.envs import TASKS, picture
@@ -23,7 +23,15 @@ PUSHT = {
     "block_x": ("T x", 100, 400, 200),
     "block_y": ("T y", 100, 400, 300),
     "angle": ("T turned by (degrees)", -180, 180, 45),
+    "goal_x": ("Goal x", 100, 400, 256),
+    "goal_y": ("Goal y", 100, 400, 256),
+    "goal_angle": ("Goal turned by (degrees)", -180, 180, 45),
 }
+#: the goal of the demonstrations, the only one that a policy learnt
+GOAL = (256.0, 256.0, math.radians(45))
+#: pixels of the table, and the T's corners from its place
+TABLE = 512
+TEE = ((-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30))
 
 
 def edits(name: str) -> dict[str, Question]:
@@ -36,6 +44,56 @@ def edits(name: str) -> dict[str, Question]:
     return asked | {"most": Question("number", "Steps at most", low=EVERY, high=TASKS[name].limit, step=EVERY, value=100)}
 
 
+def board(name: str) -> Board | None:
+    """Push-T's table: the goal, the T and the agent."""
+    if name != "pusht-keypoints":
+        return None
+    circle = [(15 * math.cos(2 * math.pi * k / 24), 15 * math.sin(2 * math.pi * k / 24)) for k in range(24)]
+    return Board(
+        TABLE,
+        TABLE,
+        [
+            Handle("Goal", "goal_x", "goal_y", "goal_angle", TEE, "#90ee90"),
+            # the simulation turns the block about its centre of gravity, after it has put it there
+            Handle("T", "block_x", "block_y", "angle", TEE, "#778899", (0, 45)),
+            Handle("Agent", "agent_x", "agent_y", "", circle, "#4169e1"),
+        ],
+    )
+
+
+def goal_of(answers: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """The goal that was asked for: x, y and an angle in radians; None for the one that is always there."""
+    x, y, degrees = (float(answers.get(k, PUSHT[k][-1])) for k in ("goal_x", "goal_y", "goal_angle"))
+    goal = (x, y, math.radians(degrees))
+    return None if goal == GOAL else goal
+
+
+class Moved:
+    """The table as a policy that learnt one goal sees another one: moved and turned so that the goal lies where it always lay.
+
+    What the policy sees and does is the same up to the walls, which are not where it knows them.
+
+    Args:
+        goal: x, y, angle in radians.
+    """
+
+    def __init__(self, goal: tuple[float, float, float]) -> None:
+        angle = GOAL[2] - goal[2]
+        self.turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        self.goal, self.usual = np.array(goal[:2]), np.array(GOAL[:2])
+
+    def seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """An observation of the table, parts of (K * 2,) pixels, as the policy sees it."""
+        return {
+            k: ((np.asarray(v, np.float64).reshape(-1, 2) - self.goal) @ self.turn.T + self.usual).reshape(-1)
+            for k, v in observation.items()
+        }
+
+    def done(self, action: Any) -> Any:
+        """An action (2,) of the policy on the table, within its edges."""
+        return np.clip((np.asarray(action, np.float64) - self.usual) @ self.turn + self.goal, 0, TABLE).astype(np.float32)
+
+
 def start(answers: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """The seed and the options of an environment's `reset`.
 
@@ -45,11 +103,12 @@ def start(answers: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     if "angle" not in answers:
         return int(answers.get("seed") or 0), {}
     state = []
-    for name, (label, low, high, _) in PUSHT.items():
-        value = float(answers[name])
+    for name, (label, low, high, middle) in PUSHT.items():
+        value = float(answers.get(name, middle) if name.startswith("goal") else answers[name])
         if not low <= value <= high:
             raise ConfigError(f"{label}: {value:g}; give {low} to {high}.")
-        state.append(math.radians(value) if name == "angle" else value)
+        if not name.startswith("goal"):
+            state.append(math.radians(value) if name == "angle" else value)
     return 0, {"options": {"reset_to_state": state}}
 
 
@@ -76,13 +135,19 @@ def played(model: Any, answers: Mapping[str, Any], **settings: Any) -> Iterator[
     task, (seed, options) = TASKS[name], start(answers)
     controller = model.controller(**settings)
     env = task.make(seed, True)
+    goal = goal_of(answers) if name == "pusht-keypoints" else None
+    moved = None if goal is None else Moved(goal)
     frames: list[Any] = []
     most = min(int(answers.get("most") or task.limit), task.limit)
     try:
         observation, _ = env.reset(seed=seed, **options)
+        if goal is not None:
+            env.unwrapped.goal_pose = np.array(goal)
         frames.append(picture(env))
         for step in range(1, most + 1):
-            observation, _, terminated, truncated, _ = env.step(controller.act(task.observe(observation)))
+            seen = task.observe(observation)
+            action = controller.act(seen if moved is None else moved.seen(seen))
+            observation, _, terminated, truncated, _ = env.step(action if moved is None else moved.done(action))
             frames.append(picture(env))
             if terminated or truncated:
                 break
