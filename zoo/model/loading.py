@@ -198,6 +198,7 @@ def load(
     from zoo.model.own import check_parts
     from zoo.model.place import device_named, dtype_named, precision_named
 
+    _check_file(text_of(source))
     device, dtype = device_named(device), dtype_named(dtype)  # before anything is fetched
     precision = precision_named("fp32" if precision is None else precision)
     check_parts(**{k: v for k, v in parts.items() if v is not None})
@@ -211,6 +212,30 @@ def load(
         model = model.to(device=device, dtype=dtype)
     model.precision = precision
     return model
+
+
+#: suffixes of files that are pickles
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+
+
+def _check_file(source: str) -> None:
+    """Refuse a file of weights, which is no model by itself.
+
+    Raises:
+        CheckpointError: it says what to do with it.
+    """
+    if not source.lower().endswith((*PICKLES, ".safetensors")) or source.startswith("hub:"):
+        return
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code: zoo never opens one. Where you trust it, convert it first: a checkpoint "
+            "of DiT by python benchmarks/convert_dit.py FILE FOLDER --vae VAE (of zoo's sources, with torch's weights-only "
+            "loader); others see docs/interop.md."
+        )
+    raise CheckpointError(f"{path} is a file of weights; a model is the folder that it lies in, with its config: load that.")
 
 
 def foreign(folder: Path, format: str | None = None, **parts: Any) -> Model | None:

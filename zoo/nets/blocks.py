@@ -170,7 +170,7 @@ class Conditioning(nn.Module):
         for name, embed in self.labels.items():
             planes: Any = getattr(embed, "planes", None)
             if callable(planes):
-                found.append(planes(cond.get(name), len(x), x.shape[2:]).to(x.dtype))
+                found.append(planes(cond.get(name), x.shape[0], x.shape[2:]).to(x.dtype))
         return torch.cat(found, 1)
 
     def forward(self, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
@@ -185,7 +185,7 @@ class Conditioning(nn.Module):
         tokens, masks = [], []
         for name, embed in self.labels.items():
             tell: Any = getattr(embed, "told", None)
-            given = cond.get(name), len(t)
+            given = cond.get(name), t.shape[0]
             found = once(embed, functools.partial(tell if callable(tell) else embed, *given), *given)
             emb = emb + (found.vector if callable(tell) else found)
             if callable(tell):

@@ -65,7 +65,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, told: Told) -> Tensor:
         """x (B,cin,*spatial), told.vector (B,emb_dim) with its SiLU done -> (B,cout,*spatial)."""
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.film(told.vector).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, 1)
+        scale, shift = self.film(told.vector).view(x.shape[0], -1, *[1] * (x.ndim - 2)).chunk(2, 1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
@@ -282,8 +282,8 @@ class UNet(nn.Module):
         if x.ndim != self.dims + 2 or x.shape[1] != self.in_channels:
             axes = "length" if self.dims == 1 else "height, width"
             raise ShapeError(f"U-Net input {tuple(x.shape)} must be (batch, {self.in_channels}, {axes}).")
-        if emb.shape != (len(x), self.emb_dim):
-            raise ShapeError(f"emb {tuple(emb.shape)} must be (batch, emb_dim) = {(len(x), self.emb_dim)}.")
+        if emb.shape != (x.shape[0], self.emb_dim):
+            raise ShapeError(f"emb {tuple(emb.shape)} must be (batch, emb_dim) = {(x.shape[0], self.emb_dim)}.")
         self.check(x.shape[2:])
         told = Told(F.silu(emb), tokens, mask)
         h = self.fold(x)

@@ -39,5 +39,5 @@ class PolicyUNet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         emb = self.time(t)
         for name, embed in self.arrays.items():
-            emb = emb + embed(cond.get(name), len(t))
+            emb = emb + embed(cond.get(name), t.shape[0])
         return self.net(x_t.transpose(1, 2), emb).transpose(1, 2)

@@ -108,7 +108,7 @@ class PeerNet(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         t = self.time_scale * t
-        given = self.told(cond, len(x_t))
+        given = self.told(cond, x_t.shape[0])
         out = self.net(x_t, t.round().long() if self.whole else t, return_dict=False, **given)[0]
         return self.sign * out[:, : self.channels].contiguous()
 

@@ -1,0 +1,127 @@
+"""Nets as ONNX files: another program computes the same, and the file beside it says all that one samples with."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.cli import main
+from zoo.core import seeds
+from zoo.errors import CheckpointError, ConfigError
+from zoo.interop.onnx import Called, example
+from zoo.testing import awake
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+IMAGE = {
+    "codec.size": 8, "net.channels": 16, "net.multipliers": [1], "net.attention": [True], "net.blocks": 1, "net.emb_dim": 16,
+}  # fmt: skip
+
+
+def small(name="image/fashion-ddpm", **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return awake(zoo.create(name, **options))
+
+
+def opened(folder):
+    return onnxruntime.InferenceSession(folder / "denoiser.onnx", providers=["CPUExecutionProvider"])
+
+
+def off(model, folder, rows=3):
+    """The largest difference of the file's outputs from the net's, relative to the largest one, for another number of rows."""
+    inputs = {k: torch.cat([v, v.flip(0)])[:rows] for k, v in example(model).items()}
+    names = [k for k in inputs if k not in ("x", "t")]
+    with torch.no_grad():
+        expected = Called(model, names)(*inputs.values())
+    (found,) = opened(folder).run(None, {k: v.numpy() for k, v in inputs.items()})
+    assert found.shape == expected.shape and float(expected.abs().max()) > 1e-3
+    return float(np.abs(found - expected.numpy()).max() / expected.abs().max().clamp(min=1))
+
+
+MODELS = {
+    "a transformer and a flow": (
+        "image/fashion-ddpm",
+        {
+            "denoiser": "transformer", "codec.size": 8, "schedule": {"kind": "flow"}, "diffusion.prediction": "flow",
+            "diffusion.weighting": "simple",
+            "net": {"patch": 4, "dim": 32, "heads": 4, "emb_dim": 16, "depth": 1, "time_scale": 1000},
+        },
+    ),
+    "preconditioned": (
+        "image/fashion-ddpm",
+        IMAGE | {"schedule": {"kind": "edm"}, "diffusion.prediction": "x0", "diffusion.precondition": True},
+    ),
+    "arrays": ("policy/pusht-keypoints", {"net.channels": 16}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), MODELS.values(), ids=MODELS)
+def test_another_program_computes_the_same(tmp_path, name, options):
+    model = small(name, **options)
+    model.export("onnx", tmp_path / "out")
+    assert off(model, tmp_path / "out") < 1e-5
+    said = json.loads((tmp_path / "out" / "denoiser.json").read_text())
+    session = opened(tmp_path / "out")
+    assert [i["name"] for i in said["inputs"]] == [i.name for i in session.get_inputs()]
+    for one, there in zip(said["inputs"], session.get_inputs(), strict=True):
+        assert one["shape"][1:] == there.shape[1:] and there.shape[0] == "batch"
+    assert said["output"]["is"] == model.recipe.diffusion.prediction
+
+
+def test_the_two_files_are_enough_to_sample(tmp_path):
+    """DDIM with guidance, written with numpy and what the file says."""
+    model = small(**IMAGE, **{"sampling.steps": 6, "sampling.few": [], "sampling.clip": None})
+    assert model.export("onnx", tmp_path) == tmp_path
+    assert off(model, tmp_path) < 1e-5
+    said = json.loads((tmp_path / "denoiser.json").read_text())
+    assert said["opset"] == 18 and said["model"] == "image/fashion-ddpm" and said["output"]["is"] == "v"
+    assert said["x0"] == "(alpha x - sigma prediction) / (alpha^2 + sigma^2)"
+    session, label, weight = opened(tmp_path), np.array([3, 5], np.int64), 2.0
+    x = said["start"] * seeds.SampleRng(7, range(2)).normal(torch.zeros(2, 1, 8, 8)).numpy()
+    for now, then in zip(said["levels"], said["levels"][1:], strict=False):
+        t, a, s = np.full(2, now["t"], np.float32), np.float32(now["alpha"]), np.float32(now["sigma"])
+        (towards,) = session.run(None, {"x": x, "t": t, "label": label})
+        (plain,) = session.run(None, {"x": x, "t": t, "label": np.full(2, -1)})
+        out = plain + (1 + weight) * (towards - plain)
+        x0 = (a * x - s * out) / (a * a + s * s)
+        eps = (x - a * x0) / s
+        x = np.float32(then["alpha"]) * x0 + np.float32(then["sigma"]) * eps
+    *_, last = model.sample_iter(2, seed=7, label=[3, 5], sampler="ddim", guidance_weight=weight, guidance_interval=None)
+    assert np.abs(last.x.numpy() - x).max() < 1e-4
+    with pytest.raises(ConfigError, match="wobble"):
+        model.export("onnx", tmp_path, wobble=1)
+    with pytest.raises(CheckpointError, match="is not a folder of the format 'onnx'"):
+        zoo.load(tmp_path, format="onnx")
+
+
+def test_what_is_not_written(tmp_path, monkeypatch):
+    model = small(**IMAGE)
+    with pytest.raises(ConfigError, match=r"opset=7: give a whole number from 18 to 23"):
+        model.export("onnx", tmp_path / "out", opset=7)
+    with pytest.raises(ConfigError, match="is a first stage, which has no noise"):
+        zoo.create("image/autoencoder", **{"codec.size": 16, "net.channels": 16}).export("onnx", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"weights in torch\.float16; load it in float32"):
+        small(**IMAGE).to("fp16").export("onnx", tmp_path / "out")
+    mine = small(**IMAGE).save_pretrained(tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"holds other things \(README.md, config.json"):
+        model.export("onnx", mine)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"onnxscript is needed .*diffusion-zoo\[onnx\]"):
+        model.export("onnx", tmp_path / "out")
+    assert main(["convert", str(mine), str(tmp_path / "out"), "--to", "onnx"]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_net_that_cannot_be_written_is_one_error(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no such\n operator")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ConfigError, match=r"exporter does not write its net \(RuntimeError: no such operator\)"):
+        small(**IMAGE).export("onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,203 @@
+"""A model's net as an ONNX file, for programs without torch, and beside it in words and numbers what one samples with.
+
+    model.export("onnx", "out/")        # out/denoiser.onnx, out/denoiser.json
+
+The file holds one call of the net: x_t, t and the conditions to the prediction, for any number of samples. The sampler is the
+user's; `denoiser.json` gives the levels of the model's own grid, so that a loop over them is all that there is to write.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo import files
+from zoo.core.guidance import drop
+from zoo.core.schedule import Level
+from zoo.errors import CheckpointError, ConfigError
+from zoo.extras import need
+from zoo.model.golden import COND, golden_inputs
+from zoo.model.model import Model
+from zoo.values import whole
+
+EXTRA = "onnx"
+#: the operator set that is written where nobody asks for another: what torch's exporter writes by itself
+OPSET = 18
+LEAST, MOST = 18, 23
+NET, WORDS = "denoiser.onnx", "denoiser.json"
+#: what the weights of one file may be; larger ones go beside it (bytes)
+WHOLE = 1_500_000_000
+#: grids of that many steps at most are written
+STEPS = 1000
+
+
+class Called(nn.Module):
+    """One call of a model's net, of tensors alone.
+
+    Args:
+        names: of the inputs after x and t.
+    """
+
+    def __init__(self, model: Model, names: Sequence[str]) -> None:
+        super().__init__()
+        on_cpu = model.device.type == "cpu"
+        self.net, self.names = model.denoiser if on_cpu else copy.deepcopy(model.denoiser).cpu(), tuple(names)
+        self.diffusion = model.diffusion
+
+    def forward(self, x: Tensor, t: Tensor, *further: Tensor) -> Tensor:
+        """x (B,*S), t (B,), the conditions (B,...) and the mask -> the prediction (B,*S)."""
+        given = dict(zip(self.names, further, strict=True))
+        mask = given.pop("mask", None)
+        if not self.diffusion.precondition:
+            return self.diffusion.ask(self.net, x, t, given, mask=mask)
+        level = self.diffusion.schedule.of(t)
+        return self.diffusion.denoise(self.net, x, Level(t, level.alpha, level.sigma), given, mask=mask)
+
+
+class OnnxFormat:
+    """ONNX files, which are written and not read: they hold no recipe."""
+
+    def recognises(self, folder: Path) -> bool:
+        """No folder is read."""
+        return False
+
+    def load(self, folder: Path) -> Model:
+        """Nothing is read."""
+        raise CheckpointError(f"{folder}: ONNX files are written by zoo, not read: they hold no recipe. Load the model itself.")
+
+    def export(self, model: Model, folder: Path, *, opset: int = OPSET) -> Path:
+        """Write denoiser.onnx and denoiser.json into a folder that is new, or was written so before.
+
+        Args:
+            opset: the version of ONNX's operators, 18 to 23.
+
+        Raises:
+            ConfigError: packages that are missing, a first stage, a net that torch cannot write, or a folder with other things.
+        """
+        opset = whole(opset, "opset", LEAST, MOST)
+        for package in ("onnx", "onnxscript"):
+            need(package, EXTRA)
+        if model.is_first_stage:
+            raise ConfigError(f"{model!r} is a first stage, which has no noise: only denoisers are written.")
+        there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        if odd := sorted(there - {NET, f"{NET}.data", WORDS}):
+            raise ConfigError(f"{folder} holds other things ({', '.join(odd[:5])}). Give a new folder.")
+        if model.dtype != torch.float32:
+            raise ConfigError(f"{model!r} has weights in {model.dtype}; load it in float32: zoo.load(name, dtype='fp32').")
+        inputs = example(model)
+        program = written(model, inputs, opset)
+        size = sum(v.numel() * v.element_size() for v in model.denoiser.state_dict().values())
+        with files.new_folder(folder) as new:
+            program.save(str(new / NET), external_data=size > WHOLE)
+            files.write_atomic(new / WORDS, files.dump_json(described(model, inputs, opset)))
+        return folder
+
+
+def example(model: Model) -> dict[str, Tensor]:
+    """Inputs of two samples, the second without conditions: "x", "t", the conditions, and "mask" where there is one.
+
+    A net that is told its last guess has it as "x0" and "known", as of `zoo.core.predict.Memory`.
+    """
+    found = golden_inputs(model)
+    cond = {k.removeprefix(COND): v for k, v in found.items() if k.startswith(COND)}
+    cond = {k: v.float() if v.is_floating_point() else v for k, v in drop(cond, found["drop"]).items()}
+    if model.diffusion.self_condition:
+        x = found["x_t"]
+        cond |= {"x0": torch.full_like(x, torch.nan), "known": torch.zeros_like(x, dtype=torch.bool)}
+    mask = {"mask": found["mask"]} if "mask" in found else {}
+    return {"x": found["x_t"], "t": found["t"]} | cond | mask
+
+
+def written(model: Model, inputs: Mapping[str, Tensor], opset: int) -> Any:
+    """The program of torch's exporter.
+
+    Raises:
+        ConfigError: the net has something in it that ONNX does not express; the message is the exporter's.
+    """
+    names = [k for k in inputs if k not in ("x", "t")]
+    batch = {0: torch.export.Dim("batch", min=1)}
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    try:
+        quiet.setLevel(logging.ERROR)
+        # the exporter prints its progress, and warns of what it does itself
+        with torch.no_grad(), redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.onnx.export(
+                Called(model, names).eval(),
+                (inputs["x"], inputs["t"], *(inputs[n] for n in names)),
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=["prediction"],
+                dynamic_shapes=(batch, batch, tuple(batch for _ in names)),
+                verbose=False,
+            )
+    except Exception as error:  # the exporter ends in many
+        said = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{model!r}: torch's exporter does not write its net ({type(error).__name__}: {said}).") from error
+    finally:
+        quiet.setLevel(level)
+
+
+def described(model: Model, inputs: Mapping[str, Tensor], opset: int) -> dict[str, Any]:
+    """What one needs to sample with the file: inputs, prediction, schedule, the levels of the default grid."""
+    recipe, sampling = model.recipe, model.recipe.sampling
+    meaning = {
+        "x": "alpha x0 + sigma eps, in encoded units",
+        "t": "the level's coordinate, see levels",
+        "mask": "true for real elements, false for padding",
+        "x0": "the last guess of x0, NaN where there is none yet",
+        "known": "which parts of the guess are given",
+    }
+    meaning |= {
+        k: f"{c.describe()}; not given: {'NaN' if inputs[k].is_floating_point() else -1}" for k, c in recipe.conditions.items()
+    }
+    steps = min(sampling.steps, STEPS)
+    default = sampling.at(steps)
+    levels = model.diffusion.schedule.levels(steps, default.spacing, default.bounds)
+    found: dict[str, Any] = {
+        "model": f"{recipe.domain}/{recipe.name}",
+        "opset": opset,
+        "inputs": [
+            {"name": k, "shape": ["batch", *v.shape[1:]], "type": str(v.dtype).removeprefix("torch."), "is": meaning.get(k, k)}
+            for k, v in inputs.items()
+        ],
+        "output": {"name": "prediction", "shape": ["batch", *inputs["x"].shape[1:]], "is": recipe.diffusion.prediction},
+        "x0": {
+            "eps": "(x - sigma prediction) / alpha",
+            "x0": "prediction",
+            "v": "(alpha x - sigma prediction) / (alpha^2 + sigma^2)",
+            "flow": "(x - sigma prediction) / (alpha + sigma)",
+        }[recipe.diffusion.prediction],
+        "eps": "(x - alpha x0) / sigma",
+        "schedule": recipe.schedule.model_dump(mode="json"),
+        "start": model.diffusion.schedule.prior_std(levels[0]),
+        # the clean level is no input: its coordinate may be infinite, or none at all
+        "levels": [{"t": float(v.t) if v.sigma else None, "alpha": float(v.alpha), "sigma": float(v.sigma)} for v in levels],
+        "sampling": {
+            k: getattr(default, k)
+            for k in ("sampler", "options", "guidance_weight", "guidance_interval", "guidance_rescale", "clip", "guess_below")
+        },
+        "licence": recipe.licence,
+    }
+    if model.codec.inner is not model.codec:
+        codec: Any = model.codec
+        found["latents"] = {
+            "is": "x0 is a latent of the first stage, which this file does not hold: decode(x0 deviation + mean)",
+            "mean": codec.mean.flatten().tolist(),
+            "deviation": codec.deviation.flatten().tolist(),
+        }
+    return found
+
+
+FORMAT = OnnxFormat()
