@@ -2,14 +2,13 @@
 
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --motifs 25 --each 8
     python benchmarks/scaffolds.py runs/mine --data protein_backbones.npz --split validation steps=200,s_churn=80 step_scale=1.2
-
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation --table \
         --page docs/protein.md steps=50 steps=50,method=resample,times=2
 
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
-lengths stand beside them. Then every sampler builds around one of the motifs. Settings are those of `sample`; where some
-are given only the chains around motifs are measured, with each of them; with --table also free ones, of the first settings'
-steps, and what was found is a table.
+lengths stand beside them. Then every sampler builds around one of the motifs. Settings are those of `sample` (steer=clash: a
+steer of the domain by name); where some are given only the chains around motifs are measured, with each of them; with --table
+also free ones, of the first settings' steps, and what was found is a table.
 """
 
 from __future__ import annotations
@@ -94,7 +93,8 @@ def main() -> None:
     for how in [settings(s) for s in args.settings] or [{}]:
         built, errors, bonds = [], [], []
         for seed, case in zip(tqdm(seeds, "motifs"), cases, strict=True):
-            found = model.inpaint(**case, n=args.each, seed=seed, progress=False, **how)
+            steers = [model.domain.steers[how["steer"]]()] if "steer" in how else []
+            found = model.inpaint(**case, n=args.each, seed=seed, progress=False, **how | {"steer": steers})
             built += [s.atoms for s in found]
             errors += [distance(s.atoms, case["motif"].atoms, case["start"]) for s in found]
             bonds += [error for s in found for error in joints(s.atoms, case["start"], SIZE)]

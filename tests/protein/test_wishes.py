@@ -52,6 +52,7 @@ def test_what_is_a_helix_and_what_is_a_strand(helix, coil):
     x = torch.from_numpy(helix.atoms)[None]
     assert helical(x)[0, 2:-2].min() > 0.9 and stranded(x).max() < 0.01
     assert share("helices", x) > 0.9
+    assert helical(x * torch.tensor([1.0, 1.0, -1.0])).max() < 0.01, "left-handed"
     flat = torch.from_numpy(chain(40, -120.0, 135.0))[None]
     assert stranded(flat).max() < 0.01, "stretched, and beside nothing"
     assert helical(flat).max() < 0.01
