@@ -25,8 +25,9 @@ STRETCHED, SHARP = 11.0, 0.7
 HELIX, SLACK = (5.5, 5.1, 6.2), 1.2
 #: the triple product above which a CA trace turns right, and how sharply it is told
 TURN, SHARPLY = 0.2, 0.1
-#: share of residues by hydrogen bonds -> line (at 0, slope) that makes it of the smooth one; fitted to the training chains
-LINES = {"strands": (-0.003, 1.18), "helices": (-0.055, 1.2)}
+#: share of residues by hydrogen bonds -> line (at 0, slope) that makes it of the smooth one; fitted to a third of the training
+#: chains of 40 to 100 residues
+LINES = {"strands": (-0.003, 1.18), "helices": (-0.011, 1.18)}
 #: letters of a pattern: strand, helix, neither; and one that says nothing
 LETTERS, ANY = "EHL", "-"
 #: least probability of a letter, so that the slope stays finite
