@@ -2,14 +2,12 @@
 
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --motifs 25 --each 8
     python benchmarks/scaffolds.py runs/mine --data protein_backbones.npz --split validation steps=200,s_churn=80 step_scale=1.2
-
-    python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation --table \
-        --page docs/protein.md steps=50 steps=50,method=resample,times=2
+    python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation \
+        --page docs/protein.md free=1,steps=50 steps=50 steps=50,steer=clash
 
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
-lengths stand beside them. Then every sampler builds around one of the motifs. Settings are those of `sample`; where some
-are given only the chains around motifs are measured, with each of them; with --table also free ones, of the first settings'
-steps, and what was found is a table.
+lengths stand beside them. Then every sampler builds around one of the motifs. Settings are those of `inpaint` (steer=clash: a
+steer of the domain by name; free=1: chains without a motif); where some are given those chains alone are measured.
 """
 
 from __future__ import annotations
@@ -60,7 +58,6 @@ def main() -> None:
     p.add_argument("--split", default="test")
     p.add_argument("--motifs", type=int, default=25)
     p.add_argument("--each", type=int, default=8, help="chains around each motif")
-    p.add_argument("--table", action="store_true", help="a table of all settings and free chains")
     p.add_argument("--page", type=Path, help="the page that holds the table, between its marks")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fp32", action="store_true", help="never bf16, which is used where the machine has it")
@@ -91,10 +88,21 @@ def main() -> None:
         failed = {k: round(float(v.mean()), 3) for k, v in evaluator.outside(chains).items() if v.any()}
         print(f"  means {shown}\n  outside the usual range {failed}", flush=True)
 
+    def free(how: dict[str, Any]) -> list[Any]:
+        made = []
+        for seed, case in zip(tqdm(seeds, "free"), cases, strict=True):
+            made += [s.atoms for s in model.sample(args.each, length=case["length"], seed=seed, progress=False, **how)]
+        return made
+
     for how in [settings(s) for s in args.settings] or [{}]:
+        if how.pop("free", False):
+            report(f"free {words(how)}", free(how))
+            print(rows[-1], flush=True)
+            continue
         built, errors, bonds = [], [], []
+        steers = [model.domain.steers[how["steer"]]()] if "steer" in how else []
         for seed, case in zip(tqdm(seeds, "motifs"), cases, strict=True):
-            found = model.inpaint(**case, n=args.each, seed=seed, progress=False, **how)
+            found = model.inpaint(**case, n=args.each, seed=seed, progress=False, **how | {"steer": steers})
             built += [s.atoms for s in found]
             errors += [distance(s.atoms, case["motif"].atoms, case["start"]) for s in found]
             bonds += [error for s in found for error in joints(s.atoms, case["start"], SIZE)]
@@ -102,18 +110,13 @@ def main() -> None:
         print(f"  motif after superposition: at most {max(errors):.2g} A RMSD")
         half, most = np.quantile(bonds, (0.5, 0.95))
         print(f"  bonds to the motif: half are off by at most {half:.3f} A, 95 % by {most:.3f} A, all by {max(bonds):.3f} A")
-        rows[-1] = rows[-1].removesuffix(" |") + f" {max(bonds):.2f} |"
-    if args.settings and not args.table:
-        return
-    steps = {"steps": settings(args.settings[0])["steps"]} if args.settings and "steps" in settings(args.settings[0]) else {}
-    free = []
-    for seed, case in zip(tqdm(seeds, "free"), cases, strict=True):
-        free += [s.atoms for s in model.sample(args.each, length=case["length"], seed=seed, progress=False, **steps)]
-    report("free", free)
+        rows[-1] = rows[-1].removesuffix(" |") + f" {max(bonds):.3f} |"
+        print(rows[-1], flush=True)
     if args.page is not None:
         fill(args.page, "scaffolds", "\n".join(rows))
-    if args.table:
+    if args.settings:
         return
+    report("free", free({}))
     for sampler in SAMPLERS:
         case = cases[0]
         (one,) = model.inpaint(**case, n=1, seed=0, sampler=sampler, progress=False)

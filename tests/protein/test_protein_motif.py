@@ -10,9 +10,9 @@ import zoo
 from zoo.core import seeds
 from zoo.core.samplers import SAMPLERS
 from zoo.errors import ConfigError, ShapeError
-from zoo.protein.backbone import Backbone
+from zoo.protein.backbone import Backbone, Given
 from zoo.protein.geometry import LENGTHS
-from zoo.protein.motif import _drawn, _even, layout, read_motif
+from zoo.protein.motif import _drawn, _even, layout, mended, read_motif
 from zoo.protein.rigid import rmsd
 from zoo.protein.structure import read_structure
 
@@ -164,6 +164,27 @@ def test_files_say_what_was_given(model, tmp_path):
 
 def helix_atoms():
     return chains.chain(40)
+
+
+def test_bonds_to_a_motif_are_mended_by_their_neighbours(helix):
+    """Residues of a helix are moved as a whole: the bonds to them come back, they and what is far away stay."""
+    atoms = helix.atoms.astype(np.float64)
+    atoms[15:23] += 0.15 * (atoms[15, 0] - atoms[14, 2])
+    given = [Given(16, "m", ("",) * 8, ("GLY",) * 8)]
+
+    def off(x):
+        return np.abs(np.linalg.norm(x[1:, 0] - x[:-1, 2], axis=1)[[14, 22]] - LENGTHS[2])
+
+    found = mended(atoms, given)
+    assert off(atoms).max() > 0.1 and off(found).max() < 0.02
+    shift = found[0] - atoms[0]
+    np.testing.assert_allclose(found[15:23] - atoms[15:23], np.broadcast_to(shift[0], (8, 3, 3)), atol=1e-9)
+    np.testing.assert_allclose(found[:10] - atoms[:10], np.broadcast_to(shift[0], (10, 3, 3)), atol=1e-9)
+    assert np.abs(found[10:15] - atoms[10:15] - shift[0]).max() < 0.3 and abs(found.mean((0, 1))).max() < 1e-9
+    torn = helix.atoms.copy()
+    torn[15:23] += 3
+    assert mended(torn, given) is torn
+    assert mended(helix.atoms, given) is helix.atoms
 
 
 def test_what_is_known_in_place_works_as_for_other_models(model, helix):

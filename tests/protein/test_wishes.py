@@ -8,6 +8,7 @@ import torch
 from chains import chain
 
 import zoo
+from zoo.cli import steer_of
 from zoo.core import seeds
 from zoo.errors import ConfigError
 from zoo.protein import wishes
@@ -52,6 +53,7 @@ def test_what_is_a_helix_and_what_is_a_strand(helix, coil):
     x = torch.from_numpy(helix.atoms)[None]
     assert helical(x)[0, 2:-2].min() > 0.9 and stranded(x).max() < 0.01
     assert share("helices", x) > 0.9
+    assert helical(x * torch.tensor([1.0, 1.0, -1.0])).max() < 0.01, "left-handed"
     flat = torch.from_numpy(chain(40, -120.0, 135.0))[None]
     assert stranded(flat).max() < 0.01, "stretched, and beside nothing"
     assert helical(flat).max() < 0.01
@@ -148,6 +150,27 @@ def test_bad_wishes(make, match):
 def test_wishes_that_do_not_fit_a_chain(model, steer, match):
     with pytest.raises(ConfigError, match=match):
         model.sample(1, length=36, steer=steer, **QUICK)
+
+
+def test_steers_of_the_command_line(model):
+    for text in (
+        "radius=12",
+        'strands={"value": 0.4}',
+        'secondary={"strands": 0.2, "helices": 0.4}',
+        "contact=4,30",
+        "clash",
+        "symmetry=C3",
+    ):
+        assert callable(steer_of(model, text))
+    for text, match in (
+        ("radius=wide", "radius"),
+        ("radii=3", "radius"),
+        ("strands=2", "strands"),
+        ("symmetry=X", "cyclic"),
+        ("contact=4", "--steer contact"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            steer_of(model, text)
 
 
 def test_names_of_the_domain(model):

@@ -140,11 +140,15 @@ IDEAL = {
 }
 
 
-def idealise(x: Tensor, rounds: int = 500) -> Tensor:
+def idealise(x: Tensor, rounds: int = 500, fixed: Tensor | None = None) -> Tensor:
     """x (N, 3, 3) with ideal bond lengths and angles, by small moves, see `zoo.protein.rigid.hold`.
 
     Errors above about 0.2 angstrom are not to be mended so: what comes out may have lost its strands.
+
+    Args:
+        fixed: (N,) bool, residues that stay where they are; None: none.
     """
+    held = None if fixed is None else fixed.repeat_interleave(3)
     atoms = x.reshape(-1, 3)
     wanted = {k: torch.tensor(v, dtype=x.dtype, device=x.device).repeat(len(x))[: len(atoms) - k] for k, v in IDEAL.items()}
-    return hold(atoms, wanted, rounds).view_as(x)
+    return hold(atoms, wanted, rounds, held).view_as(x)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.contract.domain import Generator
@@ -20,6 +21,7 @@ from zoo.errors import ConfigError, DataError, one_of
 from zoo.protein.backbone import Backbone, Given
 from zoo.protein.codec import FOLLOW
 from zoo.protein.data import atoms_of
+from zoo.protein.geometry import LENGTHS, idealise
 from zoo.protein.rigid import lay_bodies
 from zoo.protein.structure import GAP, Chain, read_structure
 from zoo.values import plain, several, whole
@@ -30,6 +32,9 @@ RANGE = re.compile(r"(?:(#)(\d+)-(\d+)|(-?\d+[A-Za-z]?)-(-?\d+[A-Za-z]?))")
 POSES = ("fixed", "free")
 #: from CA to the next CA of a chain that is nearly stretched, angstrom
 STRIDE = 3.5
+#: bonds to a motif that are off by more than the first, and by less than the second, are mended, angstrom; and residues that
+#: move for it, the last of which stays
+CLOSE, TORN, BESIDE = 0.02, 0.5, 4
 #: how a motif is named, for messages
 HOW = (
     'give a file, a chain and residues as in "1abc.pdb:A20-35"; "A#20-35" counts the chain\'s residues from 1, "AB/20-35" has '
@@ -114,8 +119,29 @@ class Scaffold(Place):
         self.given = tuple(given)
 
     def marked(self, item: Any) -> Any:
-        """The sample with the residues that were given."""
-        return Backbone(item.atoms, item.name, item.remark, item.copies, self.given)
+        """The sample with the residues that were given, and bonds to them of their length."""
+        return Backbone(mended(item.atoms, self.given), item.name, item.remark, item.copies, self.given)
+
+
+def mended(atoms: NDArray[Any], given: Sequence[Given]) -> NDArray[Any]:
+    """A chain (N, 3, 3) whose bonds C-N to residues that were given are of their length, by moves of the residues beside them.
+
+    A given piece lies best as a whole on what the net predicts, which leaves its ends a little off. Bonds that are off by less
+    than CLOSE stay, and so do those that are off by more than TORN, which no small move mends. Given residues do not move, but
+    for the mean of all, which is 0.
+    """
+    held = torch.zeros(len(atoms), dtype=torch.bool)
+    for g in given:
+        held[g.first - 1 : g.last] = True
+    x, moved = torch.tensor(atoms, dtype=torch.float64), False
+    for k in (held[1:] != held[:-1]).nonzero()[:, 0].tolist():
+        if not CLOSE < abs(float((x[k + 1, 0] - x[k, 2]).norm()) - LENGTHS[2]) < TORN:
+            continue
+        low, high = max(k - BESIDE, 0), min(k + 2 + BESIDE, len(x))
+        fixed = held[low:high].clone()
+        fixed[0], fixed[-1] = fixed[0] | (low > 0), fixed[-1] | (high < len(x))
+        x[low:high], moved = idealise(x[low:high], fixed=fixed), True
+    return (x - x.mean((0, 1))).numpy() if moved else atoms
 
 
 def scaffold(

@@ -122,12 +122,13 @@ def extend(a: Tensor, b: Tensor, c: Tensor, length: Tensor | float, angle: Tenso
     return c + torch.as_tensor(length, dtype=c.dtype, device=c.device) * step
 
 
-def hold(x: Tensor, wanted: Mapping[int, Tensor], rounds: int) -> Tensor:
+def hold(x: Tensor, wanted: Mapping[int, Tensor], rounds: int, fixed: Tensor | None = None) -> Tensor:
     """Points (N, 3) of a chain moved a little until distances are as wanted: (SHAKE, Ryckaert et al. 1977, all bonds at once).
 
     Args:
         wanted: {k: distances (N - k,) of each point to the k-th after it}.
         rounds: how often both ends of each bond are moved towards it.
+        fixed: (N,) bool, points that stay where they are; None: none.
     """
     for _ in range(rounds):
         move = torch.zeros_like(x)
@@ -136,6 +137,8 @@ def hold(x: Tensor, wanted: Mapping[int, Tensor], rounds: int) -> Tensor:
             half = 0.5 * (torch.linalg.vector_norm(between, dim=-1) - lengths)[:, None] * unit(between)
             move[:-k] += half
             move[k:] -= half
+        if fixed is not None:
+            move = torch.where(fixed[:, None], 0, move)
         x = x + 0.4 * move  # less than half: a point is moved by four bonds at once
     return x
 
