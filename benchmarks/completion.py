@@ -71,6 +71,8 @@ def features(model: Model, judge: Any, items: list[Any]) -> tuple[torch.Tensor, 
     """The judge's features of objects, and what it takes them for."""
     if model.domain.name == "point3d":
         x = torch.from_numpy(np.stack([item.points for item in items]))
+    elif model.domain.name == "audio":
+        x = torch.from_numpy(np.stack([item.samples for item in items]))
     else:
         x = torch.stack([model.codec.encode(item) for item in items])
     found, logits = judge.features(x)

@@ -225,7 +225,7 @@ def inpaint(args: argparse.Namespace) -> None:
         where = mask_of(args.where, model.objects_encoded(known).shape)
     samples = model.inpaint(known, where, args.n, method=args.method, **arguments)
     written(args, samples)
-    print(f"method {args.method}: {samples.plan.cost}")
+    print(f"method {samples.plan.method['method']}: {samples.plan.cost}")
 
 
 def vary(args: argparse.Namespace) -> None:
@@ -472,9 +472,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--method",
-        default="replace",
-        help="replace (default), resample (RePaint), posterior, or particles (TDS); --times, --jump, --products and "
-        "--particles are theirs. A domain's own ways, too: --motif 1abc.pdb:A20-35 --length 80",
+        help="replace, resample (RePaint), posterior, or particles (TDS); default: the domain's, posterior for pictures and "
+        "replace for others; --times, --jump, --products and --particles are theirs. A domain's own ways, too: "
+        "--motif 1abc.pdb:A20-35 --length 80",
     )
     sampling(p)
 

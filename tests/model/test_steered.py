@@ -107,7 +107,7 @@ def test_steps_and_bars_count_what_is_done(small, picture):
 
 ODD = [
     ({"method": "repaint"}, "resample"),
-    ({"method": None}, "method"),
+    ({"method": 3}, "method"),
     ({"times": 3}, "'resample'"),
     ({"method": "posterior", "particles": 3}, "'particles'"),
     ({"method": "resample", "times": 0}, "times"),
@@ -120,6 +120,15 @@ def test_methods_that_are_invalid_are_refused(small, picture, arguments, said):
         small.inpaint(picture, WHERE, **QUICK, **arguments)
     with pytest.raises(ConfigError):
         small.sample_iter(1, known=small.encoded(picture), where=WHERE, steps=2, **arguments)
+
+
+def test_a_domain_s_own_method_is_taken_where_nobody_says_one(small, picture):
+    own = small.inpaint(picture, WHERE, 2, **QUICK)
+    assert own.plan.method == {"method": "posterior", "products": 1} and own.plan.batch_size <= 16
+    said = small.inpaint(picture, WHERE, 2, method="posterior", products=1, **QUICK)
+    assert torch.equal(own.tensor, said.tensor)
+    assert small.inpaint(picture, WHERE, 1, products=2, **QUICK).plan.method == {"method": "posterior", "products": 2}
+    assert not torch.equal(own.tensor, small.inpaint(picture, WHERE, 2, method="replace", **QUICK).tensor)
 
 
 def test_a_way_of_holding_nothing_is_refused(small):

@@ -100,6 +100,9 @@ class Domain(ABC):
     hub_tags: tuple[str, ...] = ()
     #: further arguments of `model.inpaint`, which `hold` receives
     inpaint_options: tuple[str, ...] = ()
+    #: the method of in-painting where nobody asks for one, and its arguments, as of `model.inpaint`; chosen by measurement
+    #: (benchmarks/completion.py). Nothing: "replace", which is also taken where known parts may lie anywhere, and in latents.
+    inpainting: Mapping[str, Any] = {}
     #: what a model of this domain can do beyond sampling: {name: function(model, ...)}, called as `model.name(...)`
     methods: Mapping[str, Callable[..., Any]] = {}
     #: steers of this domain's objects by name: makers of what `steer` takes, for `zoo sample --steer NAME=VALUE`

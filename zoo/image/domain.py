@@ -47,6 +47,7 @@ class ImageDomain(Domain):
     denoisers = {"unet": GridUNet, "transformer": GridTransformer, "autoencoder": GridAutoencoder}
     codecs = ImageCodec
     augmentations = ImageAugment
+    inpainting = {"method": "posterior", "products": 1}
     steers = {"mask": mask, "low_resolution": low_resolution, "colour": colour}
     views = (Picture, Gallery)
     shown = 4

@@ -539,7 +539,7 @@ class Model(nn.Module):
         where: Any = None,
         n: int = 1,
         *,
-        method: str = "replace",
+        method: str | None = None,
         steer: Sequence[Steering] | Steering = (),
         progress: bool | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -558,7 +558,8 @@ class Model(nn.Module):
                 which is not right as a conditional; "resample" also takes each step `times` (10) times, `jump` (10) steps
                 together (RePaint); "posterior" moves x0 by the net's own covariance, with `products` (3) calls of it backwards
                 a step; "particles" (TDS) weighs `particles` (16) samples for one, with the samplers "ddpm", which is taken
-                where none is named, and "ddim" with eta above 0.
+                where none is named, and "ddim" with eta above 0. None: what the domain was measured to be best with, see
+                `Domain.inpainting`: "posterior" with products=1 for pictures, but not in latents; else "replace".
             steer: further steers, around that of the known parts; with particles, inside of it.
             n, **arguments: as for `sample`, those of the method; and those that the domain adds, see `Domain.hold` of the
                 domain: a protein's `motif` and `start`, a point cloud's `keep`.
@@ -566,11 +567,14 @@ class Model(nn.Module):
         Raises:
             ConfigError, ShapeError: nothing known, or a mask that does not fit; and as `sample`.
         """
-        way = method_of(method, {k: arguments.pop(k) for k in OPTIONS if k in arguments})
+        asked = {k: arguments.pop(k) for k in OPTIONS if k in arguments}
+        way = self._usual_method(asked) if method is None else method_of(method, asked)
         if isinstance(way, Particles) and arguments.get("sampler") is None:
             arguments["sampler"] = "ddpm"
         own = {k: arguments.pop(k) for k in self.domain.inpaint_options if k in arguments}
         held = self.domain.hold(self, known, where, arguments, **own)
+        if method is None and not isinstance(held.steer, Hold) and not asked:
+            way = Method()  # known parts that may lie anywhere
         way.steer(held.steer)  # a method that cannot hold it is told before anything is made
         arguments["batch_size"] = self._at_a_time(arguments.get("batch_size"), n, arguments.get("shard"), steer, way)
         plan = self.plan(n, **self._size_argument(held.size) | arguments)
@@ -580,6 +584,12 @@ class Model(nn.Module):
         return self._collect(
             plan, progress=progress, on_step=on_step, steer=steer, held=held.steer, method=way, put_back=held.put_back
         )
+
+    def _usual_method(self, asked: Mapping[str, Any]) -> Method:
+        """The method of in-painting that the domain takes where nobody says one, with what is said of it."""
+        usual = dict(self.domain.inpainting) if self.codec.inner is self.codec else {}
+        name = usual.pop("method", "replace")
+        return method_of(name, usual | dict(asked))
 
     def vary(
         self,
