@@ -272,8 +272,8 @@ def read_tokenizer(folder: Path) -> Prompt:
         if token not in table:
             raise CheckpointError(f"{folder}: its vocabulary has no {token!r}, which {CONFIG} names.")
     tokens = sorted(table, key=table.__getitem__)
-    if odd := [t for t in tokens if "\n" in t] + [m for m in merges if m.count(" ") != 1 or "\n" in m]:
-        raise CheckpointError(f"{folder}: {odd[0]!r} is not what a vocabulary of CLIP's kind has.")
+    if broken := [t for t in tokens if "\n" in t] + [m for m in merges if m.count(" ") != 1 or "\n" in m]:
+        raise CheckpointError(f"{folder}: {broken[0]!r} is not what a vocabulary of CLIP's kind has.")
     text, pairs = "\n".join(tokens), "\n".join(merges)
     made = reader(text, pairs, tuple(sorted(special.items())), length)
     blank = made("", padding="max_length", max_length=length, truncation=True).input_ids
