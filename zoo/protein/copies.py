@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.core.predict import Predict, noise_of
@@ -106,7 +107,7 @@ class Copies(Symmetry):
         return Backbone(item.atoms, item.name, f"symmetry {self.name}", self.many, item.given)
 
     def placed(self, x0: Tensor) -> Tensor:
-        """Copies moved along the lines from the middle to them, so that the nearest CA of two are TOUCH apart."""
+        """Copies moved along the lines from the middle to them: the nearest CA of two are TOUCH apart, or up to STEP more."""
         return torch.cat([self._placed(self.setting.own(x0, i), x0.shape[1]) for i in range(len(x0))])
 
     def _placed(self, row: Tensor, length: int) -> Tensor:
@@ -117,13 +118,11 @@ class Copies(Symmetry):
         steps = torch.arange(-FAR, FAR + STEP, STEP, device=row.device, dtype=row.dtype) / SCALE
         shifted = ca[None] + steps[:, None, None, None] * out[None, :, None]
         nearest = torch.cdist(shifted[:, :1].flatten(1, 2), shifted[:, 1:].flatten(1, 2)).amin((1, 2)) * SCALE
-        beyond = (steps * 1.0 + centre[0].norm()) > 0
-        free = (nearest >= TOUCH) & beyond
-        # from outside inwards: the first place where they touch
-        blocked = (~free).flip(0).cumsum(0).flip(0) > 0
+        free = (nearest >= TOUCH) & (steps + centre[0].norm() > 0)
+        blocked = (~free).flip(0).cumsum(0).flip(0) > 0  # from outside inwards, they get no farther than where they touch
         best = steps[(~blocked).to(torch.int64).argmax()] if bool((~blocked).any()) else steps[-1]
         placed = (copies + best * out[:, None, None]).flatten(0, 1)
-        return torch.nn.functional.pad(placed, (0, 0, 0, 0, 0, length - len(placed)))[None]
+        return F.pad(placed, (0, 0, 0, 0, 0, length - len(placed)))[None]
 
 
 def symmetry(group: str, interval: tuple[float, float] = (0.0, math.inf)) -> Copies:
