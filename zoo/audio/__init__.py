@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-#: public name -> where it lives; lazily, so that the recipes can be listed without loading torch
-_PUBLIC = {"DOMAIN": "domain", "continuation": "steers", "gap": "steers", "band": "steers", "loudness": "steers"}
+#: what `zoo.audio.steers` has for users
+_STEERS = ("continuation", "gap", "band", "loudness")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f"zoo.audio.{_PUBLIC[name]}"), name)
+    # lazily, so that the recipes can be listed without loading torch
+    if name == "DOMAIN":
+        from zoo.audio.domain import DOMAIN
+
+        return DOMAIN
+    if name in _STEERS:
+        from zoo.audio import steers
+
+        return getattr(steers, name)
     raise AttributeError(f"module 'zoo.audio' has no attribute {name!r}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-#: public name -> where it lives; lazily, so that the recipes can be listed without loading torch
-_PUBLIC = {"DOMAIN": "domain", "mask": "steers", "low_resolution": "steers", "colour": "steers"}
+#: what `zoo.image.steers` has for users
+_STEERS = ("mask", "low_resolution", "colour")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f"zoo.image.{_PUBLIC[name]}"), name)
+    # lazily, so that the recipes can be listed without loading torch
+    if name == "DOMAIN":
+        from zoo.image.domain import DOMAIN
+
+        return DOMAIN
+    if name in _STEERS:
+        from zoo.image import steers
+
+        return getattr(steers, name)
     raise AttributeError(f"module 'zoo.image' has no attribute {name!r}")

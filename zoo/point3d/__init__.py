@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-#: public name -> where it lives; lazily, so that the recipes can be listed without loading torch
-_PUBLIC = {"DOMAIN": "domain", "Camera": "steers", "depth_view": "steers", "box": "steers", "mirror": "steers"}
+#: what `zoo.point3d.steers` has for users
+_STEERS = ("Camera", "depth_view", "box", "mirror")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f"zoo.point3d.{_PUBLIC[name]}"), name)
+    # lazily, so that the recipes can be listed without loading torch
+    if name == "DOMAIN":
+        from zoo.point3d.domain import DOMAIN
+
+        return DOMAIN
+    if name in _STEERS:
+        from zoo.point3d import steers
+
+        return getattr(steers, name)
     raise AttributeError(f"module 'zoo.point3d' has no attribute {name!r}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-#: public name -> where it lives; lazily, so that the recipes can be listed without loading torch
-_PUBLIC = {"DOMAIN": "domain", "Obstacle": "steers", "avoid": "steers", "goal": "steers", "speed_limit": "steers"}
+#: what `zoo.policy.steers` has for users
+_STEERS = ("Obstacle", "avoid", "goal", "speed_limit")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f"zoo.policy.{_PUBLIC[name]}"), name)
+    # lazily, so that the recipes can be listed without loading torch
+    if name == "DOMAIN":
+        from zoo.policy.domain import DOMAIN
+
+        return DOMAIN
+    if name in _STEERS:
+        from zoo.policy import steers
+
+        return getattr(steers, name)
     raise AttributeError(f"module 'zoo.policy' has no attribute {name!r}")

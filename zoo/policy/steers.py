@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.correction import Correction
+from zoo.core.correction import INTERVAL, Correction
 from zoo.core.measure import measure
 from zoo.core.within import Within, numbers_of
 from zoo.errors import ConfigError, ShapeError
@@ -204,16 +204,16 @@ def speed_limit(
 def goal(
     place: Sequence[float],
     *,
-    noise: float | None = None,
+    noise: float = 1.0,
     step: int = -1,
     axes: Sequence[int] | None = None,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[float, float] = INTERVAL,
 ) -> Correction:
     """Plans that are at a place at one of their steps, by default the last: one action is measured, see `zoo.steer.measure`.
 
     Args:
         place: what the action is to be, in the robot's units.
-        noise: how near, as standard deviation in the robot's units; above 0.
+        noise: how near, as standard deviation in the robot's units.
         step: of the plan, counted from its end where negative.
         axes: which numbers of an action they are; default: the first ones.
         interval: (lo, hi): acts where lo < sigma / alpha <= hi; default: up to 80.
@@ -234,6 +234,4 @@ def goal(
             raise ShapeError(f"goal: step={step}, axes={chosen} of plans {tuple(plans.shape)}.")
         return plans[:, step, chosen]
 
-    spread = number(noise if noise is not None else 1.0, "noise", 0, what="in the robot's units")
-    own = {} if interval is None else {"interval": interval}
-    return measure(wanted, action, spread, **own)
+    return measure(wanted, action, number(noise, "noise", 0, what="in the robot's units"), interval=interval)
