@@ -269,6 +269,9 @@ def build(folder: Path) -> list[str]:
         if wrong := ended():
             return [wrong]
     gallery.fill(html / "gallery.html", drawn)
+    for page in html.rglob("*.html"):  # a default or a value that is a path: where the package lies here is nobody's business
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace(f"PosixPath('{ROOT}/", "Path('"), encoding="utf-8")
     for sound in (source / "models").rglob(
         "*.wav"
     ):  # players of cards are plain HTML, whose files Sphinx leaves where they are

@@ -1,9 +1,9 @@
 """Sphinx's settings. `make docs` lays the sources (benchmarks/docs_site.py), builds them strictly, and checks the pages."""
 
 import re
-from pathlib import Path
 
 from docutils import nodes
+from sphinx.domains.python import PythonDomain
 
 import zoo
 
@@ -26,10 +26,13 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # an override without a text of its own is described where it comes from
-# of each signature autodoc would read the source twice more, for a third of the time of reading: for types in comments, of
-# which there are none, and for names of defaults, where their values say as much
+# of each signature autodoc would read the source twice more: for types in comments, of which there are none, and for names of
+# defaults, where their values say as much
 autodoc_use_type_comments = False
 autodoc_preserve_defaults = False
+# the contents of a page are its headings: with each function and field among them, which furo copies of all pages for every
+# page, this was what took longest
+toc_object_entries = False
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "no-value": True, "show-inheritance": True}
 python_use_unqualified_type_names = True
@@ -66,21 +69,30 @@ def as_rest(lines):
     return [line for block in blocks for line in block]
 
 
+class Names(PythonDomain):
+    """Python's names, which Sphinx looks for in all that there are for each name of a type. Most are of other packages: what no
+    name ends with is not looked for.
+    """
+
+    ends, counted = frozenset(), 0
+
+    def find_obj(self, env, modname, classname, name, type, searchmode=0):
+        if self.counted != len(self.objects):
+            self.ends, self.counted = frozenset(n.rpartition(".")[2] for n in self.objects), len(self.objects)
+        known = name.removesuffix("()").rpartition(".")[2] in self.ends
+        return super().find_obj(env, modname, classname, name, type, searchmode) if known else []
+
+
 def setup(app):
     """Docstrings are plain text; formulas stay as they are written: scripts that draw them would come from another host."""
 
     def docstring(app, what, name, thing, options, lines):
         lines[:] = as_rest(lines)
 
-    def signature(app, what, name, thing, options, arguments, result):
-        """Folders of the package as they lie in it: where it lies on this machine is nobody's business."""
-        home = re.escape(str(Path(zoo.__file__).parents[1]))
-        return (re.sub(rf"\w*Path\('{home}/([^']*)'\)", r"Path('\1')", arguments) if arguments else arguments), result
-
     def plain(translator, node):
         translator.body.append(translator.starttag(node, "code") + translator.encode(node.astext()) + "</code>")
         raise nodes.SkipNode
 
+    app.add_domain(Names, override=True)
     app.connect("autodoc-process-docstring", docstring, priority=400)  # before napoleon reads the sections
-    app.connect("autodoc-process-signature", signature)
     app.add_html_math_renderer("none", inline_renderers=(plain, None), block_renderers=(plain, None))

@@ -7,6 +7,7 @@ either the tests are skipped. $ZOO_BROWSER names another Chromium.
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -101,9 +102,9 @@ class Watched:
             )
         assert field.input_value() == name
 
-    def fill(self, **values: object) -> None:
+    def fill(self, values: Mapping[str, object]) -> None:
         """Type into fields until all of it stays: a tab that was just opened is drawn twice, and forgets what came between."""
-        wanted = {self.page.locator(f"#{name.replace('_', '-')} input").first: str(value) for name, value in values.items()}
+        wanted = {self.page.locator(f"#{name} input").first: str(value) for name, value in values.items()}
         stays = 0.0
         while stays < self.took / 3:  # the busier the machine, the later the second time
             wrong = {field: value for field, value in wanted.items() if field.input_value() != value}
@@ -197,7 +198,7 @@ def test_a_sample_of_each_packaged_model_appears_and_the_slider_goes_back(watche
     watched.tab(at)
     watched.choose(at, name)
     fields = {"steps": 3} | ({"n": 2} if domain.shown > 1 else {}) | ({"size": SIZES[at]} if at in SIZES else {})
-    watched.fill(**{f"{at}_{field}": value for field, value in fields.items()})
+    watched.fill({f"{at}-{field}": value for field, value in fields.items()})
     page.click(f"#{at}-go")
     watched.done(at)
     assert f'zoo.load("{name}")' in page.locator(f"#{at}-code").inner_text().replace("'", '"')
@@ -241,7 +242,7 @@ def test_a_player_plays(watched):
     """Its hand moves on, and it says how long the clip is."""
     page = watched.page
     watched.tab("audio")
-    watched.fill(audio_steps=2)
+    watched.fill({"audio-steps": 2})
     page.click("#audio-go")
     watched.done("audio")
     part = page.locator("#audio-x0-sound")
@@ -260,9 +261,9 @@ def test_a_policys_rollout_plays(watched, name):
     at = name.partition("/")[0]
     watched.tab(at)
     watched.choose(at, name)
-    watched.fill(**{f"{at}_steps": 2})
+    watched.fill({f"{at}-steps": 2})
     watched.inner(at, "Play")
-    watched.fill(**{f"{at}_edit_most": 20})
+    watched.fill({f"{at}-edit-most": 20})
     page.click(f"#{at}-edit-go")
     page.wait_for_selector(f"#{at}-play-picture img")
     assert pixels(page, f"#{at}-play-picture")[2] > 1000
@@ -285,7 +286,7 @@ def test_a_policys_rollout_plays(watched, name):
 def test_a_run_is_cancelled_and_the_next_one_is_served(watched):
     """Its steps end where they were, long before the last one."""
     page = watched.page
-    watched.fill(image_steps=1000)
+    watched.fill({"image-steps": 1000})
     page.click("#image-go")
     page.wait_for_selector("#image-said >> text=/^Step [0-9]+ of 1000$/")
     page.click("#image-stop")
@@ -294,7 +295,7 @@ def test_a_run_is_cancelled_and_the_next_one_is_served(watched):
     before = said.inner_text()
     page.wait_for_timeout(3000)
     assert said.inner_text() == before
-    watched.fill(image_steps=2)
+    watched.fill({"image-steps": 2})
     page.click("#image-go")
     page.wait_for_selector("#image-said >> text=Step 2 of 2")
 
@@ -320,7 +321,7 @@ def test_what_is_dragged_on_the_table_is_in_the_fields(watched):
     def value(name):
         return float(page.locator(f"#policy-edit-{name} input").input_value())
 
-    watched.fill(policy_edit_angle=0, policy_edit_block_x=200, policy_edit_block_y=300)
+    watched.fill({"policy-edit-angle": 0, "policy-edit-block_x": 200, "policy-edit-block_y": 300})
     page.wait_for_function(
         """() => document.querySelector('#policy-board g[data-x$="block_x"]').getAttribute("transform").startsWith(
         "translate(200 300) rotate(0 ")"""
@@ -332,7 +333,7 @@ def test_what_is_dragged_on_the_table_is_in_the_fields(watched):
     assert abs(value("angle") + 90) <= 3
     drag((300, 245), (3000, 245))
     assert value("block_x") == 400  # and no farther than the simulation has it
-    watched.fill(policy_edit_goal_x=150)
+    watched.fill({"policy-edit-goal_x": 150})
     page.wait_for_function(
         """() => document.querySelector('#policy-board g[data-x$="goal_x"]').getAttribute("transform").startsWith(
         "translate(150 256) rotate(45 ")"""
@@ -363,7 +364,7 @@ def test_an_upload_is_noised_and_a_damaged_one_is_told(watched, tmp_path):
 
 def test_guidance_is_a_row_of_pictures(watched):
     page = watched.page
-    watched.fill(image_steps=2)
+    watched.fill({"image-steps": 2})
     watched.inner("image", "Guidance")
     page.locator("#image-weights textarea, #image-weights input").first.fill("0, 2")
     page.click("#image-guidance-go")

@@ -145,14 +145,15 @@ def played(model: Any, answers: Mapping[str, Any], **settings: Any) -> Iterator[
             env.unwrapped.goal_pose = np.array(goal)
         frames.append(picture(env))
         for step in range(1, most + 1):
-            seen = task.observe(observation)
-            action = controller.act(seen if moved is None else moved.seen(seen))
+            told = task.observe(observation)
+            action = controller.act(told if moved is None else moved.seen(told))
             observation, _, terminated, truncated, _ = env.step(action if moved is None else moved.done(action))
             frames.append(picture(env))
             if terminated or truncated:
                 break
             if step % EVERY == 0:
-                yield Picture(Image.fromarray(frames[-1]))
+                seen = Image.fromarray(frames[-1])
+                yield Picture(seen.resize((2 * seen.width, 2 * seen.height)))  # as large as its film is shown
     finally:
         env.close()
     yield Film(frames, model.codec.rate or 10.0)
