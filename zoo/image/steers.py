@@ -105,6 +105,7 @@ def colour(value: Any, *, noise: float = 0.02) -> Steer:
         ConfigError: no colour.
     """
     spread = number(noise, "noise", 0, what="of 2 from black to white")
+    bytes_: tuple[float, ...]
     if isinstance(value, str):
         try:
             bytes_ = ImageColor.getrgb(value)[:3]

@@ -51,7 +51,7 @@ class Times(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        out: Tensor = self.mlp(sinusoid(t).to(self.mlp[0].weight.dtype))
+        out: Tensor = self.mlp(sinusoid(t).to(next(self.mlp.parameters()).dtype))
         return out
 
 

@@ -41,7 +41,7 @@ class ProteinDomain(Domain):
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
     augmentations = BackboneAugment
-    steers = {"symmetry": symmetry} | STEERS
+    steers = {"symmetry": symmetry, **STEERS}
     views = (Scene,)
     opens = tuple(s for s in SUFFIXES if s != ".gz")
 

@@ -139,7 +139,7 @@ def latent_model(pipeline: Pipeline, diffusion: Diffusion | None = None) -> Mode
     stage = first_stage(pipeline, _side(pipeline))
     origin, process = read_origin(pipeline.folder), process_of(pipeline, diffusion)
     net_part = pipeline.parts[next(iter(PIPELINES[name]))]
-    size, channels = stage.codec.shape[-1], stage.denoiser.latent_shape[0]  # type: ignore[union-attr,index]
+    size, channels = stage.codec.shape[-1], int(stage.denoiser.latent_shape[0])  # type: ignore[union-attr,index,arg-type]
     further: dict[str, Any] = {k: v for k, v in (("time_scale", process.time_scale), ("sign", process.sign)) if v != 1}
     conditions: dict[str, Condition]
     parts: list[tuple[str, list[Path], Callable[[str], str]]]
@@ -275,8 +275,8 @@ def _side(pipeline: Pipeline) -> int:
         CheckpointError: they are not square, or it is not said.
     """
     part = pipeline.part("unet", "transformer") or pipeline.parts["vae"]
-    size = part.config.get("sample_size")
-    sides = size if isinstance(size, list) else [size, size]
+    size: Any = part.config.get("sample_size")
+    sides: list[Any] = size if isinstance(size, list) else [size, size]
     if len(sides) != 2 or sides[0] != sides[1] or not is_whole(sides[0]) or not 1 <= sides[0] <= 16_384:
         raise CheckpointError(
             f"{part.folder / CONFIG}: sample_size={size!r}; zoo has square latents of a known size. Write it there: "
