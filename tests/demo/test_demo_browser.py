@@ -238,22 +238,6 @@ def test_a_sample_of_each_packaged_model_appears_and_the_slider_goes_back(watche
             changed(page, part, before)
 
 
-def test_a_player_plays(watched):
-    """Its hand moves on, and it says how long the clip is."""
-    page = watched.page
-    watched.tab("audio")
-    watched.fill({"audio-steps": 2})
-    page.click("#audio-go")
-    watched.done("audio")
-    part = page.locator("#audio-x0-sound")
-    part.locator("button[aria-label*='Play' i]").first.click()
-    page.wait_for_function(
-        """() => { const seen = []; const look = e => { if (e.tagName == "AUDIO") seen.push(e);
-        if (e.shadowRoot) e.shadowRoot.querySelectorAll("*").forEach(look); };
-        document.querySelectorAll("#audio-x0-sound *").forEach(look); return seen.some(a => a.currentTime > 0); }"""
-    )
-
-
 @pytest.mark.parametrize("name", [n for n in NAMES if type(get_domain(n.partition("/")[0])).played is not Domain.played])
 def test_a_policys_rollout_plays(watched, name):
     """In its simulation, until a film of it runs in the page."""
