@@ -197,7 +197,10 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/core/predict.py", "memory.guess = x0.detach()", "pass", "tests/core/test_predict.py",
     ),
     "backbones: the net is told of its own idea of the motif": (
-        "zoo/core/predict.py", "    predict = steered(predict, steers)\n    if network.memory is None:\n        return predict",
+        "zoo/core/predict.py",
+        "    predict = steered(predict, steers)\n"
+        '    network.told = [steer.told for steer in steers if hasattr(steer, "told")]\n'
+        "    if network.memory is None:\n        return predict",
         "    if network.memory is None:\n        return steered(predict, steers)\n"
         "    return steered(remembered(predict, network.memory), steers)", "tests/core/test_predict.py",
     ),
@@ -248,7 +251,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "backbones: gaps are bridged": ("zoo/protein/structure.py", "<= GAP", "<= 1e9", "tests/protein/test_protein_data.py"),
     "backbones: a motif where the prediction was": (
-        "zoo/protein/motif.py", "where[first : first + size] = True", "where[first : first + size] = False",
+        "zoo/protein/motif.py", "where[own] = True", "where[own] = False",
         "tests/protein/test_protein_motif.py",
     ),
     "backbones: clashes of neighbours count": (
@@ -371,8 +374,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "self.share(torch.zeros_like(values[:, -1, 0, 0]))", "tests/contract/test_small.py tests/nets",
     ),
     "a net does not see the small sample": (
-        "zoo/nets/grid.py", "self.net(self.embed.beside(x_t, cond), *self.embed.told(t, cond))",
-        "self.net(self.embed.beside(x_t, {}), *self.embed.told(t, cond))", "tests/contract/test_small.py",
+        "zoo/nets/grid.py", "self.net.outputs(self.embed.beside(x_t, cond), *self.embed.told(t, cond))",
+        "self.net.outputs(self.embed.beside(x_t, {}), *self.embed.told(t, cond))", "tests/contract/test_small.py",
     ),
     "words: a missing picture is passed over": (
         "zoo/data/captions.py", "elif not file.is_file():", "elif False:", "tests/data/test_captions_files.py",
