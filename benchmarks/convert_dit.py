@@ -98,7 +98,7 @@ def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name:
     """
     tensors = read(path)
     options = shapes_of(tensors, path)
-    side, channels, labels = (options.pop(k) for k in ("side", "channels", "labels"))
+    side, channels, labels, learned = (options.pop(k) for k in ("side", "channels", "labels", "learned_variance"))
     tensors.pop("pos_embed")
     heads = HEADS.get(options["width"]) if heads is None else heads
     if heads is None:
@@ -115,7 +115,7 @@ def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name:
         {
             "name": name or re.sub(r"[^\w.-]+", "-", path.stem),
             "domain": "image",
-            "description": f"DiT, converted from {path.name}; a predicted variance is left out.",
+            "description": f"DiT, converted from {path.name}.",
             "paper": "Peebles & Xie 2022, Scalable diffusion models with transformers.",
             "codec": {
                 "size": side * factor,
@@ -127,7 +127,7 @@ def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name:
             "conditions": {"label": {"values": [str(i) for i in range(labels)]}},
             # of its sampler: betas from 1e-4 to 0.02 in a line, and the noise is predicted
             "schedule": {"kind": "discrete", "curve": "linear", "T": 1000},
-            "diffusion": {"prediction": "eps"},
+            "diffusion": {"prediction": "eps", "learned_variance": learned},
             "sampling": {"sampler": "ddim", "steps": 250, "guidance_weight": 3.0},
         }
     )

@@ -12,6 +12,7 @@ from torch import nn
 import zoo
 from zoo.contract.conditions import Label
 from zoo.core import seeds
+from zoo.core.schedule import Level
 from zoo.errors import CheckpointError, ConfigError, ShapeError
 from zoo.interop.dit import DiT
 
@@ -116,9 +117,16 @@ def test_a_converted_checkpoint_computes_what_its_authors_net_does(tmp_path, vae
     expected = reference(state, x, t, y)[:, :4]
     with torch.no_grad():
         found = model.diffusion.ask(model.denoiser, x, t.float(), {"label": torch.tensor([0, 4, -1])})
-        bare = model.denoiser(x[2:], t[2:].float(), {})
+        bare = model.diffusion.ask(model.denoiser, x[2:], t[2:].float(), {})
+        _, share = model.diffusion.denoise_both(
+            model.denoiser, x, Level(t.double(), 1.0, 1.0), {"label": torch.tensor([0, 4, -1])}
+        )
     assert float(expected.std()) > 0.1 and float((found - expected).abs().max()) < 1e-5
     assert float((bare - expected[2:]).abs().max()) < 1e-5
+    assert model.diffusion.learned_variance == variance == (share is not None)
+    if share is not None:
+        assert float((2 * share - 1 - reference(state, x, t, y)[:, 4:]).abs().max()) < 1e-5
+        model.sample(1, label=1, sampler="ddpm", variance="learned", steps=2, seed=0)
     assert model.verify() == 0 and model.sample(2, label=[1, "3"], steps=2, seed=0)[0].pixels.shape == (16, 16, 3)
 
 

@@ -139,7 +139,8 @@ class DiT(nn.Module):
         conditions: "label" alone.
         width, depth, heads, patch: hidden size, number of blocks, heads of attention, side of a patch.
         inner: width within the blocks' two layers; default: four times the width.
-        learned_variance: whether the net predicts a variance, too, which is left out here: no sampler takes it.
+        learned_variance: there is a second output, see `zoo.core.diffusion.Denoiser`: what its authors' nets say of the
+            variance has the same meaning (Nichol & Dhariwal 2021, Eq. 15).
 
     Raises:
         ConfigError: numbers that do not fit together, or other conditions. ShapeError: sides that do not divide by the patch.
@@ -157,7 +158,7 @@ class DiT(nn.Module):
         heads: int = 16,
         patch: int = 2,
         inner: int | None = None,
-        learned_variance: bool = True,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
         numbers = (width, depth, heads, patch, inner or 1)
@@ -179,8 +180,10 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads, inner or 4 * width) for _ in range(depth)])
         self.final_layer = Last(width, patch * patch * channels * (2 if learned_variance else 1))
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
-        """x_t (B,C,H,W), t (B,) -> the prediction (B,C,H,W); a predicted variance is left out."""
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x_t (B,C,H,W), t (B,) -> the prediction (B,C,H,W), or two of them with a learned variance."""
         label = cond.get("label")
         label = torch.full((x_t.shape[0],), -1, device=x_t.device) if label is None else label
         x = self.x_embedder(x_t) + self.pos_embed.to(x_t.dtype)
@@ -188,4 +191,5 @@ class DiT(nn.Module):
         for block in self.blocks:
             x = block(x, c)
         x = rearrange(self.final_layer(x, c), "b (h w) (p q c) -> b c (h p) (w q)", h=self.side, p=self.patch, q=self.patch)
-        return x[:, : self.channels].contiguous()
+        out, *more = (part.contiguous() for part in x.split(self.channels, dim=1))
+        return (out, more[0]) if more else out
