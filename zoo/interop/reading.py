@@ -120,7 +120,7 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
 
 
-#: kinds of values of options: what is said of them, and whether a value is one
+#: of each kind of value what is said of it, and whether a value is one
 FITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "whole": ("a whole number of at least 1", lambda v: is_whole(v) and v >= 1),
     "count": ("a whole number of at least 0", lambda v: is_whole(v) and v >= 0),

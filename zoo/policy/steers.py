@@ -16,7 +16,7 @@ from zoo.core.within import Within, numbers_of
 from zoo.errors import ConfigError, ShapeError
 from zoo.values import number, plain, several, whole
 
-#: steps of a plan over which a place that is moved takes its neighbours along, as standard deviation: a bump, not a spike
+#: standard deviations of the bump, in steps of a plan, over which a place that is moved takes its neighbours along
 ALONG, SHORT = 2.0, 0.5
 #: how often the deepest place of a plan is moved with its neighbours, then nearly alone
 BENT, SHARP = 24, 48
