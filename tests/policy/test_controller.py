@@ -541,3 +541,21 @@ def test_an_environment_that_cannot_draw_is_said():
 
     with pytest.raises(ConfigError, match=r"no OpenGL.*MUJOCO_GL=egl"):
         picture(Blind())
+
+
+def test_a_simulator_that_could_draw_nothing_is_not_asked_again(monkeypatch):
+    """MuJoCo without OpenGL ends the whole program at its second try."""
+
+    class Arm:
+        asked = 0
+
+        def render(self):
+            Arm.asked += 1
+            raise RuntimeError("no OpenGL")
+
+    Arm.__module__ = "metaworld.envs"
+    monkeypatch.setattr("zoo.policy.envs._undrawn", [])
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"no OpenGL.*MUJOCO_GL=egl"):
+            picture(Arm())
+    assert Arm.asked == 1

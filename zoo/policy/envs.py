@@ -167,12 +167,26 @@ def rollout(
     return episodes
 
 
+#: why MuJoCo could draw nothing; asked a second time, it would end the whole program
+_undrawn: list[str] = []
+
+
 def picture(env: Any) -> NDArray[np.uint8]:
-    """What an environment looks like now (H, W, 3)."""
+    """What an environment looks like now (H, W, 3).
+
+    Raises:
+        ConfigError: its simulator cannot draw here.
+    """
+    mujoco = type(getattr(env, "unwrapped", env)).__module__.startswith("metaworld")
+    if mujoco and _undrawn:
+        raise ConfigError(_undrawn[0])
     try:
         return np.asarray(env.render(), np.uint8)
     except Exception as error:  # each simulator has its own
-        raise ConfigError(f"no pictures: {error}. Without a display Meta-World needs libegl1 and MUJOCO_GL=egl.") from error
+        said = f"no pictures: {error}. Without a display Meta-World needs libegl1 and MUJOCO_GL=egl."
+        if mujoco:
+            _undrawn.append(said)
+        raise ConfigError(said) from error
 
 
 def save_video(episodes: Sequence[Episode], path: str | Path, rate: float = 10.0) -> Path:
