@@ -163,16 +163,13 @@ def mask_of(text: str, shape: Sequence[int]) -> Any:
     """
     import numpy as np
 
-    from zoo.data.archive import read_array
-
     rest = text.strip().removeprefix("~")
     path = Path(rest)
-    if path.suffix == ".npy":
-        mask: Any = read_array(path, "a mask")
-    elif path.suffix and path.is_file():
-        from zoo.image.data import read_picture
+    mask: Any
+    if path.suffix == ".npy" or (path.suffix and path.is_file()):
+        from zoo.image.data import read_mask
 
-        mask = np.asarray(read_picture(path, str(path)).convert("L")) > 127
+        mask = read_mask(path)
     else:
         try:
             parts = [part.strip() for part in rest.split(",")]

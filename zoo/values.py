@@ -87,6 +87,21 @@ def number(value: Any, name: str, least: float | None = None, most: float | None
     return found
 
 
+def numbers(value: Any, n: int, what: str) -> list[float]:
+    """n finite numbers, of a list or an array.
+
+    Raises:
+        ConfigError: anything else; `what` says what they are.
+    """
+    try:
+        found = [float(v) for v in value]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != n or not all(map(math.isfinite, found)):
+        raise ConfigError(f"{what}: got {value!r}; give {n} finite numbers.")
+    return found
+
+
 def interval(value: Any, name: str, *, open: bool = False, what: str = "") -> tuple[float, float]:
     """Two numbers 0 <= low < high, checked.
 

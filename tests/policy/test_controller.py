@@ -13,23 +13,10 @@ from zoo.core import seeds
 from zoo.errors import ConfigError, DataError, NumericsError, ShapeError
 from zoo.evaluation.evaluate import evaluate
 from zoo.model.plan import Chunk
-from zoo.policy.data import PUSHT, Episodes
 from zoo.policy.envs import TASKS, Episode, delayed, picture, rollout, save_video
 from zoo.policy.evaluate import run
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "net.kernel": 3}
-
-
-@pytest.fixture(scope="module")
-def policy():
-    rng = np.random.default_rng(0)
-    data = Episodes(rng.uniform(50, 450, (60, 18)), rng.uniform(50, 450, (60, 2)), np.array([30, 60]), PUSHT)
-    model = zoo.create("policy/pusht-keypoints", **SMALL)
-    model.codec.fit(data)
-    with torch.no_grad():
-        for i, p in enumerate(model.denoiser.parameters()):
-            p += 0.05 * torch.randn(p.shape, generator=seeds.generator(i))
-    return model
 
 
 def observations(n, seed=1):

@@ -10,23 +10,9 @@ import zoo
 from zoo.cli import steer_of
 from zoo.core import seeds
 from zoo.errors import ConfigError, ShapeError
-from zoo.policy.data import PUSHT, Episodes
 from zoo.policy.steers import Obstacle, avoid, cleared, deepest, goal, speed_limit
 
-SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16, "net.kernel": 3}
 SEEN = np.random.default_rng(1).uniform(50, 450, (12, 18)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def policy():
-    rng = np.random.default_rng(0)
-    data = Episodes(rng.uniform(50, 450, (60, 18)), rng.uniform(50, 450, (60, 2)), np.array([30, 60]), PUSHT)
-    model = zoo.create("policy/pusht-keypoints", **SMALL)
-    model.codec.fit(data)
-    with torch.no_grad():
-        for i, p in enumerate(model.denoiser.parameters()):
-            p += 0.05 * torch.randn(p.shape, generator=seeds.generator(i))
-    return model
 
 
 def circle(x, y, reach, n=1):

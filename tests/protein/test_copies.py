@@ -16,17 +16,6 @@ from zoo.protein.structure import read_structure
 QUICK = {"steps": 3, "seed": 0, "progress": False}
 
 
-@pytest.fixture(scope="module")
-def model():
-    small = {"net.dim": 32, "net.depth": 1, "net.heads": 2, "net.pair": 8}
-    torch.manual_seed(0)
-    model = zoo.create("protein/backbone-ddpm", **small)
-    with torch.no_grad():
-        for i, p in enumerate(model.denoiser.parameters()):
-            p += 0.1 * torch.randn(p.shape, generator=seeds.generator(i))
-    return model
-
-
 @pytest.mark.parametrize(("name", "many"), [("C2", 2), ("c3", 3), ("C12", 12), ("D2", 4), ("D5", 10)])
 def test_members_are_a_group_of_rotations(name, many):
     found = turns(name)

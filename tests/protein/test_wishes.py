@@ -18,17 +18,6 @@ from zoo.protein.wishes import contact, gyration, helical, helices, kinds, overl
 QUICK = {"steps": 4, "seed": 0, "progress": False}
 
 
-@pytest.fixture(scope="module")
-def model():
-    small = {"net.dim": 32, "net.depth": 1, "net.heads": 2, "net.pair": 8}
-    torch.manual_seed(0)
-    model = zoo.create("protein/backbone-ddpm", **small)
-    with torch.no_grad():
-        for i, p in enumerate(model.denoiser.parameters()):
-            p += 0.1 * torch.randn(p.shape, generator=seeds.generator(i))
-    return model
-
-
 def sheet():
     """Two antiparallel strands of 8 residues, 4.8 angstrom apart, in one chain (16, 3, 3)."""
     up = build(torch.tensor([-math.pi * 2 / 3, math.pi * 3 / 4, math.pi]).double().repeat(8, 1))

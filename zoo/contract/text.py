@@ -30,15 +30,47 @@ MINILM, MINILM_SHA256 = "minilm-words", "3b62adad589019c79bbc59e04ed34bb6453e746
 TASKS = {"image": "text-to-image", "audio": "text-to-audio", "point3d": "text-to-3d", "video": "text-to-video"}
 
 
+class Written(Condition):
+    """Base of conditions that are texts, however they are read.
+
+    Attributes:
+        examples: texts that show what the model can do, for its card.
+    """
+
+    examples: tuple[str, ...] = ()
+
+    def showcase(self, n: int) -> list[Any] | None:
+        return [self.examples[i % len(self.examples)] for i in range(n)] if self.examples else None
+
+    def task(self, domain: str) -> str | None:
+        return TASKS.get(domain)
+
+    def parse(self, text: str) -> Any:
+        """A text as it is, commas included; a JSON list is one text a sample, and "none" is none."""
+        if text.strip().startswith("["):
+            try:
+                found = typed(text)
+            except ConfigError:
+                return text
+            if isinstance(found, list):
+                return found
+        return None if text.strip().casefold() == "none" else text
+
+    def question(self) -> Question:
+        return Question("text", choices=self.examples)
+
+    def placeholder(self) -> str | None:
+        return json.dumps(self.examples[0] if self.examples else "a red car", ensure_ascii=False)
+
+
 @condition("text")
-class Text(Condition):
+class Text(Written):
     """English words, in their order; left out, or empty, it is the learned null.
 
     Attributes:
         encoder, sha256: id of the frozen table of words, and the hash of its file. Another table is an error.
         length: words that are read at most.
         width, depth, heads: of the small transformer that is trained on top of the table.
-        examples: texts that show what the model can do, for its card.
     """
 
     kind: Literal["text"] = "text"
@@ -48,7 +80,6 @@ class Text(Condition):
     width: int = Field(128, ge=8, le=4096)
     depth: int = Field(2, ge=1, le=64)
     heads: int = Field(4, ge=1)
-    examples: tuple[str, ...] = ()
 
     @field_validator("encoder")
     @classmethod
@@ -108,9 +139,9 @@ class Text(Condition):
         """The value of each of n samples; a row of whole numbers (length,) is one text."""
         if hasattr(value, "ndim") and not isinstance(value, str) and value.ndim:
             value = value.tolist()
-        if isinstance(value, (list, tuple)) and value and all(_is_row(v) for v in value):
+        if isinstance(value, (list, tuple)) and value and all(is_row(v) for v in value):
             value = [v.tolist() if hasattr(v, "tolist") else list(v) for v in value]
-        elif _is_row(value) and len(value) == self.length:
+        elif is_row(value) and len(value) == self.length:
             return [list(value)] * n
         return for_each(value, n, name)
 
@@ -205,34 +236,11 @@ class Text(Condition):
         vectors, scale = torch.from_numpy(found.vectors), torch.from_numpy(found.scale)
         return TextEmbedding(vectors, scale, dim, self.length, self.width, self.depth, self.heads)
 
-    def showcase(self, n: int) -> list[Any] | None:
-        return [self.examples[i % len(self.examples)] for i in range(n)] if self.examples else None
-
-    def task(self, domain: str) -> str | None:
-        return TASKS.get(domain)
-
-    def parse(self, text: str) -> Any:
-        """A text as it is, commas included; a JSON list is one text a sample, and "none" is none."""
-        if text.strip().startswith("["):
-            try:
-                found = typed(text)
-            except ConfigError:
-                return text
-            if isinstance(found, list):
-                return found
-        return None if text.strip().casefold() == "none" else text
-
-    def question(self) -> Question:
-        return Question("text", choices=self.examples)
-
     def describe(self) -> str:
         return f"English words{f', such as {self.examples[0]!r}' if self.examples else ''}"
 
-    def placeholder(self) -> str | None:
-        return json.dumps(self.examples[0] if self.examples else "a red car", ensure_ascii=False)
 
-
-def _is_row(value: Any) -> bool:
+def is_row(value: Any) -> bool:
     """Whether this is a row of whole numbers: what a net receives, and no text."""
     if getattr(value, "ndim", None) == 1:
         value = value.tolist()
@@ -252,7 +260,7 @@ def _short(value: Any) -> str:
 
 def _text(value: Any, name: str) -> Any:
     """A text, None, or a row of whole numbers; anything else raises."""
-    if value is None or _is_row(value):
+    if value is None or is_row(value):
         return value
     if isinstance(value, (bytes, bytearray)):
         raise ConfigError(f"{name}={bytes(value[:20])!r}: these are bytes; give a text: value.decode().")

@@ -163,17 +163,16 @@ class Diffusion:
         t = level.t if isinstance(level.t, Tensor) else torch.full((len(x),), float(level.t), dtype=wide)
         t = t.to(device=x.device, dtype=wide)
         if not self.precondition:
-            out, v = self.answers(net, x, t, cond, mask=mask)
-            return out, None if v is None else (v + 1) / 2
+            return self.answers(net, x, t, cond, mask=mask)
         # in float64: at sigma 80 and alpha 1 the sum of squares loses half of float32's digits
         a, s, d = level.alpha, level.sigma, self.sigma_data
         n = a * a * d * d + s * s
         c_in = n**-0.5
         c_skip = a * d * d / n
         c_out = s * d * n**-0.5
-        out, v = self.answers(net, like(c_in, x) * x, t, cond, mask=mask)
+        out, share = self.answers(net, like(c_in, x) * x, t, cond, mask=mask)
         denoised: Tensor = like(c_skip, x) * x + like(c_out, x) * out
-        return denoised, None if v is None else (v + 1) / 2
+        return denoised, share
 
     def ask(self, net: Denoiser, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         """What the net predicts of its own input, typed like x_t. Weights of another dtype receive x_t and cond in theirs."""
@@ -182,7 +181,7 @@ class Diffusion:
     def answers(
         self, net: Denoiser, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The same, and the second output of a net that has one."""
+        """The same, and the share of the large variance that the second output of a net says; None where there is none."""
         dtype = dtype_of(net) or x_t.dtype
         given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in cond.items()}
         further = {"level": self.seen(t)} if getattr(net, "needs_level", False) else {}
@@ -194,7 +193,8 @@ class Diffusion:
             count = "two tensors" if self.learned_variance else "one tensor"
             why = ", as its diffusion has a learned variance" if self.learned_variance else ""
             raise ShapeError(f"{type(net).__name__} gave {found}; a net gives {count} shaped like x: {tuple(x_t.shape)}{why}.")
-        return many[0].to(x_t.dtype), many[1].to(x_t.dtype) if self.learned_variance else None
+        out, *second = (o.to(x_t.dtype) for o in many)
+        return out, (second[0] + 1) / 2 if second else None
 
     def seen(self, t: Tensor) -> NetLevel:
         """The levels of what a net receives at the coordinates t (B,)."""

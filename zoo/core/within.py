@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,18 +140,3 @@ def limit(
         raise ConfigError(f"limit: low={low:g} is above high={high:g}.")
     least, most = -math.inf if low is None else low, math.inf if high is None else high
     return Within(lambda values: values.clamp(least, most), interval, units, f"limit from {least:g} to {most:g}")
-
-
-def numbers_of(value: Any, n: int, what: str) -> list[float]:
-    """n finite numbers of a list or an array, as steers take places and boxes.
-
-    Raises:
-        ConfigError: anything else; `what` says what they are.
-    """
-    try:
-        found = [float(v) for v in value]
-    except (TypeError, ValueError):
-        found = []
-    if len(found) != n or not all(map(math.isfinite, found)):
-        raise ConfigError(f"{what}: got {value!r}; give {n} finite numbers.")
-    return found

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, ShapeError
+from zoo.nets.autoencoder import Autoencoder
 from zoo.nets.blocks import end, zero
 from zoo.nets.unet import norm
 
@@ -32,7 +33,7 @@ class Block(nn.Module):
         return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
 
 
-class GridAutoencoder(nn.Module):
+class GridAutoencoder(Autoencoder):
     """Pictures x (B, C, H, W) to latents (B, latent, H / f, W / f) and back, where f is patch * 2^(levels - 1).
 
     It takes the arguments of a denoiser, so that it is trained, saved and verified as one: t and conditions go unused.
@@ -53,7 +54,6 @@ class GridAutoencoder(nn.Module):
 
     #: the options that say how wide it is, and their defaults, see `zoo.contract.domain.Domain.widths`
     widths: ClassVar[dict[str, int]] = {"channels": 64}
-    latent_shape: tuple[int, int, int]
 
     def __init__(
         self,
@@ -112,22 +112,3 @@ class GridAutoencoder(nn.Module):
         """Latents (B, *latent_shape) -> pictures (B, C, H, W)."""
         x = self.decoder(z.contiguous(memory_format=torch.channels_last))
         return rearrange(x, "b (c p q) h w -> b c (h p) (w q)", p=self.patch, q=self.patch).contiguous()
-
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor | None = None,
-        cond: Mapping[str, Tensor] | None = None,
-        *,
-        mask: Tensor | None = None,
-        noise: Tensor | None = None,
-    ) -> Any:
-        """Pictures back from the mean of their latents (B, C, H, W).
-
-        Args:
-            noise: (B, *latent_shape), for training: (pictures from a draw of the latents, their mean, their log variance).
-        """
-        mean, log_variance = self.encode(x)
-        if noise is None:
-            return self.decode(mean)
-        return self.decode(mean + torch.exp(0.5 * log_variance) * noise), mean, log_variance

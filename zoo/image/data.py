@@ -21,7 +21,7 @@ from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Dataset
 from zoo.contract.recipe import Recipe
 from zoo.contract.text import Text
-from zoo.data.archive import read_archive, read_gzip
+from zoo.data.archive import read_archive, read_array, read_gzip
 from zoo.data.cache import cache_folder, download, md5
 from zoo.data.captions import captions_file, drawn, read_captions
 from zoo.data.decoded import Entry, Store, prepared, store
@@ -219,6 +219,17 @@ def read_picture(
     if several:
         seen.frames.append(name)
     return result
+
+
+def read_mask(path: Path) -> NDArray[Any]:
+    """A mask from a file: a .npy as it is, or a picture (H, W) bool, of which what is brighter than the middle is True.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    if path.suffix == ".npy":
+        return read_array(path, "a mask")
+    return np.asarray(read_picture(path, str(path)).convert("L")) > 127
 
 
 def _formats() -> list[str]:

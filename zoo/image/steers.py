@@ -16,10 +16,9 @@ from zoo.core.correction import Made, Steer
 from zoo.core.measure import measure
 from zoo.core.predict import Steering
 from zoo.core.steer import Hold, mask_of
-from zoo.data.archive import read_array
 from zoo.errors import ConfigError
 from zoo.image.codec import ImageCodec, ImageSample
-from zoo.image.data import read_picture
+from zoo.image.data import read_mask, read_picture
 from zoo.values import number, several, whole
 
 
@@ -62,9 +61,7 @@ def mask(picture: Any, where: Any) -> Steer:
     """
     known = picture_of(picture, "mask")
     if isinstance(where, (str, Path)):
-        path = Path(where)
-        file: Any = read_array(path, "a mask") if path.suffix == ".npy" else read_picture(path, str(path)).convert("L")
-        where = file if path.suffix == ".npy" else np.asarray(file) > 127
+        where = read_mask(Path(where))
     kept = mask_of(where)
     return made(lambda codec: Hold(codec.encode(known), kept), False, "mask", False)
 

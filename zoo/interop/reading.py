@@ -13,9 +13,8 @@ from torch import Tensor
 
 from zoo import files
 from zoo.errors import CheckpointError, one_of
+from zoo.model.loading import PICKLES
 
-#: suffixes of weights that are pickles
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: how many parts a weights file comes in: model-00001-of-00003.safetensors
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 

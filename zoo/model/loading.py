@@ -214,7 +214,7 @@ def load(
     return model
 
 
-#: suffixes of files that are pickles
+#: suffixes of weights that are pickles
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 
 

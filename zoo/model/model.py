@@ -1251,8 +1251,6 @@ class Model(nn.Module):
         if terms < schedule.T - 1:
             times = drawn_times(schedule.T, terms, seeds.generator(plan.seed, DENSITY, group[0][1]))
         network = self._network(plan, chunk.cond, mask)
-        if variance == LEARNED:
-            self._says_variance()
         found = variational_bound(
             self._assembled(plan, network, [], {}),
             x0,

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.core.steer import Symmetry, symmetry
-from zoo.core.within import Within, numbers_of
+from zoo.core.within import Within
 from zoo.data.archive import read_array
 from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import need
 from zoo.point3d.cloud import PointCloud
-from zoo.values import known_arguments, number
+from zoo.values import known_arguments, number, numbers
 
 AXES = {"x": 0, "y": 1, "z": 2}
 #: of a cloud's points, how many lie on the seen side at most: the others are what is to be completed
@@ -49,7 +49,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         for name in ("eye", "target", "up"):
-            numbers_of(getattr(self, name), 3, f"camera: {name}")
+            numbers(getattr(self, name), 3, f"camera: {name}")
         if not 0 < number(self.fov, "fov", what="degrees from top to bottom") < 180:
             raise ConfigError(f"fov={self.fov!r}: give degrees above 0 and below 180.")
         ahead = np.subtract(self.target, self.eye)
@@ -188,7 +188,7 @@ def box(low: Sequence[float], high: Sequence[float], *, interval: tuple[float, f
     Raises:
         ConfigError: no numbers, or a corner that is not below the other.
     """
-    least, most = numbers_of(low, 3, "box: low"), numbers_of(high, 3, "box: high")
+    least, most = numbers(low, 3, "box: low"), numbers(high, 3, "box: high")
     if not all(a < b for a, b in zip(least, most, strict=True)):
         raise ConfigError(f"box: low={least} must be below high={most} along each axis.")
 

@@ -34,8 +34,6 @@ LEAST = 2
 STILL = 50
 #: how a plan begins where the last one still has actions: drawn anew, or going on with it
 REPLANS = ("anew", "overlap")
-#: actions of the last plan that one that overlaps it carries out as they are, where nobody asks
-FROZEN = 0
 
 
 @dataclass
@@ -76,7 +74,7 @@ class Controller:
         replan: "anew" or "overlap", in the place of `join`: how a plan begins where the last one still has actions. "overlap"
             is real-time chunking with the weights of Black et al. 2025 (Eq. 5): what is carried out already and `frozen`
             further actions are held, the others are pulled to the last plan's by weights that decay to 0 at its end.
-        frozen: actions of the last plan that "overlap" carries out as they are, at the beginning of the next one.
+        frozen: actions of the last plan that "overlap" carries out as they are, at the beginning of the next one (default: 0).
         steer: further steers of the plans, such as `zoo.policy.avoid`, one or a list; they come after what joins plans.
         delay: steps between an observation and the action that its `act` returns, as where plans are made while the robot
             moves. The actions of these steps are taken as those of the last plan.
@@ -142,7 +140,7 @@ class Controller:
             raise ConfigError(f"frozen={frozen!r}: actions that replan='overlap' holds; give it, too.")
         self.replan = replan or ("join" if self.join else "anew")
         self.join = self.replan != "anew"
-        self.frozen = FROZEN if frozen is None else whole(frozen, "frozen", 0, most - 1)
+        self.frozen = 0 if frozen is None else whole(frozen, "frozen", 0, most - 1)
         self.steer = listed(steer)
         self._settings = {"sampler": sampler, **settings}
         self.plan = policy.plan(1, steps=steps, **self._settings)

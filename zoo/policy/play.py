@@ -23,12 +23,14 @@ PUSHT = {
     "block_x": ("T x", 100, 400, 200),
     "block_y": ("T y", 100, 400, 300),
     "angle": ("T turned by (degrees)", -180, 180, 45),
+}
+#: and of its goal; at first it is that of the demonstrations, the only one that a policy learnt
+GOALS = {
     "goal_x": ("Goal x", 100, 400, 256),
     "goal_y": ("Goal y", 100, 400, 256),
     "goal_angle": ("Goal turned by (degrees)", -180, 180, 45),
 }
-#: the goal of the demonstrations, the only one that a policy learnt
-GOAL = (256.0, 256.0, math.radians(45))
+LEARNT = tuple(usual for *_, usual in GOALS.values())
 #: pixels of the table, and the T's corners from its place
 TABLE = 512
 TEE = ((-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30))
@@ -40,7 +42,7 @@ def edits(name: str) -> dict[str, Question]:
         return {}
     asked = {"seed": Question("number", "Seed of the start", low=0, high=2**31 - 1, value=0)}
     if name == "pusht-keypoints":
-        asked = {k: Question("number", label, low=a, high=b, value=v) for k, (label, a, b, v) in PUSHT.items()}
+        asked = {k: Question("number", label, low=a, high=b, value=v) for k, (label, a, b, v) in {**PUSHT, **GOALS}.items()}
     return asked | {"most": Question("number", "Steps at most", low=EVERY, high=TASKS[name].limit, step=EVERY, value=100)}
 
 
@@ -63,9 +65,8 @@ def board(name: str) -> Board | None:
 
 def goal_of(answers: Mapping[str, Any]) -> tuple[float, float, float] | None:
     """The goal that was asked for: x, y and an angle in radians; None for the one that is always there."""
-    x, y, degrees = (float(answers.get(k, PUSHT[k][-1])) for k in ("goal_x", "goal_y", "goal_angle"))
-    goal = (x, y, math.radians(degrees))
-    return None if goal == GOAL else goal
+    x, y, degrees = (asked_number(answers.get(k, GOALS[k][-1]), *GOALS[k][:3]) for k in GOALS)
+    return None if (x, y, degrees) == LEARNT else (x, y, math.radians(degrees))
 
 
 class Moved:
@@ -78,9 +79,10 @@ class Moved:
     """
 
     def __init__(self, goal: tuple[float, float, float]) -> None:
-        angle = GOAL[2] - goal[2]
+        *usual, degrees = LEARNT
+        angle = math.radians(degrees) - goal[2]
         self.turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        self.goal, self.usual = np.array(goal[:2]), np.array(GOAL[:2])
+        self.goal, self.usual = np.array(goal[:2]), np.array(usual, np.float64)
 
     def seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """An observation of the table, parts of (K * 2,) pixels, as the policy sees it."""
@@ -94,6 +96,14 @@ class Moved:
         return np.clip((np.asarray(action, np.float64) - self.usual) @ self.turn + self.goal, 0, TABLE).astype(np.float32)
 
 
+def asked_number(value: Any, label: str, low: float, high: float) -> float:
+    """A number that a field asks, within its bounds."""
+    found = float(value)
+    if not low <= found <= high:
+        raise ConfigError(f"{label}: {found:g}; give {low} to {high}.")
+    return found
+
+
 def start(answers: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """The seed and the options of an environment's `reset`.
 
@@ -103,12 +113,9 @@ def start(answers: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     if "angle" not in answers:
         return int(answers.get("seed") or 0), {}
     state = []
-    for name, (label, low, high, middle) in PUSHT.items():
-        value = float(answers.get(name, middle) if name.startswith("goal") else answers[name])
-        if not low <= value <= high:
-            raise ConfigError(f"{label}: {value:g}; give {low} to {high}.")
-        if not name.startswith("goal"):
-            state.append(math.radians(value) if name == "angle" else value)
+    for name, (label, low, high, _) in PUSHT.items():
+        value = asked_number(answers[name], label, low, high)
+        state.append(math.radians(value) if name == "angle" else value)
     return 0, {"options": {"reset_to_state": state}}
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from zoo.core.correction import INTERVAL, Correction
 from zoo.core.measure import measure
-from zoo.core.within import Within, numbers_of
+from zoo.core.within import Within
 from zoo.errors import ConfigError, ShapeError
-from zoo.values import number, plain, several, whole
+from zoo.values import number, numbers, plain, several, whole
 
 #: standard deviations of the bump, in steps of a plan, over which a place that is moved takes its neighbours along
 ALONG, SHORT = 2.0, 0.5
@@ -54,7 +54,7 @@ def obstacles_of(value: Any) -> list[Obstacle]:
         if isinstance(row, Obstacle):
             found.append(row)
             continue
-        x, y, radius = numbers_of(row, 3, "avoid: an obstacle is x, y and radius")
+        x, y, radius = numbers(row, 3, "avoid: an obstacle is x, y and radius")
         found.append(Obstacle(x, y, radius))
     if not found:
         raise ConfigError(f"avoid: {value!r}; give an obstacle, (x, y, radius), or a list of them.")
@@ -222,7 +222,7 @@ def goal(
         ConfigError: no numbers. ShapeError: when it plans, actions that have no such numbers or steps.
     """
     wanted = several(place) or []
-    wanted = numbers_of(wanted, max(len(wanted), 1), "goal")
+    wanted = numbers(wanted, max(len(wanted), 1), "goal")
     chosen = list(range(len(wanted))) if axes is None else [whole(a, "axes", 0) for a in several(axes) or []]
     if len(chosen) != len(wanted):
         raise ConfigError(f"goal: {len(wanted)} numbers for axes={axes!r}; give one for each.")

@@ -15,6 +15,7 @@ from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import need
 from zoo.interop.diffusers.prompt import Prompt
 from zoo.interop.diffusers.unet import Classes
+from zoo.nets.autoencoder import Autoencoder
 from zoo.nets.once import once
 
 EXTRA = "interop"
@@ -159,7 +160,7 @@ class PromptedNet(PeerNet):
         return {"encoder_hidden_states": once(self.text, encoded, ids)}
 
 
-class PeerAutoencoder(nn.Module):
+class PeerAutoencoder(Autoencoder):
     """An autoencoder of diffusers as a first stage: pictures x (B,C,H,W) to latents and back.
 
     Args:
@@ -173,8 +174,6 @@ class PeerAutoencoder(nn.Module):
         ConfigError: diffusers is not installed, or the config is not one of its class. ShapeError: sizes that it cannot halve
             as often as it must.
     """
-
-    latent_shape: tuple[int, int, int]
 
     def __init__(
         self,
@@ -203,21 +202,6 @@ class PeerAutoencoder(nn.Module):
         """Latents (B,*latent_shape) -> pictures (B,C,H,W)."""
         found: Tensor = self.net.decode(z, return_dict=False)[0]
         return found
-
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor | None = None,
-        cond: Mapping[str, Tensor] | None = None,
-        *,
-        mask: Tensor | None = None,
-        noise: Tensor | None = None,
-    ) -> Any:
-        """Pictures back from the mean of their latents; with `noise` as of `zoo.image.autoencoder.GridAutoencoder`."""
-        mean, log_variance = self.encode(x)
-        if noise is None:
-            return self.decode(mean)
-        return self.decode(mean + torch.exp(0.5 * log_variance) * noise), mean, log_variance
 
 
 def text_encoder(config: Mapping[str, Any]) -> Any:

@@ -8,7 +8,6 @@ is what such nets were trained with in its place.
 from __future__ import annotations
 
 import functools
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from zoo import files
 from zoo.contract.conditions import Condition, Given, Reading, condition
-from zoo.contract.page import Question
-from zoo.contract.text import TASKS
-from zoo.contract.typed import typed
+from zoo.contract.text import Written, is_row
 from zoo.errors import CheckpointError, ConfigError
 from zoo.extras import need
 from zoo.interop.reading import Options, read_object
@@ -63,7 +60,7 @@ def reader(tokens: str, merges: str, special: tuple[tuple[str, str], ...], lengt
 
 
 @condition("clip-text")
-class Prompt(Condition):
+class Prompt(Written):
     """A text, as CLIP's byte pairs; left out, or empty, it is the empty text.
 
     Attributes:
@@ -71,7 +68,6 @@ class Prompt(Condition):
         merges: pairs of tokens that become one, two with a blank between on a line, the first ones first.
         special: the tokens at the beginning and at the end, of padding, and for what is not known.
         blank: the numbers of the empty text; as many are read of each text.
-        examples: texts that show what the model can do, for its card.
     """
 
     kind: Literal["clip-text"] = "clip-text"
@@ -79,7 +75,6 @@ class Prompt(Condition):
     merges: str = Field(repr=False)
     special: dict[str, str]
     blank: tuple[int, ...] = Field(repr=False, min_length=2, max_length=4096)
-    examples: tuple[str, ...] = ()
 
     @field_validator("special")
     @classmethod
@@ -128,7 +123,7 @@ class Prompt(Condition):
             return Given(self.null(n), [None] * n)
         if hasattr(value, "tolist"):
             value = value.tolist()
-        given = [value] * n if _is_row(value) else for_each(value, n, name)
+        given = [value] * n if is_row(value) else for_each(value, n, name)
         rows = [self._row(one, name) for one in given]
         shown = [one if isinstance(one, str) and max(row) >= 0 else None for one, row in zip(given, rows, strict=True)]
         long = dict.fromkeys(one for one in given if isinstance(one, str) and self._is_long(one))
@@ -147,7 +142,7 @@ class Prompt(Condition):
             return [-1] * self.length
         if isinstance(value, str):
             return self.ids(value)
-        if _is_row(value):
+        if is_row(value):
             row = [int(v) for v in value]
             if len(row) != self.length or max(row) >= self.size:
                 raise ConfigError(f"{name}: {len(row)} whole numbers up to {max(row)}; give {self.length} below {self.size}.")
@@ -190,36 +185,8 @@ class Prompt(Condition):
             "a text in CLIP's byte pairs is read by the text encoder that came with its net, and by no other net."
         )
 
-    def showcase(self, n: int) -> list[Any] | None:
-        return [self.examples[i % len(self.examples)] for i in range(n)] if self.examples else None
-
-    def task(self, domain: str) -> str | None:
-        return TASKS.get(domain)
-
-    def parse(self, text: str) -> Any:
-        """A text as it is, commas included; a JSON list is one text a sample, and "none" is none."""
-        if text.strip().startswith("["):
-            try:
-                found = typed(text)
-            except ConfigError:
-                return text
-            if isinstance(found, list):
-                return found
-        return None if text.strip().casefold() == "none" else text
-
-    def question(self) -> Question:
-        return Question("text", choices=self.examples)
-
     def describe(self) -> str:
         return f"a text, of which {self.length} tokens are read"
-
-    def placeholder(self) -> str | None:
-        return json.dumps(self.examples[0] if self.examples else "a red car", ensure_ascii=False)
-
-
-def _is_row(value: Any) -> bool:
-    """Whether this is a row of whole numbers: what a net receives, and no text."""
-    return isinstance(value, (list, tuple)) and bool(value) and all(type(v) is int for v in value)
 
 
 # ---------------------------------------------------------------- files
