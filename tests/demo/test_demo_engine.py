@@ -208,7 +208,7 @@ def test_what_is_dragged_lies_where_the_simulation_has_it():
 
 def test_another_goal_is_the_usual_one_on_a_table_that_was_moved():
     """What the policy sees of a T on the goal is what it always saw of that, and what it does comes back to the table."""
-    from zoo.policy.play import GOAL, Moved, goal_of
+    from zoo.policy.play import LEARNT, Moved, goal_of
 
     assert goal_of({}) is None and goal_of({"goal_x": 256, "goal_y": 256, "goal_angle": 45}) is None
     x, y, angle = goal_of({"goal_x": 150, "goal_y": 300, "goal_angle": -100})
@@ -218,10 +218,11 @@ def test_another_goal_is_the_usual_one_on_a_table_that_was_moved():
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return points @ turn.T + [x, y]
 
+    *usual, degrees = LEARNT
     tee = np.random.default_rng(0).normal(0, 50, (8, 2))
     seen = moved.seen({"environment_state": at(x, y, angle, tee).ravel(), "agent_pos": np.array([150.0, 300.0])})
-    np.testing.assert_allclose(seen["environment_state"].reshape(8, 2), at(*GOAL, tee), atol=1e-9)
-    np.testing.assert_allclose(seen["agent_pos"], GOAL[:2])
+    np.testing.assert_allclose(seen["environment_state"].reshape(8, 2), at(*usual, np.radians(degrees), tee), atol=1e-9)
+    np.testing.assert_allclose(seen["agent_pos"], usual)
     place = np.array([140.0, 320.0])
     np.testing.assert_allclose(moved.done(moved.seen({"p": place})["p"]), place, atol=1e-3)
     assert moved.done([5000.0, -5000.0]).min() >= 0 and moved.done([5000.0, -5000.0]).max() <= 512
