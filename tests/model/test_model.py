@@ -71,11 +71,14 @@ def test_a_wrong_argument_is_one_clear_error(model, arguments, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("form", ["guidance_weight", "guidance_scale"])
-def test_guidance_needs_a_condition(free, form):
+@pytest.mark.parametrize(("form", "none"), [("guidance_weight", 0.0), ("guidance_scale", 1.0)])
+def test_guidance_needs_a_condition(free, form, none):
+    """But none at all is what an unconditional model does anyway, as the settings of its plans say."""
     with pytest.raises(ConfigError, match="unconditional"):
-        free.sample(1, **{form: 1.0}, **QUICK)
-    assert len(free.sample(1, **QUICK)) == 1
+        free.sample(1, **{form: none + 1}, **QUICK)
+    plain = free.sample(1, **QUICK, seed=0)
+    assert torch.equal(free.sample(1, **QUICK | {form: none}, seed=0).tensor, plain.tensor)
+    assert torch.equal(free.sample(1, **QUICK | plain.plan.settings(), seed=0).tensor, plain.tensor)
 
 
 def test_weight_and_scale_are_one_number(model):

@@ -299,11 +299,7 @@ class Tab:
         with g.Group(visible=False) as other:
             g.Markdown("Other settings")
             shown.append(self.pair("2"))
-        with g.Row():
-            file = g.File(label="The samples in their file format", interactive=False, elem_id=f"{self.id}-file")
-            lines = g.Code(
-                label="Python that makes exactly these", language="python", elem_id=f"{self.id}-code", interactive=False
-            )
+        file, lines = self.exported("", "The samples in their file format")
         key = g.State(None, time_to_live=1800)
         flat = [*shown[0], *shown[1]]
         inputs = [self.model, self.n, self.seed, both, *self.settings[0], *self.settings[1], *self.fields]
@@ -342,6 +338,16 @@ class Tab:
         with self.g.Row():
             return [parts.place(kind, label, f"{self.id}-{which}-{kind.__name__.lower()}") for kind in self.domain.views]
 
+    def exported(self, which: str, label: str) -> tuple[Any, Any]:
+        """Parts for the file of what was made, and for the lines that make it."""
+        g = self.g
+        with g.Row():
+            file = g.File(label=label, interactive=False, elem_id=f"{self.id}{which}-file")
+            lines = g.Code(
+                label="Python that makes exactly these", language="python", elem_id=f"{self.id}{which}-code", interactive=False
+            )
+        return file, lines
+
     def forward(self) -> None:
         """An object becomes noise."""
         g = self.g
@@ -378,7 +384,10 @@ class Tab:
             with g.Row():
                 made = [parts.place(kind, "simulation", f"{self.id}-play-{kind.__name__.lower()}") for kind in (Picture, Film)]
         else:
-            made = self.row("made", "made anew")
+            made = [
+                *self.exported("-edit", "The sample in its file format, and what the lines read"),
+                *self.row("made", "made anew"),
+            ]
         progress: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [said]}
         settings = [self.model, self.seed, *self.settings[0], *self.fields]
         if self.plays:
@@ -470,9 +479,7 @@ class Tab:
         last = len(runs[0].states) - 1
         slider = g.Slider(minimum=0, maximum=max(last, 1), value=last, step=1)
         keys = [self.engine.keep(run) for run in runs]
-        if runs[0].samples is None:
-            raise ConfigError("the sampler made no step.")
-        files = export(runs[0].samples, parts.new_folder())
+        files = export(runs[0], parts.new_folder())
         lines = "\n\n".join(run.code for run in runs)
         yield [_said(runs[0], last), keys, slider, str(files), lines, *panes[0], *panes[1]]
 
@@ -486,22 +493,17 @@ class Tab:
             shown.append([self.g.skip()] * len(shown[0]))
         return [_said(runs[0], runs[0].at(share)), *shown[0], *shown[1]]
 
-    def item(self, name: Any, path: Any) -> Any:
-        """The object of a file that was uploaded, or the model's own example."""
-        model = self.engine.model(name)
-        return self.domain.read(path, model.recipe) if path else self.engine.example(name)
-
     def on_forward(self, name: Any, seed: Any, path: Any, share: Any) -> list[Any]:
         """An object at a share of the noise, in per cent."""
         share = float(share or 0) / 100
-        samples, snr, curve = self.engine.noised(name, self.item(name, path), share, _whole(seed, "seed"))
+        samples, snr, curve = self.engine.noised(name, self.engine.source(name, path)[0], share, _whole(seed, "seed"))
         views = [parts.value(v) for v in self.domain.view(samples)]
         return [f"log-SNR {in_words(snr)}", parts.curve(curve, share, snr), *views]
 
     def on_known(self, name: Any, path: Any) -> Any:
         """An object as the model knows it: what the codec keeps of it."""
         model = self.engine.model(name)
-        samples, *_ = self.engine.noised(name, self.item(name, path), 0.0, 0)
+        samples, *_ = self.engine.noised(name, self.engine.source(name, path)[0], 0.0, 0)
         if any(q.kind == "mask" for q in self.domain.edits(model.recipe).values()):
             return {"background": samples[0].plot().convert("RGBA"), "layers": [], "composite": None}
         views = [parts.value(v) for v in self.domain.view(samples)]
@@ -516,17 +518,17 @@ class Tab:
         asked.pop(model.codec.size_name or "", None)
         read = self.answered(model.recipe, answers)
         settings = _settings(seed, *how[:2])
-        run, held = self.engine.edit(name, self.item(name, path), read, asked, settings)
+        run, g = self.engine.edit(name, self.engine.source(name, path), read, asked, settings), self.g
         due = 0.0
-        for i in self.engine.steps(run, held):
-            if time.monotonic() >= due and i < run.plan.steps:
+        for i in self.engine.steps(run):
+            if time.monotonic() >= due and i < run.total:
                 mark = time.monotonic()
                 views = run.views(len(run.states) - 1)[1]
-                yield [f"Step {i} of {run.plan.steps}", *map(parts.value, views)]
+                yield [f"Step {i} of {run.total}", g.skip(), g.skip(), *map(parts.value, views)]
                 due = time.monotonic() + max(REFRESH, time.monotonic() - mark)
-        if run.samples is None:
-            raise ConfigError("the sampler made no step.")
-        yield [f"Step {run.plan.steps} of {run.plan.steps}", *map(parts.value, self.domain.view(run.samples))]
+        file = export(run, parts.new_folder())
+        views = self.domain.view(run.finished)
+        yield [f"Step {run.total} of {run.total}, {run.plan.cost}", str(file), run.code, *map(parts.value, views)]
 
     def on_play(self, name: Any, seed: Any, *given: Any) -> Iterator[Any]:
         """A policy acts in its simulation."""
@@ -561,8 +563,7 @@ class Tab:
             run = self.engine.start(name, n, asked, _settings(seed, sampler, steps) | {"guidance_weight": weight})
             for _ in self.engine.steps(run):
                 pass
-            if run.samples is not None:
-                shown.append((self.domain.plot(run.samples), f"w = {weight:g}"))
+            shown.append((self.domain.plot(run.finished), f"w = {weight:g}"))
             yield list(shown)
 
 
