@@ -184,7 +184,7 @@ def test_the_lines_and_files_of_an_edit_make_exactly_its_sample(domain, request,
     run = engine.edit(name, source, answers, asked, {"seed": 4, "steps": 3})
     assert run.plan.method["method"] == method
     made = finished(engine, run).samples
-    with zipfile.ZipFile(export(run, tmp_path)) as packed:
+    with zipfile.ZipFile(export(run, tmp_path / "out")) as packed:
         packed.extractall(tmp_path / "again")
     monkeypatch.chdir(tmp_path / "again")
     names = {}

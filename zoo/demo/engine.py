@@ -368,10 +368,14 @@ def as_npy(array: NDArray[Any]) -> bytes:
 def export(run: Run, folder: Path) -> Path:
     """A run's samples in the file format of their domain: one file; or a zip of several, and of what its lines read.
 
+    Args:
+        folder: an empty one.
+
     Raises:
         ConfigError: a run that is not finished.
     """
-    files = run.finished.save(folder)
+    run.finished.save(folder)
+    files = sorted(folder.iterdir())  # a domain may write files beside its samples, such as a map of a motif
     if len(files) == 1 and not run.files:
         return files[0]
     path = folder / "samples.zip"

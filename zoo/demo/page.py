@@ -33,6 +33,8 @@ FREE = "(any)"
 REFRESH = 0.3
 #: what nobody's browser keeps from looking elsewhere: no font of another machine
 FONTS = ["system-ui", "sans-serif"]
+#: a label is above what it names, where gradio lays it over the first lines of a picture
+STYLE = "label.float { position: static; display: inline-flex; width: max-content; }"
 TITLE = "zoo: diffusion models, step by step"
 
 
@@ -160,7 +162,7 @@ class Tab:
             else:
                 found.append(g.Textbox(visible=False))
         sampling = recipe.sampling
-        found += [g.Number(visible=model.codec.size_name is not None, label=_title(model.codec.size_name or "size"))]
+        found += [g.Number(visible=model.codec.size_name is not None, label=_size(model.codec.size_name))]
         found += 2 * [sampling.sampler, sampling.steps, _weight(recipe)]
         asked = model.domain.edits(recipe)
         for key, known in self.asked.items():
@@ -244,9 +246,7 @@ class Tab:
                     g.Textbox(label=_title(key), placeholder=hint, visible=i < len(texts), elem_id=f"{self.id}-text{i}")
                 )
             size = d.codec(self.recipe.codec).size_name
-            self.fields.append(
-                g.Number(label=_title(size or "size"), precision=0, visible=size is not None, elem_id=f"{self.id}-size")
-            )
+            self.fields.append(g.Number(label=_size(size), precision=0, visible=size is not None, elem_id=f"{self.id}-size"))
         # of all models of the tab: what the chosen one does not ask is hidden
         self.asked = {}
         for name in self.names:
@@ -384,10 +384,8 @@ class Tab:
             with g.Row():
                 made = [parts.place(kind, "simulation", f"{self.id}-play-{kind.__name__.lower()}") for kind in (Picture, Film)]
         else:
-            made = [
-                *self.exported("-edit", "The sample in its file format, and what the lines read"),
-                *self.row("made", "made anew"),
-            ]
+            views = self.row("made", "made anew")
+            made = [*self.exported("-edit", "The sample in its file format, and what the lines read"), *views]
         progress: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [said]}
         settings = [self.model, self.seed, *self.settings[0], *self.fields]
         if self.plays:
@@ -575,6 +573,11 @@ def _said(run: Run, at: int) -> str:
 def _title(name: str) -> str:
     """A name as a label: gradio takes some words in small letters, such as "image", for keys of its translations."""
     return name.replace("_", " ").capitalize()
+
+
+def _size(name: str | None) -> str:
+    """The label of a size, whose field shows a 0 where nothing is asked."""
+    return f"{_title(name or 'size')} (0: the model draws it)"
 
 
 def _weight(recipe: Recipe) -> float:
