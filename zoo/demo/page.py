@@ -33,8 +33,13 @@ FREE = "(any)"
 REFRESH = 0.3
 #: what nobody's browser keeps from looking elsewhere: no font of another machine
 FONTS = ["system-ui", "sans-serif"]
-#: a label is above what it names, where gradio lays it over the first lines of a picture
-STYLE = "label.float { position: static; display: inline-flex; width: max-content; }"
+#: a label is above what it names, where gradio lays it over the first lines of a picture; and a picture alone is shown whole
+STYLE = """
+label.float { position: static; display: inline-flex; width: max-content; }
+label.float + .image-container, label.float + .gallery-container { height: calc(100% - 26px); }
+.gallery-container .grid-wrap { height: 100% !important; overflow: auto; }
+.gallery-container .thumbnail-item { max-height: 290px; }
+"""
 TITLE = "zoo: diffusion models, step by step"
 
 
