@@ -169,7 +169,7 @@ def test_sampling_leaves_the_model_alone(model):
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp", "heun", "euler"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp", "plms", "heun", "euler"])
 @pytest.mark.parametrize("schedule", [{"kind": "discrete", "curve": "cosine"}, {"kind": "edm"}, {"kind": "flow"}])
 def test_every_sampler_on_every_schedule(sampler, schedule):
     model = build(schedule=schedule)
@@ -192,7 +192,7 @@ def test_inpainting_keeps_what_is_known(model):
     known = ImageSample(torch.randint(0, 256, (28, 28), generator=seeds.generator(0)).to(torch.uint8).numpy())
     where = torch.zeros(28, 28, dtype=torch.bool)
     where[:, :14] = True
-    for sampler in ("ddpm", "ddim", "dpmpp", "heun", "euler"):
+    for sampler in ("ddpm", "ddim", "dpmpp", "plms", "heun", "euler"):
         samples = model.inpaint(known, where, n=2, steps=3, seed=0, sampler=sampler, label="bag")
         for s in samples:
             assert (s.pixels[:, :14] == known.pixels[:, :14]).all()

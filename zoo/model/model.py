@@ -432,7 +432,7 @@ class Model(nn.Module):
 
         Args:
             n: how many; they are made in chunks of `batch_size`, so memory does not grow with n.
-            sampler, steps: "ddpm", "ddim", "dpmpp", "heun", "euler" and the number of steps; default: the recipe's.
+            sampler, steps: "ddpm", "ddim", "dpmpp", "plms", "heun", "euler" and the number of steps; default: the recipe's.
             guidance_weight: w of Ho & Salimans 2022, Eq. 6; 0 is plain conditional. {condition: w} guides single
                 conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.

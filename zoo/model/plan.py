@@ -139,8 +139,7 @@ class Plan:
     @property
     def calls(self) -> int:
         """How often the sampler calls the net for one sample, where no method of in-painting repeats its steps."""
-        each = get_sampler(self.sampler).calls
-        return each * self.steps - (each - 1)
+        return get_sampler(self.sampler).evaluations(self.steps)
 
     @property
     def steps(self) -> int:
