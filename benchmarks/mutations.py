@@ -418,6 +418,79 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "a pushed model lacks its first stage": (
         "zoo/model/prepare.py", "if checkpoint.without_stage(folder):", "if False:", "tests/model/test_first_stage.py",
     ),
+    # steers, edits and other people's models
+    "what lies in a set may leave the bounds of x0": (
+        "zoo/core/within.py", "at = moved.clamp(-setting.clip, setting.clip)", "at = moved", "tests/core/test_within.py",
+    ),
+    "a set and the bounds are met once": (
+        "zoo/core/within.py", "for _ in range(TURNS):", "for _ in range(1):", "tests/core/test_within.py",
+    ),
+    "the way back from units forgets their scale": (
+        "zoo/core/within.py", "torch.where(gap == 0, 0, gap / scale)", "torch.where(gap == 0, 0, gap)",
+        "tests/core/test_within.py",
+    ),
+    "plans go through an obstacle between two places": (
+        "zoo/policy/steers.py", "/ length.clamp(min=1e-12)).clamp(0, 1)", "/ length.clamp(min=1e-12)).clamp(0, 0)",
+        "tests/policy/test_policy_steers.py",
+    ),
+    "an obstacle has no body": (
+        "zoo/policy/steers.py", "[o.radius + self.body for o in self.obstacles]", "[o.radius for o in self.obstacles]",
+        "tests/policy/test_policy_steers.py",
+    ),
+    "the pace counts from the plan, not from what was made of it": (
+        "zoo/policy/steers.py", "made[:, i, own] - made[:, i - 1, own]", "actions[:, i, own] - actions[:, i - 1, own]",
+        "tests/policy/test_policy_steers.py",
+    ),
+    "points in front of what was seen stay": (
+        "zoo/point3d/steers.py", "wrong = inside & (empty | (depth < seen - self.slack))", "wrong = inside & empty",
+        "tests/point3d/test_point_steers.py",
+    ),
+    "points where nothing is stay": (
+        "zoo/point3d/steers.py", "wrong = inside & (empty | (depth < seen - self.slack))",
+        "wrong = inside & (depth < seen - self.slack)", "tests/point3d/test_point_steers.py",
+    ),
+    "copies of a chain pass through each other": (
+        "zoo/protein/copies.py", "blocked = (~free).flip(0).cumsum(0).flip(0) > 0", "blocked = ~free & ~free.roll(1)",
+        "tests/protein/test_copies.py",
+    ),
+    "copies see each other": (
+        "zoo/protein/copies.py", 'return {"copies": torch.where(place < own, rows, -1)}', "return {}",
+        "tests/protein/test_copies.py",
+    ),
+    "bonds to a motif stay broken": (
+        "zoo/protein/motif.py", "< TORN:\n            continue", "< 0:\n            continue",
+        "tests/protein/test_protein_motif.py",
+    ),
+    "a mended bond moves the motif": (
+        "zoo/protein/motif.py", "fixed = held[low:high].clone()", "fixed = torch.zeros_like(held[low:high])",
+        "tests/protein/test_protein_motif.py",
+    ),
+    "files of a request are counted in each piece alone": (
+        "zoo/demo/uploads.py", "rest = rest[1 - len(between) :]", "rest = rest[:0]",
+        "tests/demo/test_demo_page.py -m slow -k first_kind",
+    ),
+    "a moved table is not turned": (
+        "zoo/policy/play.py", "angle = math.radians(degrees) - goal[2]", "angle = 0.0 * goal[2]",
+        "tests/demo/test_demo_engine.py",
+    ),
+    "an edit of the page forgets the method": (
+        "zoo/demo/engine.py", "held=held, method=run.method", "held=held", "tests/demo/test_demo_engine.py",
+    ),
+    "the lines of an edit forget its answers": (
+        "zoo/demo/engine.py", '"    **model.domain.edited(model, item, answers),"', '"    known=item, where=True,"',
+        "tests/demo/test_demo_engine.py",
+    ),
+    "a text that is too long is cut in silence": (
+        "zoo/interop/diffusers/prompt.py", "if long:", "if False:", "tests/interop/test_latent.py",
+    ),
+    "plms forgets one of its slopes": (
+        "zoo/core/samplers.py", "slopes = [eps, *slopes[: len(BASHFORTH) - 1]]",
+        "slopes = [eps, *slopes[: len(BASHFORTH) - 2]]",
+        "tests/core/test_diffusers.py",
+    ),
+    "plms starts with Euler's step": (
+        "zoo/core/samplers.py", "if i == 0 and len(levels) > 2:", "if False:", "tests/core/test_samplers.py",
+    ),
 }  # fmt: skip
 
 

@@ -37,6 +37,18 @@ def test_samples_lie_within(name):
     assert step.x.min() >= 0.1 - 1e-12 and step.x.max() <= 0.2 + 1e-12
 
 
+def test_what_lies_within_a_set_also_keeps_the_bounds_of_x0():
+    """From one to the other in turn: numbers of a given sum, of which one bound stops some."""
+    level = DiscreteSchedule().level(300)
+    total = within(lambda x0: x0 + (3.0 - x0.sum(1, keepdim=True)) / 4, units="encoded")
+    plain, _ = predict(X, level)
+    assert (plain + (3.0 - plain.sum(1, keepdim=True)) / 4).max() > 1.05, "else the bound has nothing to do"
+    x0, eps = bound(total, Setting(clip=1.0))(predict)(X, level)
+    assert x0.abs().max() <= 1
+    torch.testing.assert_close(x0.sum(1), torch.full((3,), 3.0, dtype=torch.float64), atol=0.02, rtol=0)
+    torch.testing.assert_close(level.alpha * x0 + level.sigma * eps, X)
+
+
 def test_it_is_asked_in_the_domain_s_units_and_without_padding():
     level, seen = DiscreteSchedule().level(300), []
 

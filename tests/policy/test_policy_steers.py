@@ -65,6 +65,13 @@ def test_plans_keep_out_of_obstacles(policy):
     assert np.linalg.norm(acted - 250, axis=1).min() > 59.9
 
 
+def test_an_obstacle_is_larger_by_the_robots_body():
+    still = torch.tensor([[[203.0, 204.0]] * 4])
+    for steer in (avoid(Obstacle(200, 200, 10), body=5), avoid((200, 200, 15))):
+        away = (steer.nearest(still) - 200).norm(dim=-1)
+        assert ((away > 14.9) & (away < 17)).all()
+
+
 def test_a_plan_does_not_exceed_its_pace(policy):
     line = torch.tensor([[[0.0, 0.0], [30.0, 40.0], [33.0, 44.0]]])
     found = speed_limit(10.0).nearest(line)
