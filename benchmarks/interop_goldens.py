@@ -1,0 +1,223 @@
+"""What the authors' own nets and samplers say, as small files for the tests of CI, which lacks these packages.
+
+    python benchmarks/interop_goldens.py --guided-diffusion DIR --improved-diffusion DIR --k-diffusion DIR --edm DIR
+
+Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, openai/improved-diffusion at 1bc7bbb,
+crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5. `STUBS` stand for what they
+import and do not need here. Leave out those whose files are to stay.
+
+Weights are not stored: `weights` makes them of a tensor's name and shape alone, none of them zero, so that layers which their
+authors start at zero count, too. A file of tests/interop/goldens holds the shapes of a state by its own names, the net's
+answers, and samples, for which the authors' samplers draw the noise that ours does under `SEED`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo import files
+from zoo.core import seeds
+
+FOLDER = Path(__file__).parents[1] / "tests" / "interop" / "goldens"
+STUBS = (
+    "mpi4py", "blobfile", "clip", "cleanfid", "cleanfid.inception_torchscript", "torchsde", "torchdiffeq", "kornia", "dctorch",
+)  # fmt: skip
+COMMITS = {"guided-diffusion": "22e0df8", "improved-diffusion": "1bc7bbb", "k-diffusion": "4601bf0", "edm": "008a4e5"}
+#: samples, and the seed of their noise
+N, SEED = 2, 3
+#: buffers that are constants of the architecture, and no weights
+CONSTANT = ("kernel", "resample_filter")
+
+#: flags of guided-diffusion: (package, flags, what is sampled: (name, timestep_respacing, whether DDIM))
+GUIDED: dict[str, Any] = {
+    "guided-learned": (
+        "guided-diffusion",
+        {
+            "image_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_head_channels": 16,
+            "attention_resolutions": "4", "class_cond": True, "learn_sigma": True, "noise_schedule": "cosine",
+            "resblock_updown": True, "use_scale_shift_norm": True, "use_new_attention_order": True, "dropout": 0.1,
+        },
+        [("ddpm", "25", False), ("ddim", "ddim10", True)],
+    ),
+    "guided-plain": (
+        "guided-diffusion",
+        {
+            "image_size": 8, "num_channels": 32, "channel_mult": "1,1,2", "num_res_blocks": 2, "num_heads": 2,
+            "num_heads_upsample": 4, "attention_resolutions": "8,2", "class_cond": False, "learn_sigma": False,
+            "noise_schedule": "linear", "use_scale_shift_norm": False, "diffusion_steps": 100,
+            "rescale_timesteps": True,
+        },
+        [("ddpm", "", False), ("ddim", "24", True)],
+    ),
+    "improved-learned": (
+        "improved-diffusion",
+        {
+            "image_size": 32, "num_channels": 32, "num_res_blocks": 1, "num_heads": 4, "learn_sigma": True,
+            "noise_schedule": "cosine", "diffusion_steps": 4000, "attention_resolutions": "16,8", "predict_xstart": True,
+        },
+        [("ddpm", "10", False)],
+    ),
+}  # fmt: skip
+_DATASET = {"type": "imagefolder", "location": "data"}
+#: configs of k-diffusion
+KARRAS: dict[str, Any] = {
+    "k-augmented": {
+        "model": {
+            "type": "image_v1", "input_channels": 3, "input_size": [8, 8], "patch_size": 1, "mapping_out": 32,
+            "depths": [1, 2], "channels": [32, 128], "self_attn_depths": [False, True], "has_variance": False,
+            "loss_config": "karras", "loss_weighting": "soft-min-snr", "dropout_rate": 0.0, "augment_wrapper": True,
+            "augment_prob": 0.12, "sigma_data": 0.5, "sigma_min": 1e-2, "sigma_max": 80,
+            "sigma_sample_density": {"type": "cosine-interpolated"},
+        },
+        "dataset": _DATASET,
+    },
+    "k-patched": {
+        "model": {
+            "type": "image_v1", "input_channels": 1, "input_size": [16, 16], "patch_size": 2, "mapping_out": 32,
+            "depths": [2, 1, 1], "channels": [32, 64, 64], "self_attn_depths": [False, False, False], "has_variance": True,
+            "dropout_rate": 0.1, "augment_wrapper": False, "sigma_data": 0.6162, "sigma_min": 2e-2, "sigma_max": 40,
+            "sigma_sample_density": {"type": "lognormal", "mean": -1.2, "std": 1.2},
+        },
+        "dataset": _DATASET,
+    },
+}  # fmt: skip
+SAMPLERS = {"euler": "sample_euler", "heun": "sample_heun", "dpmpp": "sample_dpmpp_2m"}
+STEPS = 10
+
+
+def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+    """Random tensors of these shapes, each by its own name; numpy keeps the numbers of this generator for ever."""
+    found = {}
+    for name, shape in shapes.items():
+        drawn = np.random.RandomState(zlib.crc32(f"{seed} {name}".encode())).standard_normal(shape)
+        if len(shape) > 1:
+            drawn = drawn / np.sqrt(np.prod(shape[1:]))
+        elif name.endswith("weight"):  # of a norm
+            drawn = 1 + 0.1 * drawn
+        elif not name.endswith("freqs"):
+            drawn = 0.1 * drawn
+        found[name] = torch.from_numpy(drawn.astype(np.float32))
+    return found
+
+
+class Noise:
+    """What a sampler draws: x_T first, then the noise of each step, as `model.sample` does under `SEED`."""
+
+    def __init__(self) -> None:
+        self.rng = seeds.SampleRng(SEED, range(N))
+
+    def __call__(self, like: Tensor) -> Tensor:
+        return self.rng.normal(like)
+
+
+def fill(net: torch.nn.Module) -> dict[str, Tensor]:
+    """Give a net of theirs the weights of `weights`; returns what of its state is constant."""
+    own = net.state_dict()
+    constant = {k: v for k, v in own.items() if k.endswith(CONSTANT)}
+    made = weights({k: tuple(v.shape) for k, v in own.items() if k not in constant})
+    net.load_state_dict(made | constant)
+    net.eval()
+    return constant
+
+
+def inputs(shape: tuple[int, ...], labels: int) -> tuple[Tensor, Tensor | None]:
+    """x (3,*shape), and labels where the net has some."""
+    x = torch.from_numpy(np.random.RandomState(1).standard_normal((3, *shape)).astype(np.float32))
+    return x, torch.tensor([0, labels - 1, labels // 2]) if labels else None
+
+
+def store(name: str, package: str, config: Any, net: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Write NAME.json and NAME.safetensors."""
+    constant = fill(net)
+    about = {
+        "package": package,
+        "commit": COMMITS[package],
+        "torch": torch.__version__.split("+")[0],
+        "config": config,
+        "state": {k: list(v.shape) for k, v in net.state_dict().items()},
+    }
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.json").write_text(json.dumps(about, separators=(",", ":")) + "\n", encoding="utf-8")
+    files.save_tensors(FOLDER / f"{name}.safetensors", {**{f"state.{k}": v for k, v in constant.items()}, **tensors})
+    print(name, {k: f"{float(v.std()):.2f}" for k, v in tensors.items()})
+
+
+def importable(source: Path) -> None:
+    """Let a package be imported from its sources, without what of others it does not need here."""
+    sys.path.insert(0, str(source))
+    for stub in STUBS:
+        if stub not in sys.modules:
+            sys.modules[stub] = MagicMock()
+
+
+@torch.no_grad()
+def guided(name: str, package: str, flags: Mapping[str, Any], runs: list[Any]) -> None:
+    module = package.replace("-", "_")
+    util = importlib.import_module(f"{module}.script_util")
+    flags = util.model_and_diffusion_defaults() | dict(flags)
+    net, _ = util.create_model_and_diffusion(**flags)
+    fill(net)
+    labels = util.NUM_CLASSES if flags["class_cond"] else 0
+    shape = (3, flags["image_size"], flags["image_size"])
+    x, y = inputs(shape, labels)
+    t = torch.tensor([0, flags["diffusion_steps"] // 2, flags["diffusion_steps"] - 1])
+    scale = 1000 / flags["diffusion_steps"] if flags["rescale_timesteps"] else 1
+    found = {"out": net(x, t * scale, *([] if y is None else [y]))}
+    told = {"y": torch.tensor([0, labels - 1])} if labels else {}
+    for sampler, respacing, ddim in runs:
+        _, diffusion = util.create_model_and_diffusion(**flags | {"timestep_respacing": respacing})
+        noise = Noise()
+        start = noise(torch.zeros(N, *shape))
+        loop = diffusion.ddim_sample_loop if ddim else diffusion.p_sample_loop
+        with patch("torch.randn_like", noise):
+            found[f"{sampler} {respacing}"] = loop(net, (N, *shape), noise=start, model_kwargs=told)
+    store(name, package, flags, net, found)
+
+
+@torch.no_grad()
+def karras(name: str, config: Mapping[str, Any]) -> None:
+    package = importlib.import_module("k_diffusion")
+    whole = package.config.load_config(dict(config))
+    net, model = package.config.make_model(whole), whole["model"]
+    fill(net)
+    shape = (model["input_channels"], *model["input_size"])
+    denoiser = package.Denoiser(net, sigma_data=model["sigma_data"])
+    x, _ = inputs(shape, 0)
+    sigma = torch.tensor([model["sigma_min"], 1.0, model["sigma_max"]])
+    found = {"out": net(x, sigma), "denoised": denoiser(x * sigma[:, None, None, None], sigma)}
+    sigmas = package.sampling.get_sigmas_karras(STEPS, model["sigma_min"], model["sigma_max"])
+    for ours, theirs in SAMPLERS.items():
+        start = Noise()(torch.zeros(N, *shape)) * model["sigma_max"]
+        found[ours] = getattr(package.sampling, theirs)(denoiser, start, sigmas, disable=True)
+    store(name, "k-diffusion", config, net, found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for package in COMMITS:
+        parser.add_argument(f"--{package}", type=Path)
+    args = {k.replace("_", "-"): v for k, v in vars(parser.parse_args()).items() if v is not None}
+    for source in args.values():
+        importable(source)
+    for name, (package, *rest) in GUIDED.items():
+        if package in args:
+            guided(name, package, *rest)
+    for name, config in KARRAS.items():
+        if "k-diffusion" in args:
+            karras(name, config)
+
+
+if __name__ == "__main__":
+    main()
