@@ -56,10 +56,10 @@ GUIDED: dict[str, Any] = {
         {
             "image_size": 8, "num_channels": 32, "channel_mult": "1,1,2", "num_res_blocks": 2, "num_heads": 2,
             "num_heads_upsample": 4, "attention_resolutions": "8,2", "class_cond": False, "learn_sigma": False,
-            "noise_schedule": "linear", "use_scale_shift_norm": False, "diffusion_steps": 100,
+            "noise_schedule": "linear", "use_scale_shift_norm": False, "diffusion_steps": 40,
             "rescale_timesteps": True,
         },
-        [("ddpm", "", False), ("ddim", "24", True)],
+        [("ddpm", "", False), ("ddim", "16", True)],
     ),
     "improved-learned": (
         "improved-diffusion",
@@ -91,6 +91,27 @@ KARRAS: dict[str, Any] = {
             "sigma_sample_density": {"type": "lognormal", "mean": -1.2, "std": 1.2},
         },
         "dataset": _DATASET,
+    },
+}  # fmt: skip
+_EDM = {"label_dim": 0, "augment_dim": 9, "channel_mult_emb": 2, "dropout": 0.1}
+#: options of EDMPrecond and its nets
+EDM: dict[str, Any] = {
+    "edm-song": _EDM
+    | {
+        "model_type": "SongUNet", "img_resolution": 8, "img_channels": 3, "label_dim": 5, "model_channels": 16,
+        "channel_mult": [2, 2], "num_blocks": 1, "attn_resolutions": [4], "embedding_type": "positional",
+        "encoder_type": "standard", "decoder_type": "standard", "channel_mult_noise": 1, "resample_filter": [1, 1],
+    },
+    "edm-residual": _EDM
+    | {
+        "model_type": "SongUNet", "img_resolution": 16, "img_channels": 1, "model_channels": 16, "channel_mult": [1, 2, 2],
+        "num_blocks": 1, "attn_resolutions": [8], "embedding_type": "fourier", "encoder_type": "residual",
+        "decoder_type": "standard", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1],
+    },
+    "edm-dhariwal": _EDM
+    | {
+        "model_type": "DhariwalUNet", "img_resolution": 8, "img_channels": 3, "label_dim": 7, "augment_dim": 0,
+        "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "sigma_data": 0.6,
     },
 }  # fmt: skip
 SAMPLERS = {"euler": "sample_euler", "heun": "sample_heun", "dpmpp": "sample_dpmpp_2m"}
@@ -204,6 +225,23 @@ def karras(name: str, config: Mapping[str, Any]) -> None:
     store(name, "k-diffusion", config, net, found)
 
 
+@torch.no_grad()
+def edm(name: str, options: Mapping[str, Any]) -> None:
+    convert = importlib.import_module("convert_edm")
+    networks = importlib.import_module("training.networks")
+    sampler = importlib.import_module("generate").edm_sampler
+    net = networks.EDMPrecond(**options)
+    fill(net)
+    shape = (options["img_channels"], options["img_resolution"], options["img_resolution"])
+    x, label = inputs(shape, options["label_dim"])
+    sigma = torch.tensor([0.002, 1.0, 80.0])
+    named = None if label is None else torch.eye(options["label_dim"])[label]
+    found = {"out": net.model(x, sigma.log() / 4, named), "denoised": net(x * sigma[:, None, None, None], sigma, named)}
+    named = None if label is None else torch.eye(options["label_dim"])[[0, -1]]
+    found["heun"] = sampler(net, Noise()(torch.zeros(N, *shape)), named, num_steps=STEPS).float()
+    store(name, "edm", convert.options_of(net), net, found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for package in COMMITS:
@@ -217,6 +255,9 @@ def main() -> None:
     for name, config in KARRAS.items():
         if "k-diffusion" in args:
             karras(name, config)
+    for name, options in EDM.items():
+        if "edm" in args:
+            edm(name, options)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 `benchmarks/interop_goldens.py` makes the files of goldens/ with the authors' sources and names the commits.
 """
 
+import importlib
 import json
+import pickle
+import sys
 from pathlib import Path
 
+import convert_edm
 import convert_pickle
 import interop_goldens
 import pytest
@@ -81,17 +85,15 @@ def test_a_net_of_guided_diffusion_says_what_theirs_said(tmp_path, name):
         assert off(2 * share - 1, out[:, 3:]) < 1e-5
 
 
-@pytest.mark.parametrize("name", interop_goldens.GUIDED)
-def test_samples_of_guided_diffusion_are_theirs(tmp_path, name):
+@pytest.mark.filterwarnings("ignore:variance='large' with 40 steps")
+@pytest.mark.parametrize(("name", "run"), [(name, run) for name, (*_, runs) in interop_goldens.GUIDED.items() for run in runs])
+def test_samples_of_guided_diffusion_are_theirs(tmp_path, name, run):
     """Their own loops: all steps or respaced ones, a variance that is large or learned, and DDIM."""
-    golden = Golden(name)
+    golden, (sampler, respacing, ddim) = Golden(name), run
     told = {"label": [0, 999]} if golden.config["class_cond"] else {}
-    for run in golden.said.keys() - {"out"}:
-        sampler, respacing = run.split(" ")
-        (tmp_path / run).mkdir()
-        model = zoo.load(converted(golden, tmp_path / run, timestep_respacing=respacing, use_ddim=sampler == "ddim"))
-        assert model.recipe.sampling.sampler == sampler
-        assert off(sampled(model, **told), golden.said[run]) < 1e-4
+    model = zoo.load(converted(golden, tmp_path, timestep_respacing=respacing, use_ddim=ddim))
+    assert model.recipe.sampling.sampler == sampler
+    assert off(sampled(model, **told), golden.said[f"{sampler} {respacing}"]) < 1e-4
 
 
 def test_a_folder_of_guided_diffusion_becomes_one_of_zoo(tmp_path):
@@ -340,3 +342,150 @@ def test_what_is_no_folder_of_k_diffusion_is_one_error(tmp_path):
     (folder / "model_ema.safetensors").rename(folder / "model_ema.pth")
     with pytest.raises(CheckpointError, match=r"model_ema\.pth is a pickle.*convert_pickle\.py k-diffusion FILE FOLDER"):
         zoo.load(folder)
+
+
+# ---- EDM --------------------------------------------------------------------------------------------------------------------
+
+
+def of_edm(golden, folder, **changed):
+    """A folder as `benchmarks/convert_edm.py` writes it."""
+    folder.mkdir()
+    files.save_tensors(folder / "model.safetensors", golden.state)
+    options = {k: v for k, v in (golden.config | changed).items() if v != "left out"}
+    (folder / "config.json").write_text(json.dumps({"format": "edm", "options": options}))
+    return folder
+
+
+@pytest.mark.parametrize("name", interop_goldens.EDM)
+def test_a_net_of_edm_says_what_theirs_said(tmp_path, name):
+    golden = Golden(name)
+    model = zoo.load(of_edm(golden, tmp_path / "theirs"))
+    sigma = torch.tensor([0.002, 1.0, 80.0])
+    x, label = interop_goldens.inputs(model.codec.shape, golden.config["label_dim"])
+    level, cond = Level(sigma.double().log() / 4, torch.ones(3).double(), sigma.double()), {}
+    if label is not None:
+        cond = {"label": label}
+    with torch.no_grad():
+        out = model.denoiser(x, level.t.float(), cond)
+        denoised = model.diffusion.denoise(model.denoiser, x * sigma[:, None, None, None], level, cond)
+    assert off(out, golden.said["out"]) < 1e-5
+    assert off(denoised, golden.said["denoised"]) < 1e-5
+    if label is not None:  # no label is another answer than any
+        with torch.no_grad():
+            none = model.denoiser(x, level.t.float(), {})
+            assert torch.equal(none, model.denoiser(x, level.t.float(), {"label": torch.full((3,), -1)}))
+            assert float((none - out).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", interop_goldens.EDM)
+def test_samples_of_edm_are_theirs(tmp_path, name):
+    golden = Golden(name)
+    model = zoo.load(of_edm(golden, tmp_path / "theirs"))
+    assert (model.recipe.sampling.sampler, model.recipe.sampling.steps) == ("heun", 18)
+    told = {"label": [0, golden.config["label_dim"] - 1]} if golden.config["label_dim"] else {}
+    assert off(sampled(model, steps=STEPS, **told), golden.said["heun"]) < 1e-4
+    made, _ = convert(tmp_path / "theirs", tmp_path / "mine")
+    assert made.verify() == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"precond": "VPPrecond"}, "VPPrecond"),
+        ({"model_type": "OtherUNet"}, "OtherUNet"),
+        ({"decoder_type": "skip"}, "decoder_type"),
+        ({"encoder_type": "skip"}, "encoder_type of edm"),
+        ({"embedding_type": "none"}, "embedding_type of edm"),
+        ({"img_channels": 1}, "img_channels=1 where the tensors say 3"),
+        ({"model_channels": 32}, "model_channels=32 where the tensors say 16"),
+        ({"channel_mult_emb": 4}, r"model_channels \* channel_mult_emb=64 where the tensors say 32"),
+        ({"label_dim": 0}, "label_dim=0 where the tensors say 5"),
+        ({"augment_dim": 0}, "augment_dim=0 where the tensors say 9"),
+        ({"img_resolution": 16}, "no net of edm for pictures of 16 x 16"),
+        ({"num_blocks": 2}, "missing dec.4x4_block2"),
+        ({"attn_resolutions": []}, "unexpected"),
+        ({"resample_filter": [1, 3, 3, 1]}, "resample_filter has shape"),
+        ({"resample_filter": [1]}, "an even number of weights"),
+        ({"sigma_data": "left out"}, "has no key 'sigma_data'"),
+        ({"sigma_data": 0}, "a finite number above 0"),
+        ({"sigma_min": 90}, "no noise between them"),
+        ({"wobble": 1}, "does not know: wobble=1"),
+    ],
+)
+def test_options_of_edm_that_do_not_fit_are_one_error(tmp_path, changed, said):
+    folder = of_edm(Golden("edm-song"), tmp_path / "theirs", **changed)
+    with pytest.raises((CheckpointError, ConfigError), match=said):
+        zoo.load(folder)
+
+
+def test_a_pickle_of_edm_is_refused_and_its_converter_named(tmp_path, capsys):
+    with (tmp_path / "edm-cifar10-32x32-uncond-vp.pkl").open("wb") as file:
+        pickle.dump({"ema": Trap()}, file)
+    with pytest.raises(CheckpointError, match=r"is a pickle, which can run code.*benchmarks/convert_edm\.py"):
+        zoo.load(tmp_path / "edm-cifar10-32x32-uncond-vp.pkl")
+    with pytest.raises(CheckpointError, match=r"is a pickle, which can run code.*benchmarks/convert_pickle\.py"):
+        zoo.load(tmp_path / "edm-cifar10-32x32-uncond-vp.pkl", format="edm")
+    # the weights-only loader of the other converter refuses it, too
+    with pytest.raises(CheckpointError, match="weights-only loader refuses it"):
+        convert_pickle.convert_k(tmp_path / "edm-cifar10-32x32-uncond-vp.pkl", tmp_path / "a")
+    folder = of_edm(Golden("edm-song"), tmp_path / "theirs")
+    (folder / "model.safetensors").rename(folder / "model.pkl")
+    with pytest.raises(CheckpointError, match=r"model\.pkl is a pickle.*convert_edm\.py SOURCES FILE FOLDER"):
+        zoo.load(folder)
+    assert "run" not in capsys.readouterr().out
+
+
+SOURCES = '''
+import torch
+
+
+def persistent(plain):
+    """Keeps what it was made with, as their decorator does."""
+
+    class Kept(plain):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self._args, self._kwargs = args, kwargs
+
+        init_args = property(lambda self: self._args)
+        init_kwargs = property(lambda self: self._kwargs)
+
+    Kept.__name__ = Kept.__qualname__ = plain.__name__
+    return Kept
+
+
+@persistent
+class SongUNet(torch.nn.Module):
+    def __init__(self, img_resolution, in_channels, out_channels, label_dim=0, dropout=0.1, channel_mult=[2, 2]):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(in_channels, out_channels, 1).double()
+
+
+@persistent
+class EDMPrecond(torch.nn.Module):
+    def __init__(self, img_resolution, img_channels, label_dim=0, sigma_min=0, sigma_max=float("inf"), **model_kwargs):
+        super().__init__()
+        self.model = SongUNet(img_resolution, img_channels, img_channels, label_dim=label_dim, **model_kwargs)
+'''
+
+
+def test_the_converter_of_edm_keeps_all_options(tmp_path, monkeypatch, capsys):
+    """It runs with its authors' sources, of which some lines that do the same stand here."""
+    (tmp_path / "edm").mkdir()
+    (tmp_path / "edm" / "theirs_of_edm.py").write_text(SOURCES)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "edm"), *sys.path])
+    net = importlib.import_module("theirs_of_edm").EDMPrecond(8, 3, dropout=0.2)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": net}))
+    arguments = [str(tmp_path / name) for name in ("edm", "a.pkl", "out")]
+    assert convert_edm.main(arguments) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {
+        "format": "edm",
+        "options": {
+            "precond": "EDMPrecond", "img_resolution": 8, "img_channels": 3, "label_dim": 0, "sigma_min": 0, "sigma_max": None,
+            "dropout": 0.2, "channel_mult": [2, 2],
+        },
+    }  # fmt: skip
+    tensors = files.load_tensors(tmp_path / "out" / "model.safetensors")
+    assert set(tensors) == {"model.conv.weight", "model.conv.bias"} and tensors["model.conv.bias"].dtype == torch.float32
+    assert convert_edm.main(arguments) == 1 and "exists: give the name of a new folder" in capsys.readouterr().err
+    assert not hasattr(convert_edm, "zoo")

@@ -16,7 +16,7 @@ from zoo.interop.reading import read_object, read_weights, shapes_in
 from zoo.model.budget import limited
 from zoo.model.model import Model
 
-__all__ = ["Origin", "built", "marked", "pictures", "read_marked", "read_origin"]
+__all__ = ["Origin", "agree", "built", "marked", "pictures", "read_marked", "read_origin"]
 
 #: the keys of a converted folder's config.json: the format, and all options of the net and of its noise
 FORMAT, OPTIONS = "format", "options"
@@ -50,6 +50,21 @@ def read_marked(folder: Path, name: str) -> dict[str, Any]:
             f"{path} has no object {OPTIONS!r}, which holds the options of {name}. Convert the checkpoint again."
         )
     return options
+
+
+def agree(facts: Mapping[str, tuple[Any, Any]], path: Path) -> None:
+    """Refuse options that are not those of the tensors.
+
+    Args:
+        facts: {option: (what was said, what the tensors say)}.
+        path: of the options, for messages.
+
+    Raises:
+        CheckpointError: it names all of them.
+    """
+    wrong = [f"{k}={said!r} where the tensors say {found!r}" for k, (said, found) in facts.items() if said != found]
+    if wrong:
+        raise CheckpointError(f"{path}: options that do not fit the tensors beside it: {'; '.join(wrong)}. Correct them.")
 
 
 def pictures(
@@ -101,8 +116,3 @@ def built(recipe: Recipe, paths: list[Path], rename: Callable[[str], str] = str)
         model = Model(recipe, get_domain(recipe.domain), filled=False)
     files.load_strict(model.denoiser, read_weights(paths, rename), paths[0])
     return model
-
-
-def shown(options: Mapping[str, Any]) -> str:
-    """Options in one line, for tables and messages."""
-    return ", ".join(f"{k}={v}" for k, v in options.items())

@@ -21,7 +21,7 @@ from zoo import files
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError
-from zoo.interop.converted import Origin, built, marked, pictures, read_marked, read_origin
+from zoo.interop.converted import Origin, agree, built, marked, pictures, read_marked, read_origin
 from zoo.interop.diffusers.unet import Classes, Larger, sinusoid
 from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
 from zoo.model.model import Model
@@ -319,23 +319,14 @@ def compared(flags: Mapping[str, Any], said: Mapping[str, Any], path: Path) -> N
     Raises:
         CheckpointError: it names all of them.
     """
-    wrong = [
-        f"{k}={flags[k]!r} where the tensors say {said[k]!r}"
-        for k in flags
-        if k in said and list(_each(flags[k])) != list(_each(said[k]))
-    ]
+    facts = {k: (flags[k], said[k]) for k in flags if k in said}
     if "attention_resolutions" in flags:
         size, rates = flags["image_size"], {2**i for i in range(len(said["channel_mult"]))}
-        given = {size // r for r in flags["attention_resolutions"]} & rates
-        if given != set(said["attention"]):
-            seen = sorted(size // rate for rate in said["attention"])
-            wrong.append(f"attention_resolutions={flags['attention_resolutions']!r} where the tensors say {seen}")
-    if wrong:
-        raise CheckpointError(f"{path}: flags that do not fit the tensors beside it: {'; '.join(wrong)}. Correct them.")
-
-
-def _each(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
+        # sides that no level has are without effect there
+        if {size // side for side in flags["attention_resolutions"]} & rates != set(said["attention"]):
+            seen = [size // rate for rate in said["attention"]]
+            facts["attention_resolutions"] = (flags["attention_resolutions"], seen)
+    agree(facts, path)
 
 
 class GuidedFormat:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError
-from zoo.interop.converted import Origin, built, pictures, read_origin
+from zoo.interop.converted import Origin, agree, built, pictures, read_origin
 from zoo.interop.reading import Options, checked, looked_up, read_object, shapes_in, weights_in
 from zoo.model.model import Model
 from zoo.nets.blocks import attend, end
@@ -395,15 +395,16 @@ def _compared(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], p
             "with proj_in, proj_out, timestep_embed, mapping and u_net, or with inner_model and these."
         )
     folded = given["input_channels"] * given["patch_size"] ** 2
-    facts = {
-        "augment_wrapper": (given["augment_wrapper"], bool(inside)),
-        "mapping_out": (given["mapping_out"], 2 * times[0]),
-        "channels[0]": ((given["channels"] or [0])[0], entry[0]),
-        "input_channels * patch_size^2": (folded, entry[1]),
-        "has_variance": (given["has_variance"], last[0] == entry[1] + 1),
-    }
-    if wrong := [f"{k}={said!r} where the tensors say {found!r}" for k, (said, found) in facts.items() if said != found]:
-        raise CheckpointError(f"{path}: options that do not fit {weights.name}: {'; '.join(wrong)}. Correct them.")
+    agree(
+        {
+            "augment_wrapper": (given["augment_wrapper"], bool(inside)),
+            "mapping_out": (given["mapping_out"], 2 * times[0]),
+            "channels[0]": ((given["channels"] or [0])[0], entry[0]),
+            "input_channels * patch_size^2": (folded, entry[1]),
+            "has_variance": (given["has_variance"], last[0] == entry[1] + 1),
+        },
+        path,
+    )
 
 
 FORMAT = KarrasFormat()

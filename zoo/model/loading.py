@@ -231,9 +231,11 @@ def _check_file(source: str) -> None:
         return
     if path.suffix.lower() in PICKLES:
         raise CheckpointError(
-            f"{path} is a pickle, which can run code: zoo never opens one. Where you trust it, convert it first: a checkpoint "
-            "of DiT by python benchmarks/convert_dit.py FILE FOLDER --vae VAE (of zoo's sources, with torch's weights-only "
-            "loader); others see docs/interop.md."
+            f"{path} is a pickle, which can run code: zoo never opens one. Where you trust it, convert it first, by programs "
+            "of zoo's sources. With torch's weights-only loader: a checkpoint of DiT by python benchmarks/convert_dit.py FILE "
+            "FOLDER --vae VAE, of guided-diffusion, improved-diffusion or k-diffusion by python benchmarks/convert_pickle.py "
+            "FORMAT FILE FOLDER. One of EDM, which holds code, by python benchmarks/convert_edm.py SOURCES FILE FOLDER. See "
+            "docs/interop.md."
         )
     raise CheckpointError(f"{path} is a file of weights; a model is the folder that it lies in, with its config: load that.")
 
