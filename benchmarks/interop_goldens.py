@@ -1,6 +1,7 @@
 """What the authors' own nets and samplers say, as small files for the tests of CI, which lacks these packages.
 
     python benchmarks/interop_goldens.py --guided-diffusion DIR --improved-diffusion DIR --k-diffusion DIR --edm DIR
+    python benchmarks/interop_goldens.py            # measures ours against what is stored: a table of docs/interop.md
 
 Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, openai/improved-diffusion at 1bc7bbb,
 crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5. `STUBS` stand for what they
@@ -17,19 +18,26 @@ import argparse
 import importlib
 import json
 import sys
+import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, patch
 
+import convert_pickle
 import numpy as np
 import torch
+from pages import fill as fill_page
 from torch import Tensor
 
+import zoo
 from zoo import files
 from zoo.core import seeds
+from zoo.core.schedule import Level
+from zoo.interop.converted import FORMAT, OPTIONS
 
+PAGE = Path(__file__).parents[1] / "docs" / "interop.md"
 FOLDER = Path(__file__).parents[1] / "tests" / "interop" / "goldens"
 STUBS = (
     "mpi4py", "blobfile", "clip", "cleanfid", "cleanfid.inception_torchscript", "torchsde", "torchdiffeq", "kornia", "dctorch",
@@ -37,6 +45,8 @@ STUBS = (
 COMMITS = {"guided-diffusion": "22e0df8", "improved-diffusion": "1bc7bbb", "k-diffusion": "4601bf0", "edm": "008a4e5"}
 #: samples, and the seed of their noise
 N, SEED = 2, 3
+#: options that a line of the table says beside those that are true
+SHOWN = ("noise_schedule", "diffusion_steps", "patch_size", "model_type", "encoder_type", "embedding_type", "label_dim")
 #: buffers that are constants of the architecture, and no weights
 CONSTANT = ("kernel", "resample_filter")
 
@@ -242,11 +252,127 @@ def edm(name: str, options: Mapping[str, Any]) -> None:
     store(name, "edm", convert.options_of(net), net, found)
 
 
+class Golden:
+    """A stored case.
+
+    Attributes:
+        package, commit, config: whose it is, and flags, config or options of the net.
+        state: the weights, by the names of its authors.
+        said: what their net and samplers gave.
+    """
+
+    def __init__(self, name: str) -> None:
+        about = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        stored = files.load_tensors(FOLDER / f"{name}.safetensors")
+        constant = {k.removeprefix("state."): v for k, v in stored.items() if k.startswith("state.")}
+        self.package, self.commit, self.config = about["package"], about["commit"], about["config"]
+        self.said = {k: v for k, v in stored.items() if not k.startswith("state.")}
+        self.state = weights({k: tuple(v) for k, v in about["state"].items() if k not in constant}) | constant
+
+    def words(self, **changed: Any) -> list[str]:
+        """The flags of guided-diffusion as its scripts take them; None leaves one out."""
+        given = self.config | changed
+        return [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+
+    def converted(self, place: Path, **changed: Any) -> Path:
+        """PLACE/theirs, a folder by the converter's command line, of a checkpoint as the authors' scripts save it.
+
+        Args:
+            changed: flags of guided-diffusion, or options of EDM, None for one that is left out.
+        """
+        if self.package == "edm":  # whose own converter needs its sources
+            options = {k: v for k, v in (self.config | changed).items() if k not in changed or v is not None}
+            (place / "theirs").mkdir()
+            files.save_tensors(place / "theirs" / files.WEIGHTS, self.state)
+            (place / "theirs" / files.CONFIG).write_text(json.dumps({FORMAT: "edm", OPTIONS: options}))
+            return place / "theirs"
+        held: dict[str, Any] = dict(self.state)
+        if self.package == "k-diffusion":
+            plain = {k: v + 1 for k, v in self.state.items()}
+            held = {"model": plain, "model_ema": self.state, "config": self.config, "step": 3}
+        torch.save(held, place / "theirs.pt")
+        words = [] if self.package == "k-diffusion" else self.words(**changed)
+        if convert_pickle.main([self.package, str(place / "theirs.pt"), str(place / "theirs"), *words]):
+            raise SystemExit(1)
+        return place / "theirs"
+
+    @property
+    def labels(self) -> int:
+        """How many the net is told."""
+        return 1000 if self.config.get("class_cond") else self.config.get("label_dim", 0)
+
+    def asked(self, model: Any) -> dict[str, Tensor]:
+        """What our net says where theirs said "out", and "denoised" where that is there."""
+        x, label = inputs(model.codec.shape, self.labels)
+        cond = {} if label is None else {"label": label}
+        if "denoised" not in self.said:
+            steps = self.config["diffusion_steps"]
+            t = torch.tensor([0, steps // 2, steps - 1])
+            out = model.diffusion.ask(model.denoiser, x, t.float(), cond)
+            if not model.diffusion.learned_variance:
+                return {"out": out}
+            _, share = model.diffusion.denoise_both(model.denoiser, x, Level(t.double(), 1.0, 1.0), cond)
+            return {"out": torch.cat([out, 2 * share - 1], 1)}
+        options = self.config.get("model", {})
+        sigma = torch.tensor([options.get("sigma_min", 0.002), 1.0, options.get("sigma_max", 80.0)])
+        level = Level(sigma.double().log() / 4, torch.ones(3).double(), sigma.double())
+        out = model.denoiser(x, level.t.float(), cond)
+        return {"out": out, "denoised": model.diffusion.denoise(model.denoiser, x * sigma[:, None, None, None], level, cond)}
+
+    def sampled(self, model: Any, **arguments: Any) -> Tensor:
+        """Encoded samples of ours under `SEED`, of the first and the last label."""
+        told = {"label": [0, self.labels - 1]} if self.labels else {}
+        *_, last = model.sample_iter(N, seed=SEED, **told, **arguments)
+        return last.x
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest of what is expected (or to 1)."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
+
+
+@torch.no_grad()
+def measure(name: str) -> list[str]:
+    """Lines of the table."""
+    golden = Golden(name)
+    config = golden.config.get("model", golden.config)
+    said = [k if v is True else f"{k}={v}" for k, v in config.items() if v is True or k in SHOWN]
+    runs = golden.said.keys() - {"out", "denoised"}
+    lines = []
+    for run in sorted(runs):
+        sampler, _, respacing = run.partition(" ")
+        guided = "diffusion_steps" in golden.config
+        changed = {"timestep_respacing": respacing, "use_ddim": sampler == "ddim"} if guided else {}
+        with tempfile.TemporaryDirectory() as place:
+            model = zoo.load(golden.converted(Path(place), **changed))
+        asked = golden.asked(model)
+        net = max(off(found, golden.said[k]) for k, found in asked.items())
+        apart = off(golden.sampled(model, **({} if guided else {"sampler": sampler, "steps": STEPS})), golden.said[run])
+        steps = model.recipe.sampling.steps if guided else STEPS
+        lines.append(
+            f"| {golden.package} {golden.commit} | {', '.join(said)} | {net:.1e} | {sampler}, {steps} steps | {apart:.1e} |"
+        )
+    return lines
+
+
+def table() -> None:
+    """Write the table of docs/interop.md."""
+    rows = [line for name in (*GUIDED, *KARRAS, *EDM) for line in measure(name)]
+    head = (
+        f"Against stored answers of the authors' own code, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
+    )
+    head += "| package, commit | net | net off by | sampler | samples off by |\n| --- | --- | --- | --- | --- |\n"
+    fill_page(PAGE, "pickles", head + "\n".join(rows))
+    print(head + "\n".join(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for package in COMMITS:
         parser.add_argument(f"--{package}", type=Path)
     args = {k.replace("_", "-"): v for k, v in vars(parser.parse_args()).items() if v is not None}
+    if not args:
+        table()
     for source in args.values():
         importable(source)
     for name, (package, *rest) in GUIDED.items():

@@ -7,82 +7,47 @@ import importlib
 import json
 import pickle
 import sys
-from pathlib import Path
 
 import convert_edm
 import convert_pickle
 import interop_goldens
 import pytest
 import torch
+from interop_goldens import Golden
 
 import zoo
 from zoo import files
-from zoo.core.schedule import Level
 from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card
 from zoo.interop.convert import convert
 
-GOLDENS = Path(__file__).parent / "goldens"
-N, SEED, STEPS = interop_goldens.N, interop_goldens.SEED, interop_goldens.STEPS
-
-
-class Golden:
-    """A stored case: what their net is, what it said, and the weights that it said it with."""
-
-    def __init__(self, name):
-        self.about = json.loads((GOLDENS / f"{name}.json").read_text())
-        stored = files.load_tensors(GOLDENS / f"{name}.safetensors")
-        constant = {k.removeprefix("state."): v for k, v in stored.items() if k.startswith("state.")}
-        self.said = {k: v for k, v in stored.items() if not k.startswith("state.")}
-        shapes = {k: tuple(s) for k, s in self.about["state"].items() if k not in constant}
-        self.config, self.package = self.about["config"], self.about["package"]
-        self.state = interop_goldens.weights(shapes) | constant
-
-    def words(self, **changed):
-        """The flags as their scripts take them."""
-        given = self.config | changed
-        return [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+STEPS = interop_goldens.STEPS
 
 
 def off(found, expected):
     assert torch.isfinite(expected).all() and float(expected.std()) > 0.1
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
+    return interop_goldens.off(found, expected)
 
 
-def sampled(model, **arguments):
-    *_, last = model.sample_iter(N, seed=SEED, **arguments)
-    return last.x
+@torch.no_grad()
+def check_net(golden, model):
+    found = golden.asked(model)
+    assert found.keys() == golden.said.keys() & {"out", "denoised"}
+    for name, value in found.items():
+        assert off(value, golden.said[name]) < 1e-5
 
 
 # ---- guided-diffusion, improved-diffusion -----------------------------------------------------------------------------------
 
 
-def converted(golden, place, **changed):
-    """A checkpoint as their scripts save it, by the converter's command line."""
-    torch.save(golden.state, place / "theirs.pt")
-    code = convert_pickle.main([golden.package, str(place / "theirs.pt"), str(place / "theirs"), *golden.words(**changed)])
-    assert code == 0
-    return place / "theirs"
-
-
 @pytest.mark.parametrize("name", interop_goldens.GUIDED)
 def test_a_net_of_guided_diffusion_says_what_theirs_said(tmp_path, name):
     golden = Golden(name)
-    model = zoo.load(converted(golden, tmp_path))
-    steps, learned = golden.config["diffusion_steps"], golden.config["learn_sigma"]
-    t = torch.tensor([0, steps // 2, steps - 1])
+    model = zoo.load(golden.converted(tmp_path))
     labels = len(model.recipe.conditions["label"].values) if "label" in model.recipe.conditions else 0
-    assert labels == (1000 if golden.config["class_cond"] else 0)
-    x, label = interop_goldens.inputs(model.codec.shape, labels)
-    cond = {} if label is None else {"label": label}
-    out = golden.said["out"]
-    with torch.no_grad():
-        found = model.diffusion.ask(model.denoiser, x, t.float(), cond)
-        _, share = model.diffusion.denoise_both(model.denoiser, x, Level(t.double(), 1.0, 1.0), cond)
-    assert off(found, out[:, :3]) < 1e-5
-    assert model.diffusion.learned_variance == learned == (share is not None)
-    if share is not None:
-        assert off(2 * share - 1, out[:, 3:]) < 1e-5
+    assert labels == golden.labels == (1000 if golden.config["class_cond"] else 0)
+    assert model.diffusion.learned_variance == golden.config["learn_sigma"]
+    check_net(golden, model)
 
 
 @pytest.mark.filterwarnings("ignore:variance='large' with 40 steps")
@@ -90,22 +55,21 @@ def test_a_net_of_guided_diffusion_says_what_theirs_said(tmp_path, name):
 def test_samples_of_guided_diffusion_are_theirs(tmp_path, name, run):
     """Their own loops: all steps or respaced ones, a variance that is large or learned, and DDIM."""
     golden, (sampler, respacing, ddim) = Golden(name), run
-    told = {"label": [0, 999]} if golden.config["class_cond"] else {}
-    model = zoo.load(converted(golden, tmp_path, timestep_respacing=respacing, use_ddim=ddim))
+    model = zoo.load(golden.converted(tmp_path, timestep_respacing=respacing, use_ddim=ddim))
     assert model.recipe.sampling.sampler == sampler
-    assert off(sampled(model, **told), golden.said[f"{sampler} {respacing}"]) < 1e-4
+    assert off(golden.sampled(model), golden.said[f"{sampler} {respacing}"]) < 1e-4
 
 
 def test_a_folder_of_guided_diffusion_becomes_one_of_zoo(tmp_path):
     golden = Golden("guided-learned")
-    folder = converted(golden, tmp_path, timestep_respacing="5")
+    folder = golden.converted(tmp_path, timestep_respacing="5")
     (folder / "README.md").write_text("---\nlicense: mit\n---\nWhat they say.\n")
     model, _ = convert(folder, tmp_path / "mine")
     assert model.verify() == 0 and model.recipe.licence == "mit"
     assert "What they say." in (tmp_path / "mine" / "README.md").read_text()
     again = zoo.load(tmp_path / "mine")
     assert again.recipe.denoiser == "guided-diffusion"
-    assert torch.equal(sampled(again, label=3), sampled(zoo.load(folder), label=3))
+    assert torch.equal(golden.sampled(again), golden.sampled(zoo.load(folder)))
     assert model.sample(2, seed=0, steps=2)[0].pixels.shape == (8, 8, 3)
     assert "guided-diffusion" in model_card(model.recipe, domain=model.domain, source="here")
 
@@ -196,7 +160,7 @@ def test_what_is_no_checkpoint_of_guided_diffusion_is_one_error(tmp_path, capsys
 
 
 def test_a_folder_that_was_changed_is_one_error(tmp_path):
-    folder = converted(Golden("guided-learned"), tmp_path)
+    folder = Golden("guided-learned").converted(tmp_path)
     whole = json.loads((folder / "config.json").read_text())
 
     def said(config):
@@ -223,40 +187,24 @@ def test_a_folder_that_was_changed_is_one_error(tmp_path):
 # ---- k-diffusion ------------------------------------------------------------------------------------------------------------
 
 
-def karras(golden, place, **sets):
-    """A training checkpoint as their script saves it, by the converter's command line."""
-    held = {"model": {k: v + 1 for k, v in golden.state.items()}, "model_ema": golden.state, "config": golden.config, "step": 3}
-    torch.save(held | sets, place / "theirs.pth")
-    assert convert_pickle.main(["k-diffusion", str(place / "theirs.pth"), str(place / "theirs")]) == 0
-    return place / "theirs"
-
-
 @pytest.mark.parametrize("name", interop_goldens.KARRAS)
 def test_a_net_of_k_diffusion_says_what_theirs_said(tmp_path, name):
     golden = Golden(name)
-    model, config = zoo.load(karras(golden, tmp_path)), golden.config["model"]
-    sigma = torch.tensor([config["sigma_min"], 1.0, config["sigma_max"]])
-    x, _ = interop_goldens.inputs(model.codec.shape, 0)
-    level = Level(sigma.double().log() / 4, torch.ones(3).double(), sigma.double())
-    with torch.no_grad():
-        out = model.denoiser(x, level.t.float(), {})
-        denoised = model.diffusion.denoise(model.denoiser, x * sigma[:, None, None, None], level, {})
-    assert off(out, golden.said["out"]) < 1e-5
-    assert off(denoised, golden.said["denoised"]) < 1e-5
+    check_net(golden, zoo.load(golden.converted(tmp_path)))
 
 
 @pytest.mark.parametrize("sampler", interop_goldens.SAMPLERS)
 @pytest.mark.parametrize("name", interop_goldens.KARRAS)
 def test_samples_of_k_diffusion_are_theirs(tmp_path, name, sampler):
     golden = Golden(name)
-    model = zoo.load(karras(golden, tmp_path))
-    assert off(sampled(model, sampler=sampler, steps=STEPS), golden.said[sampler]) < 1e-4
+    model = zoo.load(golden.converted(tmp_path))
+    assert off(golden.sampled(model, sampler=sampler, steps=STEPS), golden.said[sampler]) < 1e-4
 
 
 def test_which_weights_of_k_diffusion_are_read(tmp_path):
     golden = Golden("k-patched")
-    averaged = zoo.load(karras(golden, tmp_path))
-    arguments = ["k-diffusion", str(tmp_path / "theirs.pth"), str(tmp_path / "plain"), "--weights", "model"]
+    averaged = zoo.load(golden.converted(tmp_path))
+    arguments = ["k-diffusion", str(tmp_path / "theirs.pt"), str(tmp_path / "plain"), "--weights", "model"]
     assert convert_pickle.main(arguments) == 0
     plain = zoo.load(tmp_path / "plain")
     assert "(model_ema.safetensors)" in averaged.recipe.description and "(model.safetensors)" in plain.recipe.description
@@ -321,7 +269,7 @@ def test_a_slim_checkpoint_of_k_diffusion(tmp_path):
 )
 def test_a_config_of_k_diffusion_that_does_not_fit_is_one_error(tmp_path, changed, said):
     golden = Golden("k-augmented")
-    folder = karras(golden, tmp_path)
+    folder = golden.converted(tmp_path)
     model = {k: v for k, v in (golden.config["model"] | changed).items() if v is not None}
     (folder / "config.json").write_text(json.dumps(golden.config | {"model": model}))
     with pytest.raises((CheckpointError, ConfigError, zoo.errors.ShapeError), match=said):
@@ -330,7 +278,7 @@ def test_a_config_of_k_diffusion_that_does_not_fit_is_one_error(tmp_path, change
 
 def test_what_is_no_folder_of_k_diffusion_is_one_error(tmp_path):
     golden = Golden("k-augmented")
-    folder = karras(golden, tmp_path)
+    folder = golden.converted(tmp_path)
     labels = golden.config | {"dataset": {"num_classes": 10}}
     (folder / "config.json").write_text(json.dumps(labels))
     with pytest.raises(CheckpointError, match="num_classes=10"):
@@ -347,43 +295,25 @@ def test_what_is_no_folder_of_k_diffusion_is_one_error(tmp_path):
 # ---- EDM --------------------------------------------------------------------------------------------------------------------
 
 
-def of_edm(golden, folder, **changed):
-    """A folder as `benchmarks/convert_edm.py` writes it."""
-    folder.mkdir()
-    files.save_tensors(folder / "model.safetensors", golden.state)
-    options = {k: v for k, v in (golden.config | changed).items() if v != "left out"}
-    (folder / "config.json").write_text(json.dumps({"format": "edm", "options": options}))
-    return folder
-
-
 @pytest.mark.parametrize("name", interop_goldens.EDM)
 def test_a_net_of_edm_says_what_theirs_said(tmp_path, name):
     golden = Golden(name)
-    model = zoo.load(of_edm(golden, tmp_path / "theirs"))
-    sigma = torch.tensor([0.002, 1.0, 80.0])
-    x, label = interop_goldens.inputs(model.codec.shape, golden.config["label_dim"])
-    level, cond = Level(sigma.double().log() / 4, torch.ones(3).double(), sigma.double()), {}
-    if label is not None:
-        cond = {"label": label}
-    with torch.no_grad():
-        out = model.denoiser(x, level.t.float(), cond)
-        denoised = model.diffusion.denoise(model.denoiser, x * sigma[:, None, None, None], level, cond)
-    assert off(out, golden.said["out"]) < 1e-5
-    assert off(denoised, golden.said["denoised"]) < 1e-5
-    if label is not None:  # no label is another answer than any
+    model = zoo.load(golden.converted(tmp_path))
+    check_net(golden, model)
+    if golden.labels:  # no label is another answer than any
+        x, label = interop_goldens.inputs(model.codec.shape, golden.labels)
         with torch.no_grad():
-            none = model.denoiser(x, level.t.float(), {})
-            assert torch.equal(none, model.denoiser(x, level.t.float(), {"label": torch.full((3,), -1)}))
-            assert float((none - out).abs().max()) > 1e-3
+            none = model.denoiser(x, torch.zeros(3), {})
+            assert torch.equal(none, model.denoiser(x, torch.zeros(3), {"label": torch.full((3,), -1)}))
+            assert float((none - model.denoiser(x, torch.zeros(3), {"label": label})).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("name", interop_goldens.EDM)
 def test_samples_of_edm_are_theirs(tmp_path, name):
     golden = Golden(name)
-    model = zoo.load(of_edm(golden, tmp_path / "theirs"))
+    model = zoo.load(golden.converted(tmp_path))
     assert (model.recipe.sampling.sampler, model.recipe.sampling.steps) == ("heun", 18)
-    told = {"label": [0, golden.config["label_dim"] - 1]} if golden.config["label_dim"] else {}
-    assert off(sampled(model, steps=STEPS, **told), golden.said["heun"]) < 1e-4
+    assert off(golden.sampled(model, steps=STEPS), golden.said["heun"]) < 1e-4
     made, _ = convert(tmp_path / "theirs", tmp_path / "mine")
     assert made.verify() == 0
 
@@ -406,14 +336,14 @@ def test_samples_of_edm_are_theirs(tmp_path, name):
         ({"attn_resolutions": []}, "unexpected"),
         ({"resample_filter": [1, 3, 3, 1]}, "resample_filter has shape"),
         ({"resample_filter": [1]}, "an even number of weights"),
-        ({"sigma_data": "left out"}, "has no key 'sigma_data'"),
+        ({"sigma_data": None}, "has no key 'sigma_data'"),
         ({"sigma_data": 0}, "a finite number above 0"),
         ({"sigma_min": 90}, "no noise between them"),
         ({"wobble": 1}, "does not know: wobble=1"),
     ],
 )
 def test_options_of_edm_that_do_not_fit_are_one_error(tmp_path, changed, said):
-    folder = of_edm(Golden("edm-song"), tmp_path / "theirs", **changed)
+    folder = Golden("edm-song").converted(tmp_path, **changed)
     with pytest.raises((CheckpointError, ConfigError), match=said):
         zoo.load(folder)
 
@@ -428,7 +358,7 @@ def test_a_pickle_of_edm_is_refused_and_its_converter_named(tmp_path, capsys):
     # the weights-only loader of the other converter refuses it, too
     with pytest.raises(CheckpointError, match="weights-only loader refuses it"):
         convert_pickle.convert_k(tmp_path / "edm-cifar10-32x32-uncond-vp.pkl", tmp_path / "a")
-    folder = of_edm(Golden("edm-song"), tmp_path / "theirs")
+    folder = Golden("edm-song").converted(tmp_path)
     (folder / "model.safetensors").rename(folder / "model.pkl")
     with pytest.raises(CheckpointError, match=r"model\.pkl is a pickle.*convert_edm\.py SOURCES FILE FOLDER"):
         zoo.load(folder)
