@@ -159,7 +159,7 @@ def convert_guided(path: Path, folder: Path, flags: Mapping[str, Any], package: 
     if missing:
         raise ConfigError(
             f"{path} does not say {', '.join(missing)}, and zoo does not guess: give the flags that the model was published "
-            f"with: --image_size 64 --num_heads 4 --noise_schedule cosine ..."
+            "with. Where these leave them out, its scripts took --image_size 64 --num_heads 4 --noise_schedule linear."
         )
     options = DEFAULTS | PACKAGES[package] | {k: v for k, v in said.items() if k in guided_diffusion.KINDS} | dict(flags)
     options.setdefault("attention_resolutions", [options["image_size"] // rate for rate in said["attention"]])

@@ -358,9 +358,7 @@ def measure(name: str) -> list[str]:
 def table() -> None:
     """Write the table of docs/interop.md."""
     rows = [line for name in (*GUIDED, *KARRAS, *EDM) for line in measure(name)]
-    head = (
-        f"Against stored answers of the authors' own code, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
-    )
+    head = f"Against stored answers of the authors' own code, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
     head += "| package, commit | net | net off by | sampler | samples off by |\n| --- | --- | --- | --- | --- |\n"
     fill_page(PAGE, "pickles", head + "\n".join(rows))
     print(head + "\n".join(rows))

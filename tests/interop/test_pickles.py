@@ -358,6 +358,9 @@ def test_a_pickle_of_edm_is_refused_and_its_converter_named(tmp_path, capsys):
     # the weights-only loader of the other converter refuses it, too
     with pytest.raises(CheckpointError, match="weights-only loader refuses it"):
         convert_pickle.convert_k(tmp_path / "edm-cifar10-32x32-uncond-vp.pkl", tmp_path / "a")
+    for read in (zoo.load, lambda folder: convert(folder, tmp_path / "mine")):  # a folder of nothing else
+        with pytest.raises(CheckpointError, match=r"vp\.pkl is a pickle.*benchmarks/convert_edm\.py"):
+            read(tmp_path)
     folder = Golden("edm-song").converted(tmp_path)
     (folder / "model.safetensors").rename(folder / "model.pkl")
     with pytest.raises(CheckpointError, match=r"model\.pkl is a pickle.*convert_edm\.py SOURCES FILE FOLDER"):

@@ -284,7 +284,7 @@ def structure(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, An
         widths = [shapes[f"input_blocks.{i}.0.in_layers.2.weight"][0] for i in first]
         entry, last = shapes["input_blocks.0.0.weight"], shapes["out.2.weight"]
         told = shapes[f"input_blocks.{first[0]}.0.emb_layers.1.weight"][0]
-        found_ = {
+        known = {
             "num_channels": width,
             "channel_mult": [int(w / width) if w % width == 0 else w / width for w in widths],
             "num_res_blocks": blocks,
@@ -302,8 +302,8 @@ def structure(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, An
             "output_blocks and out. (Nets for super-resolution and classifiers are not read.)"
         ) from None
     if joints:
-        found_["resblock_updown"] = f"input_blocks.{blocks + 1}.0.op.weight" not in shapes
-    return found_
+        known["resblock_updown"] = f"input_blocks.{blocks + 1}.0.op.weight" not in shapes
+    return known
 
 
 #: what ends a level on the way up: a convolution, or a residual block
