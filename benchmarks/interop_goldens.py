@@ -43,6 +43,8 @@ STUBS = (
     "mpi4py", "blobfile", "clip", "cleanfid", "cleanfid.inception_torchscript", "torchsde", "torchdiffeq", "kornia", "dctorch",
 )  # fmt: skip
 COMMITS = {"guided-diffusion": "22e0df8", "improved-diffusion": "1bc7bbb", "k-diffusion": "4601bf0", "edm": "008a4e5"}
+#: of a net, what it is inside its preconditioning, and what it says of no label; all else that is stored are samples
+ANSWERS = {"out", "denoised", "unlabelled"}
 #: samples, and the seed of their noise
 N, SEED = 2, 3
 #: options that a line of the table says beside those that are true
@@ -66,10 +68,10 @@ GUIDED: dict[str, Any] = {
         {
             "image_size": 8, "num_channels": 32, "channel_mult": "1,1,2", "num_res_blocks": 2, "num_heads": 2,
             "num_heads_upsample": 4, "attention_resolutions": "8,2", "class_cond": False, "learn_sigma": False,
-            "noise_schedule": "linear", "use_scale_shift_norm": False, "diffusion_steps": 40,
+            "noise_schedule": "linear", "use_scale_shift_norm": False, "diffusion_steps": 24,
             "rescale_timesteps": True,
         },
-        [("ddpm", "", False), ("ddim", "16", True)],
+        [("ddpm", "", False), ("ddim", "12", True)],
     ),
     "improved-learned": (
         "improved-diffusion",
@@ -77,7 +79,7 @@ GUIDED: dict[str, Any] = {
             "image_size": 32, "num_channels": 32, "num_res_blocks": 1, "num_heads": 4, "learn_sigma": True,
             "noise_schedule": "cosine", "diffusion_steps": 4000, "attention_resolutions": "16,8", "predict_xstart": True,
         },
-        [("ddpm", "10", False)],
+        [("ddpm", "6", False)],
     ),
 }  # fmt: skip
 _DATASET = {"type": "imagefolder", "location": "data"}
@@ -247,6 +249,8 @@ def edm(name: str, options: Mapping[str, Any]) -> None:
     sigma = torch.tensor([0.002, 1.0, 80.0])
     named = None if label is None else torch.eye(options["label_dim"])[label]
     found = {"out": net.model(x, sigma.log() / 4, named), "denoised": net(x * sigma[:, None, None, None], sigma, named)}
+    if label is not None:  # which is what their preconditioning makes of no label
+        found["unlabelled"] = net.model(x, sigma.log() / 4, torch.zeros(1, options["label_dim"]))
     named = None if label is None else torch.eye(options["label_dim"])[[0, -1]]
     found["heun"] = sampler(net, Noise()(torch.zeros(N, *shape)), named, num_steps=STEPS).float()
     store(name, "edm", convert.options_of(net), net, found)
@@ -302,7 +306,7 @@ class Golden:
         return 1000 if self.config.get("class_cond") else self.config.get("label_dim", 0)
 
     def asked(self, model: Any) -> dict[str, Tensor]:
-        """What our net says where theirs said "out", and "denoised" where that is there."""
+        """What our net says where theirs said one of `ANSWERS`."""
         x, label = inputs(model.codec.shape, self.labels)
         cond = {} if label is None else {"label": label}
         if "denoised" not in self.said:
@@ -316,8 +320,11 @@ class Golden:
         options = self.config.get("model", {})
         sigma = torch.tensor([options.get("sigma_min", 0.002), 1.0, options.get("sigma_max", 80.0)])
         level = Level(sigma.double().log() / 4, torch.ones(3).double(), sigma.double())
-        out = model.denoiser(x, level.t.float(), cond)
-        return {"out": out, "denoised": model.diffusion.denoise(model.denoiser, x * sigma[:, None, None, None], level, cond)}
+        found = {"out": model.denoiser(x, level.t.float(), cond)}
+        found["denoised"] = model.diffusion.denoise(model.denoiser, x * sigma[:, None, None, None], level, cond)
+        if label is not None:
+            found["unlabelled"] = model.denoiser(x, level.t.float(), {"label": torch.full_like(label, -1)})
+        return found
 
     def sampled(self, model: Any, **arguments: Any) -> Tensor:
         """Encoded samples of ours under `SEED`, of the first and the last label."""
@@ -337,7 +344,7 @@ def measure(name: str) -> list[str]:
     golden = Golden(name)
     config = golden.config.get("model", golden.config)
     said = [k if v is True else f"{k}={v}" for k, v in config.items() if v is True or k in SHOWN]
-    runs = golden.said.keys() - {"out", "denoised"}
+    runs = golden.said.keys() - ANSWERS
     lines = []
     for run in sorted(runs):
         sampler, _, respacing = run.partition(" ")
