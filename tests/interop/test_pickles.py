@@ -140,6 +140,7 @@ def test_what_is_no_checkpoint_of_guided_diffusion_is_one_error(tmp_path, capsys
         ({"a.weight": torch.zeros(2)}, "holds no net of guided-diffusion or improved-diffusion: its tensors are a.weight"),
         (state | {"trap": Trap()}, "weights-only loader refuses it"),
         (state | {"label_emb.weight": torch.zeros(3)}, "label_emb.weight has shape"),
+        (state | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}, "takes 6 channels and gives 6: .*super-resolution"),
         (state | {"wobble": torch.zeros(2)}, "unexpected wobble"),
         ({k: v for k, v in state.items() if k != "out.2.bias"}, "missing out.2.bias"),
         (state | {"out.2.bias": torch.zeros(7)}, r"out.2.bias has shape \(7,\)"),

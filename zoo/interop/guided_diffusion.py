@@ -44,7 +44,7 @@ KINDS = {
 #: flags that change training, speed or memory alone
 WITHOUT_EFFECT = ("use_kl", "rescale_learned_sigmas", "use_checkpoint", "use_fp16")
 CURVES = {"linear": "linear", "cosine": "cosine"}
-_BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.")
+_BLOCK = re.compile(r"output_blocks\.(\d+)\.")
 
 
 class Residual(nn.Module):
@@ -269,14 +269,10 @@ def structure(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, An
     Raises:
         CheckpointError: they are not those of such a net.
     """
-    places: dict[str, set[int]] = {"input": set(), "output": set()}
-    for key in shapes:
-        if found := _BLOCK.match(key):
-            places[found[1]].add(int(found[2]))
+    count = len({found[1] for key in shapes if (found := _BLOCK.match(key))})
     if (label := shapes.get("label_emb.weight")) is not None and len(label) != 2:
         raise CheckpointError(f"{path}: label_emb.weight has shape {label}, which no net of {NAME} has.")
     try:
-        count = max(places["output"]) + 1
         joints = [i for i in range(count) if any(f"output_blocks.{i}.{k}.{w}" in shapes for k in (1, 2) for w in _UP)]
         blocks, levels = (joints[0] if joints else count - 1), len(joints) + 1
         width = shapes["time_embed.0.weight"][1]
@@ -299,8 +295,13 @@ def structure(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, An
         raise CheckpointError(
             f"{path} holds no net of {NAME} or improved-diffusion: its tensors are "
             f"{', '.join(sorted(shapes)[:4]) or 'none'}, and those begin with time_embed, input_blocks, middle_block, "
-            "output_blocks and out. (Nets for super-resolution and classifiers are not read.)"
+            "output_blocks and out. (Classifiers are not read.)"
         ) from None
+    if entry[1] not in (1, 3) or last[0] not in (entry[1], 2 * entry[1]):
+        raise CheckpointError(
+            f"{path} takes {entry[1]} channels and gives {last[0]}: no net of pictures alone. Nets for super-resolution, whose "
+            "input has twice the channels, are not read yet."
+        )
     if joints:
         known["resblock_updown"] = f"input_blocks.{blocks + 1}.0.op.weight" not in shapes
     return known
