@@ -427,7 +427,7 @@ def parser() -> argparse.ArgumentParser:
             help="a label for all samples, or n of them with commas between; the model's other conditions (zoo info NAME) "
             "likewise",
         )
-        p.add_argument("--sampler", help="ddpm, ddim, dpmpp, heun or euler (default: the model's)")
+        p.add_argument("--sampler", help="ddpm, ddim, dpmpp, plms, heun or euler (default: the model's)")
         p.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
         p.add_argument("--guidance-weight", type=float, help="w of the paper; 0 is plain conditional")
         p.add_argument("--guidance-scale", type=float, help="the same as 1 + w")

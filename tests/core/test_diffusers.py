@@ -105,6 +105,17 @@ def test_dpmpp(x, prediction, steps):
     torch.testing.assert_close(ours("dpmpp", x, steps, prediction=prediction), expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 10, 50])
+def test_plms(x, steps):
+    """As Stable Diffusion's files have it: the last step ends at the least noise of training."""
+    scheduler = diffusers.PNDMScheduler(
+        **LINEAR, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading"
+    )
+    schedule = DiscreteSchedule(steps_offset=1, final="least")
+    expected = theirs(scheduler, x, steps)
+    torch.testing.assert_close(ours("plms", x, steps, spacing="leading", schedule=schedule), expected, atol=5e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_the_schedules(rescaled):
     peer = diffusers.DDIMScheduler(**LINEAR, rescale_betas_zero_snr=rescaled)

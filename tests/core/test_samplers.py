@@ -158,6 +158,32 @@ def test_order_of_convergence(name, order, options, path):
     assert measured == pytest.approx(order, abs=0.15)
 
 
+def test_plms_is_of_third_order_or_more():
+    """On a grid that is even in sigma / alpha, for which its weights are: fourth order after a step of second order."""
+
+    def error(n):
+        ratios = [8.0 + i * (0.5 - 8.0) / n for i in range(n + 1)]
+        levels = [Level(0, 1 / math.sqrt(1 + r * r), r / math.sqrt(1 + r * r)) for r in ratios]
+        *_, step = get_sampler("plms")(predict, torch.tensor([1.3], dtype=torch.float64), levels, rng=SampleRng(0, [0]))
+        return abs(step.x.item() - exact(levels, 1.3))
+
+    assert math.log2(error(160) / error(320)) > 2.9
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_a_sampler_calls_the_prediction_as_often_as_it_says(name, steps):
+    calls = []
+
+    def counted(x, level):
+        calls.append(level)
+        return predict(x, level)
+
+    levels = SCHEDULES["linear"].levels(steps)
+    list(get_sampler(name)(counted, torch.zeros(1, dtype=torch.float64), levels, rng=SampleRng(0, [0])))
+    assert len(calls) == get_sampler(name).evaluations(steps)
+
+
 def test_ddpm_is_ddim_with_eta_1_also_when_clipped():
     schedule = DiscreteSchedule("linear")
     levels = schedule.levels(20)

@@ -4,9 +4,11 @@ Chromium is Debian's own (`apt install chromium`); playwright brings none, and i
 either the tests are skipped. $ZOO_BROWSER names another Chromium.
 """
 
+import io
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -284,6 +286,65 @@ def test_a_policys_rollout_plays(watched, name):
     )
     assert width >= 100 and seconds > 1 and different > 1000
     watched.shot(f"{name.replace('/', '-')}-play")
+
+
+def given_away(page, at: str, folder) -> dict[str, bytes]:
+    """The files that an edit gives away, {name: contents}."""
+    page.wait_for_selector(f"#{at}-edit-code .cm-line")
+    link = page.locator(f"#{at}-edit-file a[href]").first
+    with page.expect_download() as download:
+        link.click()
+    with zipfile.ZipFile(download.value.path()) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
+def test_a_mask_in_paints(watched, tmp_path):
+    """What is painted over in the page is made anew, and the rest of one's own picture stays."""
+    page = watched.page
+    Image.fromarray(np.full((28, 28), 200, np.uint8)).save(tmp_path / "mine.png")
+    watched.fill({"image-steps": 3})
+    watched.inner("image", "Edit")
+    page.set_input_files("#image-edit-upload input[type=file]", str(tmp_path / "mine.png"))
+    page.wait_for_selector("#image-edit-upload .file-preview")
+    page.click("#image-edit-show")
+    brush = page.locator("#image-edit-mask button[aria-label='Brush']")
+    brush.wait_for()
+    page.wait_for_timeout(2000)  # the picture slides into the editor's middle
+    brush.click()
+    box = page.locator("#image-edit-mask canvas").first.bounding_box()
+    middle, height = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(middle - 10, height)
+    page.mouse.down()
+    for x in range(-10, 11, 2):
+        page.mouse.move(middle + x, height)
+    page.mouse.up()
+    page.click("#image-edit-go")
+    found = given_away(page, "image", tmp_path)
+    watched.shot("edit-image")
+    assert {"again.py", "given.png", "mask.npy", "0000.png"} == set(found)
+    made = np.asarray(Image.open(io.BytesIO(found["0000.png"])))
+    new = (made != 200).mean()
+    assert 0 < new < 0.9, "a stroke across the middle is not all of the picture"
+    assert (made[0] == 200).all() and (made[-1] == 200).all()
+    assert pixels(page, "#image-made-gallery")[2] > 0
+
+
+@pytest.mark.parametrize(("at", "part"), [("audio", "sound"), ("point3d", "scene"), ("protein", "scene")])
+def test_a_part_is_made_anew(watched, tmp_path, at, part):
+    """Of the model's own example: a gap of a sound, half a cloud, all of a chain but a motif."""
+    page = watched.page
+    watched.tab(at)
+    watched.fill({f"{at}-steps": 3})
+    watched.inner(at, "Edit")
+    page.click(f"#{at}-edit-show")
+    here = f"#{at}-known-{part}"
+    drawn(page, here) if part == "scene" else sound(page, here)
+    page.click(f"#{at}-edit-go")
+    found = given_away(page, at, tmp_path)
+    watched.shot(f"edit-{at}")
+    assert "again.py" in found and len(found) == 3 + (at == "protein")
+    here = f"#{at}-made-{part}"
+    drawn(page, here) if part == "scene" else sound(page, here)
 
 
 def test_a_run_is_cancelled_and_the_next_one_is_served(watched):

@@ -1,12 +1,15 @@
 """What the page does, without a page: steps are those of `sample`, limits hold, no path is taken from a request."""
 
 import ast
+import io
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zoo
 from zoo.contract.page import Film, Picture
@@ -15,6 +18,7 @@ from zoo.contract.samples import Samples
 from zoo.demo import engine as engines
 from zoo.demo.engine import Engine, Limits, code, export
 from zoo.errors import ConfigError, ResourceError
+from zoo.protein.backbone import Backbone
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +26,8 @@ def engine(pictures):
     return Engine([pictures])
 
 
-def finished(engine, run, held=None):
-    assert list(engine.steps(run, held))[-1] == run.plan.steps
+def finished(engine, run):
+    assert list(engine.steps(run))[-1] == run.total
     return run
 
 
@@ -62,9 +66,9 @@ def test_a_condition_that_is_code_stays_a_text(engine, pictures):
 
 def test_export_is_the_domains_own_format(engine, pictures, tmp_path):
     one = finished(engine, engine.start(pictures, 1, {"label": "bag"}, {"seed": 0, "steps": 1}))
-    assert export(one.samples, tmp_path / "one").name == "0000-bag.png"
+    assert export(one, tmp_path / "one").name == "0000-bag.png"
     two = finished(engine, engine.start(pictures, 2, {}, {"seed": 0, "steps": 1}))
-    assert zipfile.ZipFile(export(two.samples, tmp_path / "two")).namelist() == ["0000.png", "0001.png"]
+    assert zipfile.ZipFile(export(two, tmp_path / "two")).namelist() == ["0000.png", "0001.png"]
 
 
 @pytest.mark.parametrize("name", ["/etc", "./runs", "../m", "hub:me/x", "image/none", "", None, 3, ["a"], {"path": "/etc"}])
@@ -118,11 +122,18 @@ def test_forward_is_the_schedule(engine, pictures):
     assert np.array_equal(half[0].pixels, engine.noised(pictures, item, 0.5, 0)[0][0].pixels)
 
 
+def png(pixels):
+    """A picture as a source of an edit."""
+    memory = io.BytesIO()
+    Image.fromarray(pixels).save(memory, "png")
+    return pixels, ".png", memory.getvalue()
+
+
 def test_an_edit_keeps_what_is_not_painted(engine, pictures):
-    item, mask = np.full((28, 28), 200, np.uint8), np.zeros((280, 280), bool)
+    item, mask = png(np.full((28, 28), 200, np.uint8)), np.zeros((280, 280), bool)
     mask[:, 141:] = True
-    run, held = engine.edit(pictures, item, {"mask": mask}, {"label": "bag"}, {"seed": 0, "steps": 3})
-    pixels = finished(engine, run, held).samples[0].pixels
+    run = engine.edit(pictures, item, {"mask": mask}, {"label": "bag"}, {"seed": 0, "steps": 3})
+    pixels = finished(engine, run).samples[0].pixels
     assert (pixels[:, :14] == 200).all() and (pixels[:, 14:] != 200).any()
     with pytest.raises(ConfigError, match="nothing is painted"):
         engine.edit(pictures, item, {"mask": None}, {}, {})
@@ -130,14 +141,74 @@ def test_an_edit_keeps_what_is_not_painted(engine, pictures):
 
 def test_half_a_cloud_stays(clouds):
     engine = Engine([clouds])
-    cloud = engine.example(clouds)
-    assert engine.example(clouds) is cloud
-    run, held = engine.edit(clouds, cloud, {"half": "upper"}, {}, {"seed": 1, "steps": 2})
-    made = finished(engine, run, held).samples[0]
+    source = engine.source(clouds)
+    cloud = source[0]
+    assert engine.source(clouds)[0] is cloud
+    run = engine.edit(clouds, source, {"half": "upper"}, {}, {"seed": 1, "steps": 2})
+    made = finished(engine, run).samples[0]
     lower = cloud.points[:, 1] <= 0
     np.testing.assert_allclose(made.points[lower], cloud.points[lower], atol=1e-5)
     with pytest.raises(ConfigError, match="unknown half"):
-        engine.edit(clouds, cloud, {"half": "other"}, {}, {})
+        engine.edit(clouds, source, {"half": "other"}, {}, {})
+
+
+def painted(size):
+    mask = np.zeros(size, bool)
+    mask[: size[0] // 2] = True
+    return mask
+
+
+def extended(size):
+    """A stretched chain with bonds of their lengths, angstrom."""
+    apart = np.array([[0.0, 0.0, 0.0], [1.2, 0.8, 0.0], [2.4, -0.1, 0.0]])
+    return Backbone(np.stack([apart + np.array([3.6 * i, 0, 0]) for i in range(size)]))
+
+
+EDITS = {
+    "image": ({"mask": painted((56, 56))}, {"label": "bag"}, "posterior"),
+    "audio": ({"first": 0.2, "last": 0.5}, {"label": "seven"}, "replace"),
+    "point3d": ({"half": "upper"}, {}, "replace"),
+    "protein": ({"first": 3, "last": 12, "length": 40, "start": 9}, {}, "replace"),
+}
+
+
+@pytest.mark.parametrize("domain", EDITS)
+def test_the_lines_and_files_of_an_edit_make_exactly_its_sample(domain, request, tmp_path, monkeypatch):
+    """In the zip that the page gives away, by the library's own call and its own method of in-painting."""
+    answers, asked, method = EDITS[domain]
+    small = {"image": "pictures", "audio": "sounds", "point3d": "clouds", "protein": "chains"}
+    name = request.getfixturevalue(small[domain])
+    engine, own = Engine([name]), get_domain(domain)
+    # what an untrained model makes is no chain
+    source = engine.source(name, extended(40).save(tmp_path / "mine.pdb") if domain == "protein" else None)
+    run = engine.edit(name, source, answers, asked, {"seed": 4, "steps": 3})
+    assert run.plan.method["method"] == method
+    made = finished(engine, run).samples
+    with zipfile.ZipFile(export(run, tmp_path / "out")) as packed:
+        packed.extractall(tmp_path / "again")
+    monkeypatch.chdir(tmp_path / "again")
+    names = {}
+    exec(Path("again.py").read_text(), names)
+    assert torch.equal(names["samples"].tensor, made.tensor)
+    assert Path("again.py").read_text() == run.code
+    files = [sorted(p for p in folder.glob(f"*{own.suffix}") if p.stem != "given") for folder in (Path(), Path("out"))]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]] != []
+
+
+def test_a_model_whose_example_is_no_object_is_told(chains):
+    """An untrained one may make what no reader takes for a chain."""
+    with pytest.raises(ConfigError, match="give a file of your own"):
+        Engine([chains]).source(chains)
+
+
+def test_the_steps_of_an_edit_are_those_of_its_method(engine, pictures, monkeypatch):
+    """One that takes each step several times is gone through to its end."""
+    monkeypatch.setattr(type(get_domain("image")), "inpainting", {"method": "resample", "times": 3, "jump": 2})
+    source, answers = engine.source(pictures), {"mask": painted((28, 28))}
+    run = finished(engine, engine.edit(pictures, source, answers, {}, {"seed": 0, "steps": 4}))
+    assert run.total == 12 and run.states[-1][0] == 12 and np.isinf(run.states[-1][1])
+    expected = zoo.load(pictures).inpaint(source[0], ~answers["mask"][None], seed=0, steps=4)
+    assert torch.equal(run.samples.tensor, expected.tensor)
 
 
 @pytest.mark.parametrize("name", ["image/fashion-ddpm", "audio/spec-ddpm", "point3d/shapes-ddpm", "protein/backbone-ddpm"])

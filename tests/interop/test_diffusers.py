@@ -56,6 +56,7 @@ def same_noise(monkeypatch):
         noise = Noise(seed)
         for module in (
             diffusers.schedulers.scheduling_ddpm, diffusers.schedulers.scheduling_ddim,
+            diffusers.schedulers.scheduling_euler_ancestral_discrete,
             diffusers.pipelines.ddpm.pipeline_ddpm, diffusers.pipelines.ddim.pipeline_ddim,
         ):  # fmt: skip
             monkeypatch.setattr(module, "randn_tensor", noise)
@@ -287,6 +288,38 @@ def test_dpm_solver(tmp_path, same_noise, options, steps):
         assert int(scheduler.timesteps[-1]) == -1
 
 
+@pytest.mark.parametrize("steps", [2, 10, 13, 50])
+def test_plms_of_stable_diffusion(tmp_path, same_noise, steps):
+    """Its scheduler's file; the prediction is called once more than there are steps."""
+    scheduler = diffusers.PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    )
+    net = written(tmp_path, scheduler)
+    model = zoo.load(tmp_path)
+    assert (model.recipe.sampling.sampler, model.recipe.sampling.steps, model.recipe.schedule.final) == ("plms", 50, "least")
+    close(ours(model, steps=steps), theirs(net, scheduler, steps, same_noise(3)), 1e-4)
+    assert model.plan(1, steps=steps).calls == len(scheduler.timesteps) == steps + 1
+
+
+@pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("spacing", "steps"), [("leading", 10), ("leading", 13), ("trailing", 10)])
+def test_euler(tmp_path, same_noise, kind, prediction, spacing, steps):
+    """In sigma / alpha it is DDIM, and with noise DDPM; where the first level is the last one of training, theirs starts
+    from a little less noise, which is said."""
+    scheduler = getattr(diffusers, kind)(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing=spacing, steps_offset=1,
+        prediction_type=prediction,
+    )  # fmt: skip
+    net = written(tmp_path, scheduler)
+    model = zoo.load(tmp_path)
+    assert model.recipe.sampling.sampler == ("ddpm" if "Ancestral" in kind else "ddim")
+    assert ("a little less" in model.recipe.description) == (spacing != "leading")
+    scheduler.set_timesteps(steps)
+    start = float(scheduler.sigmas[0] ** 2 + 1) ** 0.5
+    close(ours(model, steps=steps), theirs(net, scheduler, steps, same_noise(3), start), 1e-4)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("grid", ["karras", "exponential"])
 def test_edm(tmp_path, same_noise, prediction, grid):
@@ -512,6 +545,9 @@ def test_what_is_wrong_or_unknown_is_named(tmp_path, name, keys, match):
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, r"algorithm_type='sde-dpmsolver\+\+'"),
         ("DPMSolverMultistepScheduler", {"use_lu_lambdas": True}, r"use_lu_lambdas=True"),
         ("DPMSolverMultistepScheduler", {"lambda_min_clipped": -5.1}, r"lambda_min_clipped=-5\.1"),
+        ("PNDMScheduler", {"skip_prk_steps": False}, r"skip_prk_steps=False"),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, r"use_karras_sigmas=True"),
+        ("EulerDiscreteScheduler", {"interpolation_type": "log_linear"}, r"interpolation_type='log_linear'"),
         ("EDMEulerScheduler", {"final_sigmas_type": "sigma_min"}, r"final_sigmas_type='sigma_min'"),
         ("EDMEulerScheduler", {"sigma_data": ...}, r"has no key 'sigma_data'"),
         ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}, r"use_dynamic_shifting=True"),
@@ -581,7 +617,7 @@ def test_where_the_package_is_missing_it_is_asked_for(tmp_path, monkeypatch):
     assert zoo.load(tmp_path / "b").recipe.denoiser == "unet2d"  # ours needs nothing
 
 
-@pytest.mark.parametrize("name", ["PNDMScheduler", ["DDIMScheduler"]])
+@pytest.mark.parametrize("name", ["LMSDiscreteScheduler", ["DDIMScheduler"]])
 def test_an_unknown_scheduler_is_named(tmp_path, name):
     path = tmp_path / "scheduler_config.json"
     path.write_text(json.dumps({"_class_name": name}))

@@ -71,11 +71,14 @@ def test_a_wrong_argument_is_one_clear_error(model, arguments, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("form", ["guidance_weight", "guidance_scale"])
-def test_guidance_needs_a_condition(free, form):
+@pytest.mark.parametrize(("form", "none"), [("guidance_weight", 0.0), ("guidance_scale", 1.0)])
+def test_guidance_needs_a_condition(free, form, none):
+    """But none at all is what an unconditional model does anyway, as the settings of its plans say."""
     with pytest.raises(ConfigError, match="unconditional"):
-        free.sample(1, **{form: 1.0}, **QUICK)
-    assert len(free.sample(1, **QUICK)) == 1
+        free.sample(1, **{form: none + 1}, **QUICK)
+    plain = free.sample(1, **QUICK, seed=0)
+    assert torch.equal(free.sample(1, **QUICK | {form: none}, seed=0).tensor, plain.tensor)
+    assert torch.equal(free.sample(1, **QUICK | plain.plan.settings(), seed=0).tensor, plain.tensor)
 
 
 def test_weight_and_scale_are_one_number(model):
@@ -166,7 +169,7 @@ def test_sampling_leaves_the_model_alone(model):
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp", "heun", "euler"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp", "plms", "heun", "euler"])
 @pytest.mark.parametrize("schedule", [{"kind": "discrete", "curve": "cosine"}, {"kind": "edm"}, {"kind": "flow"}])
 def test_every_sampler_on_every_schedule(sampler, schedule):
     model = build(schedule=schedule)
@@ -189,7 +192,7 @@ def test_inpainting_keeps_what_is_known(model):
     known = ImageSample(torch.randint(0, 256, (28, 28), generator=seeds.generator(0)).to(torch.uint8).numpy())
     where = torch.zeros(28, 28, dtype=torch.bool)
     where[:, :14] = True
-    for sampler in ("ddpm", "ddim", "dpmpp", "heun", "euler"):
+    for sampler in ("ddpm", "ddim", "dpmpp", "plms", "heun", "euler"):
         samples = model.inpaint(known, where, n=2, steps=3, seed=0, sampler=sampler, label="bag")
         for s in samples:
             assert (s.pixels[:, :14] == known.pixels[:, :14]).all()

@@ -48,12 +48,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A registered sampler, its options, and how often a step calls the prediction; the last one, to sigma = 0, once."""
+    """A registered sampler, its options, and how often a step calls the prediction; the last one, to sigma = 0, once.
+
+    Attributes:
+        begins: how many calls more the first of several steps makes.
+    """
 
     name: str
     run: Callable[..., Iterator[Step]]
     options: tuple[str, ...]
     calls: int = 1
+    begins: int = 0
+
+    def evaluations(self, steps: int) -> int:
+        """How often so many steps call the prediction."""
+        return self.calls * steps - (self.calls - 1) + (self.begins if steps > 1 else 0)
 
     def __call__(self, predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, **options: Any) -> Iterator[Step]:
         for name in options:
@@ -74,16 +83,16 @@ STRIDE = 4.0
 SAMPLERS: Registry[Sampler] = Registry("sampler", "zoo.samplers")
 
 
-def sampler(name: str, calls: int = 1) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
+def sampler(name: str, calls: int = 1, begins: int = 0) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
     """Register a generator as the sampler `name`. Keyword arguments after `rng` are its public options.
 
     Args:
-        calls: how often a step calls the prediction.
+        calls, begins: how often a step calls the prediction, and how often more the first of several.
     """
 
     def register(run: Callable[..., Iterator[Step]]) -> Sampler:
         options = tuple(p for p in inspect.signature(run).parameters if p not in ("predict", "x", "levels", "rng"))
-        return SAMPLERS.register(name, Sampler(name, run, options, calls))
+        return SAMPLERS.register(name, Sampler(name, run, options, calls, begins))
 
     return register
 
@@ -193,6 +202,35 @@ def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_o
             d = x0 + (h / (2 * previous)) * (x0 - last)
         x = (b.sigma / a.sigma) * x - (b.alpha * math.expm1(-h)) * d
         last, previous = x0, h
+        yield Step(b, x, x0)
+
+
+#: Adams-Bashforth's weights of the last slopes, the newest first, by how many there are
+BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+
+@sampler("plms", begins=1)
+def plms(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng) -> Iterator[Step]:
+    """PLMS, the pseudo linear multistep method of fourth order (Liu et al. 2022b, "PNDM", Eq. 9 and 12), one prediction a step.
+
+    DDIM's step along a sum of the last four eps, with Adams-Bashforth's weights for even steps; the first step is improved
+    Euler's (the trapezoid rule), which calls the prediction twice, and a last one to sigma = 0 takes x0. It is what Stable
+    Diffusion's first releases are sampled with, and is here for their sake: `dpmpp` knows how long its steps are.
+    """
+    slopes: list[Tensor] = []  # eps of the last steps, the newest first
+    for i, (a, b) in enumerate(pairwise(levels)):
+        x0, eps = predict(x, a)
+        slopes = [eps, *slopes[: len(BASHFORTH) - 1]]
+        along = torch.zeros_like(eps)
+        for weight, slope in zip(BASHFORTH[len(slopes) - 1], slopes, strict=True):
+            along = along + weight * slope
+        if not b.sigma or not a.alpha:
+            x = b.alpha * x0 + b.sigma * eps
+            yield Step(b, x, x0)
+            continue
+        if i == 0 and len(levels) > 2:
+            along = (eps + predict(b.alpha * x0 + b.sigma * eps, b)[1]) / 2
+        x = (b.alpha / a.alpha) * (x - a.sigma * along) + b.sigma * along
         yield Step(b, x, x0)
 
 

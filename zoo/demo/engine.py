@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pprint
 import secrets
+import tempfile
 import threading
 import time
 import zipfile
@@ -14,13 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.contract.domain import Held
 from zoo.contract.page import View
 from zoo.contract.samples import Samples
 from zoo.core import seeds
-from zoo.errors import ConfigError, ResourceError, one_of
+from zoo.core.inpaint import Method
+from zoo.errors import ConfigError, DataError, ResourceError, one_of
 from zoo.model.loading import load
 from zoo.model.model import Model
 from zoo.model.plan import Chunk, Plan
@@ -56,6 +61,8 @@ class Run:
         model, plan, chunk: what was sampled.
         asked: arguments of `Model.sample` but for the settings that the plan has.
         states: (step number from 1, log-SNR, x, x0) of steps, encoded; at most `KEPT` of them, the last one always.
+        held, method: the known parts of in-painting, and how they are held.
+        files: what the lines of `code` read, {name: contents}.
     """
 
     model: Model
@@ -66,6 +73,21 @@ class Run:
     states: list[tuple[int, float, Tensor, Tensor]] = field(default_factory=list)
     samples: Samples | None = None
     code: str = ""
+    held: Held | None = None
+    method: Method | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many steps are made."""
+        return (self.method or Method()).steps(self.plan.steps)
+
+    @property
+    def finished(self) -> Samples:
+        """Its samples; a ConfigError before there are any."""
+        if self.samples is None:
+            raise ConfigError("the sampler made no step.")
+        return self.samples
 
     @property
     def size(self) -> int:
@@ -195,32 +217,36 @@ class Engine:
         run.code = code(name, n, asked, plan)
         return run
 
-    def steps(self, run: Run, held: Held | None = None) -> Iterator[int]:
+    def steps(self, run: Run) -> Iterator[int]:
         """Make the run's steps; yields after each how many there are, and in the end has its samples.
 
         Raises:
             ResourceError: it took too long.
         """
-        check, every = self.clock(), -(-run.plan.steps // KEPT)
-        steer = () if held is None else held.steer
-        x = None
-        for i, step in enumerate(run.model.run(run.plan, run.chunk, steer=steer), 1):
+        check, every = self.clock(), -(-run.total // KEPT)
+        held = None if run.held is None else run.held.steer
+        for i, step in enumerate(run.model.run(run.plan, run.chunk, held=held, method=run.method), 1):
             check()
-            x, last = step.x, i == run.plan.steps
+            last = i == run.total
             if i % every == 0 or i == 1 or last:
                 snr = 2 * float(step.level.lam)
                 run.states.append((i, snr, step.x.detach().cpu(), step.x0.detach().cpu()))
             if last:
-                put_back = None if held is None else held.put_back
-                items = run.model.decoded(x, run.chunk, put_back)
+                items = run.model.finished(step.x, run.chunk, held=run.held)
                 run.samples = Samples.of(items, domain=run.model.domain, conditions=run.plan.names, plan=run.plan)
             yield i
 
     # ---------------------------------------------------------------- the other way
 
-    def example(self, name: str) -> Any:
-        """An object that the model itself made, always the same one, for those who bring none."""
+    def source(self, name: str, path: Any = None) -> tuple[Any, str, bytes]:
+        """An object to work on: that of a file, or, for those who bring none, one that the model itself made, always the same.
+
+        Returns:
+            the object; and a file that it was read from, its suffix and its contents, so that others can read it again.
+        """
         model = self.model(name)
+        if path:
+            return model.domain.read(path, model.recipe), Path(path).suffix.lower(), Path(path).read_bytes()
         with self._lock:
             found = self._examples.get(name)
         if found is None:
@@ -228,7 +254,15 @@ class Engine:
             run = self.start(name, 1, asked, {"seed": 0})
             for _ in self.steps(run):
                 pass
-            found = run.samples[0] if run.samples is not None else None
+            with tempfile.TemporaryDirectory(prefix="zoo-example-") as folder:
+                file = run.finished[0].save(Path(folder) / f"example{model.domain.suffix}")
+                try:
+                    found = model.domain.read(file, model.recipe), model.domain.suffix, file.read_bytes()
+                except DataError:
+                    raise ConfigError(
+                        f"what {name} makes for an example is not read as an object of its domain. Is it trained? Else give a "
+                        "file of your own."
+                    ) from None
         with self._lock:
             self._examples[name] = found
             while len(self._examples) > MODELS:
@@ -257,22 +291,29 @@ class Engine:
         return Samples.of(items, domain=model.domain), snr, curve
 
     def edit(
-        self, name: str, item: Any, answers: Mapping[str, Any], asked: Mapping[str, Any], settings: Mapping[str, Any]
-    ) -> tuple[Run, Held]:
-        """A run of in-painting that is planned, and what it holds."""
-        model = self.model(name)
+        self,
+        name: str,
+        source: tuple[Any, str, bytes],
+        answers: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        settings: Mapping[str, Any],
+    ) -> Run:
+        """A run of in-painting that is planned, as `model.inpaint` does it.
+
+        Args:
+            source: the object, see `source`. answers: those to the domain's `edits`.
+            asked, settings: see `start`.
+        """
+        model, (item, suffix, contents) = self.model(name), source
         check_count(1, settings.get("steps"))
         wanted = model.domain.edited(model, item, answers)
-        known, where = wanted.pop("known", None), wanted.pop("where", None)
-        own = {k: wanted.pop(k) for k in model.domain.inpaint_options if k in wanted}
-        arguments = {**asked, **{k: v for k, v in settings.items() if v is not None}, **wanted}
-        held = model.domain.hold(model, known, where, arguments, **own)
-        size = model.codec.size_name
-        if held.size is not None and size is not None:
-            arguments[size] = held.size
-        plan = model.plan(1, **arguments)
-        run = Run(model, name, plan, plan.chunk(range(1)), asked)
-        return run, held
+        given = {**asked, **{k: v for k, v in settings.items() if v is not None}}
+        plan, held, method = model.inpaint_plan(**wanted, **given)
+        run = Run(model, name, plan, plan.chunk(range(1)), asked, held=held, method=method)
+        arrays = {f"{k}.npy": np.asarray(v) for k, v in answers.items() if isinstance(v, np.ndarray)}
+        run.files = {f"given{suffix}": contents} | {k: as_npy(v) for k, v in arrays.items()}
+        run.code = edit_code(name, f"given{suffix}", answers, asked, plan)
+        return run
 
 
 def check_count(n: Any, steps: Any) -> None:
@@ -285,33 +326,66 @@ def check_count(n: Any, steps: Any) -> None:
 
 def code(name: str, n: int, asked: Mapping[str, Any], plan: Plan) -> str:
     """The Python lines that make exactly the samples of a plan."""
-    settings = {k: v for k, v in plan.settings().items() if k not in ("shard",)}
+    lines = ["import zoo", "", f"model = zoo.load({name!r})", "samples = model.sample(", f"    {n},", *_arguments(asked, plan)]
+    return "\n".join([*lines, ")", 'samples.save("out")'])
+
+
+def edit_code(name: str, file: str, answers: Mapping[str, Any], asked: Mapping[str, Any], plan: Plan) -> str:
+    """The Python lines that make exactly the sample of an edit, beside the files that they read."""
+    arrays = [k for k, v in answers.items() if isinstance(v, np.ndarray)]
+    told = [f"    {k!r}: " + (f'np.load("{k}.npy")' if k in arrays else repr(v)) + "," for k, v in answers.items()]
+    lines = [
+        *(["import numpy as np"] if arrays else []),
+        "import zoo",
+        "",
+        f"model = zoo.load({name!r})",
+        f"item = model.domain.read({file!r}, model.recipe)",
+        "answers = {",
+        *told,
+        "}",
+        "samples = model.inpaint(",
+        "    **model.domain.edited(model, item, answers),",
+        *_arguments(asked, plan),
+    ]
+    return "\n".join([*lines, ")", 'samples.save("out")'])
+
+
+def _arguments(asked: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Lines of a call with the conditions, the seed and all settings of a plan."""
+    settings = {k: v for k, v in plan.settings().items() if k != "shard"}
     given = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in asked.items()}
     arguments = {**given, "seed": plan.seed, **settings}
-    lines = [f"    {k}={pprint.pformat(v, width=110, compact=True, indent=1)}," for k, v in arguments.items()]
-    return "\n".join(
-        [
-            "import zoo",
-            "",
-            f"model = zoo.load({name!r})",
-            "samples = model.sample(",
-            f"    {n},",
-            *lines,
-            ")",
-            'samples.save("out")',
-        ]
-    )
+    return [f"    {k}={pprint.pformat(v, width=110, compact=True, indent=1)}," for k, v in arguments.items()]
 
 
-def export(samples: Samples, folder: Path) -> Path:
-    """Samples in the file format of their domain: one file, or a zip of several."""
-    files = samples.save(folder)
-    if len(files) == 1:
+def as_npy(array: NDArray[Any]) -> bytes:
+    """An array as the contents of a .npy file."""
+    memory = io.BytesIO()
+    np.save(memory, array, allow_pickle=False)
+    return memory.getvalue()
+
+
+def export(run: Run, folder: Path) -> Path:
+    """A run's samples in the file format of their domain: one file; or a zip of several, and of what its lines read.
+
+    Args:
+        folder: an empty one.
+
+    Raises:
+        ConfigError: a run that is not finished.
+    """
+    run.finished.save(folder)
+    files = sorted(folder.iterdir())  # a domain may write files beside its samples, such as a map of a motif
+    if len(files) == 1 and not run.files:
         return files[0]
     path = folder / "samples.zip"
     with zipfile.ZipFile(path, "w") as packed:
         for file in files:
             packed.write(file, file.name)
+        if run.files:
+            packed.writestr("again.py", run.code)
+        for name, contents in run.files.items():
+            packed.writestr(name, contents)
     return path
 
 

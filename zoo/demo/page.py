@@ -33,6 +33,13 @@ FREE = "(any)"
 REFRESH = 0.3
 #: what nobody's browser keeps from looking elsewhere: no font of another machine
 FONTS = ["system-ui", "sans-serif"]
+#: a label is above what it names, where gradio lays it over the first lines of a picture; and a picture alone is shown whole
+STYLE = """
+label.float { position: static; display: inline-flex; width: max-content; }
+label.float + .image-container, label.float + .gallery-container { height: calc(100% - 26px); }
+.gallery-container .grid-wrap { height: 100% !important; overflow: auto; }
+.gallery-container .thumbnail-item { max-height: 290px; }
+"""
 TITLE = "zoo: diffusion models, step by step"
 
 
@@ -160,7 +167,7 @@ class Tab:
             else:
                 found.append(g.Textbox(visible=False))
         sampling = recipe.sampling
-        found += [g.Number(visible=model.codec.size_name is not None, label=_title(model.codec.size_name or "size"))]
+        found += [g.Number(visible=model.codec.size_name is not None, label=_size(model.codec.size_name))]
         found += 2 * [sampling.sampler, sampling.steps, _weight(recipe)]
         asked = model.domain.edits(recipe)
         for key, known in self.asked.items():
@@ -244,9 +251,7 @@ class Tab:
                     g.Textbox(label=_title(key), placeholder=hint, visible=i < len(texts), elem_id=f"{self.id}-text{i}")
                 )
             size = d.codec(self.recipe.codec).size_name
-            self.fields.append(
-                g.Number(label=_title(size or "size"), precision=0, visible=size is not None, elem_id=f"{self.id}-size")
-            )
+            self.fields.append(g.Number(label=_size(size), precision=0, visible=size is not None, elem_id=f"{self.id}-size"))
         # of all models of the tab: what the chosen one does not ask is hidden
         self.asked = {}
         for name in self.names:
@@ -299,11 +304,7 @@ class Tab:
         with g.Group(visible=False) as other:
             g.Markdown("Other settings")
             shown.append(self.pair("2"))
-        with g.Row():
-            file = g.File(label="The samples in their file format", interactive=False, elem_id=f"{self.id}-file")
-            lines = g.Code(
-                label="Python that makes exactly these", language="python", elem_id=f"{self.id}-code", interactive=False
-            )
+        file, lines = self.exported("", "The samples in their file format")
         key = g.State(None, time_to_live=1800)
         flat = [*shown[0], *shown[1]]
         inputs = [self.model, self.n, self.seed, both, *self.settings[0], *self.settings[1], *self.fields]
@@ -342,6 +343,16 @@ class Tab:
         with self.g.Row():
             return [parts.place(kind, label, f"{self.id}-{which}-{kind.__name__.lower()}") for kind in self.domain.views]
 
+    def exported(self, which: str, label: str) -> tuple[Any, Any]:
+        """Parts for the file of what was made, and for the lines that make it."""
+        g = self.g
+        with g.Row():
+            file = g.File(label=label, interactive=False, elem_id=f"{self.id}{which}-file")
+            lines = g.Code(
+                label="Python that makes exactly these", language="python", elem_id=f"{self.id}{which}-code", interactive=False
+            )
+        return file, lines
+
     def forward(self) -> None:
         """An object becomes noise."""
         g = self.g
@@ -378,7 +389,8 @@ class Tab:
             with g.Row():
                 made = [parts.place(kind, "simulation", f"{self.id}-play-{kind.__name__.lower()}") for kind in (Picture, Film)]
         else:
-            made = self.row("made", "made anew")
+            views = self.row("made", "made anew")
+            made = [*self.exported("-edit", "The sample in its file format, and what the lines read"), *views]
         progress: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [said]}
         settings = [self.model, self.seed, *self.settings[0], *self.fields]
         if self.plays:
@@ -470,9 +482,7 @@ class Tab:
         last = len(runs[0].states) - 1
         slider = g.Slider(minimum=0, maximum=max(last, 1), value=last, step=1)
         keys = [self.engine.keep(run) for run in runs]
-        if runs[0].samples is None:
-            raise ConfigError("the sampler made no step.")
-        files = export(runs[0].samples, parts.new_folder())
+        files = export(runs[0], parts.new_folder())
         lines = "\n\n".join(run.code for run in runs)
         yield [_said(runs[0], last), keys, slider, str(files), lines, *panes[0], *panes[1]]
 
@@ -486,22 +496,17 @@ class Tab:
             shown.append([self.g.skip()] * len(shown[0]))
         return [_said(runs[0], runs[0].at(share)), *shown[0], *shown[1]]
 
-    def item(self, name: Any, path: Any) -> Any:
-        """The object of a file that was uploaded, or the model's own example."""
-        model = self.engine.model(name)
-        return self.domain.read(path, model.recipe) if path else self.engine.example(name)
-
     def on_forward(self, name: Any, seed: Any, path: Any, share: Any) -> list[Any]:
         """An object at a share of the noise, in per cent."""
         share = float(share or 0) / 100
-        samples, snr, curve = self.engine.noised(name, self.item(name, path), share, _whole(seed, "seed"))
+        samples, snr, curve = self.engine.noised(name, self.engine.source(name, path)[0], share, _whole(seed, "seed"))
         views = [parts.value(v) for v in self.domain.view(samples)]
         return [f"log-SNR {in_words(snr)}", parts.curve(curve, share, snr), *views]
 
     def on_known(self, name: Any, path: Any) -> Any:
         """An object as the model knows it: what the codec keeps of it."""
         model = self.engine.model(name)
-        samples, *_ = self.engine.noised(name, self.item(name, path), 0.0, 0)
+        samples, *_ = self.engine.noised(name, self.engine.source(name, path)[0], 0.0, 0)
         if any(q.kind == "mask" for q in self.domain.edits(model.recipe).values()):
             return {"background": samples[0].plot().convert("RGBA"), "layers": [], "composite": None}
         views = [parts.value(v) for v in self.domain.view(samples)]
@@ -516,17 +521,17 @@ class Tab:
         asked.pop(model.codec.size_name or "", None)
         read = self.answered(model.recipe, answers)
         settings = _settings(seed, *how[:2])
-        run, held = self.engine.edit(name, self.item(name, path), read, asked, settings)
+        run, g = self.engine.edit(name, self.engine.source(name, path), read, asked, settings), self.g
         due = 0.0
-        for i in self.engine.steps(run, held):
-            if time.monotonic() >= due and i < run.plan.steps:
+        for i in self.engine.steps(run):
+            if time.monotonic() >= due and i < run.total:
                 mark = time.monotonic()
                 views = run.views(len(run.states) - 1)[1]
-                yield [f"Step {i} of {run.plan.steps}", *map(parts.value, views)]
+                yield [f"Step {i} of {run.total}", g.skip(), g.skip(), *map(parts.value, views)]
                 due = time.monotonic() + max(REFRESH, time.monotonic() - mark)
-        if run.samples is None:
-            raise ConfigError("the sampler made no step.")
-        yield [f"Step {run.plan.steps} of {run.plan.steps}", *map(parts.value, self.domain.view(run.samples))]
+        file = export(run, parts.new_folder())
+        views = self.domain.view(run.finished)
+        yield [f"Step {run.total} of {run.total}, {run.plan.cost}", str(file), run.code, *map(parts.value, views)]
 
     def on_play(self, name: Any, seed: Any, *given: Any) -> Iterator[Any]:
         """A policy acts in its simulation."""
@@ -561,8 +566,7 @@ class Tab:
             run = self.engine.start(name, n, asked, _settings(seed, sampler, steps) | {"guidance_weight": weight})
             for _ in self.engine.steps(run):
                 pass
-            if run.samples is not None:
-                shown.append((self.domain.plot(run.samples), f"w = {weight:g}"))
+            shown.append((self.domain.plot(run.finished), f"w = {weight:g}"))
             yield list(shown)
 
 
@@ -574,6 +578,11 @@ def _said(run: Run, at: int) -> str:
 def _title(name: str) -> str:
     """A name as a label: gradio takes some words in small letters, such as "image", for keys of its translations."""
     return name.replace("_", " ").capitalize()
+
+
+def _size(name: str | None) -> str:
+    """The label of a size, whose field shows a 0 where nothing is asked."""
+    return f"{_title(name or 'size')} (0: the model draws it)"
 
 
 def _weight(recipe: Recipe) -> float:

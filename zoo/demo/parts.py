@@ -42,7 +42,7 @@ def place(kind: type[View], label: str, name: str) -> Any:
     if kind is Picture:
         return g.Image(type="pil", format="png", interactive=False, height=HEIGHT, buttons=["fullscreen"], **common)
     if kind is Gallery:
-        return g.Gallery(type="pil", format="png", interactive=False, columns=4, height=HEIGHT, **common)
+        return g.Gallery(type="pil", format="png", interactive=False, columns=4, height=HEIGHT, object_fit="contain", **common)
     if kind is Sound:
         return g.Audio(type="numpy", format="wav", interactive=False, **common)
     if kind is Scene:

@@ -98,7 +98,7 @@ def launch(
     local = host in ("127.0.0.1", "localhost", "::1") and not share
     with quick_import():
         from zoo.demo.engine import Engine, Limits
-        from zoo.demo.page import FONTS, page
+        from zoo.demo.page import FONTS, STYLE, page
         from zoo.demo.parts import gr
 
         limits = limits or Limits()
@@ -116,6 +116,7 @@ def launch(
             show_error=True,
             max_file_size=limits.upload,
             theme=g.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+            css=STYLE,
             footer_links=[],
             ssr_mode=False,
             max_threads=8,

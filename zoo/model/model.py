@@ -19,7 +19,7 @@ from zoo import files
 from zoo.contract.codec import Codec
 from zoo.contract.conditions import Condition
 from zoo.contract.dataset import Batch
-from zoo.contract.domain import Domain
+from zoo.contract.domain import Domain, Held
 from zoo.contract.formats import FORMATS
 from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
@@ -432,7 +432,7 @@ class Model(nn.Module):
 
         Args:
             n: how many; they are made in chunks of `batch_size`, so memory does not grow with n.
-            sampler, steps: "ddpm", "ddim", "dpmpp", "heun", "euler" and the number of steps; default: the recipe's.
+            sampler, steps: "ddpm", "ddim", "dpmpp", "plms", "heun", "euler" and the number of steps; default: the recipe's.
             guidance_weight: w of Ho & Salimans 2022, Eq. 6; 0 is plain conditional. {condition: w} guides single
                 conditions, each with its own weight.
             guidance_scale: the same as 1 + w. Give one of the two.
@@ -567,6 +567,24 @@ class Model(nn.Module):
         Raises:
             ConfigError, ShapeError: nothing known, or a mask that does not fit; and as `sample`.
         """
+        plan, held, way = self.inpaint_plan(known, where, n, method=method, steer=steer, **arguments)
+        return self._collect(plan, progress=progress, on_step=on_step, steer=steer, held=held, method=way)
+
+    def inpaint_plan(
+        self,
+        known: Any = None,
+        where: Any = None,
+        n: int = 1,
+        *,
+        method: str | None = None,
+        steer: Sequence[Steering] | Steering = (),
+        **arguments: Any,
+    ) -> tuple[Plan, Held, Method]:
+        """What `inpaint` does for the same arguments, checked and not yet done: for those who go step by step, see `run`.
+
+        Returns:
+            the plan, what is held, and the method.
+        """
         asked = {k: arguments.pop(k) for k in OPTIONS if k in arguments}
         way = self._usual_method(asked) if method is None else method_of(method, asked)
         if isinstance(way, Particles) and arguments.get("sampler") is None:
@@ -581,9 +599,7 @@ class Model(nn.Module):
         plan = replace(plan, method=way.settings, cost=way.cost(plan.calls))
         if held.size is not None:
             self._check_size(plan, held.size)
-        return self._collect(
-            plan, progress=progress, on_step=on_step, steer=steer, held=held.steer, method=way, put_back=held.put_back
-        )
+        return plan, held, way
 
     def _usual_method(self, asked: Mapping[str, Any]) -> Method:
         """The method of in-painting that the domain takes where nobody says one, with what is said of it."""
@@ -853,11 +869,10 @@ class Model(nn.Module):
         progress: bool | None,
         on_step: Callable[[Step], None] | None,
         steer: Sequence[Steering] | Steering = (),
-        held: Steering | None = None,
+        held: Held | None = None,
         method: Method | None = None,
         start: Tensor | None = None,
         state: Tensor | None = None,
-        put_back: Callable[[Tensor], Tensor] | None = None,
     ) -> Samples:
         """Run a plan chunk by chunk and decode."""
         if not (progress is None or isinstance(progress, bool)):
@@ -872,7 +887,8 @@ class Model(nn.Module):
             for rows in chunks:
                 chunk, step = self._chunk(plan, rows), None
                 first = None if state is None else state[rows.start : rows.stop]
-                for step in self.run(plan, chunk, steer=steer, held=held, method=method, start=start, state=first):
+                holding = None if held is None else held.steer
+                for step in self.run(plan, chunk, steer=steer, held=holding, method=method, start=start, state=first):
                     bar.update()
                     if on_step is not None:
                         on_step(step)
@@ -881,9 +897,7 @@ class Model(nn.Module):
                 if not torch.isfinite(step.x).all():
                     raise NumericsError(f"{self!r}: a sample is not finite; the weights or the settings are broken.")
                 with memory_for(len(rows)):
-                    items += [
-                        functools.reduce(marked, [held, *listed(steer)], s) for s in self.decoded(step.x, chunk, put_back)
-                    ]
+                    items += self.finished(step.x, chunk, steer=steer, held=held)
         if plan.shard is None:
             return Samples.of(items, domain=self.domain, conditions=plan.names, plan=plan)
         own = [i for rows in chunks for i in rows]
@@ -904,6 +918,13 @@ class Model(nn.Module):
             own = x[i : i + 1].narrow(1 + self.codec.size_axis, 0, size)
             items += self.codec.decode(own, {k: v[i : i + 1] for k, v in chunk.cond.items()})
         return items
+
+    def finished(
+        self, x: Tensor, chunk: Chunk, *, steer: Sequence[Steering] | Steering = (), held: Held | None = None
+    ) -> list[Any]:
+        """The samples of a chunk from the x (B,*S) of its last step: decoded, with what steers and known parts say of them."""
+        holding, put_back = (None, None) if held is None else (held.steer, held.put_back)
+        return [functools.reduce(marked, [holding, *listed(steer)], s) for s in self.decoded(x, chunk, put_back)]
 
     def run(
         self,

@@ -139,8 +139,7 @@ class Plan:
     @property
     def calls(self) -> int:
         """How often the sampler calls the net for one sample, where no method of in-painting repeats its steps."""
-        each = get_sampler(self.sampler).calls
-        return each * self.steps - (each - 1)
+        return get_sampler(self.sampler).evaluations(self.steps)
 
     @property
     def steps(self) -> int:
@@ -378,9 +377,9 @@ def _guidance(recipe: Recipe, default: Sampling, given: Arguments) -> Guidance:
     """The guidance asked for, or the default."""
     weight, scale = given.take("guidance_weight"), given.take("guidance_scale")
     asked = [k for k, v in (("guidance_weight", weight), ("guidance_scale", scale)) if v is not None]
-    if asked and not recipe.conditions:
-        raise ConfigError(f"{' and '.join(asked)}: this model is unconditional, there is nothing to guide. Leave it out.")
     joint, each = Guidance.from_public(weight, scale, default.guidance_weight)
+    if asked and (joint or each) and not recipe.conditions:  # a weight of 0 asks for nothing: so the settings of a plan say it
+        raise ConfigError(f"{' and '.join(asked)}: this model is unconditional, there is nothing to guide. Leave it out.")
     for key in each:
         if key not in recipe.conditions:
             raise one_of("condition to guide", key, recipe.conditions)

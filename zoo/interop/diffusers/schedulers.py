@@ -184,6 +184,45 @@ def _dpm(o: Options) -> Process:
     return Process(found.schedule, found.diffusion, found.sampling | {"spacing": "karras", "bounds": bounds}, notes=(note,))
 
 
+def _pndm(o: Options) -> Process:
+    """PNDM without its Runge-Kutta steps, which is PLMS."""
+    o.only("skip_prk_steps", True)
+    schedule = _betas(o) | {"final": "clean" if o.flag("set_alpha_to_one") else "least"}
+    # alone of its kind it looks at none of the others' options
+    found = _discrete(o, {"sampler": "plms", "steps": min(50, schedule["T"])}, schedule, _SAME, "leading")
+    notes = []
+    if schedule["final"] == "clean":
+        notes.append("plms takes the last x0 at the end, where theirs steps along the sum of its last guesses once more")
+    if found.diffusion["prediction"] == "v":
+        notes.append("plms adds up guesses of the noise, where theirs adds up those of v")
+    return Process(found.schedule, found.diffusion, found.sampling, notes=tuple(notes))
+
+
+def _euler(o: Options) -> Process:
+    """Euler's steps in sigma / alpha, which are those of DDIM; with noise between them, those of DDPM."""
+    schedule = _betas(o)
+    ancestral = o.what == "EulerAncestralDiscreteScheduler"
+    if not ancestral:
+        o.only("interpolation_type", "linear")
+        for key in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"):
+            o.only(key, False, None)
+        for key in ("sigma_min", "sigma_max"):
+            o.only(key, None)
+        o.only("timestep_type", "discrete")
+        o.only("final_sigmas_type", "zero")
+    found = _discrete(
+        o, {"sampler": "ddpm" if ancestral else "ddim", "steps": min(50, schedule["T"])}, schedule, _SAME, "linspace"
+    )
+    notes = []
+    if found.sampling["spacing"] == "linspace":
+        notes.append("steps of a linspace grid are whole ones, where theirs lie between two of training")
+    if found.sampling["spacing"] != "leading":
+        notes.append(
+            "sampling starts from noise of deviation 1 at the first step, theirs from that of its sigma / alpha, a little less"
+        )
+    return Process(found.schedule, found.diffusion, found.sampling, notes=tuple(notes))
+
+
 def _edm(o: Options) -> Process:
     schedule = {"kind": "edm", **{key: o.number(key) for key in ("sigma_min", "sigma_max", "rho")}}
     data = o.number("sigma_data")
@@ -218,6 +257,9 @@ READERS: dict[str, Callable[[Options], Process]] = {
     "DDPMScheduler": _ddpm,
     "DDIMScheduler": _ddim,
     "DPMSolverMultistepScheduler": _dpm,
+    "PNDMScheduler": _pndm,
+    "EulerDiscreteScheduler": _euler,
+    "EulerAncestralDiscreteScheduler": _euler,
     "EDMEulerScheduler": _edm,
     "FlowMatchEulerDiscreteScheduler": _flow,
 }
