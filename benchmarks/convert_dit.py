@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from convert_pickle import opened
 from torch import Tensor
 
 import zoo
@@ -40,13 +41,7 @@ def read(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it holds something else than tensors and plain containers, or no net of DiT.
     """
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing.") from None
-    except Exception as error:  # the loader ends in many
-        said = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path} is not read: torch's weights-only loader refuses it ({said}).") from None
+    found = opened(path)
     for key in ("ema", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

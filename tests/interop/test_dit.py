@@ -3,6 +3,7 @@
 import math
 
 import convert_dit
+import convert_pickle
 import numpy as np
 import pytest
 import torch
@@ -158,7 +159,8 @@ def test_what_is_no_checkpoint_of_dit_is_one_error(tmp_path, vae, capsys):
     torch.save(state, path)
     with pytest.raises(CheckpointError, match="say the heads"):
         convert_dit.convert(path, tmp_path / "mine", vae)
-    assert convert_dit.main([str(tmp_path / "none.pt"), str(tmp_path / "mine"), "--vae", str(vae)]) == 1
+    arguments = [str(tmp_path / "none.pt"), str(tmp_path / "mine"), "--vae", str(vae)]
+    assert convert_dit.main(arguments) == convert_pickle.main(["dit", *arguments]) == 1
     assert not (tmp_path / "mine").exists()
 
 

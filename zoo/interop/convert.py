@@ -12,7 +12,7 @@ from zoo.errors import CheckpointError
 from zoo.hub.card import model_card, place
 from zoo.model import checkpoint
 from zoo.model.golden import golden_inputs
-from zoo.model.loading import foreign, format_of, locate
+from zoo.model.loading import check_pickles, foreign, format_of, locate
 
 _MARK = re.compile(r"<!-- zoo-card [0-9a-f]{64} -->\s*\Z")
 
@@ -37,6 +37,7 @@ def convert(source: str | Path, folder: Path, *, format: str | None = None) -> t
     home = locate(source, format=format)
     name = format or format_of(home)
     if name is None:
+        check_pickles(home)
         raise CheckpointError(f"{source} is in no format that zoo converts. Known formats: {', '.join(FORMATS)}.")
     model = foreign(home, name)
     if model is None:

@@ -230,12 +230,30 @@ def _check_file(source: str) -> None:
     if not path.is_file():
         return
     if path.suffix.lower() in PICKLES:
-        raise CheckpointError(
-            f"{path} is a pickle, which can run code: zoo never opens one. Where you trust it, convert it first: a checkpoint "
-            "of DiT by python benchmarks/convert_dit.py FILE FOLDER --vae VAE (of zoo's sources, with torch's weights-only "
-            "loader); others see docs/interop.md."
-        )
+        raise _pickled(path)
     raise CheckpointError(f"{path} is a file of weights; a model is the folder that it lies in, with its config: load that.")
+
+
+def _pickled(path: Path) -> CheckpointError:
+    """The refusal of a pickle, with what converts it."""
+    return CheckpointError(
+        f"{path} is a pickle, which can run code: zoo never opens one. Where you trust it, convert it first, by programs of "
+        "zoo's sources. With torch's weights-only loader: a checkpoint of DiT by python benchmarks/convert_dit.py FILE FOLDER "
+        "--vae VAE, of guided-diffusion, improved-diffusion or k-diffusion by python benchmarks/convert_pickle.py FORMAT FILE "
+        "FOLDER. One of EDM, which holds code, by python benchmarks/convert_edm.py SOURCES FILE FOLDER. See docs/interop.md."
+    )
+
+
+def check_pickles(folder: Path) -> None:
+    """Refuse a folder that holds weights as pickles alone, and no config that says what they are of.
+
+    Raises:
+        CheckpointError: it says what to do with them.
+    """
+    found = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
+    pickles = [p for p in found if p.suffix.lower() in PICKLES]
+    if pickles and not any(p.name == CONFIG or p.suffix == ".safetensors" for p in found):
+        raise _pickled(pickles[0])
 
 
 def foreign(folder: Path, format: str | None = None, **parts: Any) -> Model | None:
@@ -250,6 +268,7 @@ def foreign(folder: Path, format: str | None = None, **parts: Any) -> Model | No
     """
     name = format_of(folder) if format is None else format
     if name is None:
+        check_pickles(folder)
         return None
     found = FORMATS[name]
     if format is not None and not (folder.is_dir() and found.recognises(folder)):

@@ -1,0 +1,219 @@
+"""A checkpoint that is a pickle as a folder of safetensors and JSON, which zoo reads.
+
+    python benchmarks/convert_pickle.py guided-diffusion 64x64_diffusion.pt out/ $MODEL_FLAGS
+    python benchmarks/convert_pickle.py improved-diffusion ema_0.9999_500000.pt out/ $MODEL_FLAGS $DIFFUSION_FLAGS
+    python benchmarks/convert_pickle.py k-diffusion model_00100000.pth out/ [--config config.json] [--weights model]
+    python benchmarks/convert_pickle.py dit DiT-XL-2-256x256.pt out/ --vae vae/          # see convert_dit.py
+
+A `.pt` file is a pickle, which can run code, and zoo opens none. This program does, and only with torch's weights-only loader,
+which takes tensors and plain containers and refuses everything else. What it reads is written into a new folder, which zoo then
+loads; where that fails, no folder is left. `zoo convert out/ mine/` makes a model folder of zoo's of it.
+
+guided-diffusion and improved-diffusion: a file holds no flags. Give those of the README that the model was published with, as
+its sample scripts take them. What the tensors say (num_channels, channel_mult, num_res_blocks, attention_resolutions,
+learn_sigma, class_cond, use_scale_shift_norm, resblock_updown) is read off them, and compared where you give it. They do not
+say image_size, num_heads or num_head_channels, and noise_schedule: these must be given. All others are that package's defaults.
+
+k-diffusion: the config is inside the file, or beside it. The averaged weights (model_ema) are taken unless you say model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import zoo
+from zoo import files
+from zoo.errors import CheckpointError, ConfigError, ZooError, one_of
+from zoo.interop import guided_diffusion, k_diffusion
+from zoo.interop.converted import FORMAT, OPTIONS
+from zoo.interop.reading import FITS
+
+#: flags that no tensor says, and without which such a net is not known
+GIVEN = ("image_size", "noise_schedule")
+#: defaults of flags in guided-diffusion (22e0df8); those of improved-diffusion (1bc7bbb) differ in one
+DEFAULTS: dict[str, Any] = {
+    "num_heads": 4, "num_head_channels": None, "num_heads_upsample": None, "dropout": 0.0, "use_new_attention_order": False,
+    "diffusion_steps": 1000, "timestep_respacing": "", "predict_xstart": False, "rescale_timesteps": False,
+    "sigma_small": False, "use_ddim": False,
+}  # fmt: skip
+PACKAGES = {"guided-diffusion": {}, "improved-diffusion": {"rescale_timesteps": True}}
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+
+
+def opened(path: Path) -> Any:
+    """What torch's weights-only loader reads: tensors and plain containers.
+
+    Raises:
+        CheckpointError: the file is missing, or holds something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing.") from None
+    except Exception as error:  # the loader ends in many
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} is not read: torch's weights-only loader refuses it ({said}).") from None
+
+
+def state(found: Any, path: Path) -> dict[str, Tensor]:
+    """A state of a net.
+
+    Raises:
+        CheckpointError: something else.
+    """
+    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise CheckpointError(f"{path} holds no state of a net.")
+    return {str(k): v for k, v in found.items()}
+
+
+def written(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], weights: str = files.WEIGHTS) -> Any:
+    """A new folder with these weights and this config, as zoo loads it; none is left where it does not.
+
+    Raises:
+        CheckpointError: the folder exists; and what `zoo.load` raises.
+    """
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists: give the name of a new folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as place:
+        made = Path(place) / folder.name
+        made.mkdir()
+        # a tensor that others share memory with, or that is a part of a larger one, is written for itself
+        files.save_tensors(made / weights, {k: v.clone().contiguous() for k, v in tensors.items()})
+        (made / files.CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        model = zoo.load(made, format=str(config.get(FORMAT, k_diffusion.NAME)))
+        shutil.move(made, folder)
+    return model
+
+
+def flag(name: str, text: str) -> Any:
+    """The value of a flag of guided-diffusion, as its scripts read it.
+
+    Raises:
+        ConfigError: a name or a value that they do not take.
+    """
+    kinds = guided_diffusion.KINDS
+    if name not in kinds:
+        raise one_of("flag", name, sorted([*kinds, *guided_diffusion.WITHOUT_EFFECT]))
+    kind = kinds[name].removesuffix("?")
+    said, fits = FITS[kind]
+    value: Any = text
+    try:
+        if kind == "flag":
+            value = {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.lower()]
+        elif kind in ("list", "wholes"):
+            numbers = [float(n) for n in text.split(",") if n.strip()]
+            value = [int(n) if n.is_integer() else n for n in numbers]
+        elif kind in ("whole", "number"):
+            value = int(text) if kind == "whole" else float(text)
+    except (KeyError, ValueError):
+        value = None
+    if value in (-1, []):  # which stand for the default
+        return None
+    if not fits(value):
+        raise ConfigError(f"--{name} {text}: it must be {said}.")
+    return value
+
+
+def flags_of(words: list[str]) -> dict[str, Any]:
+    """{name: value} of what stands behind the folder: --num_channels 128 --learn_sigma True.
+
+    Raises:
+        ConfigError: a flag without a value, or one that is not known.
+    """
+    found: dict[str, Any] = {}
+    left = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    while left:
+        name = left.pop(0)
+        if not name.startswith("--") or not left:
+            raise ConfigError(f"{name}: give flags as their scripts take them: --num_channels 128 --learn_sigma True.")
+        name, text = name.removeprefix("--"), left.pop(0)
+        if name in guided_diffusion.WITHOUT_EFFECT:
+            continue
+        if (value := flag(name, text)) is not None:  # -1 and an empty text stand for the default
+            found[name] = value
+    return found
+
+
+def convert_guided(path: Path, folder: Path, flags: Mapping[str, Any], package: str = "guided-diffusion") -> Any:
+    """Write a checkpoint of guided-diffusion or improved-diffusion as a folder; returns the model.
+
+    Raises:
+        CheckpointError, ConfigError: another file, flags that are missing, or that do not fit it.
+    """
+    tensors = state(opened(path), path)
+    said = guided_diffusion.structure({k: tuple(v.shape) for k, v in tensors.items()}, path)
+    missing = [name for name in GIVEN if name not in flags]
+    if "num_heads" not in flags and "num_head_channels" not in flags:
+        missing.append("num_heads (or num_head_channels)")
+    if missing:
+        raise ConfigError(
+            f"{path} does not say {', '.join(missing)}, and zoo does not guess: give the flags that the model was published "
+            "with. Where these leave them out, its scripts took --image_size 64 --num_heads 4 --noise_schedule linear."
+        )
+    options = DEFAULTS | PACKAGES[package] | {k: v for k, v in said.items() if k in guided_diffusion.KINDS} | dict(flags)
+    options.setdefault("attention_resolutions", [options["image_size"] // rate for rate in said["attention"]])
+    # with one level alone it changes nothing
+    options.setdefault("resblock_updown", False)
+    return written(folder, tensors, {FORMAT: guided_diffusion.NAME, OPTIONS: options})
+
+
+def convert_k(path: Path, folder: Path, config: Path | None = None, weights: str = "model_ema") -> Any:
+    """Write a checkpoint of k-diffusion as a folder; returns the model.
+
+    Args:
+        config: its JSON; default: what is inside the file.
+        weights: "model_ema", the averaged ones, or "model".
+
+    Raises:
+        CheckpointError: another file, or none of these weights.
+    """
+    found = opened(path)
+    if not isinstance(found, dict) or weights not in found:
+        there = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+        raise CheckpointError(f"{path} is no checkpoint of k-diffusion with the weights {weights!r}: it holds {there[:200]}.")
+    said = found.get("config") if config is None else files.read_json(config)
+    if not isinstance(said, dict):
+        raise CheckpointError(f"{path} holds no config: give the file that it was trained with, --config config.json.")
+    return written(folder, state(found[weights], path), said, f"{weights}.safetensors")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["dit"]:
+        import convert_dit
+
+        return convert_dit.main(arguments[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, "dit"])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path, help="to write; it must be new")
+    parser.add_argument("--config", type=Path, help="k-diffusion: the JSON that the model was trained with")
+    parser.add_argument("--weights", choices=k_diffusion.WEIGHTS, help="k-diffusion: which of the two (default: model_ema)")
+    args, words = parser.parse_known_args(arguments)
+    try:
+        if args.format == k_diffusion.NAME:
+            if words:
+                raise ConfigError(f"{' '.join(words)}: k-diffusion takes --config and --weights alone.")
+            model = convert_k(args.checkpoint, args.folder, args.config, args.weights or k_diffusion.WEIGHTS[0])
+        else:
+            model = convert_guided(args.checkpoint, args.folder, flags_of(words), args.format)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.folder}: {model!r}. zoo sample {args.folder} -n 4 -o samples/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,395 @@
+"""What the authors' own nets and samplers say, as small files for the tests of CI, which lacks these packages.
+
+    python benchmarks/interop_goldens.py --guided-diffusion DIR --improved-diffusion DIR --k-diffusion DIR --edm DIR
+    python benchmarks/interop_goldens.py            # measures ours against what is stored: a table of docs/interop.md
+
+Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, openai/improved-diffusion at 1bc7bbb,
+crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5. `STUBS` stand for what they
+import and do not need here. Leave out those whose files are to stay.
+
+Weights are not stored: `weights` makes them of a tensor's name and shape alone, none of them zero, so that layers which their
+authors start at zero count, too. A file of tests/interop/goldens holds the shapes of a state by its own names, the net's
+answers, and samples, for which the authors' samplers draw the noise that ours does under `SEED`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import convert_pickle
+import numpy as np
+import torch
+from pages import fill as fill_page
+from torch import Tensor
+
+import zoo
+from zoo import files
+from zoo.core import seeds
+from zoo.core.schedule import Level
+from zoo.interop.converted import FORMAT, OPTIONS
+
+PAGE = Path(__file__).parents[1] / "docs" / "interop.md"
+FOLDER = Path(__file__).parents[1] / "tests" / "interop" / "goldens"
+STUBS = (
+    "mpi4py", "blobfile", "clip", "cleanfid", "cleanfid.inception_torchscript", "torchsde", "torchdiffeq", "kornia", "dctorch",
+)  # fmt: skip
+COMMITS = {"guided-diffusion": "22e0df8", "improved-diffusion": "1bc7bbb", "k-diffusion": "4601bf0", "edm": "008a4e5"}
+#: of a net, what it is inside its preconditioning, and what it says of no label; all else that is stored are samples
+ANSWERS = {"out", "denoised", "unlabelled"}
+#: samples, and the seed of their noise
+N, SEED = 2, 3
+#: options that a line of the table says beside those that are true
+SHOWN = ("noise_schedule", "diffusion_steps", "patch_size", "model_type", "encoder_type", "embedding_type", "label_dim")
+#: buffers that are constants of the architecture, and no weights
+CONSTANT = ("kernel", "resample_filter")
+
+#: flags of guided-diffusion: (package, flags, what is sampled: (name, timestep_respacing, whether DDIM))
+GUIDED: dict[str, Any] = {
+    "guided-learned": (
+        "guided-diffusion",
+        {
+            "image_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_head_channels": 16,
+            "attention_resolutions": "4", "class_cond": True, "learn_sigma": True, "noise_schedule": "cosine",
+            "resblock_updown": True, "use_scale_shift_norm": True, "use_new_attention_order": True, "dropout": 0.1,
+        },
+        [("ddpm", "25", False), ("ddim", "ddim10", True)],
+    ),
+    "guided-plain": (
+        "guided-diffusion",
+        {
+            "image_size": 8, "num_channels": 32, "channel_mult": "1,1,2", "num_res_blocks": 2, "num_heads": 2,
+            "num_heads_upsample": 4, "attention_resolutions": "8,2", "class_cond": False, "learn_sigma": False,
+            "noise_schedule": "linear", "use_scale_shift_norm": False, "diffusion_steps": 24,
+            "rescale_timesteps": True,
+        },
+        [("ddpm", "", False), ("ddim", "12", True)],
+    ),
+    "improved-learned": (
+        "improved-diffusion",
+        {
+            "image_size": 32, "num_channels": 32, "num_res_blocks": 1, "num_heads": 4, "learn_sigma": True,
+            "noise_schedule": "cosine", "diffusion_steps": 4000, "attention_resolutions": "16,8", "predict_xstart": True,
+        },
+        [("ddpm", "6", False)],
+    ),
+}  # fmt: skip
+_DATASET = {"type": "imagefolder", "location": "data"}
+#: configs of k-diffusion
+KARRAS: dict[str, Any] = {
+    "k-augmented": {
+        "model": {
+            "type": "image_v1", "input_channels": 3, "input_size": [8, 8], "patch_size": 1, "mapping_out": 32,
+            "depths": [1, 2], "channels": [32, 128], "self_attn_depths": [False, True], "has_variance": False,
+            "loss_config": "karras", "loss_weighting": "soft-min-snr", "dropout_rate": 0.0, "augment_wrapper": True,
+            "augment_prob": 0.12, "sigma_data": 0.5, "sigma_min": 1e-2, "sigma_max": 80,
+            "sigma_sample_density": {"type": "cosine-interpolated"},
+        },
+        "dataset": _DATASET,
+    },
+    "k-patched": {
+        "model": {
+            "type": "image_v1", "input_channels": 1, "input_size": [16, 16], "patch_size": 2, "mapping_out": 32,
+            "depths": [2, 1, 1], "channels": [32, 64, 64], "self_attn_depths": [False, False, False], "has_variance": True,
+            "dropout_rate": 0.1, "augment_wrapper": False, "sigma_data": 0.6162, "sigma_min": 2e-2, "sigma_max": 40,
+            "sigma_sample_density": {"type": "lognormal", "mean": -1.2, "std": 1.2},
+        },
+        "dataset": _DATASET,
+    },
+}  # fmt: skip
+_EDM = {"label_dim": 0, "augment_dim": 9, "channel_mult_emb": 2, "dropout": 0.1}
+#: options of EDMPrecond and its nets
+EDM: dict[str, Any] = {
+    "edm-song": _EDM
+    | {
+        "model_type": "SongUNet", "img_resolution": 8, "img_channels": 3, "label_dim": 5, "model_channels": 16,
+        "channel_mult": [2, 2], "num_blocks": 1, "attn_resolutions": [4], "embedding_type": "positional",
+        "encoder_type": "standard", "decoder_type": "standard", "channel_mult_noise": 1, "resample_filter": [1, 1],
+    },
+    "edm-residual": _EDM
+    | {
+        "model_type": "SongUNet", "img_resolution": 16, "img_channels": 1, "model_channels": 16, "channel_mult": [1, 2, 2],
+        "num_blocks": 1, "attn_resolutions": [8], "embedding_type": "fourier", "encoder_type": "residual",
+        "decoder_type": "standard", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1],
+    },
+    "edm-dhariwal": _EDM
+    | {
+        "model_type": "DhariwalUNet", "img_resolution": 8, "img_channels": 3, "label_dim": 7, "augment_dim": 0,
+        "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "sigma_data": 0.6,
+    },
+}  # fmt: skip
+SAMPLERS = {"euler": "sample_euler", "heun": "sample_heun", "dpmpp": "sample_dpmpp_2m"}
+STEPS = 10
+
+
+def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+    """Random tensors of these shapes, each by its own name; numpy keeps the numbers of this generator for ever."""
+    found = {}
+    for name, shape in shapes.items():
+        drawn = np.random.RandomState(zlib.crc32(f"{seed} {name}".encode())).standard_normal(shape)
+        if len(shape) > 1:
+            drawn = drawn / np.sqrt(np.prod(shape[1:]))
+        elif name.endswith("weight"):  # of a norm
+            drawn = 1 + 0.1 * drawn
+        elif not name.endswith("freqs"):
+            drawn = 0.1 * drawn
+        found[name] = torch.from_numpy(drawn.astype(np.float32))
+    return found
+
+
+class Noise:
+    """What a sampler draws: x_T first, then the noise of each step, as `model.sample` does under `SEED`."""
+
+    def __init__(self) -> None:
+        self.rng = seeds.SampleRng(SEED, range(N))
+
+    def __call__(self, like: Tensor) -> Tensor:
+        return self.rng.normal(like)
+
+
+def fill(net: torch.nn.Module) -> dict[str, Tensor]:
+    """Give a net of theirs the weights of `weights`; returns what of its state is constant."""
+    own = net.state_dict()
+    constant = {k: v for k, v in own.items() if k.endswith(CONSTANT)}
+    made = weights({k: tuple(v.shape) for k, v in own.items() if k not in constant})
+    net.load_state_dict(made | constant)
+    net.eval()
+    return constant
+
+
+def inputs(shape: tuple[int, ...], labels: int) -> tuple[Tensor, Tensor | None]:
+    """x (3,*shape), and labels where the net has some."""
+    x = torch.from_numpy(np.random.RandomState(1).standard_normal((3, *shape)).astype(np.float32))
+    return x, torch.tensor([0, labels - 1, labels // 2]) if labels else None
+
+
+def store(name: str, package: str, config: Any, net: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Write NAME.json and NAME.safetensors."""
+    constant = fill(net)
+    about = {
+        "package": package,
+        "commit": COMMITS[package],
+        "torch": torch.__version__.split("+")[0],
+        "config": config,
+        "state": {k: list(v.shape) for k, v in net.state_dict().items()},
+    }
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.json").write_text(json.dumps(about, separators=(",", ":")) + "\n", encoding="utf-8")
+    files.save_tensors(FOLDER / f"{name}.safetensors", {**{f"state.{k}": v for k, v in constant.items()}, **tensors})
+    print(name, {k: f"{float(v.std()):.2f}" for k, v in tensors.items()})
+
+
+def importable(source: Path) -> None:
+    """Let a package be imported from its sources, without what of others it does not need here."""
+    sys.path.insert(0, str(source))
+    for stub in STUBS:
+        if stub not in sys.modules:
+            sys.modules[stub] = MagicMock()
+
+
+@torch.no_grad()
+def guided(name: str, package: str, flags: Mapping[str, Any], runs: list[Any]) -> None:
+    module = package.replace("-", "_")
+    util = importlib.import_module(f"{module}.script_util")
+    flags = util.model_and_diffusion_defaults() | dict(flags)
+    net, _ = util.create_model_and_diffusion(**flags)
+    fill(net)
+    labels = util.NUM_CLASSES if flags["class_cond"] else 0
+    shape = (3, flags["image_size"], flags["image_size"])
+    x, y = inputs(shape, labels)
+    t = torch.tensor([0, flags["diffusion_steps"] // 2, flags["diffusion_steps"] - 1])
+    scale = 1000 / flags["diffusion_steps"] if flags["rescale_timesteps"] else 1
+    found = {"out": net(x, t * scale, *([] if y is None else [y]))}
+    told = {"y": torch.tensor([0, labels - 1])} if labels else {}
+    for sampler, respacing, ddim in runs:
+        _, diffusion = util.create_model_and_diffusion(**flags | {"timestep_respacing": respacing})
+        noise = Noise()
+        start = noise(torch.zeros(N, *shape))
+        loop = diffusion.ddim_sample_loop if ddim else diffusion.p_sample_loop
+        with patch("torch.randn_like", noise):
+            found[f"{sampler} {respacing}"] = loop(net, (N, *shape), noise=start, model_kwargs=told)
+    store(name, package, flags, net, found)
+
+
+@torch.no_grad()
+def karras(name: str, config: Mapping[str, Any]) -> None:
+    package = importlib.import_module("k_diffusion")
+    whole = package.config.load_config(dict(config))
+    net, model = package.config.make_model(whole), whole["model"]
+    fill(net)
+    shape = (model["input_channels"], *model["input_size"])
+    denoiser = package.Denoiser(net, sigma_data=model["sigma_data"])
+    x, _ = inputs(shape, 0)
+    sigma = torch.tensor([model["sigma_min"], 1.0, model["sigma_max"]])
+    found = {"out": net(x, sigma), "denoised": denoiser(x * sigma[:, None, None, None], sigma)}
+    sigmas = package.sampling.get_sigmas_karras(STEPS, model["sigma_min"], model["sigma_max"])
+    for ours, theirs in SAMPLERS.items():
+        start = Noise()(torch.zeros(N, *shape)) * model["sigma_max"]
+        found[ours] = getattr(package.sampling, theirs)(denoiser, start, sigmas, disable=True)
+    store(name, "k-diffusion", config, net, found)
+
+
+@torch.no_grad()
+def edm(name: str, options: Mapping[str, Any]) -> None:
+    convert = importlib.import_module("convert_edm")
+    networks = importlib.import_module("training.networks")
+    sampler = importlib.import_module("generate").edm_sampler
+    net = networks.EDMPrecond(**options)
+    fill(net)
+    shape = (options["img_channels"], options["img_resolution"], options["img_resolution"])
+    x, label = inputs(shape, options["label_dim"])
+    sigma = torch.tensor([0.002, 1.0, 80.0])
+    named = None if label is None else torch.eye(options["label_dim"])[label]
+    found = {"out": net.model(x, sigma.log() / 4, named), "denoised": net(x * sigma[:, None, None, None], sigma, named)}
+    if label is not None:  # which is what their preconditioning makes of no label
+        found["unlabelled"] = net.model(x, sigma.log() / 4, torch.zeros(1, options["label_dim"]))
+    named = None if label is None else torch.eye(options["label_dim"])[[0, -1]]
+    found["heun"] = sampler(net, Noise()(torch.zeros(N, *shape)), named, num_steps=STEPS).float()
+    store(name, "edm", convert.options_of(net), net, found)
+
+
+class Golden:
+    """A stored case.
+
+    Attributes:
+        package, commit, config: whose it is, and flags, config or options of the net.
+        state: the weights, by the names of its authors.
+        said: what their net and samplers gave.
+    """
+
+    def __init__(self, name: str) -> None:
+        about = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        stored = files.load_tensors(FOLDER / f"{name}.safetensors")
+        constant = {k.removeprefix("state."): v for k, v in stored.items() if k.startswith("state.")}
+        self.package, self.commit, self.config = about["package"], about["commit"], about["config"]
+        self.said = {k: v for k, v in stored.items() if not k.startswith("state.")}
+        self.state = weights({k: tuple(v) for k, v in about["state"].items() if k not in constant}) | constant
+
+    def words(self, **changed: Any) -> list[str]:
+        """The flags of guided-diffusion as its scripts take them; None leaves one out."""
+        given = self.config | changed
+        return [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+
+    def converted(self, place: Path, **changed: Any) -> Path:
+        """PLACE/theirs, a folder by the converter's command line, of a checkpoint as the authors' scripts save it.
+
+        Args:
+            changed: flags of guided-diffusion, or options of EDM, None for one that is left out.
+        """
+        if self.package == "edm":  # whose own converter needs its sources
+            options = {k: v for k, v in (self.config | changed).items() if k not in changed or v is not None}
+            (place / "theirs").mkdir()
+            files.save_tensors(place / "theirs" / files.WEIGHTS, self.state)
+            (place / "theirs" / files.CONFIG).write_text(json.dumps({FORMAT: "edm", OPTIONS: options}))
+            return place / "theirs"
+        held: dict[str, Any] = dict(self.state)
+        if self.package == "k-diffusion":
+            plain = {k: v + 1 for k, v in self.state.items()}
+            held = {"model": plain, "model_ema": self.state, "config": self.config, "step": 3}
+        torch.save(held, place / "theirs.pt")
+        words = [] if self.package == "k-diffusion" else self.words(**changed)
+        if convert_pickle.main([self.package, str(place / "theirs.pt"), str(place / "theirs"), *words]):
+            raise SystemExit(1)
+        return place / "theirs"
+
+    @property
+    def labels(self) -> int:
+        """How many the net is told."""
+        return 1000 if self.config.get("class_cond") else self.config.get("label_dim", 0)
+
+    def asked(self, model: Any) -> dict[str, Tensor]:
+        """What our net says where theirs said one of `ANSWERS`."""
+        x, label = inputs(model.codec.shape, self.labels)
+        cond = {} if label is None else {"label": label}
+        if "denoised" not in self.said:
+            steps = self.config["diffusion_steps"]
+            t = torch.tensor([0, steps // 2, steps - 1])
+            out = model.diffusion.ask(model.denoiser, x, t.float(), cond)
+            if not model.diffusion.learned_variance:
+                return {"out": out}
+            _, share = model.diffusion.denoise_both(model.denoiser, x, Level(t.double(), 1.0, 1.0), cond)
+            return {"out": torch.cat([out, 2 * share - 1], 1)}
+        options = self.config.get("model", {})
+        sigma = torch.tensor([options.get("sigma_min", 0.002), 1.0, options.get("sigma_max", 80.0)])
+        level = Level(sigma.double().log() / 4, torch.ones(3).double(), sigma.double())
+        found = {"out": model.denoiser(x, level.t.float(), cond)}
+        found["denoised"] = model.diffusion.denoise(model.denoiser, x * sigma[:, None, None, None], level, cond)
+        if label is not None:
+            found["unlabelled"] = model.denoiser(x, level.t.float(), {"label": torch.full_like(label, -1)})
+        return found
+
+    def sampled(self, model: Any, **arguments: Any) -> Tensor:
+        """Encoded samples of ours under `SEED`, of the first and the last label."""
+        told = {"label": [0, self.labels - 1]} if self.labels else {}
+        *_, last = model.sample_iter(N, seed=SEED, **told, **arguments)
+        return last.x
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest of what is expected (or to 1)."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
+
+
+@torch.no_grad()
+def measure(name: str) -> list[str]:
+    """Lines of the table."""
+    golden = Golden(name)
+    config = golden.config.get("model", golden.config)
+    said = [k if v is True else f"{k}={v}" for k, v in config.items() if v is True or k in SHOWN]
+    runs = golden.said.keys() - ANSWERS
+    lines = []
+    for run in sorted(runs):
+        sampler, _, respacing = run.partition(" ")
+        guided = "diffusion_steps" in golden.config
+        changed = {"timestep_respacing": respacing, "use_ddim": sampler == "ddim"} if guided else {}
+        with tempfile.TemporaryDirectory() as place:
+            model = zoo.load(golden.converted(Path(place), **changed))
+        asked = golden.asked(model)
+        net = max(off(found, golden.said[k]) for k, found in asked.items())
+        apart = off(golden.sampled(model, **({} if guided else {"sampler": sampler, "steps": STEPS})), golden.said[run])
+        steps = model.recipe.sampling.steps if guided else STEPS
+        lines.append(
+            f"| {golden.package} {golden.commit} | {', '.join(said)} | {net:.1e} | {sampler}, {steps} steps | {apart:.1e} |"
+        )
+    return lines
+
+
+def table() -> None:
+    """Write the table of docs/interop.md."""
+    rows = [line for name in (*GUIDED, *KARRAS, *EDM) for line in measure(name)]
+    head = f"Against stored answers of the authors' own code, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
+    head += "| package, commit | net | net off by | sampler | samples off by |\n| --- | --- | --- | --- | --- |\n"
+    fill_page(PAGE, "pickles", head + "\n".join(rows))
+    print(head + "\n".join(rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for package in COMMITS:
+        parser.add_argument(f"--{package}", type=Path)
+    args = {k.replace("_", "-"): v for k, v in vars(parser.parse_args()).items() if v is not None}
+    if not args:
+        table()
+    for source in args.values():
+        importable(source)
+    for name, (package, *rest) in GUIDED.items():
+        if package in args:
+            guided(name, package, *rest)
+    for name, config in KARRAS.items():
+        if "k-diffusion" in args:
+            karras(name, config)
+    for name, options in EDM.items():
+        if "edm" in args:
+            edm(name, options)
+
+
+if __name__ == "__main__":
+    main()
