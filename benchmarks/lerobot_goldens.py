@@ -181,7 +181,8 @@ def computed(lerobot: Any, policy: Any, processors: Any) -> dict[str, torch.Tens
 
     config, rng = policy.config, torch.Generator().manual_seed(3)
     shape = (N, config.horizon, SIZES[ACTION])
-    seen = {k: 200 + 300 * torch.rand(N, config.n_obs_steps, SIZES[k], generator=rng) for k in (STATE, ENVIRONMENT)}
+    sizes = {k: f.shape[0] for k, f in config.input_features.items()} if not lerobot.old else SIZES
+    seen = {k: 200 + 300 * torch.rand(N, config.n_obs_steps, sizes[k], generator=rng) for k in (STATE, ENVIRONMENT)}
     seen[ENVIRONMENT][..., 3] = 7.5
     told = policy.diffusion._prepare_global_conditioning({k: v for k, v in before(dict(seen)).items() if k in seen})
     x, t = torch.randn(shape, generator=rng), torch.tensor([0, config.num_train_timesteps - 1])
@@ -194,8 +195,11 @@ def computed(lerobot: Any, policy: Any, processors: Any) -> dict[str, torch.Tens
     policy.reset()
     first = {k: v[:, 0] for k, v in seen.items()}
     with recorded() as noise:
-        steps = [policy.select_action(before(dict(first))) for _ in range(config.n_action_steps)]
-    found["first.actions"] = torch.stack([actions(a) for a in steps] if after else steps, 1)
+        if processors:
+            steps = [after(policy.select_action(before(dict(first)))) for _ in range(config.n_action_steps)]
+        else:  # it normalises by itself
+            steps = [policy.select_action(dict(first)) for _ in range(config.n_action_steps)]
+    found["first.actions"] = torch.stack(steps, 1)
     found["first.noise"] = torch.stack(noise)
     return {k: v.clone().contiguous() for k, v in found.items()}
 
@@ -219,6 +223,23 @@ def write(lerobot: Any, name: str, folder: Path) -> Path:
         {"lerobot": lerobot.version, "torch": torch.__version__.split("+")[0]},
     )
     return folder
+
+
+def loaded(lerobot: Any, folder: Path) -> tuple[Any, Any]:
+    """The policy of a folder by lerobot's own from_pretrained, and its processors from 0.4 on."""
+    policy = lerobot.Policy.from_pretrained(folder)
+    if lerobot.processors is None:
+        return policy, None
+    pipeline = importlib.import_module("lerobot.processor").PolicyProcessorPipeline
+    convert = importlib.import_module("lerobot.processor.converters")
+    before = pipeline.from_pretrained(folder, config_filename="policy_preprocessor.json")
+    after = pipeline.from_pretrained(
+        folder,
+        config_filename="policy_postprocessor.json",
+        to_transition=convert.policy_action_to_transition,
+        to_output=convert.transition_to_policy_action,
+    )
+    return policy, (before, after)
 
 
 def main() -> None:

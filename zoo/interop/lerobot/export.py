@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -54,7 +53,7 @@ def export(model: Model, folder: Path, *, sampler: str | None = None, steps: int
     weights = {f"{NET}{k}": v for k, v in files.state_of(model.denoiser).items()}
     for name, (norm, found) in scaled.items():
         for place in ("unnormalize_outputs.", "normalize_targets.") if name == ACTION else ("normalize_inputs.",):
-            weights |= {f"{place}buffer_{name.replace('.', '_')}.{k}": found[k] for k in NEEDED[norm]}
+            weights |= {f"{place}buffer_{name.replace('.', '_')}.{k}": found[k].clone() for k in NEEDED[norm]}
     flat = {f"{name}.{k}": v for name, (_, found) in scaled.items() for k, v in found.items()}
     said = {"eps": EPS, "norm_map": config["normalization_mapping"]}
     inputs, outputs = config["input_features"], config["output_features"]
@@ -115,7 +114,9 @@ def _modes(model: Model, parts: list[tuple[str, int]]) -> dict[str, str]:
     for name, size in parts:
         norms = set(model.codec.norms["observation"][first : first + size])
         if len(norms) > 1:
-            raise ConfigError(f"{model!r}: {name} is scaled by {', '.join(sorted(norms))}; lerobot scales a feature in one way.")
+            raise ConfigError(
+                f"{model!r}: {name} is scaled by {', '.join(sorted(norms))}; lerobot scales a feature in one way."
+            )
         found[name], first = norms.pop(), first + size
     norms = set(model.codec.norms["action"])
     if len(norms) > 1:
@@ -167,16 +168,18 @@ def _noise(model: Model, sampler: str | None, steps: int | None) -> dict[str, An
     words, curves = ({ours: theirs for theirs, ours in table.items()} for table in (PREDICTIONS, CURVES))
     prediction = recipe.diffusion.prediction
     if not options or options["betas"] is not None or options["curve"] not in curves or options["zero_terminal_snr"]:
-        raise ConfigError(f"{model!r}: lerobot has the discrete schedules {', '.join(CURVES.values())} alone, ending in some noise.")
+        raise ConfigError(
+            f"{model!r}: lerobot has the discrete schedules {', '.join(CURVES.values())} alone, ending in some noise."
+        )
     if options["final"] != "clean" or options["steps_offset"]:
         raise ConfigError(f"{model!r}: lerobot's schedules end clean and have no steps_offset.")
     if prediction not in ("eps", "x0"):
         raise ConfigError(f"{model!r}: its net predicts {prediction!r}; lerobot's policies predict 'eps' or 'x0'.")
     T = options["T"]
     asked = sampler is not None or steps is not None
+    own = sampling.options if sampler is None else {}
     sampler = sampling.sampler if sampler is None else sampler
     steps = min(sampling.steps, T) if steps is None else whole(steps, "steps", 1, T)
-    own = sampling.options if sampler == sampling.sampler else {}
     if sampler not in ("ddpm", "ddim"):
         raise one_of("sampler of lerobot", sampler, ("ddpm", "ddim"))
     noisy = own.get("eta", 0.0) if sampler == "ddim" else 1.0
@@ -222,7 +225,7 @@ def _statistics(model: Model, parts: list[tuple[str, int]]) -> dict[str, tuple[s
             known |= {k: buffers[k].float().cpu() for k in ("mean", "std")}
         if missing := [k for k in NEEDED[modes[name]] if k not in known]:
             raise ConfigError(f"{model!r}: {' and '.join(missing)} of {name} are not known, and lerobot scales by them.")
-        found[name] = (modes[name], {k: torch.clone(v) for k, v in known.items()})
+        found[name] = (modes[name], known)
     return found
 
 

@@ -111,7 +111,9 @@ def files_of(names: Collection[str]) -> list[str] | None:
         return None
     if f"{STEM}.safetensors" not in listed:
         if pickles := sorted(n for n in listed if n.endswith(PICKLES) and "/" not in n):
-            raise CheckpointError(f"the weights {pickles[0]} of this repository are a pickle, and it holds no safetensors. {HOW}")
+            raise CheckpointError(
+                f"the weights {pickles[0]} of this repository are a pickle, and it holds no safetensors. {HOW}"
+            )
         return None
     fixed = {CONFIG, files.CARD, f"{STEM}.safetensors"}
     return sorted(n for n in listed if n in fixed or _READ_STEPS.fullmatch(n))
@@ -151,7 +153,9 @@ def _features(o: Options) -> tuple[dict[str, int], dict[str, str]]:
     for key in ("input_features", "output_features"):
         features = o.needed(key)
         if not isinstance(features, dict) or not all(isinstance(f, dict) for f in features.values()):
-            raise CheckpointError(f"{o.path}: {key}={str(features)[:100]}; it must hold features, each with a type and a shape.")
+            raise CheckpointError(
+                f"{o.path}: {key}={str(features)[:100]}; it must hold features, each with a type and a shape."
+            )
         given[key] = {k: (f.get("type"), f.get("shape")) for k, f in features.items()}
     mapping = o.needed("normalization_mapping")
     if not isinstance(mapping, dict):
@@ -226,7 +230,9 @@ def scalings(folder: Path, config: Config, weights: Mapping[str, Tensor]) -> dic
     inside = {k: v for k, v in weights.items() if k.startswith(STATISTICS)}
     there = [(folder / name).is_file() for name in (BEFORE, AFTER)]
     if any(there) and not all(there):
-        raise CheckpointError(f"{folder} holds {BEFORE if there[0] else AFTER} without {AFTER if there[0] else BEFORE}: get both.")
+        raise CheckpointError(
+            f"{folder} holds {BEFORE if there[0] else AFTER} without {AFTER if there[0] else BEFORE}: get both."
+        )
     found = _inside(inside, config, path) if inside or not any(there) else {}
     if any(there):
         read = _processors(folder, config)
@@ -278,7 +284,9 @@ def statistics(given: Mapping[str, Tensor], norm: str, name: str, size: int, pat
     found = {k: v for k, v in given.items() if k in ("min", "max", "mean", "std")}
     for key, tensor in found.items():
         if not tensor.is_floating_point() or tuple(tensor.shape) != (size,):
-            raise CheckpointError(f"{path}: {key} of {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be ({size},) numbers.")
+            raise CheckpointError(
+                f"{path}: {key} of {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be ({size},) numbers."
+            )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {key} of {name} is not finite: lerobot's mark of statistics that were never set.")
     found = {k: v.float() for k, v in found.items()}

@@ -150,7 +150,9 @@ def process_of(config: Config) -> Process:
     found = read_said(said, name, config.path)
     steps, T = config.options["num_inference_steps"], found.schedule["T"]
     if steps is not None and steps > T:
-        raise CheckpointError(f"{config.path}: num_inference_steps={steps}; there are {T} training steps. Give as many at most.")
+        raise CheckpointError(
+            f"{config.path}: num_inference_steps={steps}; there are {T} training steps. Give as many at most."
+        )
     return Process(found.schedule, found.diffusion, found.sampling | {"steps": T if steps is None else steps})
 
 
@@ -215,8 +217,8 @@ def codec_state(config: Config, scaled: Mapping[str, Scaling]) -> dict[str, Tens
 
 
 def _known(scaling: Scaling, key: str, size: int, unknown: float) -> Tensor:
-    """One statistic of a feature; `unknown` where it, or its partner, is not known."""
+    """One statistic of a feature; `unknown` where it, or its partner, is not known, or a mean that nothing is scaled by."""
     pair = ("min", "max") if key in ("min", "max") else ("mean", "std")
-    if any(k not in scaling.statistics for k in pair):
+    if any(k not in scaling.statistics for k in pair) or (key not in ("min", "max") and scaling.norm != "mean_std"):
         return torch.full((size,), unknown)
     return scaling.statistics[key]

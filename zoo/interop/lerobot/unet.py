@@ -107,7 +107,7 @@ class ConditionalUNet1D(nn.Module):
         seen = tuple(getattr((conditions or {}).get("observation"), "shape", ()))
         if len(seen) != 2 or len(conditions or {}) != 1:
             raise ConfigError(
-                'lerobot-unet1d: the net is told windows of observations and nothing else: its recipe needs the condition '
+                "lerobot-unet1d: the net is told windows of observations and nothing else: its recipe needs the condition "
                 '"observation" alone, of the shape (n_obs, numbers).'
             )
         dims = list(down_dims)
