@@ -108,7 +108,7 @@ class PolicyCodec(Codec):
                 self.register_buffer(f"{what}_std", torch.ones(len(names)))
 
     def fit(self, dataset: Dataset) -> None:
-        """The range of every dimension over all steps of the training episodes, and where it is asked for mean and deviation."""
+        """The range of every dimension over all steps of the training episodes; where it counts, mean and deviation, too."""
         if not isinstance(dataset, Episodes):
             raise ConfigError(f"a policy learns from episodes, not from {type(dataset).__name__}.")
         for what, index in (("observation", 0), ("action", 1)):
@@ -168,7 +168,8 @@ class PolicyCodec(Codec):
         """Whether there are statistics: without any, every range is 0..0."""
         return any(bool(getattr(self, f"{what}_{end}").any()) for what in self.norms for end in ("low", "high"))
 
-    def _check_fitted(self) -> None:
+    def check_fitted(self) -> None:
+        """Raise a CheckpointError unless there are statistics."""
         if not self._fitted:
             raise CheckpointError("this policy has no statistics of its training data: train it, or load a trained one.")
 
@@ -178,7 +179,7 @@ class PolicyCodec(Codec):
 
     def _range(self, what: str) -> tuple[Tensor, Tensor]:
         """(middle, half width) of a range, float32; 1 for the width of a dimension that never moves or is not known."""
-        self._check_fitted()
+        self.check_fitted()
         low, high = getattr(self, f"{what}_low").float(), getattr(self, f"{what}_high").float()
         half = (high - low) / 2
         return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
@@ -217,7 +218,10 @@ class PolicyCodec(Codec):
 
     @property
     def half_range(self) -> NDArray[np.float32]:
-        """Half of the training range of each observed number (Do,), in the robot's units; 0 for one that never moves."""
+        """Half of the training range of each observed number (Do,), in the robot's units; 0 for one that never moves.
+
+        Also 0 for one whose range is not known.
+        """
         return ((self.observation_high - self.observation_low) / 2).clamp(min=0).float().cpu().numpy()
 
     def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:

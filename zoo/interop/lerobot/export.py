@@ -6,6 +6,7 @@ two processors, as they do since.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from zoo.errors import ConfigError, one_of
 from zoo.interop.diffusers.schedulers import CURVES, PREDICTIONS
 from zoo.interop.lerobot.folder import ACTION, AFTER, BEFORE, CONFIG, EPS, MODES, NEEDED, NET, NET_OPTIONS, STEM, TYPE, TYPES
 from zoo.interop.lerobot.format import CONSTANT, NATIVE
-from zoo.interop.lerobot.unet import ENVIRONMENT, sizes_of
+from zoo.interop.lerobot.unet import ENVIRONMENT, ConditionalUNet1D, sizes_of
 from zoo.model.model import Model
 from zoo.values import whole
 
@@ -87,6 +88,7 @@ def _parts(model: Model) -> list[tuple[str, int]]:
         ConfigError: a model that lerobot's diffusion policy is not, by name.
     """
     recipe, diffusion = model.recipe, model.diffusion
+    codec: Any = model.codec
     if recipe.domain != "policy" or model.own_parts:
         raise ConfigError(f"{model!r}: lerobot has policies alone, with a net that a recipe describes.")
     if recipe.denoiser != NATIVE:
@@ -97,28 +99,30 @@ def _parts(model: Model) -> list[tuple[str, int]]:
         )
     if diffusion.self_condition or diffusion.learned_variance or diffusion.precondition:
         raise ConfigError(f"{model!r}: lerobot's policies have no self-conditioning, learned variance or preconditioning.")
-    parts = sizes_of(recipe.net.get("parts", ()), len(model.codec.observation_names))
+    parts = sizes_of(recipe.net.get("parts", ()), len(codec.observation_names))
     if ENVIRONMENT not in dict(parts):
         raise ConfigError(
             f"{model!r}: lerobot loads no diffusion policy that sees neither pictures nor {ENVIRONMENT}. Say which numbers are "
-            f"that: net.parts."
+            "that: net.parts."
         )
-    if model.codec.constant not in (0, CONSTANT):
-        raise ConfigError(f"{model!r}: codec.constant={model.codec.constant}; lerobot has {CONSTANT:g}, and 0 can be written.")
+    if codec.constant not in (0, CONSTANT):
+        raise ConfigError(f"{model!r}: codec.constant={codec.constant}; lerobot has {CONSTANT:g}, and 0 can be written.")
     return parts
 
 
 def _modes(model: Model, parts: list[tuple[str, int]]) -> dict[str, str]:
     """{feature: how it is scaled}, ours."""
-    found, first = {}, 0
+    codec: Any = model.codec
+    found: dict[str, str] = {}
+    first = 0
     for name, size in parts:
-        norms = set(model.codec.norms["observation"][first : first + size])
+        norms = set(codec.norms["observation"][first : first + size])
         if len(norms) > 1:
             raise ConfigError(
                 f"{model!r}: {name} is scaled by {', '.join(sorted(norms))}; lerobot scales a feature in one way."
             )
         found[name], first = norms.pop(), first + size
-    norms = set(model.codec.norms["action"])
+    norms = set(codec.norms["action"])
     if len(norms) > 1:
         raise ConfigError(f"{model!r}: actions are scaled by {', '.join(sorted(norms))}; lerobot scales them in one way.")
     return found | {ACTION: norms.pop()}
@@ -126,7 +130,8 @@ def _modes(model: Model, parts: list[tuple[str, int]]) -> dict[str, str]:
 
 def _features(model: Model, parts: list[tuple[str, int]]) -> dict[str, Any]:
     words, modes = {ours: theirs for theirs, ours in MODES.items()}, _modes(model, parts)
-    sizes = dict(parts) | {ACTION: len(model.codec.action_names)}
+    codec: Any = model.codec
+    sizes = dict(parts) | {ACTION: len(codec.action_names)}
     features = {n: {"type": kind, "shape": [sizes[n]]} for n, kind in TYPES.items() if n in sizes}
     return {
         "input_features": {n: f for n, f in features.items() if n != ACTION},
@@ -136,7 +141,7 @@ def _features(model: Model, parts: list[tuple[str, int]]) -> dict[str, Any]:
 
 
 def _sizes(model: Model) -> dict[str, Any]:
-    codec = model.codec
+    codec: Any = model.codec
     if codec.horizon % 2 ** len(down := _net(model)["down_dims"]):
         raise ConfigError(
             f"{model!r}: horizon={codec.horizon}; lerobot loads {len(down)} levels only with a horizon that divides by "
@@ -148,10 +153,6 @@ def _sizes(model: Model) -> dict[str, Any]:
 
 def _net(model: Model) -> dict[str, Any]:
     """The options of the net, those that its recipe leaves out with their defaults."""
-    import inspect
-
-    from zoo.interop.lerobot.unet import ConditionalUNet1D
-
     usual = inspect.signature(ConditionalUNet1D.__init__).parameters
     found = {key: model.recipe.net.get(key, usual[key].default) for key in NET_OPTIONS}
     return found | {"down_dims": list(found["down_dims"])}
@@ -186,10 +187,10 @@ def _noise(model: Model, sampler: str | None, steps: int | None) -> dict[str, An
     odd = noisy not in (0, 1) or own.get("variance", "small") != "small" or sampling.guidance_weight
     if odd or (steps < T and not asked and (sampling.spacing or "trailing") != "leading"):
         raise ConfigError(
-            f"{model!r}: it samples by {sampler} in {steps} steps, {sampling.spacing or 'trailing'} spacing, {own or 'no options'}"
-            f"{', with guidance' if sampling.guidance_weight else ''}; lerobot has leading spacing alone, ddpm with the small "
-            "variance or ddim with eta 0 or 1, and no guidance. Say what the folder is to have: export('lerobot', folder, "
-            f"sampler='ddpm', steps={T})."
+            f"{model!r}: it samples by {sampler} in {steps} steps, {sampling.spacing or 'trailing'} spacing, "
+            f"{own or 'no options'}{', with guidance' if sampling.guidance_weight else ''}; lerobot has leading spacing alone, "
+            "ddpm with the small variance or ddim with eta 0 or 1, and no guidance. Say what the folder is to have: "
+            f"export('lerobot', folder, sampler='ddpm', steps={T})."
         )
     return {
         # DDIM with eta 1 is DDPM with the small variance (Song et al. 2020, section 4.1)
@@ -207,9 +208,10 @@ def _noise(model: Model, sampler: str | None, steps: int | None) -> dict[str, An
 
 def _statistics(model: Model, parts: list[tuple[str, int]]) -> dict[str, tuple[str, dict[str, Tensor]]]:
     """{feature: (how it is scaled, {"min", "max", "mean", "std"} as far as they are known)}."""
-    codec, found = model.codec, {}
+    codec: Any = model.codec
     modes, first = _modes(model, parts), 0
-    codec._check_fitted()
+    found: dict[str, tuple[str, dict[str, Tensor]]] = {}
+    codec.check_fitted()
     for name, size in [*parts, (ACTION, len(codec.action_names))]:
         what = "action" if name == ACTION else "observation"
         first = 0 if name == ACTION else first
@@ -236,8 +238,9 @@ def _card(model: Model) -> str:
     if recipe.licence:
         facts["license"] = recipe.licence
     text = (
-        f"# {recipe.domain}/{recipe.name}\n\n{recipe.description}\n\n```python\nfrom lerobot.policies.diffusion.modeling_diffusion "
-        'import DiffusionPolicy\n\npolicy = DiffusionPolicy.from_pretrained("./folder")\n```\n'
+        f"# {recipe.domain}/{recipe.name}\n\n{recipe.description}\n\n```python\n"
+        "from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy\n\n"
+        'policy = DiffusionPolicy.from_pretrained("./folder")\n```\n'
     )
     lines = [f"## {title}\n\n{said}\n" for title, said in (("Data", recipe.data), ("Licence", recipe.licence)) if said]
     return "---\n" + yaml.safe_dump(facts, sort_keys=False) + "---\n\n" + "\n".join([text, *lines])

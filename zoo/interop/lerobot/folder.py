@@ -58,7 +58,7 @@ KINDS = {
     "num_inference_steps": "whole?", "noise_scheduler_type": "text",
 }  # fmt: skip
 _STATE_FILE = re.compile(r"[\w-]{1,120}\.safetensors", re.ASCII)
-_READ_STEPS = re.compile(rf"policy_(pre|post)processor(_step_\d+_[\w-]+)?\.(json|safetensors)", re.ASCII)
+_READ_STEPS = re.compile(r"policy_(pre|post)processor(_step_\d+_[\w-]+)?\.(json|safetensors)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,8 @@ def _sizes(inputs: Mapping[str, Any], outputs: Mapping[str, Any], path: Path) ->
     pictures = [name for name, (kind, _) in inputs.items() if kind == "VISUAL" or name.startswith("observation.image")]
     if pictures:
         raise CheckpointError(
-            f"{path}: the policy sees pictures ({', '.join(pictures)}), and zoo's policies see numbers alone. Read are policies "
-            f"of {STATE} and {ENVIRONMENT}, such as diffusion_pusht_keypoints."
+            f"{path}: the policy sees pictures ({', '.join(pictures)}), and zoo's policies see numbers alone. Read are "
+            f"policies of {STATE} and {ENVIRONMENT}, such as diffusion_pusht_keypoints."
         )
     odd = [f"{name} ({kind})" for name, (kind, _) in inputs.items() if TYPES.get(name) != kind or name == ACTION]
     odd += [f"{name} ({kind})" for name, (kind, _) in outputs.items() if (name, kind) != (ACTION, "ACTION")]
@@ -207,10 +207,10 @@ def _sizes(inputs: Mapping[str, Any], outputs: Mapping[str, Any], path: Path) ->
             f"{path}: its features are {', '.join([*inputs, *outputs]) or 'none'}; of {', '.join(odd + missing)} zoo does not "
             f"know what lerobot's diffusion policy does. Read are {STATE} (STATE), {ENVIRONMENT} (ENV) and {ACTION} (ACTION)."
         )
-    found = {}
+    found, both = {}, {**inputs, **outputs}
     for name in (STATE, ENVIRONMENT, ACTION):
-        if name in inputs or name in outputs:
-            _, shape = (inputs | dict(outputs))[name]
+        if name in both:
+            _, shape = both[name]
             if not isinstance(shape, list) or len(shape) != 1 or not is_whole(shape[0]) or shape[0] < 1:
                 raise CheckpointError(f"{path}: the shape {shape!r} of {name}; it must be one whole number of at least 1, [2].")
             found[name] = int(shape[0])
@@ -311,8 +311,8 @@ def _processors(folder: Path, config: Config) -> dict[str, Scaling]:
     action = _scaling(after, ACTION, config, folder / AFTER)
     if not _same(found[ACTION], action):
         raise CheckpointError(
-            f"{folder}: {BEFORE} and {AFTER} scale {ACTION} with different modes or statistics: the policy was trained on other "
-            "numbers than it gives. Get both from one save."
+            f"{folder}: {BEFORE} and {AFTER} scale {ACTION} with different modes or statistics: the policy was trained on "
+            "other numbers than it gives. Get both from one save."
         )
     return found | {ACTION: action}
 

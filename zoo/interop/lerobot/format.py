@@ -18,7 +18,6 @@ from zoo.errors import CheckpointError
 from zoo.interop.diffusers.schedulers import Process, read_said
 from zoo.interop.lerobot.folder import (
     ACTION,
-    CONFIG,
     HOW,
     NET,
     NET_OPTIONS,

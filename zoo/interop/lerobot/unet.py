@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,10 @@ class Sinusoid(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.half = dim // 2
+        self.pairs = dim // 2
 
     def forward(self, t: Tensor) -> Tensor:
-        rates = torch.exp(torch.arange(self.half, device=t.device) * -(math.log(10_000) / (self.half - 1)))
+        rates = torch.exp(torch.arange(self.pairs, device=t.device) * -(math.log(10_000) / (self.pairs - 1)))
         angles = t[:, None].float() * rates[None]
         return torch.cat([angles.sin(), angles.cos()], 1)
 
@@ -73,8 +73,8 @@ class Residual(nn.Module):
 class ConditionalUNet1D(nn.Module):
     """lerobot's U-Net on x_t (B, horizon, Da), which is told `cond["observation"]` (B, n_obs, Do).
 
-    A window that is not given is zeros: the net was never told of a null. Trained from the start with condition_dropout above 0,
-    it knows zeros as one.
+    A window that is not given is zeros: the net was never told of a null. Trained from the start with
+    condition_dropout above 0, it knows zeros as one.
 
     Args:
         shape: of a chunk, (horizon, Da); the horizon divides by 2^(levels - 1).
@@ -165,13 +165,15 @@ class ConditionalUNet1D(nn.Module):
         time = self.diffusion_step_encoder[0](t).to(x_t.dtype)
         told = torch.cat([self.diffusion_step_encoder[1:](time), seen.flatten(1)], 1)
         x, kept = x_t.transpose(1, 2), []
-        for first, second, smaller in self.down_modules:  # type: ignore[misc]  # each is a list of modules
+        for level in self.down_modules:
+            first, second, smaller = cast(nn.ModuleList, level)
             x = second(first(x, told), told)
             kept.append(x)
             x = smaller(x)
         for block in self.mid_modules:
             x = block(x, told)
-        for first, second, larger in self.up_modules:  # type: ignore[misc]
+        for level in self.up_modules:
+            first, second, larger = cast(nn.ModuleList, level)
             x = larger(second(first(torch.cat([x, kept.pop()], 1), told), told))
         out: Tensor = self.final_conv(x).transpose(1, 2)
         return out
