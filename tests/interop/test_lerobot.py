@@ -159,7 +159,7 @@ PARTS = [[ENVIRONMENT, 16], [STATE, 2]]
 def ours(norm="min_max", **options):
     """A policy for Push-T of ours with lerobot's net; the last corner never moves."""
     net = {"denoiser": "lerobot-unet1d", "net": NET | {"parts": PARTS}, "codec.observation_norm": norm}
-    net |= {"sampling.sampler": "ddpm", "sampling.steps": 100, "sampling.options": {}}
+    net |= {"schedule.T": 20, "sampling.sampler": "ddpm", "sampling.steps": 20, "sampling.options": {}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = awake(zoo.create("policy/pusht-keypoints", **net | options))
@@ -187,7 +187,7 @@ def test_a_policy_of_ours_with_their_net_goes_out_and_comes_back(tmp_path, norm)
     assert back.codec.keys == (STATE, ENVIRONMENT)
     seen = window(model)
     parts = {ENVIRONMENT: seen[..., :16], STATE: seen[..., 16:]}
-    noise = torch.randn(100, 2, 16, 2, generator=torch.Generator().manual_seed(6))
+    noise = torch.randn(20, 2, 16, 2, generator=torch.Generator().manual_seed(6))
     found, wanted = actions(back, parts, noise), actions(model, seen, noise)
     assert off(found, wanted) < 1e-4
     assert (back.recipe.licence, back.recipe.sampling.sampler) == (model.recipe.licence, "ddpm")
@@ -196,7 +196,7 @@ def test_a_policy_of_ours_with_their_net_goes_out_and_comes_back(tmp_path, norm)
 def test_the_parts_of_an_observation_have_their_order(tmp_path):
     model = ours()
     told = model.codec.condition("observation", window(model))
-    x, t = torch.randn(2, 16, 2), torch.tensor([3.0, 90.0])
+    x, t = torch.randn(2, 16, 2), torch.tensor([3.0, 19.0])
     plain = zoo.load(model.export("lerobot", tmp_path / "out")).denoiser
     moved = torch.cat([told[..., 16:], told[..., :16]], -1)
     with torch.no_grad():
@@ -214,10 +214,11 @@ def test_the_parts_of_an_observation_have_their_order(tmp_path):
         ({"schedule": {"kind": "flow"}, "diffusion.prediction": "flow", "sampling.sampler": "euler"}, "discrete schedules"),
         ({"schedule.curve": "sigmoid"}, "discrete schedules"),
         ({"sampling.sampler": "dpmpp"}, "unknown sampler of lerobot 'dpmpp'"),
-        ({"sampling.steps": 10}, r"leading spacing alone.*sampler='ddpm', steps=100"),
+        ({"sampling.steps": 10}, r"leading spacing alone.*sampler='ddpm', steps=20"),
         ({"sampling.options": {"variance": "large"}}, "small variance"),
         ({"codec.horizon": 18, "codec.executed": 8}, "horizon that divides by 4"),
         ({"codec.observation_norm": ["identity"] + ["min_max"] * 17}, "scaled by identity, min_max"),
+        ({"sampling.guidance_weight": 1.0}, "no guidance"),
         ({"codec.constant": 0.5}, "codec.constant=0.5"),
     ],
 )  # fmt: skip
@@ -229,10 +230,10 @@ def test_what_lerobot_does_not_express_is_refused_by_name(tmp_path, options, sai
 
 def test_the_folder_has_the_sampler_that_is_asked_for(tmp_path):
     model = ours(**{"sampling.sampler": "ddim", "sampling.steps": 10, "sampling.options": {"eta": 1.0}})
-    model.export("lerobot", tmp_path / "a", sampler="ddim", steps=25)
+    model.export("lerobot", tmp_path / "a", sampler="ddim", steps=15)
     found = zoo.load(tmp_path / "a").recipe.sampling
-    assert (found.sampler, found.steps, found.spacing, found.options, found.clip) == ("ddim", 25, "leading", {"eta": 0.0}, 1.0)
-    model.export("lerobot", tmp_path / "d", steps=25)
+    assert (found.sampler, found.steps, found.spacing, found.options, found.clip) == ("ddim", 15, "leading", {"eta": 0.0}, 1.0)
+    model.export("lerobot", tmp_path / "d", steps=15)
     assert zoo.load(tmp_path / "d").recipe.sampling.sampler == "ddpm", "which DDIM with eta 1 is"
     with pytest.raises(ConfigError, match="unknown sampler of lerobot 'heun'"):
         model.export("lerobot", tmp_path / "b", sampler="heun")
@@ -241,7 +242,7 @@ def test_the_folder_has_the_sampler_that_is_asked_for(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match=r"thesis\.tex"):
-        model.export("lerobot", tmp_path / "c", sampler="ddpm", steps=100)
+        model.export("lerobot", tmp_path / "c", sampler="ddpm", steps=20)
     with pytest.raises(ConfigError, match="policies alone"):
         zoo.create("image/fashion-ddpm", **{"net.channels": 16}).export("lerobot", tmp_path / "b")
     assert not (tmp_path / "b").exists()

@@ -185,11 +185,8 @@ class PolicyCodec(Codec):
         return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
 
     def _affine(self, what: str) -> tuple[Tensor, Tensor]:
-        """(shift, scale), float32: numbers are shift + scale times what the net sees."""
+        """(shift, scale), float32: numbers are shift + scale times what the net sees, but for `_still`."""
         shift, scale = self._range(what)
-        if self.constant:
-            still = getattr(self, f"{what}_low") == getattr(self, f"{what}_high")
-            shift = torch.where(still, shift - self.constant * scale, shift)
         if "mean_std" in self.norms[what]:
             spread = self._is(what, "mean_std")
             shift = torch.where(spread, getattr(self, f"{what}_mean").float(), shift)
@@ -205,6 +202,26 @@ class PolicyCodec(Codec):
         if "mean_std" in self.norms[what]:
             scale = torch.where(self._is(what, "mean_std"), scale + LEAST_STD, scale)
         return shift, scale
+
+    def _still(self, what: str) -> Tensor:
+        """What is added to each number as the net sees it (D,): `constant` where it never moves.
+
+        Not a part of the shift: beside a large number it would be rounded.
+        """
+        still = self._is(what, "min_max") & (getattr(self, f"{what}_low") == getattr(self, f"{what}_high"))
+        return torch.where(still, self.constant, 0.0)
+
+    def _scaled(self, what: str, array: Tensor) -> Tensor:
+        """Numbers (..., D) as the net sees them, on their device."""
+        shift, scale = (r.to(array.device) for r in self._divisor(what))
+        found = (array - shift) / scale
+        return found + self._still(what).to(found) if self.constant else found
+
+    def _unscaled(self, what: str, x: Tensor) -> Tensor:
+        """The way back of `_scaled`, with gradients."""
+        shift, scale = self._affine(what)
+        x = x - self._still(what).to(x) if self.constant else x
+        return x * scale.to(x) + shift.to(x)
 
     def _moves(self) -> tuple[Tensor, Tensor]:
         """(which observed numbers have a range that is known, which of them move in the data), on the CPU."""
@@ -229,8 +246,7 @@ class PolicyCodec(Codec):
         array = torch.as_tensor(np.asarray(item.values if isinstance(item, Actions) else item), dtype=torch.float32)
         if tuple(array.shape[-2:]) != self.shape or array.ndim > 3:
             raise ShapeError(f"actions {tuple(array.shape)} must be {self.shape}: {', '.join(self.action_names)}.")
-        shift, scale = (r.to(array.device) for r in self._divisor("action"))
-        return (array - shift) / scale
+        return self._scaled("action", array)
 
     def density_units(self, x0: Tensor) -> Units:
         """The robot's own units; a dimension that never moves in the data counts as it is."""
@@ -243,8 +259,7 @@ class PolicyCodec(Codec):
 
     def in_units(self, x0: Tensor) -> Tensor:
         """Actions (B, horizon, Da) in the robot's units; not clipped to the data's range, where no gradient would come from."""
-        shift, scale = self._affine("action")
-        return x0 * scale.to(x0) + shift.to(x0)
+        return self._unscaled("action", x0)
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Actions]:
         """(B, horizon, Da) -> actions in the robot's units.
@@ -255,22 +270,21 @@ class PolicyCodec(Codec):
         """
         if tuple(x0.shape[1:]) != self.shape:
             raise ShapeError(f"encoded actions {tuple(x0.shape)} must be (B, {self.shape[0]}, {self.shape[1]}).")
-        shift, scale = self._affine("action")
         low, high = self.action_low.float(), self.action_high.float()
         known = high >= low
-        x0 = x0.detach().to(shift.device).float()
+        x0 = x0.detach().to(low.device).float()
         clipped = [0] * len(x0)
         if self.clip:
             # where -1 and 1 are the edges, they bound x0, too; the second clamp takes what rounding adds at them, and all of
             # a range without width
             edge = torch.where(self._is("action", "min_max") & known, 1.0, math.inf)
             first, last = torch.where(known, low, -math.inf), torch.where(known, high, math.inf)
-            raw = x0 * scale + shift
+            raw = self._unscaled("action", x0)
             outside = torch.where(edge.isinf(), (raw < first) | (raw > last), x0.abs() > 1 + 1e-6) & (high > low)
             clipped = outside.flatten(1).sum(1).tolist()
-            found = (torch.maximum(torch.minimum(x0, edge), -edge) * scale + shift).clamp(first, last)
+            found = self._unscaled("action", torch.maximum(torch.minimum(x0, edge), -edge)).clamp(first, last)
         else:
-            found = x0 * scale + shift
+            found = self._unscaled("action", x0)
         facts: dict[str, Any] = {"names": self.action_names, "unit": self.unit, "rate": self.rate}
         if known.all():
             facts |= {"low": low.cpu().numpy(), "high": high.cpu().numpy()}
@@ -336,8 +350,7 @@ class PolicyCodec(Codec):
         if not torch.isfinite(array).all():
             bad = sorted({self.observation_names[i] for i in (~torch.isfinite(array)).nonzero()[:, -1].tolist()})
             raise ConfigError(f"observation: {', '.join(bad)} is NaN or infinite; a robot must not move on that.")
-        shift, scale = (r.cpu() for r in self._divisor("observation"))
-        encoded = (array.cpu() - shift) / scale
+        encoded = self._scaled("observation", array.cpu())
         # other units (metres for pixels) put most numbers of an observation far outside; a rare state puts a few a little
         _, moves = self._moves()
         far = ((self.places(array).abs() > FAR) & moves).sum(-1) > 0.5 * int(moves.sum())

@@ -184,12 +184,16 @@ def _noise(model: Model, sampler: str | None, steps: int | None) -> dict[str, An
     if sampler not in ("ddpm", "ddim"):
         raise one_of("sampler of lerobot", sampler, ("ddpm", "ddim"))
     noisy = own.get("eta", 0.0) if sampler == "ddim" else 1.0
-    odd = noisy not in (0, 1) or own.get("variance", "small") != "small" or sampling.guidance_weight
+    if sampling.guidance_weight:
+        raise ConfigError(
+            f"{model!r}: sampling.guidance_weight={sampling.guidance_weight:g}; lerobot's policies have no guidance."
+        )
+    odd = noisy not in (0, 1) or own.get("variance", "small") != "small"
     if odd or (steps < T and not asked and (sampling.spacing or "trailing") != "leading"):
         raise ConfigError(
             f"{model!r}: it samples by {sampler} in {steps} steps, {sampling.spacing or 'trailing'} spacing, "
-            f"{own or 'no options'}{', with guidance' if sampling.guidance_weight else ''}; lerobot has leading spacing alone, "
-            "ddpm with the small variance or ddim with eta 0 or 1, and no guidance. Say what the folder is to have: "
+            f"{own or 'no options'}; lerobot has leading spacing alone, and ddpm with the small variance or ddim with eta 0 "
+            "or 1. Say what the folder is to have: "
             f"export('lerobot', folder, sampler='ddpm', steps={T})."
         )
     return {
