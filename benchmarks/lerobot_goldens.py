@@ -8,8 +8,8 @@
 
 lerobot pins an older torch than zoo is tested with, and imports cameras, simulators and data sets long before its policies.
 So its sources are unpacked, not installed; what a policy does not need is an empty stand-in. One folder is one run: a
-checkout of its repository (for the releases before 0.3) is as good as an unpacked wheel. The pickled batches, the weights and
-the noise are drawn here and stored, so that nothing depends on either side's generator.
+checkout of its repository is as good as an unpacked wheel, as of the commit 66f8736 for what was before the releases. The
+noise is stored with what was made of it, so that nothing depends on a generator.
 """
 
 from __future__ import annotations
@@ -246,9 +246,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", type=Path, help="an unpacked wheel or a checkout of lerobot")
     parser.add_argument("--name", help="of the folders; default: its version")
+    parser.add_argument("--version", help="what a checkout is, which does not know its version")
     parser.add_argument("--out", type=Path, default=GOLDENS)
     arguments = parser.parse_args()
     lerobot = policies(arguments.sources)
+    lerobot.version = arguments.version or lerobot.version
     for case in CASES:
         name = f"{(arguments.name or lerobot.version).replace('.', '-')}_{case}"
         print(write(lerobot, case, arguments.out / name))

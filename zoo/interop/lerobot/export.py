@@ -1,7 +1,7 @@
 """Our policies as folders that lerobot loads.
 
-The folder serves all its releases from 0.2 on: the statistics lie among the weights, as they did until 0.3, and in the files of
-two processors, as they do since.
+The folder serves its releases 0.3 and 0.4 alike: the statistics lie among the weights, as they did until 0.3, and in the
+files of two processors, as they do since.
 """
 
 from __future__ import annotations
@@ -17,8 +17,22 @@ from torch import Tensor
 from zoo import files
 from zoo.errors import ConfigError, one_of
 from zoo.interop.diffusers.schedulers import CURVES, PREDICTIONS
-from zoo.interop.lerobot.folder import ACTION, AFTER, BEFORE, CONFIG, EPS, MODES, NEEDED, NET, NET_OPTIONS, STEM, TYPE, TYPES
-from zoo.interop.lerobot.format import CONSTANT, NATIVE
+from zoo.interop.lerobot.folder import (
+    ACTION,
+    AFTER,
+    BEFORE,
+    CONFIG,
+    CONSTANT,
+    EPS,
+    MODES,
+    NATIVE,
+    NEEDED,
+    NET,
+    NET_OPTIONS,
+    STEM,
+    TYPE,
+    TYPES,
+)
 from zoo.interop.lerobot.unet import ENVIRONMENT, ConditionalUNet1D, sizes_of
 from zoo.model.model import Model
 from zoo.values import whole

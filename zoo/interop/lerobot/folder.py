@@ -1,6 +1,6 @@
 """A folder of lerobot's diffusion policy: its configuration, and the statistics that it normalises with.
 
-There are three layouts. Until 2024 the configuration had `input_shapes` and a mode for each of them. Then (0.1 to 0.3) features
+There are three layouts. In 2024 the configuration had `input_shapes` and a mode for each of them. Then (up to 0.3) features
 with a type, and a mode for each type. In both the statistics lie among the weights. From 0.4 on they lie in the files of two
 processors beside them, whose own modes count.
 """
@@ -26,6 +26,10 @@ CONFIG, STEM, ACTION = files.CONFIG, "model", "action"
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 #: the one type of policy that is read
 TYPE = "diffusion"
+#: the name of its net in recipes of ours
+NATIVE = "lerobot-unet1d"
+#: what it takes a number that never moves to
+CONSTANT = -1.0
 #: the net's tensors in the weights; then those of the statistics
 NET, STATISTICS = "diffusion.unet.", ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 #: what a config of lerobot's has, today and until 2024: by this a folder is known

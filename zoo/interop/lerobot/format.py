@@ -18,7 +18,9 @@ from zoo.errors import CheckpointError
 from zoo.interop.diffusers.schedulers import Process, read_said
 from zoo.interop.lerobot.folder import (
     ACTION,
+    CONSTANT,
     HOW,
+    NATIVE,
     NET,
     NET_OPTIONS,
     NOISE,
@@ -37,8 +39,6 @@ from zoo.model.budget import limited
 from zoo.model.golden import golden_output
 from zoo.model.model import Model
 
-#: the name of the denoiser in recipes
-NATIVE = "lerobot-unet1d"
 #: names of its noise schedulers -> the class of diffusers that it makes of the options, and what else that class needs: the
 #: defaults of diffusers, which lerobot leaves as they are
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,8 +47,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 #: a range that is not known, see `zoo.policy.codec.PolicyCodec`
 UNKNOWN = (1.0, -1.0)
-#: how lerobot scales a number that never moves
-CONSTANT = -1.0
 
 
 class LeRobotFormat:
