@@ -369,14 +369,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_folder_is_one_error_that_names_it(broken, name, tmp_path, capsys):
+def test_a_wrong_folder_is_one_error_that_names_it(broken, name):
     golden, file, edit, said = WRONG[name]
     folder = broken(golden, file, edit)
     with pytest.raises(ZooError, match=said) as error:
         zoo.load(folder)
     assert isinstance(error.value, (CheckpointError, ConfigError, ShapeError))
-    assert main(["convert", str(folder), str(tmp_path / "mine")]) == 2
-    assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "mine").exists()
+
+
+def test_nothing_is_written_of_a_wrong_folder(broken, tmp_path, capsys):
+    for name in ("another type", "a missing tensor", "never set"):
+        golden, file, edit, _ = WRONG[name]
+        assert main(["convert", str(broken(golden, file, edit)), str(tmp_path / "mine")]) == 2
+        assert capsys.readouterr().err.count("zoo: ") == 1 and not (tmp_path / "mine").exists()
 
 
 def test_a_pickle_alone_a_part_alone_and_code_beside(tmp_path):
