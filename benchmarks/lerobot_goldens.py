@@ -8,8 +8,9 @@
 
 lerobot pins an older torch than zoo is tested with, and imports cameras, simulators and data sets long before its policies.
 So its sources are unpacked, not installed; what a policy does not need is an empty stand-in. One folder is one run: a
-checkout of its repository is as good as an unpacked wheel, as of the commit 66f8736 for what was before the releases. The
-noise is stored with what was made of it, so that nothing depends on a generator.
+checkout of its repository is as good as an unpacked wheel, as of the commit 66f8736 for what was before the releases. (0.6.2,
+of the commit 7427f31, asks for Python 3.12 and draccus 0.11.6; what is stored of it was written by Python 3.11, with its type
+parameters in the older syntax.) The noise is stored with what was made of it, so that nothing depends on a generator.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Our policies as folders that lerobot loads.
 
-The folder serves its releases 0.3 and 0.4 alike: the statistics lie among the weights, as they did until 0.3, and in the
+The folder serves its releases from 0.3 on alike: the statistics lie among the weights, as they did until 0.3, and in the
 files of two processors, as they do since.
 """
 

@@ -28,6 +28,8 @@ BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 TYPE = "diffusion"
 #: the name of its net in recipes of ours
 NATIVE = "lerobot-unet1d"
+#: numbers that a feature may have: each has a name in the recipe
+MOST_NUMBERS = 100_000
 #: what it takes a number that never moves to
 CONSTANT = -1.0
 #: the net's tensors in the weights; then those of the statistics
@@ -215,8 +217,11 @@ def _sizes(inputs: Mapping[str, Any], outputs: Mapping[str, Any], path: Path) ->
     for name in (STATE, ENVIRONMENT, ACTION):
         if name in both:
             _, shape = both[name]
-            if not isinstance(shape, list) or len(shape) != 1 or not is_whole(shape[0]) or shape[0] < 1:
-                raise CheckpointError(f"{path}: the shape {shape!r} of {name}; it must be one whole number of at least 1, [2].")
+            one = isinstance(shape, list) and len(shape) == 1 and is_whole(shape[0])
+            if not one or not 1 <= shape[0] <= MOST_NUMBERS:
+                raise CheckpointError(
+                    f"{path}: the shape {shape!r} of {name}; it must be one whole number from 1 to {MOST_NUMBERS:,}, [2]."
+                )
             found[name] = int(shape[0])
     return found
 
