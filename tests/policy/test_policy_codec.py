@@ -363,6 +363,8 @@ def test_a_range_that_is_not_known_doubts_nothing_and_clips_nothing(recwarn):
     codec.observation_low[0], codec.observation_high[0] = 200.0, 400.0  # one of three is known
     assert codec.doubt(torch.tensor([[350.0, 1e6, 1e6]])) == ""
     assert "a = 900 (200 to 400) lies far outside" in codec.doubt(torch.tensor([[900.0, 0, 0]]))
+    codec.observation_low[0] = -10.0
+    assert codec.too_small(torch.tensor([[5.0, 0, 0]])) == "", "it lies within the one range that is known"
 
 
 def test_a_run_goes_on_with_the_mean_and_deviation_of_the_last_one():

@@ -164,7 +164,7 @@ def recipe_of(config: Config, scaled: Mapping[str, Scaling], origin: Origin) -> 
     words = {name: name.removeprefix("observation.") for name in config.sizes}
     names = {name: [f"{words[name]}_{i}" for i in range(size)] for name, size in config.sizes.items()}
     norms = [scaled[name].norm for name, size in seen.items() for _ in range(size)]
-    bound = process.sampling["clip"]
+    bound, told = process.sampling["clip"], " and ".join(f"{name} ({size})" for name, size in seen.items())
     codec = {
         "horizon": o["horizon"],
         "n_obs": o["n_obs_steps"],
@@ -183,7 +183,7 @@ def recipe_of(config: Config, scaled: Mapping[str, Scaling], origin: Origin) -> 
         {
             "name": origin.name,
             "domain": "policy",
-            "description": f"Diffusion policy of lerobot, imported from {origin.place}.",
+            "description": f"Diffusion policy of lerobot, which sees {told}; imported from {origin.place}.",
             "licence": licence if isinstance(licence, str) else "",
             "data": origin.data,
             "paper": "Diffusion Policy (Chi et al. 2023, arXiv:2303.04137).",
