@@ -449,6 +449,23 @@ def model_read(folder: Path) -> Result:
     return result([{k: v.numpy() for k, v in found.state_dict().items()}, json.dumps(config, sort_keys=True)])
 
 
+def their_policy(layout: str) -> Callable[[Path], None]:
+    """A folder that lerobot wrote, of its older or newer layout (tests/interop/lerobot)."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(Path(__file__).parents[1] / "tests" / "interop" / "lerobot" / layout, folder / "m")
+
+    return make
+
+
+def their_policy_read(folder: Path) -> Result:
+    import zoo
+
+    found = zoo.load(folder / "m")
+    config = found.recipe.model_dump(mode="json")
+    return result([{k: v.numpy() for k, v in found.state_dict().items()}, json.dumps(config, sort_keys=True)])
+
+
 def recipe_read(folder: Path) -> Result:
     import zoo
 
@@ -704,6 +721,8 @@ def _kinds() -> list[Kind]:
         Kind("policy hdf5", hdf5, data_of("policy", "low_dim.hdf5"), needs=("h5py",)),
         Kind("model folder", model, model_read, ("m/config.json", "m/*.safetensors"), sums=True, whole=True),
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
+        Kind("lerobot policy", their_policy("0-4-4_ddpm"), their_policy_read, ("m/*",), counts=True, whole=True),
+        Kind("lerobot policy 0.3", their_policy("0-3-3_ddim"), their_policy_read, ("m/*",), counts=True, whole=True),
         Kind("judge", judge, judge_read, ("j/*",), sums=True, whole=True),
         Kind("judge format 1", old_judge, judge_read, ("j/*",), counts=True, whole=True),
         Kind("recipe", measured_model, recipe_read, ("m/config.json", "m/evaluation.json"), text=True),

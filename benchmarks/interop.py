@@ -2,11 +2,14 @@
 
     python benchmarks/interop.py            # measures, and writes the table into the page
 
+Policies of lerobot are those that it wrote itself, with what it computed, see benchmarks/lerobot_goldens.py.
+
 Both draw the same noise. Errors are the largest of a net's output, and of samples relative to the largest of theirs (or to 1).
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,13 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from lerobot_goldens import GOLDENS
 from pages import fill
 
 import zoo
+from zoo import files
 from zoo.core import seeds
+from zoo.model.plan import Chunk
 
 PAGE = Path(__file__).parents[1] / "docs" / "interop.md"
 N, SEED, SIZE = 2, 3, 8
@@ -149,7 +155,50 @@ def measure_latent(kind: str, name: str, options: dict[str, Any], steps: int, sc
     )
 
 
+class Stored:
+    """Noise that was drawn elsewhere, in its order, in the place of our own."""
+
+    def __init__(self, noise: torch.Tensor) -> None:
+        self.noise, self.generators = list(noise), range(noise.shape[1])
+
+    def normal(self, like: torch.Tensor, *_: Any) -> torch.Tensor:
+        return self.noise.pop(0).to(like)
+
+
+@torch.no_grad()
+def measure_policy(folder: Path) -> str:
+    """A line of the table of lerobot's policies: actions as a share of the deviation of theirs."""
+    path = folder.with_suffix(".expected.safetensors")
+    stored, version = files.load_tensors(path), files.load_metadata(path)["lerobot"]
+    model = zoo.load(folder, format="lerobot")
+    told = model.codec.condition("observation", {k: stored[k] for k in model.codec.keys})
+    out = model.denoiser(stored["net.x"], stored["net.t"].float(), {"observation": told})
+    off = float((out - stored["net.out"]).abs().max())
+    *_, last = model.run(model.plan(len(told)), Chunk({"observation": told}, Stored(stored["noise"])))  # type: ignore[arg-type]
+    found = torch.stack([torch.from_numpy(a.values) for a in model.codec.decode(last.x, {})])
+    apart = float((found - stored["actions"]).abs().max() / stored["actions"].std())
+    config = json.loads((folder / "config.json").read_text())
+    layout = "processors" if (folder / "policy_preprocessor.json").is_file() else "among the weights"
+    layout += ", shapes without types" if "input_shapes" in config else ""
+    modes = ", ".join(sorted({m.upper() for m in (*model.codec.norms["observation"], *model.codec.norms["action"])}))
+    said = f"{config['noise_scheduler_type']}: {config['beta_schedule']}, {config['prediction_type']}"
+    said += f", clip_sample={config['clip_sample']}"
+    return f"| {version} | {layout} | {modes} | {said} | {model.recipe.sampling.steps} | {off:.1e} | {apart:.1e} |"
+
+
+def policies() -> None:
+    """Measure lerobot's policies and write their table into the page."""
+    folders = sorted(p for p in GOLDENS.iterdir() if p.is_dir())
+    written = files.load_metadata(folders[0].with_suffix(".expected.safetensors"))["torch"]
+    table = f"lerobot's own files and what it computed, both with torch {written}; float32 on a CPU.\n\n"
+    table += "| lerobot | statistics | scaled by | scheduler | steps | net off by | actions off by |\n"
+    table += "| --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(map(measure_policy, folders))
+    fill(PAGE, "lerobot", table)
+    print(table)
+
+
 def main() -> None:
+    policies()
     latents = f"Pipelines on latents, with transformers {transformers.__version__}: pictures in [0, 1].\n\n"
     latents += "| pipeline | scheduler | steps | guidance scale | deviation of theirs | pictures off by |\n"
     latents += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_latent(*row) for row in LATENTS)

@@ -1,5 +1,7 @@
 """Repositories in other people's formats: fetched by the names of their files, and nothing but what is needed."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -50,6 +52,27 @@ def test_a_repository_of_pickles_is_refused_before_anything_is_fetched(hub, thei
     with pytest.raises(CheckpointError, match=r"unet/diffusion_pytorch_model\.bin .* a pickle.*use_safetensors=False"):
         zoo.load("hub:somebody/old")
     assert "resolve" not in " ".join(hub.paths("GET"))
+
+
+GOLDENS = Path(__file__).parents[1] / "interop" / "lerobot"
+
+
+@pytest.mark.parametrize(
+    ("layout", "sign"), [("0-4-4_ddpm", "eval.json"), ("0-3-3_ddim", "train_config.json"), ("0-3-3_ddim", "")]
+)
+def test_a_repository_of_lerobot(hub, layout, sign):
+    files = {p.name: p.read_bytes() for p in (GOLDENS / layout).iterdir()}
+    card = b"---\nlicense: mit\ndatasets: lerobot/pusht\n---\n# Pushes\n"
+    further = {"README.md": card, "modeling.py": b"raise SystemExit\n", "eval.mp4": b"x", **({sign: b"{}"} if sign else {})}
+    hub.add("somebody/pushes", files | further)
+    model = zoo.load("hub:somebody/pushes")
+    assert model.recipe.denoiser == "lerobot-unet1d" and model.recipe.name == "pushes"
+    # with nothing but config.json and model.safetensors, which other packages have, too, the card is not known to be wanted
+    assert (model.recipe.licence, model.recipe.data) == (("mit", "lerobot/pusht") if sign else ("", ""))
+    asked = " ".join(hub.paths("GET"))
+    assert "model.safetensors" in asked and not any(name in asked for name in ("modeling.py", "eval.mp4", "train_config"))
+    hub.log.clear()
+    assert zoo.load("hub:somebody/pushes", local_files_only=True).recipe == model.recipe and not hub.log
 
 
 def test_what_nobody_knows_is_refused_as_before(hub):

@@ -198,7 +198,7 @@ def test_another_origin_is_doubted():
     codec, one = pixels()
     with pytest.warns(UserWarning, match="most numbers .* lie outside the training range"):
         codec.condition("observation", np.array([-60.0, -40.0, -90.0, 300.0], np.float32))
-    assert not codec.doubt(torch.tensor(one)[None], codec.encode_windows(torch.tensor(one).expand(2, -1)))
+    assert not codec.doubt(torch.tensor(one)[None])
 
 
 def test_all_numbers_near_zero_are_doubted_where_the_range_goes_around_it():
@@ -287,6 +287,106 @@ def test_packaged_policies_act_in_every_dtype(name, dtype):
         assert np.abs((found - expected) / span).max() < {torch.bfloat16: 0.1, torch.float16: 0.01}.get(dtype, 1e-4)
         assert model.controller(steps=1, seed=0).act(one).dtype == np.float32
         assert model.codec.action_low.dtype == torch.float32
+
+
+# ---- other ways to scale, and ranges that are not known --------------------------------------------------------------------
+
+
+def scaled(**options):
+    """A codec of three observed numbers and two actions of made-up data, of which one each never moves."""
+    rng = np.random.default_rng(0)
+    observations = np.concatenate([rng.normal([300, -4], [50, 2], (40, 2)), np.full((40, 1), 7.5)], 1)
+    actions = np.stack([rng.normal(100, 30, 40), np.full(40, 0.3)], 1)
+    codec = PolicyCodec(horizon=4, executed=2, observation_names=list("abc"), action_names=["x", "y"], **options)
+    codec.fit(Episodes(observations, actions, np.array([20, 40]), Robot(tuple("abc"), ("x", "y")), horizon=4, executed=2))
+    return codec, observations.astype(np.float32), actions.astype(np.float32)
+
+
+def test_numbers_are_scaled_by_mean_and_deviation():
+    codec, observations, actions = scaled(action_norm="mean_std", observation_norm="mean_std")
+    told = codec.condition("observation", observations.reshape(20, 2, 3))
+    assert torch.allclose(told.mean((0, 1)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(told[..., :2].std((0, 1), correction=0), torch.ones(2), atol=1e-5)
+    x0 = codec.encode(actions[:4])
+    wanted = (actions[:4, 0] - actions[:, 0].mean()) / actions[:, 0].std()
+    assert np.allclose(x0[:, 0], wanted, atol=1e-4)
+    (found,) = codec.decode(x0[None], {})
+    assert np.allclose(found.values, actions[:4], atol=1e-4) and found.clipped == 0
+    assert np.allclose(codec.in_units(x0[None])[0], actions[:4], atol=1e-4)
+
+
+def test_numbers_that_are_not_scaled_and_each_in_a_way_of_its_own():
+    codec, observations, actions = scaled(action_norm="identity", observation_norm=["identity", "mean_std", "min_max"])
+    told = codec.condition("observation", observations[:2])
+    assert torch.equal(told[:, 0], torch.from_numpy(observations[:2, 0])) and float(told[:, 1].abs().max()) < 4
+    assert not told[:, 2].any()
+    assert np.array_equal(codec.encode(actions[:4]), actions[:4])
+    assert np.array_equal(codec.decode(torch.from_numpy(actions[None, :4]), {})[0].values, actions[:4])
+
+
+@pytest.mark.parametrize("norm", ["min_max", "mean_std", "identity"])
+def test_actions_outside_the_data_are_clipped_where_they_are_to_be(norm):
+    codec, _, actions = scaled(action_norm=norm)
+    far = codec.encode(np.stack([np.linspace(-900, 900, 4), np.full(4, 0.3)], 1).astype(np.float32))[None]
+    (found,) = codec.decode(far, {})
+    assert found.clipped == 4 and found.values[0, 0] == actions[:, 0].min() and found.values[3, 0] == actions[:, 0].max()
+    assert (found.values[:, 1] == np.float32(0.3)).all()
+    codec.clip = False
+    (found,) = codec.decode(far, {})
+    assert found.clipped == 0 and np.allclose(found.values[:, 0], np.linspace(-900, 900, 4), atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.3, 7.1, 123456.7])
+def test_a_number_that_never_moves_is_what_is_asked_for(value):
+    codec, observations, actions = scaled(constant=-1.0)
+    observations[:, 2] = actions[:, 1] = codec.observation_low[2] = codec.observation_high[2] = value
+    codec.action_low[1] = codec.action_high[1] = value
+    assert (codec.condition("observation", observations[:2])[:, 2] == -1).all()
+    assert (codec.encode(actions[:4])[:, 1] == -1).all()
+    for codec.clip in (True, False):
+        found = codec.decode(codec.encode(actions[:4])[None], {})[0].values[:, 1]
+        assert (found == np.float32(value)).all()
+
+
+def test_a_range_that_is_not_known_doubts_nothing_and_clips_nothing(recwarn):
+    codec, observations, _ = scaled(action_norm="mean_std", observation_norm="mean_std")
+    for what in ("action", "observation"):
+        getattr(codec, f"{what}_low").fill_(1.0)
+        getattr(codec, f"{what}_high").fill_(-1.0)
+    codec.condition("observation", observations[:2])
+    codec.condition("observation", observations[:2] * 100)
+    assert not [w for w in recwarn if "observation" in str(w.message)]
+    assert codec.too_small(torch.zeros(1, 3)) == "" and not codec.half_range.any()
+    (found,) = codec.decode(torch.full((1, 4, 2), 50.0), {})
+    assert found.clipped == 0 and found.values[0, 0] > 1000 and found.low is None
+    found.plot()
+    codec.observation_low[0], codec.observation_high[0] = 200.0, 400.0  # one of three is known
+    assert codec.doubt(torch.tensor([[350.0, 1e6, 1e6]])) == ""
+    assert "a = 900 (200 to 400) lies far outside" in codec.doubt(torch.tensor([[900.0, 0, 0]]))
+    codec.observation_low[0] = -10.0
+    assert codec.too_small(torch.tensor([[5.0, 0, 0]])) == "", "it lies within the one range that is known"
+
+
+def test_a_run_goes_on_with_the_mean_and_deviation_of_the_last_one():
+    before, observations, actions = scaled(action_norm="mean_std", observation_norm="mean_std")
+    codec = PolicyCodec(**before.options)
+    robot = Robot(tuple("abc"), ("x", "y"))
+    codec.fit(Episodes(observations[:30], actions[:30], np.array([30]), robot, horizon=4, executed=2))
+    own = codec.action_mean.clone()
+    assert "action range of x" in codec.continued(before) and not torch.equal(own, before.action_mean)
+    # the number that never moves has no range to take
+    assert codec.action_mean[0] == before.action_mean[0] and codec.observation_std[1] == before.observation_std[1]
+    other = PolicyCodec(**before.options | {"action_norm": "min_max"})
+    other.fit(Episodes(observations[:30], actions[:30], np.array([30]), robot, horizon=4, executed=2))
+    assert not [name for name in other.continued(before) if name.startswith("action")]
+
+
+def test_ways_to_scale_that_are_none():
+    for norm, message in (("log", "unknown action_norm 'log'"), (["min_max"], "1 norms of 2 numbers"), (3, "0 norms of 2")):
+        with pytest.raises(ConfigError, match=message):
+            scaled(action_norm=norm)
+    with pytest.raises(ConfigError, match="constant"):
+        scaled(constant=float("nan"))
 
 
 def test_parts_by_name_of_a_robot_that_has_none_are_refused():

@@ -1,7 +1,8 @@
-"""Between actions and observations in the robot's units and what the net sees: [-1, 1] over the training data's range."""
+"""Between actions and observations in the robot's units and what the net sees: by default [-1, 1] over the data's range."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,10 +15,10 @@ from torch import Tensor
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
 from zoo.core.likelihood import Units
-from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError, one_of
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes
-from zoo.values import plain
+from zoo.values import number, plain, several
 
 #: an observation is far outside where it lies this many half widths of the training range from its middle
 FAR = 2.0
@@ -29,6 +30,10 @@ SMALL = 0.1
 NOTHING = 0.01
 #: dimensions that are named in a message
 NAMED = 5
+#: how numbers are scaled: [-1, 1] over their range, mean 0 and deviation 1, or not at all
+NORMS = ("min_max", "mean_std", "identity")
+#: a deviation is at least so much where numbers are divided by it
+LEAST_STD = 1e-8
 
 
 class PolicyCodec(Codec):
@@ -40,9 +45,17 @@ class PolicyCodec(Codec):
         executed: steps of a chunk that are carried out before the next one, from index n_obs - 1.
         observation_names, action_names, unit, rate: what the numbers are, see `zoo.policy.data.Robot`.
         keys: where observations come as dictionaries, their parts in order, e.g. those of a Gymnasium environment.
+        action_norm, observation_norm: how numbers are scaled for the net, one of `NORMS` for all of them, or one for each:
+            "min_max" takes the training data's range to [-1, 1], "mean_std" their mean to 0 and their deviation to 1 (the
+            buffers `*_mean` and `*_std` are there only then), "identity" leaves them.
+        constant: what a number that never moves in the data is to the net under "min_max".
+        clip: whether actions outside the training data's range are moved to its edge.
+
+    A range whose low end lies above its high end is one that is not known, as of other people's models: nothing is clipped
+    to it, and no observation is doubted for it.
 
     Raises:
-        ConfigError: sizes that do not fit together.
+        ConfigError: sizes that do not fit together, or another norm.
     """
 
     axes = ("step", "action")
@@ -61,6 +74,10 @@ class PolicyCodec(Codec):
         unit: str = "",
         rate: float | None = None,
         keys: Sequence[str] = (),
+        action_norm: str | Sequence[str] = "min_max",
+        observation_norm: str | Sequence[str] = "min_max",
+        constant: float = 0.0,
+        clip: bool = True,
     ) -> None:
         super().__init__()
         horizon, n_obs, executed, rate = map(plain, (horizon, n_obs, executed, rate))
@@ -77,19 +94,31 @@ class PolicyCodec(Codec):
         self.observation_names, self.action_names = tuple(observation_names), tuple(action_names)
         self.unit, self.rate, self.keys = unit, rate, tuple(keys)
         self.shape = (horizon, len(self.action_names))
+        self.norms = {
+            "action": _norms("action_norm", action_norm, len(self.action_names)),
+            "observation": _norms("observation_norm", observation_norm, len(self.observation_names)),
+        }
+        self.constant, self.clip = number(constant, "constant"), bool(plain(clip))
         # empty ranges stand for statistics that were never fitted
         for what, names in (("action", self.action_names), ("observation", self.observation_names)):
             self.register_buffer(f"{what}_low", torch.zeros(len(names)))
             self.register_buffer(f"{what}_high", torch.zeros(len(names)))
+            if "mean_std" in self.norms[what]:
+                self.register_buffer(f"{what}_mean", torch.zeros(len(names)))
+                self.register_buffer(f"{what}_std", torch.ones(len(names)))
 
     def fit(self, dataset: Dataset) -> None:
-        """The range of every dimension over all steps of the training episodes."""
+        """The range of every dimension over all steps of the training episodes; where it counts, mean and deviation, too."""
         if not isinstance(dataset, Episodes):
             raise ConfigError(f"a policy learns from episodes, not from {type(dataset).__name__}.")
         for what, index in (("observation", 0), ("action", 1)):
             rows = np.concatenate([episode[index] for episode in dataset.episodes])
             getattr(self, f"{what}_low").copy_(torch.from_numpy(rows.min(0)))
             getattr(self, f"{what}_high").copy_(torch.from_numpy(rows.max(0)))
+            if "mean_std" in self.norms[what]:
+                wide = rows.astype(np.float64)
+                getattr(self, f"{what}_mean").copy_(torch.from_numpy(wide.mean(0)))
+                getattr(self, f"{what}_std").copy_(torch.from_numpy(wide.std(0)))
         if not self._fitted:
             raise DataError("the demonstrations are zeros throughout: there is nothing to learn from them.")
 
@@ -103,7 +132,7 @@ class PolicyCodec(Codec):
         taken = []
         for what in ("action", "observation"):
             same = getattr(self, f"{what}_names") == getattr(before, f"{what}_names") and self.unit == before.unit
-            if not same or not before._fitted:
+            if not same or not before._fitted or self.norms[what] != before.norms[what]:
                 continue
             low, high = getattr(self, f"{what}_low"), getattr(self, f"{what}_high")
             first, last = getattr(before, f"{what}_low").to(low), getattr(before, f"{what}_high").to(high)
@@ -111,6 +140,10 @@ class PolicyCodec(Codec):
             holds = (low >= first - rim) & (high <= last + rim) & (high > low) & (high - low >= SMALL * (last - first))
             low.copy_(torch.where(holds, first, low))
             high.copy_(torch.where(holds, last, high))
+            if "mean_std" in self.norms[what]:
+                for name in (f"{what}_mean", f"{what}_std"):
+                    own = getattr(self, name)
+                    own.copy_(torch.where(holds, getattr(before, name).to(own), own))
             if holds.all():
                 taken += [f"{what}_low", f"{what}_high"]
             elif holds.any():
@@ -133,33 +166,92 @@ class PolicyCodec(Codec):
     @property
     def _fitted(self) -> bool:
         """Whether there are statistics: without any, every range is 0..0."""
-        return any(bool(range_.any()) for range_ in self.buffers())
+        return any(bool(getattr(self, f"{what}_{end}").any()) for what in self.norms for end in ("low", "high"))
 
-    def _range(self, what: str) -> tuple[Tensor, Tensor]:
-        """(middle, half width) of a range, float32; 1 for the width of a dimension that never moves."""
+    def check_fitted(self) -> None:
+        """Raise a CheckpointError unless there are statistics."""
         if not self._fitted:
             raise CheckpointError("this policy has no statistics of its training data: train it, or load a trained one.")
+
+    def _is(self, what: str, norm: str) -> Tensor:
+        """Which numbers are scaled so (D,), bool."""
+        return torch.tensor([n == norm for n in self.norms[what]], device=getattr(self, f"{what}_low").device)
+
+    def _range(self, what: str) -> tuple[Tensor, Tensor]:
+        """(middle, half width) of a range, float32; 1 for the width of a dimension that never moves or is not known."""
+        self.check_fitted()
         low, high = getattr(self, f"{what}_low").float(), getattr(self, f"{what}_high").float()
         half = (high - low) / 2
         return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
 
+    def _affine(self, what: str) -> tuple[Tensor, Tensor]:
+        """(shift, scale), float32: numbers are shift + scale times what the net sees, but for `_still`."""
+        shift, scale = self._range(what)
+        if "mean_std" in self.norms[what]:
+            spread = self._is(what, "mean_std")
+            shift = torch.where(spread, getattr(self, f"{what}_mean").float(), shift)
+            scale = torch.where(spread, getattr(self, f"{what}_std").float(), scale)
+        if "identity" in self.norms[what]:
+            bare = self._is(what, "identity")
+            shift, scale = torch.where(bare, 0.0, shift), torch.where(bare, 1.0, scale)
+        return shift, scale
+
+    def _divisor(self, what: str) -> tuple[Tensor, Tensor]:
+        """`_affine` to divide by: a deviation of 0 has no inverse."""
+        shift, scale = self._affine(what)
+        if "mean_std" in self.norms[what]:
+            scale = torch.where(self._is(what, "mean_std"), scale + LEAST_STD, scale)
+        return shift, scale
+
+    def _still(self, what: str) -> Tensor:
+        """What is added to each number as the net sees it (D,): `constant` where it never moves.
+
+        Not a part of the shift: beside a large number it would be rounded.
+        """
+        still = self._is(what, "min_max") & (getattr(self, f"{what}_low") == getattr(self, f"{what}_high"))
+        return torch.where(still, self.constant, 0.0)
+
+    def _scaled(self, what: str, array: Tensor) -> Tensor:
+        """Numbers (..., D) as the net sees them, on their device."""
+        shift, scale = (r.to(array.device) for r in self._divisor(what))
+        found = (array - shift) / scale
+        return found + self._still(what).to(found) if self.constant else found
+
+    def _unscaled(self, what: str, x: Tensor) -> Tensor:
+        """The way back of `_scaled`, with gradients."""
+        shift, scale = self._affine(what)
+        x = x - self._still(what).to(x) if self.constant else x
+        return x * scale.to(x) + shift.to(x)
+
+    def _moves(self) -> tuple[Tensor, Tensor]:
+        """(which observed numbers have a range that is known, which of them move in the data), on the CPU."""
+        low, high = self.observation_low.cpu(), self.observation_high.cpu()
+        return high >= low, high > low
+
+    def places(self, array: Tensor) -> Tensor:
+        """Where observations (..., Do) lie in the training data's range, on the CPU: -1 and 1 are its ends."""
+        middle, half = (r.cpu() for r in self._range("observation"))
+        return (array.cpu() - middle) / half
+
     @property
     def half_range(self) -> NDArray[np.float32]:
-        """Half of the training range of each observed number (Do,), in the robot's units; 0 for one that never moves."""
-        return ((self.observation_high - self.observation_low) / 2).float().cpu().numpy()
+        """Half of the training range of each observed number (Do,), in the robot's units; 0 for one that never moves.
+
+        Also 0 for one whose range is not known.
+        """
+        return ((self.observation_high - self.observation_low) / 2).clamp(min=0).float().cpu().numpy()
 
     def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
-        """`Actions`, or an array (horizon, Da) or (n, horizon, Da) in the robot's units -> the same shape in [-1, 1]."""
+        """`Actions`, or an array (horizon, Da) or (n, horizon, Da) in the robot's units -> the same shape, scaled."""
         array = torch.as_tensor(np.asarray(item.values if isinstance(item, Actions) else item), dtype=torch.float32)
         if tuple(array.shape[-2:]) != self.shape or array.ndim > 3:
             raise ShapeError(f"actions {tuple(array.shape)} must be {self.shape}: {', '.join(self.action_names)}.")
-        middle, half = (r.to(array.device) for r in self._range("action"))
-        return (array - middle) / half
+        return self._scaled("action", array)
 
     def density_units(self, x0: Tensor) -> Units:
         """The robot's own units; a dimension that never moves in the data counts as it is."""
-        half = self._range("action")[1].double().expand(x0.shape)
-        return Units(self.unit or "the robot's units", -float(half.log().sum()))
+        scale = self._divisor("action")[1].double().expand(x0.shape)
+        return Units(self.unit or "the robot's units", -float(scale.log().sum()))
 
     def stack(self, items: Sequence[Any], rng: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
         """Windows of episodes, all in one go: one after the other would be a tenth of a training step."""
@@ -167,26 +259,36 @@ class PolicyCodec(Codec):
 
     def in_units(self, x0: Tensor) -> Tensor:
         """Actions (B, horizon, Da) in the robot's units; not clipped to the data's range, where no gradient would come from."""
-        middle, half = self._range("action")
-        return x0 * half.to(x0) + middle.to(x0)
+        return self._unscaled("action", x0)
 
     def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Actions]:
         """(B, horizon, Da) -> actions in the robot's units.
 
-        What lies outside the data's range is clipped to its edge and counted. A dimension that never moves in the data comes
-        out as exactly that value; it has no range to lie outside of, and is not counted.
+        What lies outside the data's range is clipped to its edge and counted, unless `clip` is False or the range is not
+        known. A dimension that never moves in the data comes out as exactly that value; it has no range to lie outside of,
+        and is not counted.
         """
         if tuple(x0.shape[1:]) != self.shape:
             raise ShapeError(f"encoded actions {tuple(x0.shape)} must be (B, {self.shape[0]}, {self.shape[1]}).")
-        middle, half = self._range("action")
         low, high = self.action_low.float(), self.action_high.float()
-        x0 = x0.detach().to(middle.device).float()
-        outside = ((x0.abs() > 1 + 1e-6) & (high > low)).flatten(1).sum(1).tolist()
-        # the second clamp takes what rounding adds at the edges, and all of a range without width
-        values = (x0.clamp(-1, 1) * half + middle).clamp(low, high).cpu().numpy()
+        known = high >= low
+        x0 = x0.detach().to(low.device).float()
+        clipped = [0] * len(x0)
+        if self.clip:
+            # where -1 and 1 are the edges, they bound x0, too; the second clamp takes what rounding adds at them, and all of
+            # a range without width
+            edge = torch.where(self._is("action", "min_max") & known, 1.0, math.inf)
+            first, last = torch.where(known, low, -math.inf), torch.where(known, high, math.inf)
+            raw = self._unscaled("action", x0)
+            outside = torch.where(edge.isinf(), (raw < first) | (raw > last), x0.abs() > 1 + 1e-6) & (high > low)
+            clipped = outside.flatten(1).sum(1).tolist()
+            found = self._unscaled("action", torch.maximum(torch.minimum(x0, edge), -edge)).clamp(first, last)
+        else:
+            found = self._unscaled("action", x0)
         facts: dict[str, Any] = {"names": self.action_names, "unit": self.unit, "rate": self.rate}
-        facts |= {"low": low.cpu().numpy(), "high": high.cpu().numpy()}
-        return [Actions(v, clipped=int(c), **facts) for v, c in zip(values, outside, strict=True)]
+        if known.all():
+            facts |= {"low": low.cpu().numpy(), "high": high.cpu().numpy()}
+        return [Actions(v, clipped=int(c), **facts) for v, c in zip(found.cpu().numpy(), clipped, strict=True)]
 
     def flat(self, observation: Any) -> Tensor:
         """An observation as one array (..., Do): dictionaries are joined in the order of `keys`, float32.
@@ -233,7 +335,7 @@ class PolicyCodec(Codec):
         if array.ndim == 1:
             array = array.expand(self.n_obs, -1)
         encoded = self.encode_windows(array)
-        if doubt := self.doubt(array, encoded):
+        if doubt := self.doubt(array):
             warnings.warn(f"observation: {doubt}", stacklevel=2)
         return encoded
 
@@ -248,11 +350,10 @@ class PolicyCodec(Codec):
         if not torch.isfinite(array).all():
             bad = sorted({self.observation_names[i] for i in (~torch.isfinite(array)).nonzero()[:, -1].tolist()})
             raise ConfigError(f"observation: {', '.join(bad)} is NaN or infinite; a robot must not move on that.")
-        middle, half = (r.cpu() for r in self._range("observation"))
-        encoded = (array.cpu() - middle) / half
+        encoded = self._scaled("observation", array.cpu())
         # other units (metres for pixels) put most numbers of an observation far outside; a rare state puts a few a little
-        moves = (self.observation_high > self.observation_low).cpu()
-        far = ((encoded.abs() > FAR) & moves).sum(-1) > 0.5 * int(moves.sum())
+        _, moves = self._moves()
+        far = ((self.places(array).abs() > FAR) & moves).sum(-1) > 0.5 * int(moves.sum())
         if far.any():
             raise ConfigError(
                 f"observation: most numbers ({_span(array[far])}) lie far outside the training data's "
@@ -262,7 +363,9 @@ class PolicyCodec(Codec):
 
     def _training(self) -> str:
         """The range of all observed numbers of the training data, for messages."""
-        return f"{float(self.observation_low.min()):g} to {float(self.observation_high.max()):g}"
+        known = self.observation_high >= self.observation_low
+        low, high = self.observation_low[known], self.observation_high[known]
+        return f"{float(low.min()):g} to {float(high.max()):g}" if known.any() else "range, which is not known"
 
     def too_small(self, array: Tensor) -> str:
         """What is wrong where observations (..., Do) are far smaller than the training data's, as 0..1 for pixels; else "".
@@ -270,8 +373,11 @@ class PolicyCodec(Codec):
         Then most numbers lie outside the training range, towards zero, and none is a tenth as large as the data's.
         """
         low, high = self.observation_low.float().cpu(), self.observation_high.float().cpu()
-        usual = torch.maximum(low.abs(), high.abs()).median()
-        outside = ((array < low) | (array > high)).float().mean(-1) > 0.5
+        known, _ = self._moves()
+        if not known.any():
+            return ""
+        usual = torch.maximum(low.abs(), high.abs())[known].median()
+        outside = (((array < low) | (array > high)) & known).float().mean(-1) > 0.5
         small = outside & (array.abs().amax(-1) < SMALL * usual)
         if not small.any():
             return ""
@@ -280,7 +386,7 @@ class PolicyCodec(Codec):
             "units, or were they scaled?"
         )
 
-    def doubt(self, array: Tensor, encoded: Tensor) -> str:
+    def doubt(self, array: Tensor) -> str:
         """Why observations (..., Do) are unlikely to be what the policy was trained on, or "".
 
         Said are: numbers far smaller than the training data's; single dimensions far outside their range, or most of them
@@ -290,18 +396,19 @@ class PolicyCodec(Codec):
         if small := self.too_small(array):
             return small
         low, high = self.observation_low.float().cpu(), self.observation_high.float().cpu()
-        moves = high > low
+        known, moves = self._moves()
+        placed = self.places(array)
         named = lambda bad: self._named(array, bad.reshape(-1, bad.shape[-1]).any(0))  # noqa: E731
-        far = (encoded.abs() > FAR) & moves
+        far = (placed.abs() > FAR) & moves
         if far.any():
             return f"{named(far)} lies far outside the training range; the policy has seen nothing like it."
-        outside = ((encoded.abs() > OUTSIDE) & moves).sum(-1) > 0.5 * int(moves.sum())
+        outside = ((placed.abs() > OUTSIDE) & moves).sum(-1) > 0.5 * int(moves.sum())
         if outside.any():
             return (
                 f"most numbers ({_span(array[outside])}) lie outside the training range of their dimensions; are these its "
                 "units and its origin?"
             )
-        still = ((array - low).abs() > 0.01 * low.abs() + 1e-6) & ~moves
+        still = ((array - low).abs() > 0.01 * low.abs() + 1e-6) & known & ~moves
         if still.any():
             return f"{named(still)} never moved in the training data, and has another value now."
         near_zero = (array.abs() < NOTHING * (high - low) / 2) | ~moves
@@ -323,6 +430,21 @@ class PolicyCodec(Codec):
         ]
         more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
         return ", ".join(texts) + more
+
+
+def _norms(name: str, given: str | Sequence[str], count: int) -> tuple[str, ...]:
+    """A norm for each of `count` numbers.
+
+    Raises:
+        ConfigError: another norm, or another number of them.
+    """
+    found = (given,) * count if isinstance(given, str) else tuple(several(given) or ())
+    if len(found) != count:
+        raise ConfigError(f"{name}: {len(found)} norms of {count} numbers; give one word for all of them, or one for each.")
+    for norm in found:
+        if norm not in NORMS:
+            raise one_of(name, norm, NORMS)
+    return found
 
 
 def _span(array: Tensor) -> str:

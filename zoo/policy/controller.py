@@ -233,7 +233,7 @@ class Controller:
         self._check_rate(numbers, rows, now)
         for robot, window in zip(robots, windows, strict=True):
             robot.history, robot.time = list(window), now
-        self._doubt(robots, windows, encoded)
+        self._doubt(robots, windows)
         due = [i for i, robot in enumerate(robots) if self.ensemble is not None or not robot.queue]
         planned = bool(due) and self._plan([robots[i] for i in due], encoded[due], begin)
         actions = np.stack([self._next(robot) for robot in robots])
@@ -267,11 +267,11 @@ class Controller:
         gap = next(iter(wrong.values()))
         raise ConfigError(f"observations come {gap:g} s apart; this policy was trained at {rate:g} Hz, {1 / rate:g} s apart.")
 
-    def _doubt(self, robots: list[_Robot], windows: Tensor, encoded: Tensor) -> None:
+    def _doubt(self, robots: list[_Robot], windows: Tensor) -> None:
         """Count observations that are unlike the training data's, and warn of the first of them."""
-        doubt = self.codec.doubt(windows, encoded)
+        doubt = self.codec.doubt(windows)
         moves = (self.codec.observation_high > self.codec.observation_low).cpu()
-        for robot, window in zip(robots, encoded, strict=True):
+        for robot, window in zip(robots, self.codec.places(windows), strict=True):
             newest = window[-1]
             robot.low = newest if robot.low is None else torch.minimum(robot.low, newest)
             robot.high = newest if robot.high is None else torch.maximum(robot.high, newest)

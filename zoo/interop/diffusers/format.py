@@ -21,20 +21,19 @@ from zoo.interop.diffusers.folder import (
     INDEX,
     OWN_CLASS,
     STEM,
-    Origin,
     Part,
     about,
     files_of,
     how_to_convert,
     is_ours,
     process_of,
-    read_origin,
     read_pipeline,
     renamed,
 )
 from zoo.interop.diffusers.latent import PIPELINES, first_stage, latent_model
 from zoo.interop.diffusers.peer import PeerNet, described
 from zoo.interop.diffusers.schedulers import Process
+from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, is_whole, read_weights, shapes_in, weights_in
 from zoo.model.budget import limited
 from zoo.model.golden import golden_output

@@ -26,18 +26,17 @@ from zoo.interop.diffusers.folder import (
     INDEX,
     STEM,
     TEXT_STEM,
-    Origin,
     Part,
     Pipeline,
     about,
     how_to_convert,
     process_of,
-    read_origin,
     renamed,
 )
 from zoo.interop.diffusers.peer import described, text_described
 from zoo.interop.diffusers.prompt import Prompt, read_tokenizer
 from zoo.interop.diffusers.schedulers import Process
+from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, is_whole, read_object, read_weights, shapes_in, weights_in
 from zoo.model.budget import limited
 from zoo.model.first_stage import Latent

@@ -7,7 +7,7 @@ that no longer moves. One that no version could do without must be there. One th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,20 @@ def read_scheduler(path: Path, said: str | None = None) -> Process:
             f"{path} is that of a {name}, and the index of the pipeline says {said}: which of the two samples is not known. "
             "Make them one."
         )
+    return read_said(data, str(name), path)
+
+
+def read_said(data: Mapping[str, Any], name: str, path: Path) -> Process:
+    """What a scheduler of this class says in its options.
+
+    Args:
+        path: the file that they are from, for messages.
+
+    Raises:
+        CheckpointError: as `read_scheduler`.
+    """
     reader = looked_up(name, READERS, f"scheduler of diffusers in {path}")
-    found: Process = reader(Options(data, str(name), path))
+    found: Process = reader(Options(data, name, path))
     return found
 
 
