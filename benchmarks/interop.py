@@ -47,6 +47,9 @@ ROWS: list[Any] = [
      {"clip_sample": False, "beta_schedule": "scaled_linear", "set_alpha_to_one": False, "steps_offset": 1}, 10, {}),
     ({}, "DPMSolverMultistepScheduler", COSINE, 25, {}),
     ({}, "DPMSolverMultistepScheduler", COSINE | {"final_sigmas_type": "sigma_min", "timestep_spacing": "leading"}, 10, {}),
+    ({}, "PNDMScheduler", COSINE | {"skip_prk_steps": True, "steps_offset": 1}, 50, {}),
+    ({}, "EulerDiscreteScheduler", COSINE | {"timestep_spacing": "leading"}, 20, {}),
+    ({}, "EulerAncestralDiscreteScheduler", COSINE | {"timestep_spacing": "leading"}, 20, {}),
     ({}, "EDMEulerScheduler", {"sigma_max": 20.0}, 12, {}),
     ({}, "FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, 12, {}),
     ({"downsample_type": "resnet", "upsample_type": "resnet"}, "DDIMScheduler", COSINE | {"clip_sample": False}, 10, {}),
@@ -66,10 +69,12 @@ def measure(net_options: dict[str, Any], name: str, options: dict[str, Any], ste
     scale = getattr(model.denoiser, "time_scale", 1.0)
     off = float((model.diffusion.ask(model.denoiser, x, t / scale, {}) - net(x, t).sample).abs().max())
     rng = seeds.SampleRng(SEED, range(N))
-    for module in (diffusers.schedulers.scheduling_ddpm, diffusers.schedulers.scheduling_ddim):
+    drawing = ("ddpm", "ddim", "euler_ancestral_discrete")
+    for module in (getattr(diffusers.schedulers, f"scheduling_{kind}") for kind in drawing):
         module.randn_tensor = lambda shape, **_: rng.normal(torch.zeros(tuple(shape)))  # type: ignore[attr-defined]
     scheduler.set_timesteps(steps)
-    y = rng.normal(torch.zeros(N, 3, SIZE, SIZE)) * options.get("sigma_max", 1.0)
+    start = scheduler.init_noise_sigma if name.startswith("Euler") else options.get("sigma_max", 1.0)
+    y = rng.normal(torch.zeros(N, 3, SIZE, SIZE)) * start
     scaled = getattr(scheduler, "scale_model_input", lambda x, _: x)  # the one of flow matching has none
     for now in scheduler.timesteps:
         y = scheduler.step(net(scaled(y, now), now).sample, now, y, **further).prev_sample
@@ -90,9 +95,12 @@ LATENTS: list[Any] = [
     ("words", "DDIMScheduler", DDIM, 10, 1.0),
     ("words", "DDIMScheduler", DDIM, 10, 7.5),
     ("words", "DPMSolverMultistepScheduler", {"beta_schedule": "scaled_linear", "steps_offset": 1}, 10, 7.5),
+    ("words", "PNDMScheduler",
+     {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "skip_prk_steps": True, "steps_offset": 1},
+     50, 7.5),
     ("labels", "DDIMScheduler", DDIM, 10, 1.0),
     ("labels", "DDIMScheduler", DDIM, 10, 4.0),
-]
+]  # fmt: skip
 
 
 def autoencoder() -> Any:

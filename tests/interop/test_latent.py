@@ -157,6 +157,9 @@ def test_the_empty_text_is_nothing(told):
 SCHEDULERS = {
     "ddim of velocity": lambda: diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"),
     "dpm": lambda: diffusers.DPMSolverMultistepScheduler(beta_schedule="scaled_linear", steps_offset=1),
+    "pndm of the first releases": lambda: diffusers.PNDMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, steps_offset=1
+    ),
     "a shifted scale": lambda: ddim(),
 }  # fmt: skip
 
@@ -408,7 +411,7 @@ TEXT, TOKENIZER, VOCABULARY = "text_encoder/config.json", "tokenizer/tokenizer_c
         (INDEX, {"unet": ["mine", "UNet"]}, r"its unet is UNet of mine, which is code of the repository"),
         (INDEX, {"wobble": 3}, r"options of a StableDiffusionPipeline that zoo does not know: wobble=3"),
         ("scheduler/scheduler_config.json", {"wobble": 3}, r"options of a DDIMScheduler that zoo does not know: wobble=3"),
-        ("scheduler/scheduler_config.json", {"_class_name": "PNDMScheduler"}, r"PNDMScheduler"),
+        ("scheduler/scheduler_config.json", {"_class_name": "LMSDiscreteScheduler"}, r"LMSDiscreteScheduler"),
         (UNET, {"wobble": 3}, r"options of a UNet2DConditionModel that zoo does not know: wobble=3"),
         (UNET, {"norm_eps": ...}, r"has no key 'norm_eps'"),
         (UNET, {"in_channels": 9}, r"in_channels=9, .*latents of its autoencoder have 4"),

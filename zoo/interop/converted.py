@@ -11,12 +11,10 @@ from zoo.contract.conditions import Condition, Label
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
 from zoo.errors import CheckpointError
-from zoo.interop.diffusers.folder import Origin, read_origin
+from zoo.interop.origin import Origin
 from zoo.interop.reading import read_object, read_weights, shapes_in
 from zoo.model.budget import limited
 from zoo.model.model import Model
-
-__all__ = ["Origin", "agree", "built", "marked", "pictures", "read_marked", "read_origin"]
 
 #: the keys of a converted folder's config.json: the format, and all options of the net and of its noise
 FORMAT, OPTIONS = "format", "options"

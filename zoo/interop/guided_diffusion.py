@@ -21,8 +21,9 @@ from zoo import files
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError
-from zoo.interop.converted import Origin, agree, built, marked, pictures, read_marked, read_origin
+from zoo.interop.converted import agree, built, marked, pictures, read_marked
 from zoo.interop.diffusers.unet import Classes, Larger, sinusoid
+from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
 from zoo.model.model import Model
 from zoo.nets.blocks import attend, end

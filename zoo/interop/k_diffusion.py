@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError
-from zoo.interop.converted import Origin, agree, built, pictures, read_origin
+from zoo.interop.converted import agree, built, pictures
+from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, read_object, shapes_in, weights_in
 from zoo.model.model import Model
 from zoo.nets.blocks import attend, end
