@@ -9,7 +9,7 @@ import torch
 import zoo
 from zoo.core import seeds
 from zoo.core.samplers import SAMPLERS
-from zoo.errors import ConfigError, ShapeError
+from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.protein.backbone import Backbone, Given
 from zoo.protein.geometry import LENGTHS
 from zoo.protein.motif import _drawn, _even, layout, mended, read_motif
@@ -160,6 +160,21 @@ def test_files_say_what_was_given(model, tmp_path):
     plain = model.inpaint(motif=pieces[0], length=44, steps=2, seed=0, progress=False)
     assert plain[0].idealised().given == plain[0].given and not Backbone(helix_atoms()).given
     assert not (tmp_path / "bare.json").exists()
+
+
+def test_the_map_beside_a_chain_goes_with_it_and_other_files_stay(tmp_path):
+    given = [Given(3, "named.pdb:A20-21", ("A20", "A21"), ("TRP", "MSE"))]
+    marked, plain = Backbone(helix_atoms(), given=given), Backbone(helix_atoms())
+    marked.save(tmp_path / "made.pdb")
+    plain.save(tmp_path / "made.pdb")
+    assert not (tmp_path / "made.json").exists(), "it would be said of a chain that it is not of"
+    for text in ('{"mine": 1}', "no JSON", "[]"):
+        (tmp_path / "own.json").write_text(text)
+        with pytest.raises(DataError, match=r"own\.json, which is another file"):
+            marked.save(tmp_path / "own.pdb")
+        plain.save(tmp_path / "own.pdb")
+        assert (tmp_path / "own.json").read_text() == text
+        (tmp_path / "own.pdb").unlink()
 
 
 def helix_atoms():

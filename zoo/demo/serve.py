@@ -103,7 +103,8 @@ def launch(
 
         limits = limits or Limits()
         engine = Engine(names, limits, hub=local and not hub.offline())
-        blocks = page(engine)
+        with unserved():
+            blocks = page(engine)
     g = gr()
     try:
         blocks.launch(
@@ -172,6 +173,20 @@ def quick_import() -> Iterator[None]:
         sys.meta_path.remove(finder)
         if collects:
             gc.enable()
+
+
+@contextmanager
+def unserved() -> Iterator[None]:
+    """Make a page without a server: gradio makes one when the page is there and one when it has a queue, and a third, which is
+    the one that serves, when it is launched. On a slow machine each takes most of a second.
+    """
+    app: Any = need("gradio.routes", "demo").App
+    make = app.create_app
+    app.create_app = staticmethod(lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        app.create_app = staticmethod(make)
 
 
 def _warm(engine: Engine, name: str) -> None:

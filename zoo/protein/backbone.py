@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from zoo import extras
 from zoo.disk import dump_json, write_atomic
-from zoo.errors import DataError, ShapeError
+from zoo.errors import DataError, ShapeError, ZooError
 from zoo.figure import check_axis, new_figure, to_picture, turning_line
+from zoo.files import read_json
 from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
 from zoo.protein.metrics import SHORTEST, measure
 
@@ -49,6 +50,15 @@ class Given:
     def last(self) -> int:
         """Number of the last of them in the chain."""
         return self.first + len(self.labels) - 1
+
+
+def is_map(path: Path) -> bool:
+    """Whether a file is what `Backbone.map` says of a chain."""
+    try:
+        found = read_json(path)
+    except ZooError:
+        return False
+    return isinstance(found, dict) and set(found) == {"length", "given"}
 
 
 class Backbone:
@@ -112,9 +122,19 @@ class Backbone:
         """Write PDB (.pdb, .ent) or mmCIF (.cif): glycines of a chain A, numbered from 1, O placed, measures as remarks.
 
         Copies are chains A, B, C, ..., each numbered from 1. Residues that were given keep their names and have a B-factor of 1
-        where others have 0; remarks say where they are from, and so does a JSON file beside it, residue by residue.
+        where others have 0; remarks say where they are from, and so does a JSON file beside it, residue by residue. The map of
+        a chain that is written over goes with it.
+
+        Raises:
+            DataError: another suffix, what PDB files have no columns for, or a JSON file of that name that is no such map.
         """
         path = Path(path)
+        beside = path.with_suffix(".json")
+        if self.given and beside.exists() and not is_map(beside):
+            raise DataError(
+                f"cannot save {path}: the map of its given residues would be written over {beside.name}, which is another "
+                "file. Save it under another name."
+            )
         if path.suffix.lower() not in WRITERS:
             raise DataError(f"cannot save {path}: a backbone is saved as {', '.join(WRITERS)}.")
         low, high = float(self.atoms.min()), float(self.atoms.max())
@@ -143,7 +163,9 @@ class Backbone:
         writer.save(text)
         write_atomic(path, text.getvalue().encode())
         if self.given:
-            write_atomic(path.with_suffix(".json"), dump_json(self.map()))
+            write_atomic(beside, dump_json(self.map()))
+        elif beside.is_file() and is_map(beside):
+            beside.unlink()
         return path
 
     def _names(self, long: bool) -> dict[int, str]:
