@@ -2,12 +2,13 @@
 
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --motifs 25 --each 8
     python benchmarks/scaffolds.py runs/mine --data protein_backbones.npz --split validation steps=200,s_churn=80 step_scale=1.2
-    python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation \
-        --page docs/protein.md free=1,steps=50 steps=50 steps=50,method=resample,times=2
+    python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation --motifs 24 --each 4 \
+        --page docs/protein.md free=1,steps=100 steps=100 steps=200,s_churn=80 steps=50,method=resample,times=2
 
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
-lengths stand beside them. Then every sampler builds around one of the motifs. Settings are those of `inpaint` (steer=clash: a
-steer of the domain by name; free=1: chains without a motif); where some are given those chains alone are measured.
+lengths stand beside them, and the real chains that the motifs are from. Then every sampler builds around one of the motifs.
+Settings are those of `inpaint` (steer=clash: a steer of the domain by name; free=1: chains without a motif); where some are given
+those chains alone are measured.
 """
 
 from __future__ import annotations
@@ -69,9 +70,11 @@ def main() -> None:
     held = [x for x in evaluator.reference if len(x) in LENGTHS]
     lengths = [len(x) for x in evaluator.train if len(x) in LENGTHS]
     cases: list[dict[str, Any]] = []
+    hosts = []
     for _ in range(args.motifs):
         chain, length = held[draw.integers(len(held))], int(draw.choice(lengths))
         first, start = int(draw.integers(len(chain) - SIZE + 1)), int(draw.integers(length - SIZE + 1)) + 1
+        hosts.append(chain)
         cases.append({"motif": Backbone(chain[first : first + SIZE]), "length": length, "start": start})
     seeds = range(args.seed, args.seed + args.motifs)
 
@@ -87,6 +90,8 @@ def main() -> None:
         shown = {k: round(v, 4) for k, v in evaluator.compare(chains).items()}
         failed = {k: round(float(v.mean()), 3) for k, v in evaluator.outside(chains).items() if v.any()}
         print(f"  means {shown}\n  outside the usual range {failed}", flush=True)
+
+    report("real chains that the motifs are from", hosts)
 
     def free(how: dict[str, Any]) -> list[Any]:
         made = []
