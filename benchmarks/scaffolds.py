@@ -7,8 +7,8 @@
 
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
 lengths stand beside them, and the real chains that the motifs are from. Then every sampler builds around one of the motifs.
-Settings are those of `inpaint` (steer=clash: a steer of the domain by name; free=1: chains without a motif); where some are given
-those chains alone are measured.
+Settings are those of `inpaint` (steer=clash: a steer of the domain by name; free=1: chains without a motif); where some are
+given those chains alone are measured.
 """
 
 from __future__ import annotations
