@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo import files
 from zoo.contract.recipe import Recipe
-from zoo.errors import CheckpointError, ConfigError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
 from zoo.interop.converted import agree, built, pictures
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, read_object, shapes_in, weights_in
@@ -350,16 +350,16 @@ def read_config(
     data = said.get("dataset")
     if isinstance(data, dict) and data.get("num_classes", 0) != 0:
         raise CheckpointError(
-            f"{path}: num_classes={data['num_classes']!r} of the dataset: the nets image_v1 of {NAME} are told no label."
+            f"{path}: num_classes={brief(data['num_classes'])} of the dataset: the nets image_v1 of {NAME} are told no label."
         )
     if any(not isinstance(flag, bool) for flag in given["self_attn_depths"]) or not 0 <= dropout < 1:
         raise CheckpointError(
-            f"{path}: self_attn_depths={given['self_attn_depths']!r}, dropout_rate={dropout!r} of a model of {NAME}; they must "
-            "be a list of true and false, and a number from 0 to below 1."
+            f"{path}: self_attn_depths={brief(given['self_attn_depths'])}, dropout_rate={dropout!r} of a model of {NAME}; they "
+            "must be a list of true and false, and a number from 0 to below 1."
         )
     size = given["input_size"]
     if len(size) != 2 or size[0] != size[1]:
-        raise CheckpointError(f"{path}: input_size={size!r}; zoo has square pictures: two equal numbers.")
+        raise CheckpointError(f"{path}: input_size={brief(size)}; zoo has square pictures: two equal numbers.")
     if not given["sigma_min"] < given["sigma_max"]:
         raise CheckpointError(
             f"{path}: sigma_min={given['sigma_min']}, sigma_max={given['sigma_max']}: the first is the smaller."

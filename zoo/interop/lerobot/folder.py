@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo import files
-from zoo.errors import CheckpointError, one_of
+from zoo.errors import CheckpointError, brief, one_of
 from zoo.interop.lerobot.unet import ENVIRONMENT, STATE
 from zoo.interop.reading import Options, checked, is_whole, looked_up, read_object
 from zoo.model.loading import PICKLES
@@ -165,7 +165,7 @@ def _features(o: Options) -> tuple[dict[str, int], dict[str, str]]:
         given[key] = {k: (f.get("type"), f.get("shape")) for k, f in features.items()}
     mapping = o.needed("normalization_mapping")
     if not isinstance(mapping, dict):
-        raise CheckpointError(f"{o.path}: normalization_mapping={mapping!r}; it must say a mode for each type.")
+        raise CheckpointError(f"{o.path}: normalization_mapping={brief(mapping)}; it must say a mode for each type.")
     sizes = _sizes(given["input_features"], given["output_features"], o.path)
     return sizes, {name: _mode(mapping.get(TYPES[name], "IDENTITY"), o.path) for name in sizes}
 
@@ -220,7 +220,7 @@ def _sizes(inputs: Mapping[str, Any], outputs: Mapping[str, Any], path: Path) ->
             one = isinstance(shape, list) and len(shape) == 1 and is_whole(shape[0])
             if not one or not 1 <= shape[0] <= MOST_NUMBERS:
                 raise CheckpointError(
-                    f"{path}: the shape {shape!r} of {name}; it must be one whole number from 1 to {MOST_NUMBERS:,}, [2]."
+                    f"{path}: the shape {brief(shape)} of {name}; it must be one whole number from 1 to {MOST_NUMBERS:,}, [2]."
                 )
             found[name] = int(shape[0])
     return found
@@ -332,13 +332,15 @@ def _scaling(step: tuple[dict[str, Any], dict[str, Tensor]], name: str, config: 
     if odd := sorted(said.keys() - _SAID):
         raise CheckpointError(f"{path}: its normalisation has options that zoo does not know: {', '.join(odd)}.")
     if said.get("eps", EPS) != EPS:
-        raise CheckpointError(f"{path}: eps={said['eps']!r} of its normalisation is not supported. Supported: {EPS!r}.")
+        raise CheckpointError(f"{path}: eps={brief(said['eps'])} of its normalisation is not supported. Supported: {EPS!r}.")
     features, modes = said.get("features"), said.get("norm_map")
     feature = features.get(name) if isinstance(features, dict) else None
     if not isinstance(feature, dict) or not isinstance(modes, dict):
         raise CheckpointError(f"{path}: its normalisation says no feature {name}, or no mode for it.")
     if feature.get("type") != TYPES[name] or feature.get("shape") != [config.sizes[name]]:
-        raise CheckpointError(f"{path}: the feature {name} is {feature}; {CONFIG} says {TYPES[name]} [{config.sizes[name]}].")
+        raise CheckpointError(
+            f"{path}: the feature {name} is {brief(feature)}; {CONFIG} says {TYPES[name]} [{config.sizes[name]}]."
+        )
     norm = _mode(modes.get(TYPES[name], "IDENTITY"), path)
     among = said.get("normalize_observation_keys")
     if among is not None and name != ACTION and name not in among:
