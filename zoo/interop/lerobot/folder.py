@@ -28,8 +28,8 @@ BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 TYPE = "diffusion"
 #: the name of its net in recipes of ours
 NATIVE = "lerobot-unet1d"
-#: numbers that a feature may have: each has a name in the recipe
-MOST_NUMBERS = 100_000
+#: numbers that a feature may have: each has a name in the recipe; and steps of a chunk, which no tensor says
+MOST_NUMBERS, MOST_STEPS = 100_000, 100_000
 #: what it takes a number that never moves to
 CONSTANT = -1.0
 #: the net's tensors in the weights; then those of the statistics
@@ -150,6 +150,8 @@ def read_config(folder: Path) -> Config:
     further = {name: o.later(name, None) for name in WITHOUT_EFFECT if name in o}
     o.end()
     checked(options, KINDS, "diffusion policy", path)
+    if options["horizon"] > MOST_STEPS:
+        raise CheckpointError(f"{path}: horizon={options['horizon']:,} steps; zoo plans up to {MOST_STEPS:,}.")
     return Config(path, sizes, modes, options, further)
 
 
@@ -296,9 +298,9 @@ def statistics(given: Mapping[str, Tensor], norm: str, name: str, size: int, pat
             raise CheckpointError(
                 f"{path}: {key} of {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be ({size},) numbers."
             )
-        if not torch.isfinite(tensor).all():
+        found[key] = tensor.float()  # first: what float64 holds may be infinite here
+        if not torch.isfinite(found[key]).all():
             raise CheckpointError(f"{path}: {key} of {name} is not finite: lerobot's mark of statistics that were never set.")
-    found = {k: v.float() for k, v in found.items()}
     if {"min", "max"} <= found.keys() and (found["min"] > found["max"]).any():
         raise CheckpointError(f"{path}: min of {name} lies above its max.")
     if "std" in found and (found["std"] < 0).any():
@@ -358,15 +360,15 @@ def _steps(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for step in steps:
         name, said = step.get("registry_name"), step.get("config", {})
         if name is None or not isinstance(said, dict):
-            raise CheckpointError(f"{path}: the step {step.get('class')} is code of somebody's: zoo runs none.")
+            raise CheckpointError(f"{path}: the step {brief(step.get('class'))} is code of somebody's: zoo runs none.")
         if name == kind and found is None:
             found = (said, _tensors(path, step))
         elif name == "rename_observations_processor" and not said.get("rename_map"):
             continue
         elif name == "rename_observations_processor":
             raise CheckpointError(
-                f"{path}: it renames {', '.join(map(str, said['rename_map']))}, which zoo does not do. Give observations the "
-                f"names {STATE} and {ENVIRONMENT}, and take the names out of the file."
+                f"{path}: its rename_map is {brief(said['rename_map'])}, and zoo renames nothing. Give observations the names "
+                f"{STATE} and {ENVIRONMENT}, and make the map empty."
             )
         elif name not in _PLAIN:
             raise one_of(f"step in {path}", name, [kind, "rename_observations_processor", *_PLAIN], CheckpointError)
