@@ -18,6 +18,7 @@ from interop_goldens import Golden
 
 import zoo
 from zoo import files
+from zoo.cli import main as cli
 from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card
 from zoo.interop.convert import convert
@@ -73,6 +74,16 @@ def test_a_folder_of_guided_diffusion_becomes_one_of_zoo(tmp_path):
     assert torch.equal(golden.sampled(again), golden.sampled(zoo.load(folder)))
     assert model.sample(2, seed=0, steps=2)[0].pixels.shape == (8, 8, 3)
     assert "guided-diffusion" in model_card(model.recipe, domain=model.domain, source="here")
+
+
+def test_what_zoo_info_and_verify_say_of_a_folder_of_theirs(tmp_path, capsys):
+    """Its config.json is not one of zoo's, which is no error of it."""
+    folder = Golden("guided-plain").converted(tmp_path)
+    assert cli(["info", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "U-Net of guided-diffusion, imported from folder theirs" in told and "weights: its own" in told
+    assert cli(["verify", str(folder)]) == 2
+    assert "zoo convert FOLDER NEW" in capsys.readouterr().err
 
 
 def test_what_tensors_say_need_not_be_given(tmp_path):

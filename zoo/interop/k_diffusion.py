@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from zoo.nets.blocks import attend, end
 NAME = "k-diffusion"
 #: names of the two sets of weights of a training checkpoint, the averaged one first, which is what its scripts sample with
 WEIGHTS = ("model_ema", "model")
+#: files of the averaged ones, whole or in parts
+_AVERAGED = re.compile(rf"{WEIGHTS[0]}(\.fp16|-\d{{5}}-of-\d{{5}})?\.safetensors", re.ASCII)
 #: features of a group of a norm, and of a head of attention, and numbers that say how a picture was augmented: no option
 #: changes them
 GROUP, HEAD, AUGMENTED = 32, 64, 9
@@ -302,6 +305,16 @@ class KarrasFormat:
             return _config(folder) is not None
         except CheckpointError:
             return False
+
+    def wanted(self, names: Collection[str]) -> list[str] | None:
+        """Which files of a repository are needed: its averaged weights, by whose name it is known; None where it has none.
+
+        One that holds other weights alone is fetched as config.json and model.safetensors.
+        """
+        found = [n for n in names if _AVERAGED.fullmatch(n)]
+        if files.CONFIG not in names or not found:
+            return None
+        return sorted([*found, *({files.CONFIG, files.CARD} & set(names))])
 
     def load(self, folder: Path) -> Model:
         """The model of a folder: its averaged weights where it has both sets.
