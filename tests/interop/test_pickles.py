@@ -76,6 +76,17 @@ def test_a_folder_of_guided_diffusion_becomes_one_of_zoo(tmp_path):
     assert "guided-diffusion" in model_card(model.recipe, domain=model.domain, source="here")
 
 
+def test_a_folder_is_not_converted_into_itself(tmp_path):
+    """Its flags, which no tensor says, would be lost."""
+    folder = Golden("edm-song").converted(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for target in (folder, tmp_path / "link"):
+        with pytest.raises(ConfigError, match="is the source, and would be overwritten"):
+            convert(folder, target)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
 def test_what_zoo_info_and_verify_say_of_a_folder_of_theirs(tmp_path, capsys):
     """Its config.json is not one of zoo's, which is no error of it."""
     folder = Golden("guided-plain").converted(tmp_path)
