@@ -24,6 +24,7 @@ import json
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def opened(path: Path) -> Any:
         CheckpointError: the file is missing, or holds something else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # files of torch before 1.6 are no zip archives, and are read whole
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing.") from None
     except Exception as error:  # the loader ends in many
@@ -69,10 +71,16 @@ def state(found: Any, path: Path) -> dict[str, Tensor]:
     """A state of a net.
 
     Raises:
-        CheckpointError: something else.
+        CheckpointError: something else, or a tensor that is none of plain numbers in memory.
     """
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise CheckpointError(f"{path} holds no state of a net.")
+    for key, tensor in found.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+            raise CheckpointError(f"{path}: {key} is sparse, quantised or without numbers; weights are plain tensors.")
+        # a view with steps of 0 repeats its numbers: a small file could be written as terabytes
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: {key} has shape {tuple(tensor.shape)} and fewer numbers than that.")
     return {str(k): v for k, v in found.items()}
 
 
@@ -82,16 +90,26 @@ def written(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, An
     Raises:
         CheckpointError: the folder exists; and what `zoo.load` raises.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise CheckpointError(f"{folder} exists: give the name of a new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        text = json.dumps(config, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the config of {folder} is not plain data, as JSON holds it: {error}.") from None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made: {error}. Give the name of a new folder.") from None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as place:
         made = Path(place) / folder.name
         made.mkdir()
         # a tensor that others share memory with, or that is a part of a larger one, is written for itself
         files.save_tensors(made / weights, {k: v.clone().contiguous() for k, v in tensors.items()})
-        (made / files.CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        model = zoo.load(made, format=str(config.get(FORMAT, k_diffusion.NAME)))
+        (made / files.CONFIG).write_text(text, encoding="utf-8")
+        try:
+            model = zoo.load(made, format=str(config.get(FORMAT, k_diffusion.NAME)))
+        except ZooError as error:  # of files that are gone by the time that anybody reads it
+            raise CheckpointError(f"{folder} is not written. " + str(error).replace(f"{made}/", "")) from None
         shutil.move(made, folder)
     return model
 
@@ -118,7 +136,7 @@ def flag(name: str, text: str) -> Any:
             value = int(text) if kind == "whole" else float(text)
     except (KeyError, ValueError):
         value = None
-    if value in (-1, []):  # which stand for the default
+    if value == [] or (value == -1 and kinds[name].endswith("?")):  # which stand for the default
         return None
     if not fits(value):
         raise ConfigError(f"--{name} {text}: it must be {said}.")
@@ -206,6 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
             if words:
                 raise ConfigError(f"{' '.join(words)}: k-diffusion takes --config and --weights alone.")
             model = convert_k(args.checkpoint, args.folder, args.config, args.weights or k_diffusion.WEIGHTS[0])
+        elif args.config is not None or args.weights is not None:
+            raise ConfigError(f"--config and --weights are of k-diffusion; {args.format} takes its own flags alone.")
         else:
             model = convert_guided(args.checkpoint, args.folder, flags_of(words), args.format)
     except ZooError as error:

@@ -458,7 +458,20 @@ def their_policy(layout: str) -> Callable[[Path], None]:
     return make
 
 
-def their_policy_read(folder: Path) -> Result:
+def converted(name: str) -> Callable[[Path], None]:
+    """A folder that a converter of pickles writes (tests/interop/goldens)."""
+
+    def make(folder: Path) -> None:
+        from interop_goldens import Golden
+
+        Golden(name).converted(folder).rename(folder / "m")
+        for path in folder.glob("*.pt"):  # what it was made of
+            path.unlink()
+
+    return make
+
+
+def theirs_read(folder: Path) -> Result:
     import zoo
 
     found = zoo.load(folder / "m")
@@ -721,8 +734,11 @@ def _kinds() -> list[Kind]:
         Kind("policy hdf5", hdf5, data_of("policy", "low_dim.hdf5"), needs=("h5py",)),
         Kind("model folder", model, model_read, ("m/config.json", "m/*.safetensors"), sums=True, whole=True),
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
-        Kind("lerobot policy", their_policy("0-4-4_ddpm"), their_policy_read, ("m/*",), counts=True, whole=True),
-        Kind("lerobot policy 0.3", their_policy("0-3-3_ddim"), their_policy_read, ("m/*",), counts=True, whole=True),
+        Kind("lerobot policy", their_policy("0-4-4_ddpm"), theirs_read, ("m/*",), counts=True, whole=True),
+        Kind("lerobot policy 0.3", their_policy("0-3-3_ddim"), theirs_read, ("m/*",), counts=True, whole=True),
+        Kind("guided-diffusion", converted("guided-plain"), theirs_read, ("m/*",), counts=True, whole=True),
+        Kind("k-diffusion", converted("k-patched"), theirs_read, ("m/*",), counts=True, whole=True),
+        Kind("EDM", converted("edm-song"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("judge", judge, judge_read, ("j/*",), sums=True, whole=True),
         Kind("judge format 1", old_judge, judge_read, ("j/*",), counts=True, whole=True),
         Kind("recipe", measured_model, recipe_read, ("m/config.json", "m/evaluation.json"), text=True),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zoo.contract.typed import word
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, brief, one_of
 from zoo.values import for_each, number, pairs, plain, plain_data, several, whole
 
 SEVEN = [7, np.int64(7), np.uint8(7), np.array(7), torch.tensor(7), torch.tensor(7, dtype=torch.int16)]
@@ -76,3 +76,18 @@ def test_words_of_a_command_line():
 def test_a_number_too_large_for_a_float_is_refused():
     with pytest.raises(ConfigError, match="finite"):
         number(10**400, "x")
+
+
+@pytest.mark.parametrize("value", [1e39, -1e300, 10**39])
+def test_a_number_that_float32_does_not_hold_is_refused(value):
+    """torch would refuse it where it is multiplied with, or clamped to, with an error of its own."""
+    with pytest.raises(ConfigError, match="give a finite number"):
+        number(value, "clip")
+    assert number(3.4e38, "clip") == 3.4e38
+
+
+@pytest.mark.parametrize("value", [[1] * 10**6, "x" * 10**6, 10**5000], ids=["list", "text", "number"])
+def test_a_long_value_is_cut_in_messages(value):
+    """As a config of somebody's may hold."""
+    assert len(brief(value)) < 250 and len(str(one_of("word", value, ["a"]))) < 500
+    assert brief([1, 2]) == "[1, 2]"

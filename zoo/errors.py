@@ -49,6 +49,15 @@ class ContractError(ZooError, AssertionError):
     """A domain that breaks the contract of plug-ins, see `zoo.testing`."""
 
 
+def brief(value: object, most: int = 200) -> str:
+    """A value that came from outside for a message, cut where it is long: a list of a file may have a million entries."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = f"a {type(value).__name__} too long to be written"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def one_of(
     what: str, value: object, allowed: Iterable[object], error: type[ZooError] = ConfigError, *, listed: str = "Allowed"
 ) -> ZooError:
@@ -58,9 +67,9 @@ def one_of(
         listed: what the names are, where others are allowed as well.
     """
     names = [str(a) for a in allowed]
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches((value if isinstance(value, str) else brief(value))[:200], names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return error(f"unknown {what} {value!r}.{hint} {listed}: {', '.join(names)}.")
+    return error(f"unknown {what} {brief(value)}.{hint} {listed}: {', '.join(names)}.")
 
 
 @contextmanager

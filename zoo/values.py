@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from zoo.errors import ConfigError, one_of
+
+#: the largest number of float32, in which nets work: torch refuses to multiply by, or clamp to, a larger one
+LARGEST = float.fromhex("0x1.fffffep+127")
 
 
 def plain(value: Any) -> Any:
@@ -72,16 +74,16 @@ def whole(value: Any, name: str, least: int | None = None, most: int | None = No
 
 
 def number(value: Any, name: str, least: float | None = None, most: float | None = None, *, what: str = "") -> float:
-    """A finite number, checked.
+    """A finite number that float32 holds, checked.
 
     Args:
         what: a hint for the message, such as "0 is plain conditional".
 
     Raises:
-        ConfigError: not a finite number, or outside least..most.
+        ConfigError: not a finite number of float32, or outside least..most.
     """
     found = plain(value)
-    fits = isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) <= sys.float_info.max
+    fits = isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) <= LARGEST
     if not fits or (least is not None and found < least) or (most is not None and found > most):
         raise ConfigError(f"{name}={found!r}: give a finite number{_range(least, most)}{f' ({what})' if what else ''}.")
     return found

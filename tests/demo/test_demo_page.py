@@ -251,13 +251,42 @@ def test_ten_people_at_once_are_all_served_in_the_order_in_which_they_came(serve
 
 
 @pytest.mark.slow
-def test_a_slider_goes_back_and_an_edit_keeps(client, pictures):
+def test_a_slider_goes_back_and_guidance_is_a_row(client, pictures):
     how = ["ddim", 3, 0.0]
     client.predict(pictures, 1, 0, False, *how, *how, *FIELDS, api_name="/image_reverse")
     said, *_ = client.predict(0, api_name="/image_step")
     assert "Step 1 of 3" in said
     shown = client.predict(pictures, 1, 0, "0, 2", "ddim", 2, *FIELDS, api_name="/image_guidance")
     assert [row["caption"] for row in shown] == ["w = 0", "w = 2"]
+
+
+@pytest.fixture
+def edits(pictures, own_folder):
+    """What the tab of pictures makes of an edit with these settings."""
+    with gradio.Blocks():
+        tab = Tab(Engine([pictures]), get_domain("image"), [pictures])
+    layer = Image.new("RGBA", (28, 28))
+    layer.paste((255, 0, 0, 255), (0, 0, 28, 14))
+
+    def edited(sampler="ddim", steps=2, weight=0.0, layers=(layer,)):
+        *_, last = tab.on_edit(None, pictures, 0, sampler, steps, weight, *FIELDS, {"layers": list(layers)})
+        return last
+
+    return edited
+
+
+def test_an_edit_has_all_settings_of_the_page(edits):
+    """Also the guidance weight, which stands beside sampler and steps."""
+    said, file, code, *_ = edits("plms", 2, 1.5)
+    assert said.startswith("Step 2 of 2, 3 evaluations")
+    assert "guidance_weight=1.5" in code and "sampler='plms'" in code and file.endswith(".zip")
+    with pytest.raises(ConfigError, match="guidance weight: 'x'; give a number"):
+        edits(weight="x")
+
+
+def test_an_edit_of_nothing_is_told(edits):
+    with pytest.raises(ConfigError):
+        edits(layers=())
 
 
 @pytest.fixture

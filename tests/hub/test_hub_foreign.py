@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from interop_goldens import Golden
 
 import zoo
+from zoo import files
 from zoo.errors import CheckpointError, HubError
 
 diffusers = pytest.importorskip("diffusers")
@@ -73,6 +75,26 @@ def test_a_repository_of_lerobot(hub, layout, sign):
     assert "model.safetensors" in asked and not any(name in asked for name in ("modeling.py", "eval.mp4", "train_config"))
     hub.log.clear()
     assert zoo.load("hub:somebody/pushes", local_files_only=True).recipe == model.recipe and not hub.log
+
+
+@pytest.mark.parametrize("name", ["k-augmented", "guided-plain", "edm-song"])
+def test_a_repository_of_a_converted_folder(hub, tmp_path, name):
+    held = {p.name: p.read_bytes() for p in Golden(name).converted(tmp_path).iterdir()}
+    hub.add("somebody/pictures", held | {"README.md": b"# Pictures\n", "modeling.py": b"raise SystemExit\n"})
+    model = zoo.load("hub:somebody/pictures")
+    assert model.recipe.name == "pictures" and "imported from hub:somebody/pictures@" in model.recipe.description
+    assert "modeling.py" not in " ".join(hub.paths("GET"))
+    assert str(zoo.info("hub:somebody/pictures").recipe) == str(model.recipe)
+
+
+def test_of_two_sets_of_weights_in_a_repository_the_averaged_ones_are_taken(hub, tmp_path):
+    """As in a folder with both."""
+    golden = Golden("k-patched")
+    folder = golden.converted(tmp_path)
+    files.save_tensors(folder / "model.safetensors", {k: v + 1 for k, v in golden.state.items()})
+    hub.add("somebody/both", {p.name: p.read_bytes() for p in folder.iterdir()})
+    model = zoo.load("hub:somebody/both")
+    assert torch.equal(model.denoiser.state_dict()["proj_in.bias"], golden.state["proj_in.bias"])
 
 
 def test_what_nobody_knows_is_refused_as_before(hub):

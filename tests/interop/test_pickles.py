@@ -6,6 +6,7 @@
 import importlib
 import json
 import pickle
+import re
 import sys
 
 import convert_edm
@@ -17,6 +18,7 @@ from interop_goldens import Golden
 
 import zoo
 from zoo import files
+from zoo.cli import main as cli
 from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card
 from zoo.interop.convert import convert
@@ -72,6 +74,27 @@ def test_a_folder_of_guided_diffusion_becomes_one_of_zoo(tmp_path):
     assert torch.equal(golden.sampled(again), golden.sampled(zoo.load(folder)))
     assert model.sample(2, seed=0, steps=2)[0].pixels.shape == (8, 8, 3)
     assert "guided-diffusion" in model_card(model.recipe, domain=model.domain, source="here")
+
+
+def test_a_folder_is_not_converted_into_itself(tmp_path):
+    """Its flags, which no tensor says, would be lost."""
+    folder = Golden("edm-song").converted(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for target in (folder, tmp_path / "link"):
+        with pytest.raises(ConfigError, match="is the source, and would be overwritten"):
+            convert(folder, target)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_what_zoo_info_and_verify_say_of_a_folder_of_theirs(tmp_path, capsys):
+    """Its config.json is not one of zoo's, which is no error of it."""
+    folder = Golden("guided-plain").converted(tmp_path)
+    assert cli(["info", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "U-Net of guided-diffusion, imported from folder theirs" in told and "weights: its own" in told
+    assert cli(["verify", str(folder)]) == 2
+    assert "zoo convert FOLDER NEW" in capsys.readouterr().err
 
 
 def test_what_tensors_say_need_not_be_given(tmp_path):
@@ -158,6 +181,59 @@ def test_what_is_no_checkpoint_of_guided_diffusion_is_one_error(tmp_path, capsys
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="exists: give the name of a new folder"):
         convert_pickle.convert_guided(tmp_path / "a.pt", tmp_path / "a", flags)
+
+
+def test_a_checkpoint_of_an_old_torch_is_read(tmp_path):
+    """Before 1.6 a file was no zip archive, and cannot be mapped into memory."""
+    golden = Golden("guided-plain")
+    torch.save(golden.state, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    assert convert_pickle.main([golden.package, str(tmp_path / "a.pt"), str(tmp_path / "a"), *golden.words()]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--diffusion_steps", "-1"], "--diffusion_steps -1: it must be a whole number of at least 1"),
+        (["--dropout", "-1"], "dropout probability"),
+        (["--config", "a.json"], "--config and --weights are of k-diffusion"),
+        (["--weights", "model"], "--config and --weights are of k-diffusion"),
+        (["--learn_sigma", "True"], "a is not written. config.json: options that do not fit .*learn_sigma=True"),
+    ],
+)
+def test_what_is_said_of_a_checkpoint_is_never_passed_over(tmp_path, capsys, words, said):
+    """-1 stands for a default where theirs takes it for one, and no message names a folder that is gone."""
+    golden = Golden("guided-plain")
+    torch.save(golden.state, tmp_path / "a.pt")
+    assert convert_pickle.main([golden.package, str(tmp_path / "a.pt"), str(tmp_path / "a"), *golden.words(), *words]) == 1
+    told = capsys.readouterr().err
+    assert re.search(said, told) and ".converting" not in told
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "config", "said"),
+    [
+        ({}, {"more": torch.ones(2)}, "not plain data"),
+        ({}, {"more": b"x"}, "not plain data"),
+        ({}, {"more": float("nan")}, "not plain data"),
+        ({"proj_in.bias": torch.zeros(32, device="meta")}, {}, "proj_in.bias is sparse, quantised or without numbers"),
+        ({"proj_in.bias": torch.zeros(1).expand(10**12)}, {}, "fewer numbers than that"),
+    ],
+)
+def test_what_no_file_of_safetensors_and_json_holds_is_one_error(tmp_path, capsys, weights, config, said):
+    golden = Golden("k-patched")
+    torch.save({"model_ema": golden.state | weights, "config": golden.config | config}, tmp_path / "a.pth")
+    assert convert_pickle.main(["k-diffusion", str(tmp_path / "a.pth"), str(tmp_path / "a")]) == 1
+    assert said in capsys.readouterr().err and not (tmp_path / "a").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path, capsys):
+    golden = Golden("guided-plain")
+    torch.save(golden.state, tmp_path / "a.pt")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder, said in (("a.pt/a", "cannot be made"), ("link", "exists: give the name of a new folder")):
+        assert convert_pickle.main([golden.package, str(tmp_path / "a.pt"), str(tmp_path / folder), *golden.words()]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_a_folder_that_was_changed_is_one_error(tmp_path):

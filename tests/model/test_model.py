@@ -57,6 +57,8 @@ WRONG = [
     ({"guidance_interval": (3.0, 1.0)}, "0 <= low < high"),
     ({"guidance_rescale": 2.0}, "from 0 to 1"),
     ({"clip": 0.0}, "clip"),
+    ({"clip": 1e300}, "clip=1e+300: give a finite number"),
+    ({"guidance_weight": 1e300}, "guidance_weight=1e+300"),
     ({"colour": "red"}, "colour"),
     ({"eta": 0.5, "sampler": "dpmpp"}, "eta"),
     ({"eta": -1.0, "sampler": "ddim"}, "eta"),

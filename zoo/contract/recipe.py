@@ -18,7 +18,7 @@ from zoo.contract.part import Part
 from zoo.contract.small import SmallSample
 from zoo.contract.text import Text
 from zoo.errors import ConfigError, one_of
-from zoo.values import plain_data
+from zoo.values import LARGEST, plain_data
 
 
 class Discrete(Part):
@@ -115,7 +115,7 @@ class Sampling(Part):
     guidance_weight: float = 0.0
     guidance_interval: tuple[float, float] | None = None
     guidance_rescale: float = Field(0.0, ge=0, le=1)
-    clip: float | None = Field(None, gt=0)
+    clip: float | None = Field(None, gt=0, le=LARGEST)
     guess_below: float | None = Field(None, ge=0)  # sigma / alpha below which a net is told its last guess
     options: dict[str, Any] = {}
     few: tuple[Few, ...] = ()  # the one of the least steps that are enough counts

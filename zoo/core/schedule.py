@@ -26,6 +26,8 @@ from zoo.values import interval, number, several, whole
 #: sigma / alpha where a Karras grid starts, at most: EDM's sigma_max (Karras et al. 2022, table 1). A cosine schedule goes
 #: on to 20,000, and most of the steps would be taken where nothing of the data can be seen.
 NOISIEST = 80.0
+#: the least sigma / alpha that a grid may be asked for, and the largest is as far from 1: their squares are numbers of float32
+FAINTEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ class Schedule(ABC):
                 f"bounds={bounds!r} are those of spacing='karras'; this grid is {spacing!r}. Leave one of them out."
             )
         ends = self.ends if bounds is None else interval(bounds, "bounds", open=True, what="in sigma / alpha")
+        if bounds is not None and ends is not None and not FAINTEST <= ends[0] < ends[1] <= 1 / FAINTEST:
+            raise ConfigError(f"bounds={bounds!r}, in sigma / alpha: give two numbers from {FAINTEST:g} to {1 / FAINTEST:g}.")
         if spacing != "karras" or ends is None:
             return [*self.points(steps, spacing), self.last]
         noisy = [self.at(ratio) for ratio in karras(steps, *ends, self.rho)]
@@ -387,8 +391,11 @@ class EDMSchedule(Schedule):
     spacings = ("karras", "linspace")
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ConfigError(f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}: give 0 < sigma_min < sigma_max.")
+        if not FAINTEST <= self.sigma_min < self.sigma_max <= 1 / FAINTEST:
+            raise ConfigError(
+                f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}: give {FAINTEST:g} <= sigma_min < sigma_max <= "
+                f"{1 / FAINTEST:g}."
+            )
         if self.P_std <= 0 or self.rho <= 0:
             raise ConfigError(f"P_std={self.P_std}, rho={self.rho}: both must be positive.")
 

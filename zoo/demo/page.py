@@ -447,11 +447,7 @@ class Tab:
     def planned(self, name: Any, n: Any, seed: Any, how: Sequence[Any], fields: Sequence[Any]) -> Run:
         """A run as the fields say it."""
         asked = self.asked_for(name, _whole(seed, "seed"), fields)
-        sampler, steps, weight = how
-        settings = _settings(seed, sampler, steps)
-        if weight is not None and (weight != 0 or _weight(self.engine.model(name).recipe)):
-            settings["guidance_weight"] = _number(weight, "guidance weight")
-        return self.engine.start(name, _whole(n, "samples"), asked, settings)
+        return self.engine.start(name, _whole(n, "samples"), asked, _settings(seed, *how))
 
     def views(self, run: Run, at: int) -> list[Any]:
         """x_t and x0 of a kept state as values of the page's parts."""
@@ -520,7 +516,7 @@ class Tab:
         asked = self.asked_for(name, seed, fields)
         asked.pop(model.codec.size_name or "", None)
         read = self.answered(model.recipe, answers)
-        settings = _settings(seed, *how[:2])
+        settings = _settings(seed, *how)
         run, g = self.engine.edit(name, self.engine.source(name, path), read, asked, settings), self.g
         due = 0.0
         for i in self.engine.steps(run):
@@ -601,10 +597,11 @@ def _whole(value: Any, name: str) -> int:
     return int(value)
 
 
-def _settings(seed: Any, sampler: Any, steps: Any) -> dict[str, Any]:
+def _settings(seed: Any, sampler: Any, steps: Any, weight: Any = None) -> dict[str, Any]:
     """Fields of a run as arguments of `sample`; None is left to the model."""
     number = None if steps is None else _whole(steps, "steps")
-    return {"seed": _whole(seed, "seed"), "sampler": sampler or None, "steps": number}
+    told = None if weight is None else _number(weight, "guidance weight")
+    return {"seed": _whole(seed, "seed"), "sampler": sampler or None, "steps": number, "guidance_weight": told}
 
 
 def _number(value: Any, name: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo import files
 from zoo.contract.formats import FORMATS
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card, place
 from zoo.model import checkpoint
 from zoo.model.golden import golden_inputs
@@ -33,8 +33,11 @@ def convert(source: str | Path, folder: Path, *, format: str | None = None) -> t
 
     Raises:
         CheckpointError: the source is in no format that we know, or lacks something; and what `zoo.load` raises.
+        ConfigError: the folder to write is the source, whose own config.json would be lost.
     """
     home = locate(source, format=format)
+    if folder.exists() and home.exists() and folder.samefile(home):
+        raise ConfigError(f"{folder} is the source, and would be overwritten. Give another folder to write.")
     name = format or format_of(home)
     if name is None:
         check_pickles(home)

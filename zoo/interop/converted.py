@@ -10,7 +10,7 @@ from zoo import files
 from zoo.contract.conditions import Condition, Label
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, brief
 from zoo.interop.origin import Origin
 from zoo.interop.reading import read_object, read_weights, shapes_in
 from zoo.model.budget import limited
@@ -60,7 +60,7 @@ def agree(facts: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     Raises:
         CheckpointError: it names all of them.
     """
-    wrong = [f"{k}={said!r} where the tensors say {found!r}" for k, (said, found) in facts.items() if said != found]
+    wrong = [f"{k}={brief(said)} where the tensors say {brief(found)}" for k, (said, found) in facts.items() if said != found]
     if wrong:
         raise CheckpointError(f"{path}: options that do not fit the tensors beside it: {'; '.join(wrong)}. Correct them.")
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo import files
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import Recipe
-from zoo.errors import CheckpointError, ConfigError, ShapeError, one_of
+from zoo.errors import CheckpointError, ConfigError, ShapeError, brief, one_of
 from zoo.interop.converted import agree, built, marked, pictures, read_marked
 from zoo.interop.diffusers.unet import sinusoid
 from zoo.interop.origin import Origin, read_origin
@@ -215,11 +215,11 @@ class EDMUNet(nn.Module):
         (channels, *sides), levels, self.song = shape, len(channel_mult), kind == "SongUNet"
         if not levels or min(model_channels, channel_mult_emb, num_blocks, channel_mult_noise, *channel_mult) < 1:
             raise ConfigError(
-                f"{NAME}: model_channels={model_channels}, channel_mult={list(channel_mult)}, num_blocks={num_blocks}, "
+                f"{NAME}: model_channels={model_channels}, channel_mult={brief(list(channel_mult))}, num_blocks={num_blocks}, "
                 f"channel_mult_emb={channel_mult_emb}, channel_mult_noise={channel_mult_noise}: give positive whole numbers."
             )
         if len(resample_filter) % 2 or not resample_filter:
-            raise ConfigError(f"{NAME}: resample_filter={list(resample_filter)}; give an even number of weights.")
+            raise ConfigError(f"{NAME}: resample_filter={brief(list(resample_filter))}; give an even number of weights.")
         if sides[0] != sides[1] or sides[0] % 2 ** (levels - 1):
             raise ShapeError(f"pictures of {sides[0]} x {sides[1]}: this net needs squares that divide by {2 ** (levels - 1)}.")
         side, width, emb_dim = sides[0], model_channels, model_channels * channel_mult_emb

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo import files
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import Recipe
-from zoo.errors import CheckpointError, ConfigError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
 from zoo.interop.converted import agree, built, marked, pictures, read_marked
 from zoo.interop.diffusers.unet import Classes, Larger, sinusoid
 from zoo.interop.origin import Origin, read_origin
@@ -186,7 +186,7 @@ class GuidedUNet(nn.Module):
         widths = [int(model_channels * m) for m in channel_mult]
         if not widths or min(model_channels, num_res_blocks) < 1 or any(w < 1 or w % GROUPS for w in widths):
             raise ConfigError(
-                f"guided-diffusion: num_channels={model_channels}, channel_mult={list(channel_mult)}, "
+                f"guided-diffusion: num_channels={model_channels}, channel_mult={brief(list(channel_mult))}, "
                 f"num_res_blocks={num_res_blocks}: give positive numbers, and widths that divide by {GROUPS}."
             )
         label = (conditions or {}).get("label")
@@ -372,7 +372,7 @@ def read_flags(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], 
     checked(flags, KINDS, NAME, path)
     said = structure(shapes, path.parent)
     if any(isinstance(m, bool) or not isinstance(m, (int, float)) or not 0 < m < 1000 for m in flags["channel_mult"]):
-        raise CheckpointError(f"{path}: channel_mult={flags['channel_mult']!r}; it must be a list of numbers above 0.")
+        raise CheckpointError(f"{path}: channel_mult={brief(flags['channel_mult'])}; it must be a list of numbers above 0.")
     compared(flags, said, path)
     steps, learned = flags["diffusion_steps"], flags["learn_sigma"]
     if not FEWEST_TIMES <= steps <= MOST_TIMES:
@@ -418,8 +418,8 @@ def respaced(said: str, T: int, path: Path) -> dict[str, Any]:
         return {"steps": T, "spacing": "linspace"}
     if plain is None or not 2 <= int(plain[2]) <= T or (plain[1] and T % int(plain[2])):
         raise CheckpointError(
-            f"{path}: timestep_respacing={said!r} of a {NAME} is a grid that zoo does not have: one number of 2 to {T} steps, "
-            'or "ddim" and a number that divides them. Leave it empty, "", and choose the steps when you sample.'
+            f"{path}: timestep_respacing={brief(said)} of a {NAME} is a grid that zoo does not have: one number of 2 to {T} "
+            'steps, or "ddim" and a number that divides them. Leave it empty, "", and choose the steps when you sample.'
         )
     return {"steps": int(plain[2]), "spacing": "leading" if plain[1] else "linspace"}
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from zoo import files
 from zoo.contract.recipe import Recipe
-from zoo.errors import CheckpointError, ConfigError, ShapeError
+from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
 from zoo.interop.converted import agree, built, pictures
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, read_object, shapes_in, weights_in
@@ -31,6 +32,8 @@ from zoo.nets.blocks import attend, end
 NAME = "k-diffusion"
 #: names of the two sets of weights of a training checkpoint, the averaged one first, which is what its scripts sample with
 WEIGHTS = ("model_ema", "model")
+#: files of the averaged ones, whole or in parts
+_AVERAGED = re.compile(rf"{WEIGHTS[0]}(\.fp16|-\d{{5}}-of-\d{{5}})?\.safetensors", re.ASCII)
 #: features of a group of a norm, and of a head of attention, and numbers that say how a picture was augmented: no option
 #: changes them
 GROUP, HEAD, AUGMENTED = 32, 64, 9
@@ -303,6 +306,16 @@ class KarrasFormat:
         except CheckpointError:
             return False
 
+    def wanted(self, names: Collection[str]) -> list[str] | None:
+        """Which files of a repository are needed: its averaged weights, by whose name it is known; None where it has none.
+
+        One that holds other weights alone is fetched as config.json and model.safetensors.
+        """
+        found = [n for n in names if _AVERAGED.fullmatch(n)]
+        if files.CONFIG not in names or not found:
+            return None
+        return sorted([*found, *({files.CONFIG, files.CARD} & set(names))])
+
     def load(self, folder: Path) -> Model:
         """The model of a folder: its averaged weights where it has both sets.
 
@@ -350,16 +363,16 @@ def read_config(
     data = said.get("dataset")
     if isinstance(data, dict) and data.get("num_classes", 0) != 0:
         raise CheckpointError(
-            f"{path}: num_classes={data['num_classes']!r} of the dataset: the nets image_v1 of {NAME} are told no label."
+            f"{path}: num_classes={brief(data['num_classes'])} of the dataset: the nets image_v1 of {NAME} are told no label."
         )
     if any(not isinstance(flag, bool) for flag in given["self_attn_depths"]) or not 0 <= dropout < 1:
         raise CheckpointError(
-            f"{path}: self_attn_depths={given['self_attn_depths']!r}, dropout_rate={dropout!r} of a model of {NAME}; they must "
-            "be a list of true and false, and a number from 0 to below 1."
+            f"{path}: self_attn_depths={brief(given['self_attn_depths'])}, dropout_rate={dropout!r} of a model of {NAME}; they "
+            "must be a list of true and false, and a number from 0 to below 1."
         )
     size = given["input_size"]
     if len(size) != 2 or size[0] != size[1]:
-        raise CheckpointError(f"{path}: input_size={size!r}; zoo has square pictures: two equal numbers.")
+        raise CheckpointError(f"{path}: input_size={brief(size)}; zoo has square pictures: two equal numbers.")
     if not given["sigma_min"] < given["sigma_max"]:
         raise CheckpointError(
             f"{path}: sigma_min={given['sigma_min']}, sigma_max={given['sigma_max']}: the first is the smaller."

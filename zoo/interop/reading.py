@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo import files
-from zoo.errors import CheckpointError, one_of
+from zoo.errors import CheckpointError, brief, one_of
 from zoo.model.loading import PICKLES
 
 #: how many parts a weights file comes in: model-00001-of-00003.safetensors
@@ -65,7 +65,7 @@ class Options:
         value = self.later(key, allowed[0])
         if value not in allowed:
             raise CheckpointError(
-                f"{self.path}: {key}={value!r} of a {self.what} is not supported. Supported: "
+                f"{self.path}: {key}={brief(value)} of a {self.what} is not supported. Supported: "
                 f"{', '.join(repr(a) for a in allowed)}."
             )
 
@@ -78,14 +78,14 @@ class Options:
         """A number; without `before` it is needed."""
         value = self.needed(key) if before is None else self.later(key, before)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise CheckpointError(f"{self.path}: {key}={value!r} of a {self.what}; it must be a number.")
+            raise CheckpointError(f"{self.path}: {key}={brief(value)} of a {self.what}; it must be a number.")
         return value
 
     def flag(self, key: str, before: bool | None = None) -> bool:
         """True or false; without `before` it is needed."""
         value = self.needed(key) if before is None else self.later(key, before)
         if not isinstance(value, bool):
-            raise CheckpointError(f"{self.path}: {key}={value!r} of a {self.what}; it must be true or false.")
+            raise CheckpointError(f"{self.path}: {key}={brief(value)} of a {self.what}; it must be true or false.")
         return value
 
     def end(self, without_effect: Iterable[str] = ()) -> None:
@@ -96,7 +96,7 @@ class Options:
         """
         left: dict[str, Any] = self._left  # type: ignore[attr-defined]
         if odd := sorted(left.keys() - set(without_effect)):
-            shown = ", ".join(f"{k}={left[k]!r}"[:100] for k in odd[:5])
+            shown = ", ".join(f"{k}={brief(left[k])}"[:100] for k in odd[:5])
             raise CheckpointError(
                 f"{self.path} has options of a {self.what} that zoo does not know: {shown}. What they change is not known, so "
                 "the model is not loaded."
@@ -148,7 +148,9 @@ def checked(options: Mapping[str, Any], kinds: Mapping[str, str], what: str, pat
             continue
         value, named = options[key], kind.removesuffix("?").split("|")
         if not (any(FITS[n][1](value) for n in named) or (value is None and kind.endswith("?"))):
-            raise CheckpointError(f"{path}: {key}={value!r} of a {what}; it must be {' or '.join(FITS[n][0] for n in named)}.")
+            raise CheckpointError(
+                f"{path}: {key}={brief(value)} of a {what}; it must be {' or '.join(FITS[n][0] for n in named)}."
+            )
 
 
 def read_object(path: Path) -> dict[str, Any]:

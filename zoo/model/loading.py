@@ -41,7 +41,9 @@ class Card:
     def __str__(self) -> str:
         from zoo.hub.card import metrics_table
 
-        lines = [self.name, f"  {self.description}", f"  weights: {'packaged' if self.packaged else 'on the Hub or untrained'}"]
+        own = self.name not in list_models()  # a folder or a repository
+        weights = "packaged" if self.packaged else "its own" if own else "on the Hub or untrained"
+        lines = [self.name, f"  {self.description}", f"  weights: {weights}"]
         if self.first_stage:
             lines.append("  a first stage: it turns objects into latents and back, and nothing is sampled from it")
         if self.recipe.stage is not None:
@@ -53,7 +55,10 @@ class Card:
 
 
 def info(name: str) -> Card:
-    """The card of a registered model, of a model folder or of a repository ("hub:owner/name[@revision]")."""
+    """The card of a registered model, of a model folder or of a repository ("hub:owner/name[@revision]").
+
+    A folder in another package's format says what it is only as a whole: its model is loaded.
+    """
     folder: Path | None
     name = text_of(name)
     if name.startswith("hub:") or is_folder(name):
@@ -61,7 +66,8 @@ def info(name: str) -> Card:
         from zoo.model.checkpoint import read_recipe
 
         folder = hub.pull(name, ("evaluation.json",)) if name.startswith("hub:") else Path(name).expanduser()
-        recipe, packaged = read_recipe(folder), False
+        model = None if format_of(folder) is None else foreign(locate(name))
+        recipe, packaged = read_recipe(folder) if model is None else model.recipe, False
     else:
         recipe, folder = get_recipe(name), packaged_folder(name)
         packaged = folder is not None

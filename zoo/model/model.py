@@ -1355,7 +1355,10 @@ class Model(nn.Module):
                 raise CheckpointError(
                     f"these are the weights of a training run at {self.progress}: a golden file comes with the finished model."
                 )
-            raise CheckpointError("this model was not loaded from a folder: there is no golden file to verify against.")
+            raise CheckpointError(
+                "this model was not loaded from a folder of zoo's: there is no golden file to verify against. One in another "
+                "package's format is converted first: zoo convert FOLDER NEW, then zoo verify NEW."
+            )
         return golden.difference(self, folder)
 
     def save_pretrained(

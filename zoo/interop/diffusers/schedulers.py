@@ -198,7 +198,7 @@ def _dpm(o: Options) -> Process:
 
 def _pndm(o: Options) -> Process:
     """PNDM without its Runge-Kutta steps, which is PLMS."""
-    o.only("skip_prk_steps", True)
+    o.choice("skip_prk_steps", {True: True}, needed=True)  # theirs takes these steps where nobody says
     schedule = _betas(o) | {"final": "clean" if o.flag("set_alpha_to_one") else "least"}
     # alone of its kind it looks at none of the others' options
     found = _discrete(o, {"sampler": "plms", "steps": min(50, schedule["T"])}, schedule, _SAME, "leading")

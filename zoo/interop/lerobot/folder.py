@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo import files
-from zoo.errors import CheckpointError, one_of
+from zoo.errors import CheckpointError, brief, one_of
 from zoo.interop.lerobot.unet import ENVIRONMENT, STATE
 from zoo.interop.reading import Options, checked, is_whole, looked_up, read_object
 from zoo.model.loading import PICKLES
@@ -28,8 +28,8 @@ BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 TYPE = "diffusion"
 #: the name of its net in recipes of ours
 NATIVE = "lerobot-unet1d"
-#: numbers that a feature may have: each has a name in the recipe
-MOST_NUMBERS = 100_000
+#: numbers that a feature may have: each has a name in the recipe; and steps of a chunk, which no tensor says
+MOST_NUMBERS, MOST_STEPS = 100_000, 100_000
 #: what it takes a number that never moves to
 CONSTANT = -1.0
 #: the net's tensors in the weights; then those of the statistics
@@ -150,6 +150,8 @@ def read_config(folder: Path) -> Config:
     further = {name: o.later(name, None) for name in WITHOUT_EFFECT if name in o}
     o.end()
     checked(options, KINDS, "diffusion policy", path)
+    if options["horizon"] > MOST_STEPS:
+        raise CheckpointError(f"{path}: horizon={options['horizon']:,} steps; zoo plans up to {MOST_STEPS:,}.")
     return Config(path, sizes, modes, options, further)
 
 
@@ -165,7 +167,7 @@ def _features(o: Options) -> tuple[dict[str, int], dict[str, str]]:
         given[key] = {k: (f.get("type"), f.get("shape")) for k, f in features.items()}
     mapping = o.needed("normalization_mapping")
     if not isinstance(mapping, dict):
-        raise CheckpointError(f"{o.path}: normalization_mapping={mapping!r}; it must say a mode for each type.")
+        raise CheckpointError(f"{o.path}: normalization_mapping={brief(mapping)}; it must say a mode for each type.")
     sizes = _sizes(given["input_features"], given["output_features"], o.path)
     return sizes, {name: _mode(mapping.get(TYPES[name], "IDENTITY"), o.path) for name in sizes}
 
@@ -220,7 +222,7 @@ def _sizes(inputs: Mapping[str, Any], outputs: Mapping[str, Any], path: Path) ->
             one = isinstance(shape, list) and len(shape) == 1 and is_whole(shape[0])
             if not one or not 1 <= shape[0] <= MOST_NUMBERS:
                 raise CheckpointError(
-                    f"{path}: the shape {shape!r} of {name}; it must be one whole number from 1 to {MOST_NUMBERS:,}, [2]."
+                    f"{path}: the shape {brief(shape)} of {name}; it must be one whole number from 1 to {MOST_NUMBERS:,}, [2]."
                 )
             found[name] = int(shape[0])
     return found
@@ -296,9 +298,9 @@ def statistics(given: Mapping[str, Tensor], norm: str, name: str, size: int, pat
             raise CheckpointError(
                 f"{path}: {key} of {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be ({size},) numbers."
             )
-        if not torch.isfinite(tensor).all():
+        found[key] = tensor.float()  # first: what float64 holds may be infinite here
+        if not torch.isfinite(found[key]).all():
             raise CheckpointError(f"{path}: {key} of {name} is not finite: lerobot's mark of statistics that were never set.")
-    found = {k: v.float() for k, v in found.items()}
     if {"min", "max"} <= found.keys() and (found["min"] > found["max"]).any():
         raise CheckpointError(f"{path}: min of {name} lies above its max.")
     if "std" in found and (found["std"] < 0).any():
@@ -332,13 +334,15 @@ def _scaling(step: tuple[dict[str, Any], dict[str, Tensor]], name: str, config: 
     if odd := sorted(said.keys() - _SAID):
         raise CheckpointError(f"{path}: its normalisation has options that zoo does not know: {', '.join(odd)}.")
     if said.get("eps", EPS) != EPS:
-        raise CheckpointError(f"{path}: eps={said['eps']!r} of its normalisation is not supported. Supported: {EPS!r}.")
+        raise CheckpointError(f"{path}: eps={brief(said['eps'])} of its normalisation is not supported. Supported: {EPS!r}.")
     features, modes = said.get("features"), said.get("norm_map")
     feature = features.get(name) if isinstance(features, dict) else None
     if not isinstance(feature, dict) or not isinstance(modes, dict):
         raise CheckpointError(f"{path}: its normalisation says no feature {name}, or no mode for it.")
     if feature.get("type") != TYPES[name] or feature.get("shape") != [config.sizes[name]]:
-        raise CheckpointError(f"{path}: the feature {name} is {feature}; {CONFIG} says {TYPES[name]} [{config.sizes[name]}].")
+        raise CheckpointError(
+            f"{path}: the feature {name} is {brief(feature)}; {CONFIG} says {TYPES[name]} [{config.sizes[name]}]."
+        )
     norm = _mode(modes.get(TYPES[name], "IDENTITY"), path)
     among = said.get("normalize_observation_keys")
     if among is not None and name != ACTION and name not in among:
@@ -356,15 +360,15 @@ def _steps(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for step in steps:
         name, said = step.get("registry_name"), step.get("config", {})
         if name is None or not isinstance(said, dict):
-            raise CheckpointError(f"{path}: the step {step.get('class')} is code of somebody's: zoo runs none.")
+            raise CheckpointError(f"{path}: the step {brief(step.get('class'))} is code of somebody's: zoo runs none.")
         if name == kind and found is None:
             found = (said, _tensors(path, step))
         elif name == "rename_observations_processor" and not said.get("rename_map"):
             continue
         elif name == "rename_observations_processor":
             raise CheckpointError(
-                f"{path}: it renames {', '.join(map(str, said['rename_map']))}, which zoo does not do. Give observations the "
-                f"names {STATE} and {ENVIRONMENT}, and take the names out of the file."
+                f"{path}: its rename_map is {brief(said['rename_map'])}, and zoo renames nothing. Give observations the names "
+                f"{STATE} and {ENVIRONMENT}, and make the map empty."
             )
         elif name not in _PLAIN:
             raise one_of(f"step in {path}", name, [kind, "rename_observations_processor", *_PLAIN], CheckpointError)

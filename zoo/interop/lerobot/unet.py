@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ConfigError, ShapeError
+from zoo.errors import ConfigError, ShapeError, brief
 
 #: groups of the last norm, which no option of lerobot's changes
 LAST_GROUPS = 8
@@ -114,14 +114,14 @@ class ConditionalUNet1D(nn.Module):
         numbers = (kernel_size, n_groups, diffusion_step_embed_dim, *dims)
         if not dims or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in numbers):
             raise ConfigError(
-                f"lerobot-unet1d: down_dims={dims}, kernel_size={kernel_size}, n_groups={n_groups}, diffusion_step_embed_dim="
-                f"{diffusion_step_embed_dim}: give positive whole numbers."
+                f"lerobot-unet1d: down_dims={brief(dims)}, kernel_size={kernel_size}, n_groups={n_groups}, "
+                f"diffusion_step_embed_dim={diffusion_step_embed_dim}: give positive whole numbers."
             )
         if any(d % n_groups for d in dims) or dims[0] % LAST_GROUPS or not kernel_size % 2 or diffusion_step_embed_dim % 2:
             raise ConfigError(
-                f"lerobot-unet1d: down_dims={dims}, kernel_size={kernel_size}, n_groups={n_groups}, diffusion_step_embed_dim="
-                f"{diffusion_step_embed_dim}: give widths that divide by n_groups, the first of them also by {LAST_GROUPS}, an "
-                "odd kernel and an even embedding."
+                f"lerobot-unet1d: down_dims={brief(dims)}, kernel_size={kernel_size}, n_groups={n_groups}, "
+                f"diffusion_step_embed_dim={diffusion_step_embed_dim}: give widths that divide by n_groups, the first of them "
+                f"also by {LAST_GROUPS}, an odd kernel and an even embedding."
             )
         if diffusion_step_embed_dim < 4:
             raise ConfigError(f"lerobot-unet1d: diffusion_step_embed_dim={diffusion_step_embed_dim}; give 4 or more.")
@@ -191,7 +191,7 @@ def sizes_of(parts: Sequence[Sequence[Any]], count: int) -> list[tuple[str, int]
     fits = whole and len(found) == (len(parts) or 1) and sum(n for _, n in found) == count
     if not fits or STATE not in names or len(set(names)) < len(names) or set(names) - {STATE, ENVIRONMENT}:
         raise ConfigError(
-            f"lerobot-unet1d: parts={[list(p) for p in parts]}; give [name, size] of {STATE} and, where there is one, "
+            f"lerobot-unet1d: parts={brief([list(p) for p in parts])}; give [name, size] of {STATE} and, where there is one, "
             f"{ENVIRONMENT}, {count} numbers together."
         )
     return found
