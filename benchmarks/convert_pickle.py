@@ -18,8 +18,8 @@ say image_size, num_heads or num_head_channels, and noise_schedule: these must b
 k-diffusion: the config is inside the file, or beside it. The averaged weights (model_ema) are taken unless you say model.
 
 foldingdiff: the folder that its training wrote, or that was published: config.json, training_args.json,
-training_mean_offset.npy and models/best_by_valid/*.ckpt, of which the latest epoch is taken, as by its authors. `--weights train`
-takes models/best_by_train. The three files beside the weights stay as they are.
+training_mean_offset.npy and models/best_by_valid/*.ckpt, of which the latest epoch is taken, as by its authors.
+`--weights train` takes models/best_by_train. The three files beside the weights stay as they are.
 """
 
 from __future__ import annotations

@@ -339,7 +339,11 @@ def folding_inputs(steps: int) -> tuple[Tensor, Tensor, Tensor]:
 def folding_results(
     folder: Path, bert: Mapping[str, Any], trained: Mapping[str, Any], state: Mapping[str, Tensor], **changed: Any
 ) -> Path:
-    """A folder of results as their training writes it; `changed` options go to the file that has such a key, None leaves out."""
+    """A folder of results as their training writes it.
+
+    Args:
+        changed: options, of config.json where it has them; None leaves one out.
+    """
     models = folder / "models" / "best_by_valid"
     models.mkdir(parents=True)
     for file, data in ((files.CONFIG, bert), ("training_args.json", trained)):
