@@ -421,8 +421,6 @@ def read_options(folder: Path, shapes: Mapping[str, tuple[int, ...]], origin: Or
         looked_up(net[key], dict.fromkeys(known), f"{key} of the BERT of {NAME} in {path}")
     for key, names in (("time_encoding", TIMES), ("decoder", DECODERS)):
         looked_up(trained[key], dict.fromkeys(names), f"{key} of the {NAME} in {other}")
-    same = {key: (value, net[SAME[key]]) for key, value in also.items()}
-    agree(same | {"max_seq_len": (longest, net["max_position_embeddings"])}, other)
     said = structure(shapes, folder)
     shared = ("hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings")
     facts = {k: (net[k], said[k]) for k in shared}
@@ -430,6 +428,9 @@ def read_options(folder: Path, shapes: Mapping[str, tuple[int, ...]], origin: Or
     if said["num_attention_heads"] is not None:
         facts["num_attention_heads"] = (net["num_attention_heads"], said["num_attention_heads"])
     agree(facts, path)
+    same = {key: (value, SAME[key]) for key, value in also.items()} | {"max_seq_len": (longest, "max_position_embeddings")}
+    if wrong := [f"{k}={v!r} where that has {name}={net[name]!r}" for k, (v, name) in same.items() if v != net[name]]:
+        raise CheckpointError(f"{other} is not of the training that wrote {path.name}: {'; '.join(wrong)}. Correct it.")
     agree({"angles": (FEATURES, said["features"])} | {k: (trained[k], said[k]) for k in ("time_encoding", "decoder")}, other)
     low, high = SWEPT if shortest <= SWEPT[0] and SWEPT[1] <= longest else (max(shortest, 8), longest)
     return Recipe.parse(
