@@ -466,6 +466,16 @@ def their_policy_read(folder: Path) -> Result:
     return result([{k: v.numpy() for k, v in found.state_dict().items()}, json.dumps(config, sort_keys=True)])
 
 
+def folding(folder: Path) -> None:
+    """A folder of FoldingDiff as the converter writes it (tests/interop/goldens)."""
+    from interop_goldens import Golden
+
+    with redirect_stdout(io.StringIO()):
+        Golden("folding-relative").converted(folder)
+    (folder / "theirs").rename(folder / "m")
+    shutil.rmtree(folder / "results")
+
+
 def recipe_read(folder: Path) -> Result:
     import zoo
 
@@ -723,6 +733,7 @@ def _kinds() -> list[Kind]:
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
         Kind("lerobot policy", their_policy("0-4-4_ddpm"), their_policy_read, ("m/*",), counts=True, whole=True),
         Kind("lerobot policy 0.3", their_policy("0-3-3_ddim"), their_policy_read, ("m/*",), counts=True, whole=True),
+        Kind("foldingdiff", folding, their_policy_read, ("m/*",), counts=True, whole=True),
         Kind("judge", judge, judge_read, ("j/*",), sums=True, whole=True),
         Kind("judge format 1", old_judge, judge_read, ("j/*",), counts=True, whole=True),
         Kind("recipe", measured_model, recipe_read, ("m/config.json", "m/evaluation.json"), text=True),

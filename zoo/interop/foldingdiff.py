@@ -9,7 +9,7 @@ that is what is read here.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,35 @@ class Decoder(nn.Module):
         return out
 
 
+class Times(nn.Module):
+    """The encoding of times: sines and cosines of phases, with random frequencies W (size / 2,) or fixed ones."""
+
+    W: Tensor
+
+    def __init__(self, size: int, encoding: str) -> None:
+        super().__init__()
+        self.half = size // 2
+        if encoding == "gaussian_fourier":
+            self.register_buffer("W", 2 * math.pi * torch.randn(self.half))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Times:
+        """As of any module, but frequencies are never rounded below float32: phases of t = 1000 would be off by turns."""
+        kept = self._buffers.get("W")
+        super()._apply(fn, recurse)
+        if kept is not None and self.W.dtype not in (torch.float32, torch.float64):
+            self.W = kept.to(self.W.device)
+        return self
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t (B,) -> (B,size), by the products of theirs in their order: phases reach 100,000, and their digits count."""
+        if "W" in self._buffers:
+            phase = t[:, None] * self.W.to(t)[None] * 2 * math.pi
+        else:
+            rates = torch.exp(torch.arange(self.half, device=t.device) * (-math.log(10_000) / (self.half - 1)))
+            phase = t[:, None] * rates[None]
+        return torch.cat([phase.sin(), phase.cos()], -1)
+
+
 class AngleBert(nn.Module):
     """FoldingDiff's BERT on angles x_t (B,N,6) in radians, wrapped to [-pi, pi), without conditions.
 
@@ -216,20 +245,7 @@ class AngleBert(nn.Module):
         self.encoder = nn.Module()
         self.encoder.layer = nn.ModuleList(Layer(self, intermediate_size, hidden_act) for _ in range(num_hidden_layers))
         self.token_decoder = Decoder(hidden_size, FEATURES) if decoder == "mlp" else nn.Linear(hidden_size, FEATURES)
-        self.time_embed = nn.Module()
-        if time_encoding == "gaussian_fourier":
-            self.time_embed.register_buffer("W", 2 * math.pi * torch.randn(hidden_size // 2))
-
-    def told(self, t: Tensor) -> Tensor:
-        """The encoding (B,size) of times t (B,), in their order of products: phases reach 100,000, and their digits count."""
-        weights = getattr(self.time_embed, "W", None)
-        if weights is not None:
-            phase = t[:, None] * weights.to(t)[None] * 2 * math.pi
-        else:
-            half = self.size // 2
-            rates = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / (half - 1)))
-            phase = t[:, None] * rates[None]
-        return torch.cat([phase.sin(), phase.cos()], -1)
+        self.time_embed = Times(hidden_size, time_encoding)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         """x_t (B,N,6), t (B,) steps, mask (B,N) -> the noise (B,N,6), 0 in the padding.
@@ -243,7 +259,7 @@ class AngleBert(nn.Module):
         x = self.inputs_to_hidden_dim(x_t)
         if self.positions == "absolute":
             x = x + own.position_embeddings.weight[: x.shape[1]]
-        x = self.drop(own.LayerNorm(x)) + self.told(t).to(x.dtype)[:, None]
+        x = self.drop(own.LayerNorm(x)) + self.time_embed(t).to(x.dtype)[:, None]
         bias = None
         if mask is not None and not bool(mask.all()):
             bias = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(~mask, -math.inf)[:, None, None]
