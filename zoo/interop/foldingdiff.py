@@ -158,9 +158,9 @@ class Times(nn.Module):
 
     def __init__(self, size: int, encoding: str) -> None:
         super().__init__()
-        self.half = size // 2
+        self.count = size // 2
         if encoding == "gaussian_fourier":
-            self.register_buffer("W", 2 * math.pi * torch.randn(self.half))
+            self.register_buffer("W", 2 * math.pi * torch.randn(self.count))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Times:
         """As of any module, but frequencies are never rounded below float32: phases of t = 1000 would be off by turns."""
@@ -175,7 +175,7 @@ class Times(nn.Module):
         if "W" in self._buffers:
             phase = t[:, None] * self.W.to(t)[None] * 2 * math.pi
         else:
-            rates = torch.exp(torch.arange(self.half, device=t.device) * (-math.log(10_000) / (self.half - 1)))
+            rates = torch.exp(torch.arange(self.count, device=t.device) * (-math.log(10_000) / (self.count - 1)))
             phase = t[:, None] * rates[None]
         return torch.cat([phase.sin(), phase.cos()], -1)
 
