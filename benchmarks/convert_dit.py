@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from convert_pickle import opened
+from pickles import opened, state
 from torch import Tensor
 
 import zoo
@@ -46,17 +46,16 @@ def read(path: Path) -> dict[str, Tensor]:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
             break
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise CheckpointError(f"{path} holds no state of a net.")
+    tensors = state(found, path)
     needed = (
         "x_embedder.proj.weight",
         "y_embedder.embedding_table.weight",
         "final_layer.linear.weight",
         "blocks.0.mlp.fc1.weight",
     )
-    if missing := [k for k in needed if k not in found]:
+    if missing := [k for k in needed if k not in tensors]:
         raise CheckpointError(f"{path} is no checkpoint of DiT: it has no {', '.join(missing)}.")
-    return dict(found)
+    return tensors
 
 
 def shapes_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:

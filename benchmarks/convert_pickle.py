@@ -3,6 +3,7 @@
     python benchmarks/convert_pickle.py guided-diffusion 64x64_diffusion.pt out/ $MODEL_FLAGS
     python benchmarks/convert_pickle.py improved-diffusion ema_0.9999_500000.pt out/ $MODEL_FLAGS $DIFFUSION_FLAGS
     python benchmarks/convert_pickle.py k-diffusion model_00100000.pth out/ [--config config.json] [--weights model]
+    python benchmarks/convert_pickle.py foldingdiff results/ out/ [--weights train]
     python benchmarks/convert_pickle.py dit DiT-XL-2-256x256.pt out/ --vae vae/          # see convert_dit.py
 
 A `.pt` file is a pickle, which can run code, and zoo opens none. This program does, and only with torch's weights-only loader,
@@ -15,29 +16,33 @@ learn_sigma, class_cond, use_scale_shift_norm, resblock_updown) is read off them
 say image_size, num_heads or num_head_channels, and noise_schedule: these must be given. All others are that package's defaults.
 
 k-diffusion: the config is inside the file, or beside it. The averaged weights (model_ema) are taken unless you say model.
+
+foldingdiff: the folder that its training wrote, or that was published: config.json, training_args.json,
+training_mean_offset.npy and models/best_by_valid/*.ckpt, of which the latest epoch is taken, as by its authors.
+`--weights train` takes models/best_by_train. The three files beside the weights stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from pickles import opened, state
 from torch import Tensor
 
 import zoo
 from zoo import files
 from zoo.errors import CheckpointError, ConfigError, ZooError, one_of
-from zoo.interop import guided_diffusion, k_diffusion
+from zoo.interop import foldingdiff, guided_diffusion, k_diffusion
 from zoo.interop.converted import FORMAT, OPTIONS
-from zoo.interop.reading import FITS
+from zoo.interop.reading import FITS, read_object
 
 #: flags that no tensor says, and without which such a net is not known
 GIVEN = ("image_size", "noise_schedule")
@@ -48,44 +53,24 @@ DEFAULTS: dict[str, Any] = {
     "sigma_small": False, "use_ddim": False,
 }  # fmt: skip
 PACKAGES = {"guided-diffusion": {}, "improved-diffusion": {"rescale_timesteps": True}}
+#: by which loss a checkpoint of foldingdiff was the best, and the epoch in its name
+BEST, EPOCH = ("valid", "train"), re.compile(r"epoch=(\d+)")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
-def opened(path: Path) -> Any:
-    """What torch's weights-only loader reads: tensors and plain containers.
-
-    Raises:
-        CheckpointError: the file is missing, or holds something else.
-    """
-    try:
-        # files of torch before 1.6 are no zip archives, and are read whole
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing.") from None
-    except Exception as error:  # the loader ends in many
-        said = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path} is not read: torch's weights-only loader refuses it ({said}).") from None
-
-
-def state(found: Any, path: Path) -> dict[str, Tensor]:
-    """A state of a net.
-
-    Raises:
-        CheckpointError: something else, or a tensor that is none of plain numbers in memory.
-    """
-    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise CheckpointError(f"{path} holds no state of a net.")
-    for key, tensor in found.items():
-        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
-            raise CheckpointError(f"{path}: {key} is sparse, quantised or without numbers; weights are plain tensors.")
-        # a view with steps of 0 repeats its numbers: a small file could be written as terabytes
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(f"{path}: {key} has shape {tuple(tensor.shape)} and fewer numbers than that.")
-    return {str(k): v for k, v in found.items()}
-
-
-def written(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], weights: str = files.WEIGHTS) -> Any:
+def written(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    weights: str = files.WEIGHTS,
+    format: str = k_diffusion.NAME,
+    beside: Iterable[Path] = (),
+) -> Any:
     """A new folder with these weights and this config, as zoo loads it; none is left where it does not.
+
+    Args:
+        format: where the config does not say it.
+        beside: further files, which are copied.
 
     Raises:
         CheckpointError: the folder exists; and what `zoo.load` raises.
@@ -106,8 +91,10 @@ def written(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, An
         # a tensor that others share memory with, or that is a part of a larger one, is written for itself
         files.save_tensors(made / weights, {k: v.clone().contiguous() for k, v in tensors.items()})
         (made / files.CONFIG).write_text(text, encoding="utf-8")
+        for path in beside:
+            shutil.copyfile(path, made / path.name)
         try:
-            model = zoo.load(made, format=str(config.get(FORMAT, k_diffusion.NAME)))
+            model = zoo.load(made, format=str(config.get(FORMAT, format)))
         except ZooError as error:  # of files that are gone by the time that anybody reads it
             raise CheckpointError(f"{folder} is not written. " + str(error).replace(f"{made}/", "")) from None
         shutil.move(made, folder)
@@ -206,6 +193,27 @@ def convert_k(path: Path, folder: Path, config: Path | None = None, weights: str
     return written(folder, state(found[weights], path), said, f"{weights}.safetensors")
 
 
+def convert_folding(path: Path, folder: Path, weights: str = "valid") -> Any:
+    """Write the results of a training of FoldingDiff as a folder; returns the model.
+
+    Args:
+        path: their folder.
+        weights: "valid" or "train": by which loss the checkpoint was the best.
+
+    Raises:
+        CheckpointError: another folder, or none of these checkpoints.
+    """
+    found = {int(n[1]): p for p in (path / "models" / f"best_by_{weights}").glob("*.ckpt") if (n := EPOCH.search(p.name))}
+    if not found:
+        raise CheckpointError(f"{path} holds no models/best_by_{weights}/epoch=N-....ckpt: give the folder of its results.")
+    held = opened(chosen := found[max(found)])
+    if not isinstance(held, dict) or "state_dict" not in held:
+        raise CheckpointError(f"{chosen} is no checkpoint of Lightning: it holds no state_dict.")
+    config = read_object(path / files.CONFIG)
+    beside = [path / name for name in (foldingdiff.ARGUMENTS, foldingdiff.MEANS, files.CARD) if (path / name).is_file()]
+    return written(folder, state(held["state_dict"], chosen), config, format=foldingdiff.NAME, beside=beside)
+
+
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["dit"]:
@@ -213,19 +221,24 @@ def main(arguments: list[str] | None = None) -> int:
 
         return convert_dit.main(arguments[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, "dit"])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, "dit"])
+    parser.add_argument("checkpoint", type=Path, help="a file; of foldingdiff the folder of its results")
     parser.add_argument("folder", type=Path, help="to write; it must be new")
     parser.add_argument("--config", type=Path, help="k-diffusion: the JSON that the model was trained with")
-    parser.add_argument("--weights", choices=k_diffusion.WEIGHTS, help="k-diffusion: which of the two (default: model_ema)")
+    which = "k-diffusion: model_ema (the default) or model; foldingdiff: valid (the default) or train"
+    parser.add_argument("--weights", choices=[*k_diffusion.WEIGHTS, *BEST], help=which)
     args, words = parser.parse_known_args(arguments)
     try:
         if args.format == k_diffusion.NAME:
             if words:
                 raise ConfigError(f"{' '.join(words)}: k-diffusion takes --config and --weights alone.")
             model = convert_k(args.checkpoint, args.folder, args.config, args.weights or k_diffusion.WEIGHTS[0])
+        elif args.format == foldingdiff.NAME:
+            if words or args.config or args.weights not in (None, *BEST):
+                raise ConfigError(f"foldingdiff takes --weights {' or '.join(BEST)} alone.")
+            model = convert_folding(args.checkpoint, args.folder, args.weights or BEST[0])
         elif args.config is not None or args.weights is not None:
-            raise ConfigError(f"--config and --weights are of k-diffusion; {args.format} takes its own flags alone.")
+            raise ConfigError(f"--config and --weights are not of {args.format}, which takes its own flags alone.")
         else:
             model = convert_guided(args.checkpoint, args.folder, flags_of(words), args.format)
     except ZooError as error:

@@ -479,6 +479,16 @@ def theirs_read(folder: Path) -> Result:
     return result([{k: v.numpy() for k, v in found.state_dict().items()}, json.dumps(config, sort_keys=True)])
 
 
+def folding(folder: Path) -> None:
+    """A folder of FoldingDiff as the converter writes it (tests/interop/goldens)."""
+    from interop_goldens import Golden
+
+    with redirect_stdout(io.StringIO()):
+        Golden("folding-relative").converted(folder)
+    (folder / "theirs").rename(folder / "m")
+    shutil.rmtree(folder / "results")
+
+
 def recipe_read(folder: Path) -> Result:
     import zoo
 
@@ -736,6 +746,7 @@ def _kinds() -> list[Kind]:
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
         Kind("lerobot policy", their_policy("0-4-4_ddpm"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("lerobot policy 0.3", their_policy("0-3-3_ddim"), theirs_read, ("m/*",), counts=True, whole=True),
+        Kind("foldingdiff", folding, theirs_read, ("m/*",), counts=True, whole=True),
         Kind("guided-diffusion", converted("guided-plain"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("k-diffusion", converted("k-patched"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("EDM", converted("edm-song"), theirs_read, ("m/*",), counts=True, whole=True),

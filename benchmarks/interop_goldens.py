@@ -1,11 +1,14 @@
 """What the authors' own nets and samplers say, as small files for the tests of CI, which lacks these packages.
 
     python benchmarks/interop_goldens.py --guided-diffusion DIR --improved-diffusion DIR --k-diffusion DIR --edm DIR
+    PYTHONPATH=PEER python benchmarks/interop_goldens.py --foldingdiff DIR
     python benchmarks/interop_goldens.py            # measures ours against what is stored: a table of docs/interop.md
 
 Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, openai/improved-diffusion at 1bc7bbb,
-crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5. `STUBS` stand for what they
-import and do not need here. Leave out those whose files are to stay.
+crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5, microsoft/foldingdiff at 18c8653.
+`STUBS` stand for what they import and do not need here. Leave out those whose files are to stay. FoldingDiff needs a BERT with
+relative positions, which transformers 5 has not, and pandas: PEER is a folder of `pip install --target PEER --no-deps
+transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`.
 
 Weights are not stored: `weights` makes them of a tensor's name and shape alone, none of them zero, so that layers which their
 authors start at zero count, too. A file of tests/interop/goldens holds the shapes of a state by its own names, the net's
@@ -17,11 +20,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock, patch
 
@@ -34,6 +39,7 @@ from torch import Tensor
 import zoo
 from zoo import files
 from zoo.core import seeds
+from zoo.core.circle import wrapped
 from zoo.core.schedule import Level
 from zoo.interop.converted import FORMAT, OPTIONS
 
@@ -41,8 +47,15 @@ PAGE = Path(__file__).parents[1] / "docs" / "interop.md"
 FOLDER = Path(__file__).parents[1] / "tests" / "interop" / "goldens"
 STUBS = (
     "mpi4py", "blobfile", "clip", "cleanfid", "cleanfid.inception_torchscript", "torchsde", "torchdiffeq", "kornia", "dctorch",
+    "biotite", "biotite.sequence", "biotite.structure", "biotite.structure.io", "biotite.structure.io.pdb", "seaborn",
 )  # fmt: skip
-COMMITS = {"guided-diffusion": "22e0df8", "improved-diffusion": "1bc7bbb", "k-diffusion": "4601bf0", "edm": "008a4e5"}
+COMMITS = {
+    "guided-diffusion": "22e0df8",
+    "improved-diffusion": "1bc7bbb",
+    "k-diffusion": "4601bf0",
+    "edm": "008a4e5",
+    "foldingdiff": "18c8653",
+}
 #: of a net, what it is inside its preconditioning, and what it says of no label; all else that is stored are samples
 ANSWERS = {"out", "denoised", "unlabelled"}
 #: samples, and the seed of their noise
@@ -50,7 +63,7 @@ N, SEED = 2, 3
 #: options that a line of the table says beside those that are true
 SHOWN = ("noise_schedule", "diffusion_steps", "patch_size", "model_type", "encoder_type", "embedding_type", "label_dim")
 #: buffers that are constants of the architecture, and no weights
-CONSTANT = ("kernel", "resample_filter")
+CONSTANT = ("kernel", "resample_filter", "position_ids")
 
 #: flags of guided-diffusion: (package, flags, what is sampled: (name, timestep_respacing, whether DDIM))
 GUIDED: dict[str, Any] = {
@@ -126,6 +139,64 @@ EDM: dict[str, Any] = {
         "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "sigma_data": 0.6,
     },
 }  # fmt: skip
+_BERT = {
+    "attention_probs_dropout_prob": 0.1, "classifier_dropout": None, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+    "initializer_range": 0.02, "layer_norm_eps": 1e-12, "model_type": "bert", "pad_token_id": 0,
+    "transformers_version": "4.11.3", "type_vocab_size": 2, "use_cache": False, "vocab_size": 30522,
+}  # fmt: skip
+_TRAINED = {
+    "angles_definitions": "canonical-full-angles", "min_seq_len": 10, "trim_strategy": "randomcrop", "variance_scale": 1.0,
+    "gradient_clip": 1.0, "batch_size": 64, "lr": 5e-05, "loss": "smooth_l1", "l2_norm": 0.0, "l1_norm": 0.0, "circle_reg": 0.0,
+    "min_epochs": 20, "max_epochs": 20, "early_stop_patience": 0, "lr_scheduler": "LinearWarmup", "use_swa": False,
+    "subset": None, "exhaustive_validation_t": False, "syn_noiser": "", "single_angle_debug": -1,
+    "single_timestep_debug": False, "cpu_only": False, "ngpu": -1, "write_valid_preds": False, "dryrun": True,
+    "multithread": True, "dropout_p": 0.1,
+}  # fmt: skip
+#: FoldingDiff: (config.json, training_args.json)
+FOLDING: dict[str, Any] = {
+    "folding-relative": (
+        _BERT
+        | {
+            "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3, "num_hidden_layers": 2,
+            "max_position_embeddings": 24, "position_embedding_type": "relative_key",
+        },
+        _TRAINED
+        | {
+            "max_seq_len": 24, "timesteps": 100, "variance_schedule": "cosine", "time_encoding": "gaussian_fourier",
+            "decoder": "mlp", "position_embedding_type": "relative_key", "hidden_size": 24, "intermediate_size": 32,
+            "num_heads": 3, "num_hidden_layers": 2, "zero_center": True,
+        },
+    ),
+    "folding-both": (
+        _BERT
+        | {
+            "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1,
+            "max_position_embeddings": 20, "position_embedding_type": "relative_key_query", "hidden_act": "relu",
+        },
+        _TRAINED
+        | {
+            "max_seq_len": 20, "timesteps": 30, "variance_schedule": "quadratic", "time_encoding": "sinusoidal",
+            "decoder": "linear",
+        },
+    ),
+    "folding-absolute": (
+        _BERT
+        | {
+            "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2,
+            "max_position_embeddings": 20, "position_embedding_type": "absolute", "layer_norm_eps": 1e-6,
+        },
+        _TRAINED
+        | {
+            "max_seq_len": 20, "timesteps": 50, "variance_schedule": "linear", "time_encoding": "sinusoidal",
+            "decoder": "mlp",
+        },
+    ),
+}  # fmt: skip
+#: residues of the chains that are sampled, and means of the angles in radians
+LENGTHS, MEANS = (19, 12), (-1.47, 0.04, 3.13, 1.94, 2.03, 2.12)
+#: in what they are sampled. The first step of the cosine betas multiplies all roundings by 100, and nets of random weights let
+#: them grow: in float32 theirs is off from its own float64 by more than a radian in the end
+PRECISIONS = {"cosine": (torch.float64,)} | dict.fromkeys(("linear", "quadratic"), (torch.float32, torch.float64))
 SAMPLERS = {"euler": "sample_euler", "heun": "sample_heun", "dpmpp": "sample_dpmpp_2m"}
 STEPS = 10
 
@@ -139,6 +210,8 @@ def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, T
             drawn = drawn / np.sqrt(np.prod(shape[1:]))
         elif name.endswith("weight"):  # of a norm
             drawn = 1 + 0.1 * drawn
+        elif name == "time_embed.W":  # frequencies of FoldingDiff, as it draws them
+            drawn = 2 * np.pi * drawn
         elif not name.endswith("freqs"):
             drawn = 0.1 * drawn
         found[name] = torch.from_numpy(drawn.astype(np.float32))
@@ -148,8 +221,8 @@ def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, T
 class Noise:
     """What a sampler draws: x_T first, then the noise of each step, as `model.sample` does under `SEED`."""
 
-    def __init__(self) -> None:
-        self.rng = seeds.SampleRng(SEED, range(N))
+    def __init__(self, sizes: Sequence[int] | None = None) -> None:
+        self.rng = seeds.SampleRng(SEED, range(N), sizes)
 
     def __call__(self, like: Tensor) -> Tensor:
         return self.rng.normal(like)
@@ -256,6 +329,72 @@ def edm(name: str, options: Mapping[str, Any]) -> None:
     store(name, "edm", convert.options_of(net), net, found)
 
 
+def folding_inputs(steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x (3,N,6), times (3,) and the mask (3,N) of what their net is asked."""
+    x, _ = inputs((max(LENGTHS), 6), 0)
+    mask = torch.arange(max(LENGTHS)) < torch.tensor([[LENGTHS[0]], [LENGTHS[1]], [LENGTHS[0]]])
+    return x, torch.tensor([0, steps // 2, steps - 1]), mask
+
+
+def folding_results(
+    folder: Path, bert: Mapping[str, Any], trained: Mapping[str, Any], state: Mapping[str, Tensor], **changed: Any
+) -> Path:
+    """A folder of results as their training writes it.
+
+    Args:
+        changed: options, of config.json where it has them; None leaves one out.
+    """
+    models = folder / "models" / "best_by_valid"
+    models.mkdir(parents=True)
+    for file, data in ((files.CONFIG, bert), ("training_args.json", trained)):
+        own = {k: v for k, v in changed.items() if (k in bert) == (data is bert)}
+        kept = {k: v for k, v in (dict(data) | own).items() if k not in own or v is not None}
+        (folder / file).write_text(json.dumps(kept), encoding="utf-8")
+    np.save(folder / "training_mean_offset.npy", np.array(MEANS))
+    held = {"epoch": 19, "global_step": 1840, "pytorch-lightning_version": "1.6.4", "state_dict": dict(state), "loops": {}}
+    torch.save(held, models / "epoch=19-step=1840.ckpt")
+    worse = held | {"state_dict": {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}}
+    torch.save(worse, models / "epoch=7-step=700.ckpt")
+    return folder
+
+
+@torch.no_grad()
+def folding(name: str, bert: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+    pandas = importlib.import_module("pandas")
+    lightning = ModuleType("pytorch_lightning")
+    lightning.LightningModule, lightning.utilities = object, MagicMock()  # type: ignore[attr-defined]
+    sys.modules["pytorch_lightning"] = lightning
+    theirs = {
+        k: importlib.import_module(f"foldingdiff.{k}") for k in ("modelling", "datasets", "sampling", "angles_and_coords")
+    }
+    with tempfile.TemporaryDirectory() as home:  # a folder as they write it, which they read themselves
+        place = folding_results(Path(home) / "results", bert, trained, {})
+        net = theirs["modelling"].BertForDiffusionBase.from_dir(str(place), load_weights=False)
+        empty = theirs["datasets"].AnglesEmptyDataset.from_dir(str(place))
+    noised = theirs["datasets"].NoisedAnglesDataset(
+        empty, timesteps=trained["timesteps"], beta_schedule=trained["variance_schedule"]
+    )
+    fill(net)
+    x, t, mask = folding_inputs(trained["timesteps"])
+    found = {"out": net(x, t, attention_mask=mask.float()) * mask[:, :, None]}
+    for dtype in PRECISIONS[trained["variance_schedule"]]:
+        empty.sample_length = iter(LENGTHS).__next__
+        noise, kept = Noise(LENGTHS), noised.alpha_beta_terms["betas"]
+        noised.alpha_beta_terms["betas"] = kept.to(dtype)
+        with patch("torch.randn_like", lambda like, noise=noise, dtype=dtype: noise(like.to(dtype))):
+            made = theirs["sampling"].sample(net.to(dtype), noised, n=N, sweep_lengths=None, disable_pbar=True)
+        noised.alpha_beta_terms["betas"] = kept
+        atoms: list[Any] = []
+        theirs["angles_and_coords"].write_coords_to_pdb = lambda found, file, atoms=atoms: atoms.append(found)
+        for i, steps in enumerate(made):
+            frame = pandas.DataFrame(steps[-1], columns=noised.feature_names["angles"])
+            theirs["angles_and_coords"].create_new_chain_nerf("none.pdb", frame)
+            found[f"angles {i} {dtype}"] = torch.from_numpy(steps[-1])
+            found[f"atoms {i} {dtype}"] = torch.from_numpy(atoms[i]).view(-1, 3, 3)
+    net.float()
+    store(name, "foldingdiff", {"bert": bert, "trained": trained}, net, found)
+
+
 class Golden:
     """A stored case.
 
@@ -282,13 +421,18 @@ class Golden:
         """PLACE/theirs, a folder by the converter's command line, of a checkpoint as the authors' scripts save it.
 
         Args:
-            changed: flags of guided-diffusion, or options of EDM, None for one that is left out.
+            changed: flags of guided-diffusion, or options of EDM or FoldingDiff, None for one that is left out.
         """
         if self.package == "edm":  # whose own converter needs its sources
             options = {k: v for k, v in (self.config | changed).items() if k not in changed or v is not None}
             (place / "theirs").mkdir()
             files.save_tensors(place / "theirs" / files.WEIGHTS, self.state)
             (place / "theirs" / files.CONFIG).write_text(json.dumps({FORMAT: "edm", OPTIONS: options}))
+            return place / "theirs"
+        if self.package == "foldingdiff":
+            results = folding_results(place / "results", self.config["bert"], self.config["trained"], self.state, **changed)
+            if convert_pickle.main([self.package, str(results), str(place / "theirs")]):
+                raise SystemExit(1)
             return place / "theirs"
         held: dict[str, Any] = dict(self.state)
         if self.package == "k-diffusion":
@@ -307,6 +451,9 @@ class Golden:
 
     def asked(self, model: Any) -> dict[str, Tensor]:
         """What our net says where theirs said one of `ANSWERS`."""
+        if self.package == "foldingdiff":
+            x, t, mask = folding_inputs(self.config["trained"]["timesteps"])
+            return {"out": model.denoiser(x, t.float(), {}, mask=mask)}
         x, label = inputs(model.codec.shape, self.labels)
         cond = {} if label is None else {"label": label}
         if "denoised" not in self.said:
@@ -331,6 +478,23 @@ class Golden:
         told = {"label": [0, self.labels - 1]} if self.labels else {}
         *_, last = model.sample_iter(N, seed=SEED, **told, **arguments)
         return last.x
+
+    def folded(self, model: Any, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Angles in radians and atoms in angstrom of our chains of `LENGTHS`, by the names of what is stored."""
+        model = model.to(dtype=dtype)
+        plan = model.plan(N, length=list(LENGTHS), seed=SEED)
+        chunk = plan.chunk(range(N))
+        *_, last = model.run(plan, chunk)
+        found = {}
+        for i, (size, chain) in enumerate(zip(LENGTHS, model.finished(last.x, chunk), strict=True)):
+            found[f"angles {i} {dtype}"] = wrapped(last.x[i, :size].double() + model.codec.mean.double(), 2 * math.pi)
+            found[f"atoms {i} {dtype}"] = torch.from_numpy(chain.atoms).double()
+        return found
+
+
+def turned(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two angles, which is half a turn at most."""
+    return float(wrapped(found - expected, 2 * math.pi).abs().max())
 
 
 def off(found: Tensor, expected: Tensor) -> float:
@@ -369,6 +533,29 @@ def table() -> None:
     head += "| package, commit | net | net off by | sampler | samples off by |\n| --- | --- | --- | --- | --- |\n"
     fill_page(PAGE, "pickles", head + "\n".join(rows))
     print(head + "\n".join(rows))
+    head = "FoldingDiff 18c8653, as above: the largest difference of angles, and of coordinates of N, CA and C.\n\n"
+    head += "| net | betas, steps of ddpm | net off by | sampled in | angles off by (radians) | atoms off by (angstrom) |\n"
+    head += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(line for name in FOLDING for line in measure_folding(name))
+    fill_page(PAGE, "folding", head)
+    print(head)
+
+
+@torch.no_grad()
+def measure_folding(name: str) -> list[str]:
+    """Lines of the table of FoldingDiff."""
+    golden, lines = Golden(name), []
+    with tempfile.TemporaryDirectory() as place:
+        model = zoo.load(golden.converted(Path(place)))
+    net = off(golden.asked(model)["out"], golden.said["out"])
+    trained = golden.config["trained"]
+    words = f"{golden.config['bert']['position_embedding_type']}, {trained['time_encoding']}, {trained['decoder']}"
+    for dtype in PRECISIONS[trained["variance_schedule"]]:
+        found = golden.folded(model, dtype)
+        turn = max(turned(v, golden.said[k]) for k, v in found.items() if k.startswith("angles"))
+        apart = max(float((v - golden.said[k]).abs().max()) for k, v in found.items() if k.startswith("atoms"))
+        betas = f"{trained['variance_schedule']}, {trained['timesteps']}"
+        lines.append(f"| {words} | {betas} | {net:.1e} | {str(dtype).removeprefix('torch.')} | {turn:.1e} | {apart:.1e} |")
+    return lines
 
 
 def main() -> None:
@@ -389,6 +576,9 @@ def main() -> None:
     for name, options in EDM.items():
         if "edm" in args:
             edm(name, options)
+    for name, (bert, trained) in FOLDING.items():
+        if "foldingdiff" in args:
+            folding(name, bert, trained)
 
 
 if __name__ == "__main__":

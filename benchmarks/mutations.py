@@ -504,6 +504,32 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/interop/k_diffusion.py", "told.new_zeros(len(told), AUGMENTED)", "told.new_ones(len(told), AUGMENTED)",
         "tests/interop/test_pickles.py",
     ),
+    "angles are not wrapped": (
+        "zoo/core/circle.py", "x = wrapped(step.x, period)", "x = step.x", "tests/interop/test_foldingdiff.py",
+    ),
+    "noise of angles is not wrapped": (
+        "zoo/core/circle.py", "x = wrapped(x, period) for", "for", "tests/core/test_circle.py",
+    ),
+    "training on angles is not wrapped": (
+        "zoo/training/objective.py", "x_t = wrapped(x_t, model.codec.period)", "pass", "tests/protein/test_angles.py",
+    ),
+    "a bond's angle of its own residue": (
+        "zoo/protein/geometry.py", "tau[..., :-1]", "tau[..., 1:]", "tests/interop/test_foldingdiff.py",
+    ),
+    "angles around 0": (
+        "zoo/protein/angles.py", "+ self.mean.cpu().double()", "", "tests/interop/test_foldingdiff.py",
+    ),
+    "distances the other way round": (
+        "zoo/interop/foldingdiff.py", "place[:, None] - place + ", "place - place[:, None] + ",
+        "tests/interop/test_foldingdiff.py",
+    ),
+    "positions of keys are those of queries": (
+        "zoo/interop/foldingdiff.py", '"bhrd,lrd->bhlr"', '"bhld,lrd->bhlr"', "tests/interop/test_foldingdiff.py",
+    ),
+    "padding of angles is looked at": (
+        "zoo/interop/foldingdiff.py", "masked_fill(~mask, -math.inf)", "masked_fill(~mask, 0.0)",
+        "tests/interop/test_foldingdiff.py",
+    ),
     "no label is the first": ("zoo/interop/edm.py", " * (label >= 0)[:, None]", "", "tests/interop/test_pickles.py"),
 }  # fmt: skip
 

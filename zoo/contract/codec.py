@@ -29,6 +29,8 @@ class Codec(nn.Module):
         axes: the names of its axes, e.g. ("channel", "mel", "frame"); empty where nobody needs them.
         size_name: what a size is asked for by, e.g. "n_points"; None where all samples have the same.
         size_axis: which axis of `shape` has a size of its own.
+        period: of encoded numbers that are angles, all of them: x and x + period are the same, and the state of a sampler stays
+            within [-period / 2, period / 2), see `zoo.core.circle`; None for numbers.
         options: the arguments that built this codec, for its recipe.
     """
 
@@ -36,6 +38,7 @@ class Codec(nn.Module):
     axes: tuple[str, ...] = ()
     size_name: str | None = None
     size_axis: int = 0
+    period: float | None = None
     options: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Codec:

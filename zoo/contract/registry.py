@@ -144,7 +144,7 @@ def _is_metric(metric: Mapping[str, Any]) -> bool:
 def domain_of(codec: Codec) -> Domain | None:
     """The domain that builds such codecs, if there is one; plug-ins that are not loaded are looked for by their package."""
     for name in domain_names():
-        if may_define(name, type(codec).__module__) and get_domain(name).codecs is type(codec):
+        if may_define(name, type(codec).__module__) and get_domain(name).codec_options(codec) is not None:
             return get_domain(name)
     return None
 

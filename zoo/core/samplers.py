@@ -52,6 +52,7 @@ class Sampler:
 
     Attributes:
         begins: how many calls more the first of several steps makes.
+        looks_back: whether a step also uses what an earlier one predicted.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Sampler:
     options: tuple[str, ...]
     calls: int = 1
     begins: int = 0
+    looks_back: bool = False
 
     def evaluations(self, steps: int) -> int:
         """How often so many steps call the prediction."""
@@ -83,16 +85,20 @@ STRIDE = 4.0
 SAMPLERS: Registry[Sampler] = Registry("sampler", "zoo.samplers")
 
 
-def sampler(name: str, calls: int = 1, begins: int = 0) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
+def sampler(
+    name: str, calls: int = 1, begins: int = 0, looks_back: bool = False
+) -> Callable[[Callable[..., Iterator[Step]]], Sampler]:
     """Register a generator as the sampler `name`. Keyword arguments after `rng` are its public options.
 
     Args:
         calls, begins: how often a step calls the prediction, and how often more the first of several.
+        looks_back: whether a step also uses what an earlier one predicted: such a sampler does not work with angles, see
+            `zoo.core.circle`.
     """
 
     def register(run: Callable[..., Iterator[Step]]) -> Sampler:
         options = tuple(p for p in inspect.signature(run).parameters if p not in ("predict", "x", "levels", "rng"))
-        return SAMPLERS.register(name, Sampler(name, run, options, calls, begins))
+        return SAMPLERS.register(name, Sampler(name, run, options, calls, begins, looks_back))
 
     return register
 
@@ -182,7 +188,7 @@ def ddim(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, eta: flo
         yield Step(b, x, x0)
 
 
-@sampler("dpmpp")
+@sampler("dpmpp", looks_back=True)
 def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_order_final: bool = True) -> Iterator[Step]:
     """DPM-Solver++ 2M, the multistep solver of second order (Lu et al. 2022b, Algorithm 2; midpoint form).
 
@@ -209,7 +215,7 @@ def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_o
 BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
-@sampler("plms", begins=1)
+@sampler("plms", begins=1, looks_back=True)
 def plms(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng) -> Iterator[Step]:
     """PLMS, the pseudo linear multistep method of fourth order (Liu et al. 2022b, "PNDM", Eq. 9 and 12), one prediction a step.
 

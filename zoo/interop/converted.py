@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from zoo import files
 from zoo.contract.conditions import Condition, Label
 from zoo.contract.recipe import Recipe
@@ -114,3 +116,13 @@ def built(recipe: Recipe, paths: list[Path], rename: Callable[[str], str] = str)
         model = Model(recipe, get_domain(recipe.domain), filled=False)
     files.load_strict(model.denoiser, read_weights(paths, rename), paths[0])
     return model
+
+
+class Stage(nn.ModuleList):
+    """Parts of a net that run one after the other, each told the same."""
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """x (B,C,H,W), told (B,...) -> what the last part gives."""
+        for part in self:
+            x = part(x, told)
+        return x

@@ -21,7 +21,7 @@ from zoo import files
 from zoo.contract.conditions import Label
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
-from zoo.interop.converted import agree, built, marked, pictures, read_marked
+from zoo.interop.converted import Stage, agree, built, marked, pictures, read_marked
 from zoo.interop.diffusers.unet import Classes, Larger, sinusoid
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
@@ -128,16 +128,6 @@ class Doubling(Larger):
         """x (B,C,H,W); the embedding goes unused -> (B,C,2 H,2 W)."""
         out: Tensor = super().forward(x)
         return out
-
-
-class Stage(nn.ModuleList):
-    """Parts that run one after the other, each with the embedding."""
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (B,C,H,W), emb (B,emb_dim) -> what the last part gives."""
-        for part in self:
-            x = part(x, emb)
-        return x
 
 
 class GuidedUNet(nn.Module):

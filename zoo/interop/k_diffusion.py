@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
-from zoo.interop.converted import agree, built, pictures
+from zoo.interop.converted import Stage, agree, built, pictures
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, read_object, shapes_in, weights_in
 from zoo.model.model import Model
@@ -140,16 +140,6 @@ class Same(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x -> x."""
-        return x
-
-
-class Stage(nn.ModuleList):
-    """Parts that run one after the other, each with what the mapping net says."""
-
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """x (B,C,H,W), cond (B,told) -> what the last part gives."""
-        for part in self:
-            x = part(x, cond)
         return x
 
 

@@ -25,6 +25,7 @@ from zoo.contract.recipe import Recipe, Sampling, Training
 from zoo.contract.registry import get_domain
 from zoo.contract.samples import Samples
 from zoo.core import seeds
+from zoo.core.circle import around
 from zoo.core.correction import Correction, Noised, Setting
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
@@ -691,8 +692,14 @@ class Model(nn.Module):
         settings = {k: v for k, v in settings.items() if k not in ("guidance_interval", "guidance_rescale")}
         return Inverted(noise, left, settings)
 
+    def _no_angles(self, what: str, why: str) -> None:
+        """Refuse what is not defined where the state of a sampler is wrapped."""
+        if self.codec.period is not None:
+            raise ConfigError(f"{what}: samples of {self!r} are angles, which are wrapped after each step, and {why}.")
+
     def _inverted(self, plan: Plan, encoded: Sequence[Tensor], progress: bool | None) -> tuple[Tensor, Tensor]:
         """(states (n,*S) at the plan's first level from which its steps make the samples, what is left (n,))."""
+        self._no_angles("invert", "what a turn took away cannot be given back")
         if not (progress is None or isinstance(progress, bool)):
             raise ConfigError(f"progress={progress!r}: give True, False, or None for a bar where it takes long.")
         states, left = [], []
@@ -953,9 +960,12 @@ class Model(nn.Module):
             ResourceError: the chunk does not fit into memory.
         """
         method, steers, sampler = method or Method(), listed(steer), get_sampler(plan.sampler)
+        if self.codec.period is not None:
+            sampler = around(sampler, self.codec.period)
         particles = method if isinstance(method, Particles) and held is not None else None
         rows: Any = chunk.rng
         if particles is not None:
+            self._no_angles("method='particles'", "it weighs steps by Gaussian densities")
             rows = ParticleRng(chunk.rng, particles.particles)
             chunk = chunk.repeated(particles.particles, rows.rows)
         elif held is not None:
@@ -1104,6 +1114,7 @@ class Model(nn.Module):
             NumericsError: a result that is not finite.
         """
         self._samples_nothing()
+        self._no_angles("log_likelihood", "there is no density of theirs here")
         self._density_arguments(method, trace, units, conditions)
         for name, flag in (("to_clean", to_clean), ("progress", progress)):
             if not (flag is None or isinstance(flag, bool)):

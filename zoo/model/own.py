@@ -44,7 +44,7 @@ def own_recipe(
     """
     check_parts(diffusion=diffusion, net=net, codec=codec)
     found = domain or domain_of(codec.inner) or own_domain()
-    options = dict(codec.inner.options)
+    options = found.codec_options(codec.inner) or dict(codec.inner.options)
     if isinstance(codec, Latent):
         options["stage"] = codec.seal().spec.model_dump(mode="json")
     data: dict[str, Any] = {

@@ -68,6 +68,8 @@ class Copies(Symmetry):
         return len(self.turns)
 
     def _mean(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise ConfigError("symmetry: this model makes angles, and copies lie in space: take a model of coordinates.")
         self._fits(x.shape[1])
         return super()._mean(x)
 

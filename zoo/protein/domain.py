@@ -13,6 +13,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
+from zoo.protein.angles import AngleCodec
 from zoo.protein.augment import BackboneAugment
 from zoo.protein.backbone import Backbone
 from zoo.protein.codec import BackboneCodec
@@ -40,6 +41,7 @@ class ProteinDomain(Domain):
     measured = 200
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
+    kinds_of_codec = {"atoms": BackboneCodec, "angles": AngleCodec}
     augmentations = BackboneAugment
     steers = {"symmetry": symmetry, **STEERS}
     views = (Scene,)

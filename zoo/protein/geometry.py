@@ -55,6 +55,61 @@ def build(angles: Tensor) -> Tensor:
     return torch.stack(atoms).view(-1, 3, 3)
 
 
+def bends(x: Tensor) -> Tensor:
+    """Angles of bonds along a backbone (..., N, 3) of x (..., N, 3, 3), as FoldingDiff counts them; NaN in the last row.
+
+    Row i holds N-CA-C of residue i + 1, CA-C-N from residue i to the next, and C-N-CA there: what places residue i + 1.
+    """
+    n, ca, c = x.unbind(-2)
+    further = n[..., 1:, :], ca[..., 1:, :], c[..., 1:, :]
+    here = ca[..., :-1, :], c[..., :-1, :]
+    found = [_bend(*further), _bend(*here, further[0]), _bend(here[1], *further[:2])]
+    return F.pad(torch.stack(found, -1), (0, 0, 0, 1), value=math.nan)
+
+
+def _bend(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """The angle a-b-c (...) of points (..., 3)."""
+    u, v = a - b, c - b
+    return torch.atan2(torch.linalg.cross(u, v).norm(dim=-1), (u * v).sum(-1))
+
+
+def grown(angles: Tensor, lengths: tuple[float, float, float], first: Tensor) -> Tensor:
+    """Atoms (..., N, 3, 3) of six angles a residue (..., N, 6), in radians: natural extension (Parsons et al. 2005, NeRF).
+
+    The last axis is phi, psi, omega as of `torsions`, and the three of `bends`. What no atom hangs on is not used.
+
+    Args:
+        lengths: of the bonds N-CA, CA-C, C-N in angstrom.
+        first: N, CA and C of the first residue (3, 3) in angstrom.
+    """
+    phi, psi, omega, tau, ca_c_n, c_n_ca = angles.unbind(-1)
+    # of each atom from the second residue on, N, CA, C: its torsion, the angle of its bond, and the bond's length
+    torsion = torch.stack([psi[..., :-1], omega[..., :-1], phi[..., 1:]], -1).flatten(-2)
+    bend = torch.stack([ca_c_n[..., :-1], c_n_ca[..., :-1], tau[..., :-1]], -1).flatten(-2)
+    length = angles.new_tensor([lengths[2], lengths[0], lengths[1]]).repeat(angles.shape[-2] - 1)
+    first = first.to(angles).expand(*angles.shape[:-2], 3, 3)
+    # axes at the last bond: along it, away from the atom before it in their plane, and across that plane
+    along = unit(first[..., 2, :] - first[..., 1, :])
+    across = unit(torch.linalg.cross(first[..., 1, :] - first[..., 0, :], along))
+    axes = torch.stack([along, torch.linalg.cross(across, along), across], -1)
+    sine, cosine, s, c = bend.sin(), bend.cos(), torsion.sin(), torsion.cos()
+    # an angle below 0, which only a net can say, turns the plane around
+    side = torch.where(sine < 0, -1.0, 1.0).to(angles)
+    rows = [
+        torch.stack([-cosine, -side * sine, torch.zeros_like(s)], -1),
+        torch.stack([sine * c, -side * cosine * c, -side * s], -1),
+        torch.stack([sine * s, -side * cosine * s, side * c], -1),
+    ]
+    turns, steps = torch.stack(rows, -2), []
+    for k in range(turns.shape[-3]):
+        axes = axes @ turns[..., k, :, :]
+        steps.append(axes[..., 0])
+    if not steps:
+        return first[..., None, :, :]
+    placed = first[..., 2:, :] + (torch.stack(steps, -2) * length[:, None]).cumsum(-2)
+    return torch.cat([first, placed], -2).unflatten(-2, (-1, 3))
+
+
 def place_oxygen(x: Tensor) -> Tensor:
     """O (..., N, 3) of x (..., N, 3, 3): in the plane of CA, C and the next N, on its far side.
 

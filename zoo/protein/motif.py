@@ -181,6 +181,8 @@ def scaffold(
     if isinstance(total, bool) or not isinstance(total, int):
         raise ConfigError(f"length={length!r}: a chain around a motif needs one length, a whole number.")
     firsts = layout(pieces, total, start, gaps, pose == "fixed", seed)
+    if model.codec.period is not None:
+        raise ConfigError("motif: this model makes angles, and a motif is held in space: take a model of coordinates.")
     codec, device = model.codec, model.encoded(pieces[0]).device
     where, bodies = torch.zeros(total, 1, 1, dtype=torch.bool, device=device), []
     for piece, first in zip(pieces, firsts, strict=True):

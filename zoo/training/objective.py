@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zoo.contract.dataset import Batch, Dataset
 from zoo.contract.samples import Samples
+from zoo.core.circle import wrapped
 from zoo.core.device import send
 from zoo.core.diffusion import Diffusion, from_x0_eps, like, to_x0_eps
 from zoo.core.guidance import drop, null_like
@@ -120,6 +121,8 @@ class Denoise:
         cond = self._without_all(model, cond, x0, rng)
         eps = model.codec.project(eps, batch.mask)
         x_t = diffusion.q_sample(x0, level, eps)
+        if model.codec.period is not None:
+            x_t = wrapped(x_t, model.codec.period)
         if diffusion.self_condition:
             cond = cond | self._guesses(model, batch, x_t, drawn, cond, rng)
         out, share = diffusion.denoise_both(model.denoiser, x_t, level, cond, mask=batch.mask)
