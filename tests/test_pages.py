@@ -28,6 +28,8 @@ def test_completions_are_measured_once_and_told_in_the_page(tmp_path, monkeypatc
     asked = []
 
     class Model:
+        domain = SimpleNamespace(name="image")
+
         def inpaint(self, *, seed, **settings):
             asked.append(settings)
             return ["wrong" if settings["steps"] == 8 and seed else "right"]

@@ -195,8 +195,8 @@ def test_a_checkpoint_of_an_old_torch_is_read(tmp_path):
     [
         (["--diffusion_steps", "-1"], "--diffusion_steps -1: it must be a whole number of at least 1"),
         (["--dropout", "-1"], "dropout probability"),
-        (["--config", "a.json"], "--config and --weights are of k-diffusion"),
-        (["--weights", "model"], "--config and --weights are of k-diffusion"),
+        (["--config", "a.json"], "--config and --weights are not of guided-diffusion"),
+        (["--weights", "model"], "--config and --weights are not of guided-diffusion"),
         (["--learn_sigma", "True"], "a is not written. config.json: options that do not fit .*learn_sigma=True"),
     ],
 )
