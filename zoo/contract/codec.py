@@ -30,6 +30,7 @@ class Codec(nn.Module):
         size_name: what a size is asked for by, e.g. "n_points"; None where all samples have the same.
         size_axis: which axis of `shape` has a size of its own.
         options: the arguments that built this codec, for its recipe.
+        kind: its name among its domain's codecs, see `Domain.codec_kinds`; empty for the one that a recipe does not name.
     """
 
     shape: tuple[int, ...]
@@ -37,6 +38,7 @@ class Codec(nn.Module):
     size_name: str | None = None
     size_axis: int = 0
     options: dict[str, Any]
+    kind: str = ""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Codec:
         """Remember the arguments: a recipe is written from them, whoever builds the codec."""

@@ -93,6 +93,8 @@ class Domain(ABC):
     denoisers: Mapping[str, Callable[..., nn.Module]]
     #: what `codec` builds
     codecs: type[Codec] | None = None
+    #: further codecs by name, one of which a recipe asks for by the codec option `kind`; each says its name, `Codec.kind`
+    codec_kinds: Mapping[str, type[Codec]] = {}
     #: what training may do to objects, see `augment`
     augmentations: type[Augment] = Augment
     #: the Hub's task of the models (None where it has none for what they do), and tags by which people search
@@ -233,11 +235,17 @@ class Domain(ABC):
     def codec(self, options: Mapping[str, Any]) -> Codec:
         """The codec of objects by a recipe's options; unknown or invalid ones are a ConfigError.
 
-        A first stage among them (`stage`) belongs to models, which put it around this codec: `zoo.model.first_stage`.
+        The option `kind` names one of `codec_kinds`, where the domain has any. A first stage among them (`stage`) belongs to
+        models, which put it around this codec: `zoo.model.first_stage`.
         """
         codecs, options = self.codecs, {k: v for k, v in options.items() if k != "stage"}
         if codecs is None:
             raise ConfigError(f"the domain {self.name!r} builds no codec: give yours, codec=YourCodec(...).")
+        if self.codec_kinds and "kind" in options:
+            kind = options.pop("kind")
+            if not isinstance(kind, str) or kind not in self.codec_kinds:
+                raise one_of(f"{self.name} codec option kind", kind, self.codec_kinds)
+            codecs = self.codec_kinds[kind]
         known_arguments(codecs, options, f"{self.name} codec option")
         try:
             return codecs(**options)

@@ -144,8 +144,10 @@ def _is_metric(metric: Mapping[str, Any]) -> bool:
 def domain_of(codec: Codec) -> Domain | None:
     """The domain that builds such codecs, if there is one; plug-ins that are not loaded are looked for by their package."""
     for name in domain_names():
-        if may_define(name, type(codec).__module__) and get_domain(name).codecs is type(codec):
-            return get_domain(name)
+        if may_define(name, type(codec).__module__):
+            domain = get_domain(name)
+            if type(codec) in (domain.codecs, *domain.codec_kinds.values()):
+                return domain
     return None
 
 

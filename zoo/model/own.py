@@ -44,7 +44,7 @@ def own_recipe(
     """
     check_parts(diffusion=diffusion, net=net, codec=codec)
     found = domain or domain_of(codec.inner) or own_domain()
-    options = dict(codec.inner.options)
+    options = dict(codec.inner.options) | ({"kind": codec.inner.kind} if codec.inner.kind else {})
     if isinstance(codec, Latent):
         options["stage"] = codec.seal().spec.model_dump(mode="json")
     data: dict[str, Any] = {
