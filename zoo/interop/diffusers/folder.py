@@ -166,7 +166,7 @@ def files_of(names: Collection[str]) -> list[str] | None:
     nets = ("", "unet/", "transformer/", "vae/", "text_encoder/")
     if INDEX in listed and (stage := sorted(n for n in listed if n.startswith("vqvae/"))):
         # before hundreds of megabytes are fetched
-        raise CheckpointError(f"a pipeline on the latents of a vqvae ({stage[0]}) is not supported: it is not read.")
+        raise CheckpointError(f"a pipeline on the latents of a vqvae ({stage[0]}) is not supported, so nothing is fetched.")
     if INDEX not in listed and not any(f"{net}{STEM}{end}" in listed for net in nets for end in (".safetensors", ".bin")):
         return None
     wanted = [n for n in listed if n.endswith(".json") and n.count("/") <= 1 and not n.endswith(".index.json")]
