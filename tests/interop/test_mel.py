@@ -391,7 +391,7 @@ def recipe_changes():
 
 
 def test_spectrograms_of_ours_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"its spectrograms are not those .*codec\.kind=mel-picture"):
+    with pytest.raises(ConfigError, match=r"only models of .* mel pictures of sounds \(codec\.kind=mel-picture\)"):
         zoo.create("audio/spec-ddpm").export("diffusers", tmp_path / "out")
 
 

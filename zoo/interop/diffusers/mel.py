@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contract.recipe import Recipe
-from zoo.errors import CheckpointError, ConfigError
+from zoo.errors import CheckpointError
 from zoo.interop.diffusers.folder import INDEX, MEL, Pipeline
 from zoo.interop.reading import Options, checked, read_object
 
@@ -81,16 +81,7 @@ def fitting(mel: Mapping[str, Any], size: Any, channels: Any, path: Path) -> Map
 
 
 def mel_of(recipe: Recipe) -> dict[str, Any] | None:
-    """The options of `Mel` for a model's codec; None where it is another codec.
-
-    Raises:
-        ConfigError: a model of sounds of another codec.
-    """
-    if recipe.domain != "audio":
+    """The options of `Mel` for a model's codec; None where it is another codec."""
+    if recipe.domain != "audio" or recipe.codec.get("kind") != KIND:
         return None
-    if recipe.codec.get("kind") != KIND:
-        raise ConfigError(
-            f"audio/{recipe.name}: its spectrograms are not those that {MEL} of diffusers makes sounds of. Written are models "
-            f"of mel pictures (codec.kind={KIND})."
-        )
     return {name: recipe.codec[ours] for name, (ours, _) in OPTIONS.items()}
