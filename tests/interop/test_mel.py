@@ -30,7 +30,6 @@ MELS = {
     "wide": WIDE,
     "square": WIDE | {"x_res": 16, "hop_length": 128},
     "another range": WIDE | {"top_db": 60.5, "n_iter": 9},
-    # where a padded clip has other bytes in single precision
     "a wide range": WIDE | {"top_db": 110, "y_res": 20},
     "another window": WIDE | {"n_fft": 250, "hop_length": 100},
 }
@@ -104,11 +103,21 @@ def test_a_picture_has_the_bytes_of_theirs(options):
     mel.load_audio(raw_audio=long)
     slices.append((long, slices[0][1]))  # cropped
     for samples, expected in slices:
-        assert expected.max() == 255 and expected.min() < 100
+        assert expected.max() == 255 and expected.min() < 150
         x0 = codec.encode(Waveform(samples, RATE))
         assert x0.dtype == torch.float32 and np.array_equal(bytes_of(x0), expected)
         # as their pipeline hands it to the net
         assert torch.equal(x0[0], torch.tensor((expected / 255) * 2 - 1, dtype=torch.float))
+
+
+@pytest.mark.parametrize("seed", [247, 380])
+def test_a_padded_clip_is_computed_as_precisely_as_theirs(seed):
+    """Of 400 clips these are the ones of which a byte differs where the picture is computed in single precision."""
+    mel = diffusers.Mel(**WIDE | {"x_res": 64, "y_res": 64, "n_fft": 1024, "top_db": 110})
+    samples = sound(mel.slice_size // 3, seed)
+    mel.load_audio(raw_audio=samples)
+    codec = MelPictureCodec(sample_rate=RATE, frames=64, mels=64, n_fft=1024, hop=64, range_db=110, iterations=1)
+    assert np.array_equal(bytes_of(codec.encode(Waveform(samples, RATE))), np.array(mel.audio_slice_to_image(0)))
 
 
 def test_the_lowest_frequency_is_the_first_row():
