@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import librosa
+import numpy as np
 import torch
 import transformers
 from lerobot_goldens import GOLDENS
@@ -163,6 +165,66 @@ def measure_latent(kind: str, name: str, options: dict[str, Any], steps: int, sc
     )
 
 
+MEL = {"x_res": 64, "y_res": 32, "sample_rate": 8000, "n_fft": 512, "hop_length": 128, "top_db": 80, "n_iter": 32}
+#: (Mel's options beside these, scheduler, its options, steps, further arguments of both)
+MELS: list[Any] = [
+    ({}, "DDIMScheduler", {"clip_sample": False}, 50, {"eta": 0.0}),
+    ({"x_res": 32, "hop_length": 256}, "DDIMScheduler", {"clip_sample": False, "timestep_spacing": "trailing"}, 10,
+     {"eta": 1.0}),
+    ({"n_fft": 500, "top_db": 60.0}, "DDPMScheduler", {"clip_sample": True}, 20, {}),
+    ({"n_iter": 8}, "DDPMScheduler", {"num_train_timesteps": 100, "clip_sample": False}, 100, {}),
+]  # fmt: skip
+
+
+@torch.no_grad()
+def measure_mel(mel_options: dict[str, Any], name: str, options: dict[str, Any], steps: int, further: dict[str, Any]) -> str:
+    """A line of the table of sounds: x0 of their pipeline's pictures, the bytes of clips, and the clips of pictures."""
+    torch.manual_seed(0)
+    mel = diffusers.Mel(**MEL | mel_options)
+    net = diffusers.UNet2DModel(**PLAIN | {"sample_size": (mel.y_res, mel.x_res), "in_channels": 1, "out_channels": 1}).eval()
+    pipeline = diffusers.AudioDiffusionPipeline(None, net, mel, getattr(diffusers, name)(**options))
+    pipeline.set_progress_bar_config(disable=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        model = zoo.load(folder, format="diffusers")
+    x, t = torch.randn(N, 1, mel.y_res, mel.x_res, generator=seeds.generator(1)), torch.tensor([3.0, 98.0])
+    off = float((model.diffusion.ask(model.denoiser, x, t, {}) - net(x, t).sample).abs().max())
+    rng, states = seeds.SampleRng(SEED, range(N)), []
+    for module in (diffusers.schedulers.scheduling_ddpm, diffusers.schedulers.scheduling_ddim):
+        module.randn_tensor = lambda shape, **_: rng.normal(torch.zeros(tuple(shape)))
+    step = pipeline.scheduler.step
+    pipeline.scheduler.step = lambda **given: states.append(step(**given)) or states[-1]  # type: ignore[func-returns-value]
+    default = np.random.default_rng
+    np.random.default_rng = lambda *_: default(0)  # the phases that their Griffin-Lim starts from
+    images = pipeline(noise=rng.normal(torch.zeros_like(x)), steps=steps, **further).images
+    *_, last = model.sample_iter(N, seed=SEED, steps=steps, **further)
+    y = states[-1].prev_sample
+    apart = float((last.x - y).abs().max() / y.abs().max().clamp(min=1))
+    codec: Any = model.codec
+    clips = [mel.image_to_audio(image) for image in images]
+    heard = max(float(np.abs(codec.audio(np.array(i)) - c).max() / np.abs(c).max()) for i, c in zip(images, clips, strict=True))
+    np.random.default_rng = default
+    clip = (np.random.default_rng(0).standard_normal(mel.x_res * mel.hop_length) / 9).astype(np.float32)
+    mel.load_audio(raw_audio=clip)
+    others = int((codec.picture(clip[: codec.samples]) != np.array(mel.audio_slice_to_image(0))).sum())
+    said = ", ".join(f"{k}={v}" for k, v in (options | further).items())
+    own = ", ".join(f"{k}={v}" for k, v in mel_options.items()) or "the usual"
+    of = f"{others} of {mel.x_res * mel.y_res}"
+    return f"| {own} | {name.removesuffix('Scheduler')}: {said} | {steps} | {off:.1e} | {apart:.1e} | {of} | {heard:.1e} |"
+
+
+def sounds() -> None:
+    """Measure pipelines of mel pictures and write their table into the page."""
+    table = f"AudioDiffusionPipeline of diffusers {diffusers.__version__}, with librosa {librosa.__version__}; pictures in "
+    table += "[-1, 1] as a share of theirs, clips as a share of their peak.\n\n"
+    table += (
+        "| Mel | scheduler | steps | net off by | pictures off by | bytes of a clip's picture that differ | clips off by |\n"
+    )
+    table += "| --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_mel(*row) for row in MELS)
+    fill(PAGE, "sounds", table)
+    print(table)
+
+
 class Stored:
     """Noise that was drawn elsewhere, in its order, in the place of our own."""
 
@@ -207,6 +269,7 @@ def policies() -> None:
 
 def main() -> None:
     policies()
+    sounds()
     latents = f"Pipelines on latents, with transformers {transformers.__version__}: pictures in [0, 1].\n\n"
     latents += "| pipeline | scheduler | steps | guidance scale | deviation of theirs | pictures off by |\n"
     latents += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_latent(*row) for row in LATENTS)

@@ -530,6 +530,17 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/interop/foldingdiff.py", "masked_fill(~mask, -math.inf)", "masked_fill(~mask, 0.0)",
         "tests/interop/test_foldingdiff.py",
     ),
+    "padded clips in single precision": (
+        "zoo/audio/mel.py", "x.double() if len(item) < self.samples else x", "x",
+        "tests/interop/test_mel.py",
+    ),
+    "a mel picture whose range is not read": (
+        "zoo/audio/mel.py", "top_db=self.range_db)", "top_db=80)", "tests/interop/test_mel.py",
+    ),
+    "a mel picture on its side": (
+        "zoo/interop/diffusers/mel.py", '"x_res": ("frames", "whole"), "y_res": ("mels", "whole")',
+        '"x_res": ("mels", "whole"), "y_res": ("frames", "whole")', "tests/interop/test_mel.py",
+    ),
     "no label is the first": ("zoo/interop/edm.py", " * (label >= 0)[:, None]", "", "tests/interop/test_pickles.py"),
 }  # fmt: skip
 

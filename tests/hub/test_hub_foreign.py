@@ -1,5 +1,6 @@
 """Repositories in other people's formats: fetched by the names of their files, and nothing but what is needed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,56 @@ def test_of_two_sets_of_weights_in_a_repository_the_averaged_ones_are_taken(hub,
     hub.add("somebody/both", {p.name: p.read_bytes() for p in folder.iterdir()})
     model = zoo.load("hub:somebody/both")
     assert torch.equal(model.denoiser.state_dict()["proj_in.bias"], golden.state["proj_in.bias"])
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """The files of a small pipeline of mel pictures, laid out as teticio's, with safetensors."""
+    folder = tmp_path_factory.mktemp("sounds")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = diffusers.UNet2DModel(
+            sample_size=16, in_channels=1, out_channels=1, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
+            down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        )  # fmt: skip
+    mel = diffusers.Mel(x_res=16, y_res=16, sample_rate=8000, n_fft=256, hop_length=64, n_iter=2)
+    diffusers.AudioDiffusionPipeline(None, net, mel, diffusers.DDIMScheduler()).save_pretrained(folder)
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    index = json.loads(files["model_index.json"])
+    index |= {"mel": ["audio_diffusion", "Mel"], "_diffusers_version": "0.8.0.dev0"}
+    del index["vqvae"]
+    card = b"---\nlicense: gpl-3.0\ndatasets:\n- somebody/loops\ntags:\n- audio\n---\n# Loops\n"
+    further = {
+        "README.md": card,
+        "mel/mel.py": b"raise SystemExit\n",
+        "logs/events.out": b"x",
+        "audio_diffusion.py": b"raise\n",
+    }
+    return files | {"model_index.json": json.dumps(index).encode()} | further
+
+
+def test_a_repository_of_sounds(hub, sounds):
+    hub.add("somebody/loops", sounds)
+    model = zoo.load("hub:somebody/loops")
+    recipe = model.recipe
+    assert (recipe.domain, recipe.licence, recipe.data) == ("audio", "gpl-3.0", "somebody/loops")
+    assert "imported from hub:somebody/loops@" in recipe.description
+    assert model.sample(1, steps=1, seed=0)[0].sample_rate == 8000
+    asked = " ".join(hub.paths("GET"))
+    assert "mel/mel_config.json" in asked and not any(name in asked for name in ("mel.py", "events", "audio_diffusion.py"))
+    hub.log.clear()
+    assert zoo.load("hub:somebody/loops", local_files_only=True).recipe == recipe and not hub.log
+
+
+def test_sounds_as_latents_and_as_pickles_are_refused_before_anything_is_fetched(hub, sounds):
+    hub.add("somebody/latents", sounds | {"vqvae/config.json": b"{}", "vqvae/diffusion_pytorch_model.safetensors": b"x"})
+    with pytest.raises(CheckpointError, match=r"on the latents of a vqvae \(vqvae/config\.json\) is not supported"):
+        zoo.load("hub:somebody/latents")
+    weights = "unet/diffusion_pytorch_model"
+    hub.add("somebody/old", {n: d for n, d in sounds.items() if weights not in n} | {f"{weights}.bin": b"\x80\x02."})
+    with pytest.raises(CheckpointError, match=r"unet/diffusion_pytorch_model\.bin .* a pickle.*use_safetensors=False"):
+        zoo.load("hub:somebody/old")
+    assert "resolve" not in " ".join(hub.paths("GET"))
 
 
 def test_what_nobody_knows_is_refused_as_before(hub):

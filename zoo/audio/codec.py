@@ -54,7 +54,104 @@ def _torn(error: Exception) -> ConfigError:
     return ConfigError(f"torchaudio cannot load its library ({error}). Found {found}; {PAIR}")
 
 
-class SpectrogramCodec(Codec):
+class ClipCodec(Codec):
+    """Between clips and spectrograms (1, F, frames) in -1..1, of a window at a rate: what data, steers and measures know.
+
+    A subclass says how sound becomes a picture and back: `place`, `spectrograms`, `sound` and `middles`. The names of its
+    options are those of `SpectrogramCodec`.
+
+    Attributes:
+        sample_rate: Hz.
+        samples: of the window, L.
+        hop: samples between two frames.
+        range_db: decibels between -1 and 1.
+        speed: by how much training plays clips faster, at most, as a share.
+    """
+
+    axes = ("channel", "mel", "frame")
+    sample_rate: int
+    samples: int
+    hop: int
+    range_db: float
+    speed: float = 0.0
+
+    def place(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
+        """A clip in the window (L,) float32; `rng` feeds the augmentation.
+
+        Raises:
+            DataError: see `checked`, or a silent clip.
+        """
+        raise NotImplementedError
+
+    def spectrograms(self, x: Tensor) -> Tensor:
+        """Clips in the window (B, L) -> (B, 1, F, frames) in -1..1."""
+        raise NotImplementedError
+
+    def sound(self, x0: Tensor) -> Tensor:
+        """(B, 1, F, frames) -> samples (B, L') float32, on the same device, on the steps of a 16-bit file."""
+        raise NotImplementedError
+
+    def middles(self) -> Tensor:
+        """The middle of each mel's filter in Hz (F,)."""
+        raise NotImplementedError
+
+    def like(self, **options: Any) -> ClipCodec:
+        """A codec of the same kind with some options changed."""
+        return type(self)(**self.options | options)
+
+    def checked(self, item: Any) -> Waveform:
+        """The item itself.
+
+        Raises:
+            DataError: no Waveform, or one of another rate.
+        """
+        if not isinstance(item, Waveform):
+            raise DataError(
+                f"the audio codec encodes a zoo.audio Waveform, got {type(item).__name__}: Waveform(samples, rate)."
+            )
+        if item.sample_rate != self.sample_rate:
+            raise DataError(
+                f"a clip at {item.sample_rate} Hz for a model at {self.sample_rate} Hz: clip.resample({self.sample_rate})."
+            )
+        return item
+
+    def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
+        """A Waveform at the codec's rate -> x0 (1, F, frames). A decoded one gives what it was decoded from, exactly."""
+        known = getattr(item, "encoded", None)
+        if rng is None and known is not None and tuple(known.shape) == self.shape:
+            return known.clone()
+        return self.anew(item, rng)
+
+    def anew(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
+        """As `encode`, whatever the clip was decoded from."""
+        return self.spectrograms(self.place(item, rng)[None])[0]
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Waveform]:
+        """(B, 1, F, frames) -> clips, on the steps of a 16-bit file."""
+        if tuple(x0.shape[1:]) != self.shape:
+            raise ShapeError(f"encoded clips {tuple(x0.shape)} must be (B, {', '.join(map(str, self.shape))}).")
+        sound = self.sound(x0).cpu().numpy()
+        return [Waveform(x, self.sample_rate, encoded=e) for x, e in zip(sound, x0.detach().float().cpu().clone(), strict=True)]
+
+    def frames(self, start: float, end: float) -> Tensor:
+        """Which frames of an encoded clip have their centre in `start` <= t < `end` seconds: bool (1, 1, frames).
+
+        For `model.inpaint`: `codec.frames(0, 0.3)` keeps a beginning, `~codec.frames(0.2, 0.4)` fills a gap.
+
+        Raises:
+            ConfigError: a span that is empty or lies outside the window.
+        """
+        times = torch.arange(self.shape[2]) * self.hop / self.sample_rate
+        where = (times >= start) & (times < end)
+        if not where.any():
+            raise ConfigError(
+                f"{start}..{end} s holds no frame; the window is 0..{times[-1]:.3f} s, a frame {times[1] * 1000:.0f} ms."
+            )
+        return where[None, None]
+
+
+class SpectrogramCodec(ClipCodec):
     """Log-mel spectrograms (1, F, frames) in [-1, 1]: from `range_db` below the loudest training value up to it.
 
     A clip is brought to peak 0.9 and no offset, padded behind (and `lead` seconds before) or cropped to the window of
@@ -77,7 +174,6 @@ class SpectrogramCodec(Codec):
         ConfigError: numbers outside their range.
     """
 
-    axes = ("channel", "mel", "frame")
     low: Tensor
     high: Tensor
 
@@ -165,14 +261,7 @@ class SpectrogramCodec(Codec):
         Raises:
             DataError: no Waveform, one of another rate, or a silent one.
         """
-        if not isinstance(item, Waveform):
-            raise DataError(
-                f"the audio codec encodes a zoo.audio Waveform, got {type(item).__name__}: Waveform(samples, rate)."
-            )
-        if item.sample_rate != self.sample_rate:
-            raise DataError(
-                f"a clip at {item.sample_rate} Hz for a model at {self.sample_rate} Hz: clip.resample({self.sample_rate})."
-            )
+        item = self.checked(item)
         x = torch.from_numpy((item if self.trim_db is None else item.trim(self.trim_db)).samples)
         x = x - x.mean()
         peak = x.abs().max()
@@ -190,13 +279,6 @@ class SpectrogramCodec(Codec):
         before = min(round(lead * self.sample_rate), room)
         return torch.nn.functional.pad(x, (before, room - before))
 
-    def encode(self, item: Any, rng: torch.Generator | None = None) -> Tensor:
-        """A Waveform at the codec's rate -> x0 (1, F, frames). A decoded one gives what it was decoded from, exactly."""
-        known = getattr(item, "encoded", None)
-        if rng is None and known is not None and tuple(known.shape) == self.shape:
-            return known.clone()
-        return self.spectrograms(self.place(item, rng)[None])[0]
-
     def spectrograms(self, x: Tensor) -> Tensor:
         """Clips in the window (B, L) -> (B, 1, F, frames) in -1..1."""
         level = (self._log_mel(x) - self.low.cpu().float()) / self._range
@@ -208,14 +290,6 @@ class SpectrogramCodec(Codec):
             return self.tools(x.device)[0](x).clamp(min=1e-9).log()
 
     # ---------------------------------------------------------------- spectrograms -> clips
-
-    @torch.no_grad()
-    def decode(self, x0: Tensor, cond: Mapping[str, Any]) -> list[Waveform]:
-        """(B, 1, F, frames) -> clips of L samples, on the steps of a 16-bit file."""
-        if tuple(x0.shape[1:]) != self.shape:
-            raise ShapeError(f"encoded clips {tuple(x0.shape)} must be (B, {', '.join(map(str, self.shape))}).")
-        sound = self.sound(x0).cpu().numpy()
-        return [Waveform(x, self.sample_rate, encoded=e) for x, e in zip(sound, x0.detach().float().cpu().clone(), strict=True)]
 
     def sound(self, x0: Tensor) -> Tensor:
         """(B, 1, F, frames) -> samples (B, L) float32, on the same device."""
@@ -248,22 +322,6 @@ class SpectrogramCodec(Codec):
         return torch.istft(magnitudes * phases, self.n_fft, self.hop, window=window, length=self.samples)
 
     # ---------------------------------------------------------------- parts of a clip
-
-    def frames(self, start: float, end: float) -> Tensor:
-        """Which frames of an encoded clip have their centre in `start` <= t < `end` seconds: bool (1, 1, frames).
-
-        For `model.inpaint`: `codec.frames(0, 0.3)` keeps a beginning, `~codec.frames(0.2, 0.4)` fills a gap.
-
-        Raises:
-            ConfigError: a span that is empty or lies outside the window.
-        """
-        times = torch.arange(self.shape[2]) * self.hop / self.sample_rate
-        where = (times >= start) & (times < end)
-        if not where.any():
-            raise ConfigError(
-                f"{start}..{end} s holds no frame; the window is 0..{times[-1]:.3f} s, a frame {times[1] * 1000:.0f} ms."
-            )
-        return where[None, None]
 
     def middles(self) -> Tensor:
         """The middle of each mel's filter in Hz (F,), by its weights."""

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from zoo.audio.codec import SpectrogramCodec
+from zoo.audio.codec import ClipCodec
 from zoo.audio.reading import RATES, SUFFIXES, note_channels, read_clip
 from zoo.audio.recipes import DIGITS, SPEAKERS
 from zoo.audio.recordings import Recording, decoded, look, short, window
@@ -257,7 +257,7 @@ class AudioFolder(_AtRate, Folder):
         self.windows = [(k, start) for k, p in enumerate(self.files) for start in self.recordings[p].starts(seconds)]
 
     def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:
-        if isinstance(codec, SpectrogramCodec):
+        if isinstance(codec, ClipCodec):
             self.at(codec.sample_rate)
             self.cut(codec.samples, 1 + codec.speed)
 
@@ -309,7 +309,7 @@ class TableClips(_AtRate, Table):
         self.said, self.cache = set[str](), store()
 
     def prepare_for(self, codec: nn.Module, recipe: Recipe) -> None:
-        if isinstance(codec, SpectrogramCodec):
+        if isinstance(codec, ClipCodec):
             self.at(codec.sample_rate)
 
     def __getitem__(self, i: int) -> tuple[Waveform, dict[str, Any]]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from zoo.audio.augment import AudioAugment
-from zoo.audio.codec import SpectrogramCodec
+from zoo.audio.codec import ClipCodec, SpectrogramCodec
 from zoo.audio.data import FSDD_FILE, WORDS_FILE, AudioFolder, Clips, TableClips, open_audio
+from zoo.audio.mel import MelPictureCodec
 from zoo.audio.reading import SUFFIXES, read_clip
 from zoo.audio.recipes import RECIPES
 from zoo.audio.steers import band, continuation, gap, loudness
@@ -39,6 +40,7 @@ class AudioDomain(Domain):
     hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
+    codec_kinds = {"mel-picture": MelPictureCodec}
     augmentations = AudioAugment
     steers = {"continuation": continuation, "gap": gap, "band": band, "loudness": loudness}
     views = (Sound, Picture)
@@ -59,12 +61,12 @@ class AudioDomain(Domain):
     def read(self, path: str | Path, recipe: Recipe) -> Any:
         """A clip at the model's rate."""
         clip, codec = read_clip(path), self.codec(recipe.codec)
-        return clip.resample(codec.sample_rate) if isinstance(codec, SpectrogramCodec) else clip
+        return clip.resample(codec.sample_rate) if isinstance(codec, ClipCodec) else clip
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
         """The rate and the window of the clips: files are read only once, and for these."""
         codec = self.codec(recipe.codec)
-        return {"sample_rate": codec.sample_rate, "window": codec.samples} if isinstance(codec, SpectrogramCodec) else {}
+        return {"sample_rate": codec.sample_rate, "window": codec.samples} if isinstance(codec, ClipCodec) else {}
 
     def traits(self, item: Any) -> dict[str, float | str]:
         """Length and rate of a clip."""
@@ -116,7 +118,8 @@ class AudioDomain(Domain):
     def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
         from zoo.audio.sight import AudioSight, natural
 
-        return AudioSight(recipe.codec if dataset is None else recipe.codec | natural(dataset))
+        codec: Any = self.codec(recipe.codec)
+        return AudioSight(codec if dataset is None else codec.like(**natural(dataset)))
 
     def evaluator(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zoo.audio.codec import SpectrogramCodec
+from zoo.audio.codec import ClipCodec, SpectrogramCodec
 from zoo.audio.data import FSDD_FILE, WORDS_FILE, Clips, open_audio
 from zoo.audio.judge import Judge, load_judge
 from zoo.audio.metrics import Evaluator
@@ -30,7 +30,7 @@ KNOWN: dict[tuple[str, ...], tuple[str, str | None, str, str]] = {
 }
 
 
-def through(codec: SpectrogramCodec, clips: Tensor) -> Tensor:
+def through(codec: ClipCodec, clips: Tensor) -> Tensor:
     """Clips (n, L) encoded and decoded again."""
     bar = tqdm(clips.split(50), "real clips through the codec", delay=2, leave=False)
     return torch.cat([codec.sound(codec.spectrograms(chunk)) for chunk in bar])
@@ -64,7 +64,7 @@ def evaluator(
     name, voices, file, hint = KNOWN[classes]
     source, found = real_data(data, f"audio/{file}", hint), load_judge(name)
     codec = SpectrogramCodec(**recipe.codec) if model is None else model.codec
-    if not isinstance(codec, SpectrogramCodec) or not _takes(found, codec):
+    if not isinstance(codec, ClipCodec) or not _takes(found, codec):
         raise ConfigError(f"{model!r}: its judge takes clips of {found.samples} samples at {found.sample_rate} Hz only.")
     held, real = open_audio(source, split), open_audio(source, "train")
     if not isinstance(held, Clips) or not isinstance(real, Clips) or tuple(held.labels.get("label", ())) != classes:
@@ -77,14 +77,14 @@ def evaluator(
     return Evaluator(found, reference, through(codec, train), raw=raw, speakers=speakers, split=split)
 
 
-def _takes(judge: Judge, codec: SpectrogramCodec) -> bool:
+def _takes(judge: Judge, codec: ClipCodec) -> bool:
     return (codec.sample_rate, codec.samples) == (judge.sample_rate, judge.samples)
 
 
 def _packaged(data: str | Path, split: str, model: Generator) -> bool:
     """Whether data and model are those of a packaged judge."""
     classes, codec = model.recipe.classes("label"), model.codec
-    if classes not in KNOWN or not isinstance(codec, SpectrogramCodec) or not _takes(load_judge(KNOWN[classes][0]), codec):
+    if classes not in KNOWN or not isinstance(codec, ClipCodec) or not _takes(load_judge(KNOWN[classes][0]), codec):
         return False
     return isinstance(open_audio(data, split), Clips)
 
@@ -92,7 +92,7 @@ def _packaged(data: str | Path, split: str, model: Generator) -> bool:
 def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None) -> Evaluator:
     """The evaluator of any clips, in the window of the model."""
     codec = model.codec
-    if not isinstance(codec, SpectrogramCodec):
+    if not isinstance(codec, ClipCodec):
         raise ConfigError(f"{model!r}: its codec is not one of sound.")
     judge, where = own.judge_of(Judge, given, model)
     # long recordings in the windows that training cuts them into

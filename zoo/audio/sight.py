@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.audio.codec import SpectrogramCodec, transforms
+from zoo.audio.codec import ClipCodec, transforms
 from zoo.audio.data import AudioFolder, Clips, TableClips
 from zoo.audio.judge import Judge, load_judge
 from zoo.audio.waveform import Waveform
@@ -30,8 +30,8 @@ class AudioSight(own.Sight):
     weight_decay = 0.02
     chunk = 200
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.codec = SpectrogramCodec(**options)
+    def __init__(self, codec: ClipCodec) -> None:
+        self.codec = codec
 
     def build(self, class_names: tuple[str, ...]) -> Judge:
         return Judge((24, 48, 96), class_names, self.codec.sample_rate, self.codec.samples)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.audio.codec import SpectrogramCodec
+from zoo.audio.codec import ClipCodec
 from zoo.audio.reading import read_clip
 from zoo.audio.waveform import Waveform
 from zoo.core.correction import Made, Steer
@@ -22,18 +22,18 @@ from zoo.errors import ConfigError
 from zoo.values import number
 
 
-def made(make: Callable[[SpectrogramCodec], Steering], gradients: bool, named: str) -> Steer:
+def made(make: Callable[[ClipCodec], Steering], gradients: bool, named: str) -> Steer:
     """A steer of spectrograms."""
 
     def checked(codec: Any) -> Steering:
-        if not isinstance(codec, SpectrogramCodec):
+        if not isinstance(codec, ClipCodec):
             raise ConfigError(f"{named}: a steer of spectrograms, and this model's codec is a {type(codec).__name__}.")
         return make(codec)
 
     return Made(checked, gradients, named)
 
 
-def encoded(clip: Any, codec: SpectrogramCodec, named: str) -> Tensor:
+def encoded(clip: Any, codec: ClipCodec, named: str) -> Tensor:
     """A clip, or the file of one, as a model at this rate encodes it."""
     if isinstance(clip, (str, Path)):
         clip = read_clip(clip)
@@ -92,7 +92,7 @@ def band(low: float = 0.0, high: float | None = None, *, interval: tuple[float, 
     if not least < most:
         raise ConfigError(f"band: low={low!r}, high={high!r}: give Hz, the first below the second.")
 
-    def make(codec: SpectrogramCodec) -> Steering:
+    def make(codec: ClipCodec) -> Steering:
         middles = codec.middles()
         inside = (middles >= least) & (middles <= most)
         if not inside.any():
@@ -129,7 +129,7 @@ def loudness(level: float, start: float | None = None, end: float | None = None,
         raise ConfigError(f"loudness: start={start!r}, end={end!r}; give both, or none for all of a clip.")
     part = None if start is None else span(start, end)
 
-    def make(codec: SpectrogramCodec) -> Steering:
+    def make(codec: ClipCodec) -> Steering:
         if wanted < -codec.range_db:
             raise ConfigError(f"loudness: level={wanted:g} dB; this model's sounds go down to {-codec.range_db:g} dB.")
         frames = None if part is None else codec.frames(*part)[0, 0]

@@ -61,7 +61,7 @@ class Waveform:
         if hasattr(samples, "detach"):  # a tensor: numpy rejects one with a gradient, in bfloat16 or on a GPU
             samples = samples.detach().cpu().float()
         try:
-            x = np.asarray(samples, dtype=np.float32)
+            x = np.asarray(samples, dtype=np.float32, order="C")  # torch takes no view that runs backwards
         except (TypeError, ValueError) as error:
             raise ShapeError(f"samples are not an array of numbers (L,): {error}.") from error
         if x.ndim != 1 or not x.size:

@@ -93,8 +93,8 @@ class Domain(ABC):
     denoisers: Mapping[str, Callable[..., nn.Module]]
     #: what `codec` builds
     codecs: type[Codec] | None = None
-    #: {kind: class} of further codecs, which a recipe names by `codec.kind`
-    kinds_of_codec: Mapping[str, type[Codec]] = {}
+    #: {kind: class} of further codecs, one of which a recipe names by `codec.kind`
+    codec_kinds: Mapping[str, type[Codec]] = {}
     #: what training may do to objects, see `augment`
     augmentations: type[Augment] = Augment
     #: the Hub's task of the models (None where it has none for what they do), and tags by which people search
@@ -235,14 +235,15 @@ class Domain(ABC):
     def codec(self, options: Mapping[str, Any]) -> Codec:
         """The codec of objects by a recipe's options; unknown or invalid ones are a ConfigError.
 
-        A first stage among them (`stage`) belongs to models, which put it around this codec: `zoo.model.first_stage`.
+        The option `kind` names one of `codec_kinds`, where the domain has any. A first stage among them (`stage`) belongs to
+        models, which put it around this codec: `zoo.model.first_stage`.
         """
         codecs, options = self.codecs, {k: v for k, v in options.items() if k != "stage"}
-        if self.kinds_of_codec and "kind" in options:
+        if self.codec_kinds and "kind" in options:
             kind = options.pop("kind")
-            if not isinstance(kind, str) or kind not in self.kinds_of_codec:
-                raise one_of(f"{self.name} codec kind", kind, self.kinds_of_codec)
-            codecs = self.kinds_of_codec[kind]
+            if not isinstance(kind, str) or kind not in self.codec_kinds:
+                raise one_of(f"{self.name} codec kind", kind, self.codec_kinds)
+            codecs = self.codec_kinds[kind]
         if codecs is None:
             raise ConfigError(f"the domain {self.name!r} builds no codec: give yours, codec=YourCodec(...).")
         known_arguments(codecs, options, f"{self.name} codec option")
@@ -255,7 +256,7 @@ class Domain(ABC):
         """The options of a recipe that build such a codec here; None for a codec of another kind."""
         if type(codec) is self.codecs:
             return dict(codec.options)
-        named = [kind for kind, found in self.kinds_of_codec.items() if found is type(codec)]
+        named = [kind for kind, found in self.codec_kinds.items() if found is type(codec)]
         return {"kind": named[0], **codec.options} if named else None
 
     def augment(self, options: Mapping[str, Any]) -> Augment:

@@ -41,7 +41,7 @@ class ProteinDomain(Domain):
     measured = 200
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
-    kinds_of_codec = {"atoms": BackboneCodec, "angles": AngleCodec}
+    codec_kinds = {"atoms": BackboneCodec, "angles": AngleCodec}
     augmentations = BackboneAugment
     steers = {"symmetry": symmetry, **STEERS}
     views = (Scene,)

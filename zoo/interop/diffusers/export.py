@@ -1,4 +1,4 @@
-"""Our image models as folders that diffusers loads.
+"""Our models of pictures, and of mel pictures of sounds, as folders that diffusers loads.
 
 A net that came from there goes back as the class that it was. A net of ours goes with a module beside it, which is a class of
 diffusers around it: it needs the package diffusion-zoo where it runs, and diffusers asks for `trust_remote_code=True`.
@@ -13,7 +13,9 @@ import yaml
 
 from zoo import files
 from zoo.errors import ConfigError
-from zoo.interop.diffusers.folder import CONFIG, INDEX, MODULE, OWN_CLASS, STEM
+from zoo.interop.diffusers.folder import CONFIG, INDEX, MEL, MODULE, OWN_CLASS, STEM
+from zoo.interop.diffusers.mel import MEL_CONFIG, mel_of
+from zoo.interop.diffusers.mel import PIPELINE as OF_SOUNDS
 from zoo.interop.diffusers.schedulers import CURVES, PREDICTIONS, SCHEDULER
 from zoo.model.model import Model
 
@@ -54,16 +56,25 @@ class ZooDenoiser(ModelMixin, ConfigMixin):
 
 
 def export(model: Model, folder: Path) -> Path:
-    """Write a model's folder: model_index.json, unet/, scheduler/ and a card.
+    """Write a model's folder: model_index.json, unet/, scheduler/, of sounds mel/, and a card.
 
     Raises:
-        ConfigError: a model of something else than pictures, a latent model, or one that no scheduler there fits; or a folder
-            that holds other things.
+        ConfigError: a model of something else than pictures or mel pictures, a latent model, or one that no scheduler there
+            fits; or a folder that holds other things.
     """
     _check_free(folder)
     recipe = model.recipe
-    if recipe.domain != "image" or model.is_first_stage or model.codec.inner is not model.codec or model.own_parts:
-        raise ConfigError(f"{model!r}: only models of pictures with a net that a recipe describes are written for diffusers.")
+    mel = mel_of(recipe)
+    if (
+        (recipe.domain != "image" and mel is None)
+        or model.is_first_stage
+        or model.codec.inner is not model.codec
+        or model.own_parts
+    ):
+        raise ConfigError(
+            f"{model!r}: only models of pictures, or of mel pictures of sounds (codec.kind=mel-picture), with a net that a "
+            "recipe describes are written for diffusers."
+        )
     if model.diffusion.self_condition or recipe.conditions.keys() - {"label"}:
         told = ", ".join(recipe.conditions.keys() - {"label"}) or "its own last guess"
         raise ConfigError(f"{model!r}: its net is told {told}, which no pipeline of diffusers gives.")
@@ -72,19 +83,22 @@ def export(model: Model, folder: Path) -> Path:
     kind, scheduler = scheduler_of(model)
     package, name, config = net_of(model)
     pipeline = {"DDPMScheduler": "DDPMPipeline", "DDIMScheduler": "DDIMPipeline"}.get(kind, "DDPMPipeline")
-    index = {
+    pipeline = pipeline if mel is None else OF_SOUNDS
+    index: dict[str, Any] = {
         "_class_name": pipeline,
         "_diffusers_version": VERSION,
         "scheduler": ["diffusers", kind],
         "unet": [package, name],
     }
+    if mel is not None:
+        index |= {"mel": ["diffusers", MEL], "vqvae": [None, None]}
     weights = files.state_of(model.denoiser)
     if name == OWN_CLASS:
         weights = {f"net.{k}": v for k, v in weights.items()}
     elif recipe.denoiser == "diffusers-class":
         weights = {k.removeprefix("net."): v for k, v in weights.items()}
     with files.new_folder(folder) as new:
-        for part in ("unet", "scheduler"):
+        for part in ("unet", "scheduler", *(["mel"] if mel else [])):
             (new / part).mkdir()
         files.save_tensors(new / "unet" / f"{STEM}.safetensors", weights, {"format": "pt"})
         files.write_atomic(
@@ -92,6 +106,9 @@ def export(model: Model, folder: Path) -> Path:
         )
         if name == OWN_CLASS:
             files.write_atomic(new / "unet" / f"{MODULE}.py", MODULE_TEXT.encode())
+        if mel is not None:
+            between = {"_class_name": MEL, "_diffusers_version": VERSION, **mel}
+            files.write_atomic(new / "mel" / MEL_CONFIG, files.dump_json(between))
         said = {"_class_name": kind, "_diffusers_version": VERSION, **scheduler}
         files.write_atomic(new / "scheduler" / SCHEDULER, files.dump_json(said))
         files.write_atomic(new / INDEX, files.dump_json(index))
@@ -106,7 +123,7 @@ def _check_free(folder: Path) -> None:
     """
     there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     parts = {p.name for p in (folder / "unet").iterdir()} if (folder / "unet").is_dir() else set()
-    odd = sorted(there - {INDEX, "unet", "scheduler", files.CARD})
+    odd = sorted(there - {INDEX, "unet", "scheduler", "mel", files.CARD})
     odd += [f"unet/{name}" for name in sorted(parts - {CONFIG, f"{STEM}.safetensors", f"{MODULE}.py"})]
     if odd or (there and INDEX not in there):
         held = ", ".join(odd[:5] or sorted(there)[:5])
@@ -116,14 +133,15 @@ def _check_free(folder: Path) -> None:
 def _card(model: Model, pipeline: str, name: str) -> str:
     """The card: licence and origin stay."""
     recipe = model.recipe
-    facts: dict[str, Any] = {"library_name": "diffusers", "tags": ["diffusion", "image"]}
+    facts: dict[str, Any] = {"library_name": "diffusers", "tags": ["diffusion", recipe.domain]}
     if recipe.licence:
         facts["license"] = recipe.licence
     trust = ", trust_remote_code=True" if name == OWN_CLASS else ""
     needs = "\nIt needs the package diffusion-zoo: the module in unet/ builds its net.\n" if name == OWN_CLASS else ""
+    made = "audios" if pipeline == OF_SOUNDS else "images"
     text = (
         f"# {recipe.domain}/{recipe.name}\n\n{recipe.description}\n{needs}\n```python\nfrom diffusers import {pipeline}\n\n"
-        f'images = {pipeline}.from_pretrained("./folder"{trust})(4).images\n```\n'
+        f'{made} = {pipeline}.from_pretrained("./folder"{trust})(4).{made}\n```\n'
     )
     lines = [f"## {title}\n\n{said}\n" for title, said in (("Data", recipe.data), ("Licence", recipe.licence)) if said]
     return "---\n" + yaml.safe_dump(facts, sort_keys=False) + "---\n\n" + "\n".join([text, *lines])
@@ -132,7 +150,8 @@ def _card(model: Model, pipeline: str, name: str) -> str:
 def net_of(model: Model) -> tuple[str, str, dict[str, Any]]:
     """(package, class, options) of a model's net."""
     recipe = model.recipe
-    channels, size = model.codec.shape[0], model.codec.shape[-1]
+    channels, height, width = model.codec.shape
+    size = width if height == width else [height, width]
     options = {k: v for k, v in recipe.net.items() if k not in ("time_scale", "sign")}
     if recipe.denoiser == "unet2d":
         fixed = {

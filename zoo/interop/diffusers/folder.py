@@ -22,6 +22,9 @@ TEXT_STEM = "model"
 PACKAGES = ("diffusers", "transformers")
 #: the class of our own nets in folders that we wrote, and its module, which is never run here: the config says what it builds
 OWN_CLASS, MODULE = "ZooDenoiser", "zoo_denoiser"
+#: the class between sounds and pictures, and what an index calls its module: that of diffusers itself, of the pipeline's
+#: folder in its first versions, and of its author's package. It is known by its name, and none of them is run here.
+MEL, MEL_HOMES = "Mel", ("diffusers", "audio_diffusion", "audiodiffusion.mel")
 #: the class of first stages
 AUTOENCODER = "AutoencoderKL"
 #: names of parts: words, which lead nowhere else
@@ -139,7 +142,7 @@ def read_pipeline(folder: Path) -> Pipeline:
         package, name = value
         if package is None and name is None:  # a part that this pipeline can have and has not
             continue
-        ours = (package, name) == (MODULE, OWN_CLASS)
+        ours = (package, name) == (MODULE, OWN_CLASS) or (name == MEL and package in MEL_HOMES)
         if (package not in PACKAGES and not ours) or not isinstance(name, str):
             raise CheckpointError(
                 f"{folder / INDEX}: its {key} is {name} of {package}, which is code of the repository: zoo runs none. Load it "
@@ -161,6 +164,9 @@ def files_of(names: Collection[str]) -> list[str] | None:
     """Which files of a repository are needed, by their names alone; None where it is not one of diffusers."""
     listed = set(names)
     nets = ("", "unet/", "transformer/", "vae/", "text_encoder/")
+    if INDEX in listed and (stage := sorted(n for n in listed if n.startswith("vqvae/"))):
+        # before hundreds of megabytes are fetched
+        raise CheckpointError(f"a pipeline on the latents of a vqvae ({stage[0]}) is not supported, so nothing is fetched.")
     if INDEX not in listed and not any(f"{net}{STEM}{end}" in listed for net in nets for end in (".safetensors", ".bin")):
         return None
     wanted = [n for n in listed if n.endswith(".json") and n.count("/") <= 1 and not n.endswith(".index.json")]
@@ -186,7 +192,8 @@ def files_of(names: Collection[str]) -> list[str] | None:
 def about(pipeline: Pipeline, origin: Origin, notes: Iterable[str] = ()) -> str:
     """A recipe's description of an imported model."""
     part = pipeline.part("unet", "transformer", "vae")
-    kind = pipeline.class_name if "vae" in pipeline.parts and pipeline.class_name else ("" if part is None else part.class_name)
+    whole = {"vae", "mel"} & pipeline.parts.keys()
+    kind = pipeline.class_name if whole and pipeline.class_name else ("" if part is None else part.class_name)
     further = "".join(f" {n[0].upper()}{n[1:]}." for n in notes)
     return f"{kind} of diffusers (written by version {pipeline.version}), imported from {origin.place}.{further}"
 

@@ -31,6 +31,8 @@ from zoo.interop.diffusers.folder import (
     renamed,
 )
 from zoo.interop.diffusers.latent import PIPELINES, first_stage, latent_model
+from zoo.interop.diffusers.mel import PIPELINE as OF_SOUNDS
+from zoo.interop.diffusers.mel import fitting, read_mel
 from zoo.interop.diffusers.peer import PeerNet, described
 from zoo.interop.diffusers.schedulers import Process
 from zoo.interop.origin import Origin, read_origin
@@ -101,20 +103,22 @@ class DiffusersFormat:
             return first_stage(pipeline) if net is None else latent_model(pipeline, diffusion)
         if net is None:
             raise CheckpointError(f"{folder} holds {pipeline.found}: no unet, and nothing else that zoo can sample with.")
-        odd = sorted(pipeline.parts.keys() - {"unet", "scheduler"})
+        mel = read_mel(pipeline)
+        odd = sorted(pipeline.parts.keys() - {"unet", "scheduler"} - ({"mel"} if mel else set()))
         if net.class_name == OWN_CLASS and not odd and diffusion is None:
-            return self._own(net)
+            return self._own(net, mel)
         if net.class_name != "UNet2DModel" or odd:
             raise CheckpointError(
                 f"{folder} holds {pipeline.found}. Supported are pipelines of a UNet2DModel and a scheduler, the net alone, "
-                f"{' and '.join(PIPELINES)}, and an {AUTOENCODER} alone; not supported: {', '.join(odd) or net.class_name}."
+                f"{', '.join((*PIPELINES, OF_SOUNDS))}, and an {AUTOENCODER} alone; not supported: "
+                f"{', '.join(odd) or net.class_name}."
             )
         origin = read_origin(folder)
         given = net.config
         process = process_of(pipeline, diffusion)
-        recipe = read_unet(given, net, process, about(pipeline, origin, process.notes), origin)
+        recipe = read_unet(given, net, process, about(pipeline, origin, process.notes), origin, mel)
         paths = weights_in(net.folder, STEM, how_to_convert(net))
-        domain = get_domain("image")
+        domain = get_domain(recipe.domain)
         shapes = {f"denoiser.{k}": v for k, v in shapes_in(paths).items()}
         with limited(shapes, net.folder, weights=paths[0].name):
             model = Model(recipe, domain, filled=False)
@@ -124,13 +128,15 @@ class DiffusersFormat:
         files.load_strict(model.denoiser, tensors, paths[0])
         return model
 
-    def _own(self, net: Part) -> Model:
+    def _own(self, net: Part, mel: Mapping[str, Any] | None) -> Model:
         """A model that we exported: its recipe is in the config of its net, and nothing of the module beside it is run."""
         said = net.config.get("recipe")
         if not isinstance(said, dict):
             raise CheckpointError(f"{net.folder / files.CONFIG} has no recipe, which a {OWN_CLASS} is built from.")
         paths = weights_in(net.folder, STEM, how_to_convert(net))
         recipe = Recipe.parse(said)
+        if mel is not None and recipe.codec != mel:
+            raise CheckpointError(f"{net.folder.parent}: its mel is not that of the recipe in {net.folder / files.CONFIG}.")
         with limited(shapes_in(paths), net.folder, weights=paths[0].name):
             model = Model(recipe, get_domain(recipe.domain), filled=False)
         own = {k.removeprefix("net."): v for k, v in read_weights(paths).items()}
@@ -170,8 +176,18 @@ class DiffusersFormat:
         return golden_output(theirs, inputs)
 
 
-def read_unet(given: Mapping[str, Any], part: Part, process: Process, description: str, origin: Origin) -> Recipe:
+def read_unet(
+    given: Mapping[str, Any],
+    part: Part,
+    process: Process,
+    description: str,
+    origin: Origin,
+    mel: Mapping[str, Any] | None = None,
+) -> Recipe:
     """The recipe of a UNet2DModel of pictures.
+
+    Args:
+        mel: options of the codec of the sounds that the pictures are of.
 
     Raises:
         CheckpointError: a key that is missing or unknown, or a net that makes something else than pictures.
@@ -183,17 +199,8 @@ def read_unet(given: Mapping[str, Any], part: Part, process: Process, descriptio
     net = {k: o.needed(k) for k in FIRST} | {k: o.later(k, before) for k, before in LATER.items()}
     o.end()
     checked(net, KINDS, "UNet2DModel", path)
-    sides = size if isinstance(size, list) else [size, size]
-    if len(sides) != 2 or sides[0] != sides[1] or not all(is_whole(n) and 1 <= n <= MOST_SIDE for n in sides):
-        raise CheckpointError(
-            f'{path}: sample_size={size!r}; zoo has square pictures of a known size. Write it there: "sample_size": 32.'
-        )
     channels = net.pop("in_channels")
-    if channels not in (1, 3):
-        raise CheckpointError(
-            f"{path}: in_channels={channels!r}; pictures have 1 (grey) or 3 (RGB). A net on latents is read together with its "
-            f"autoencoder, from the folder of a pipeline ({INDEX})."
-        )
+    domain, codec = ("audio", dict(fitting(mel, size, channels, path))) if mel else ("image", pictures(size, channels, path))
     conditions: dict[str, Condition] = {}
     if net["class_embed_type"] is not None:
         raise CheckpointError(f"{path}: class_embed_type={net['class_embed_type']!r} is not supported; supported: null.")
@@ -219,11 +226,11 @@ def read_unet(given: Mapping[str, Any], part: Part, process: Process, descriptio
     return Recipe.parse(
         {
             "name": origin.name,
-            "domain": "image",
+            "domain": domain,
             "description": description,
             "licence": origin.licence,
             "data": origin.data,
-            "codec": {"size": sides[0], "channels": channels},
+            "codec": codec,
             "denoiser": denoiser,
             "net": options,
             "conditions": conditions,
@@ -232,6 +239,25 @@ def read_unet(given: Mapping[str, Any], part: Part, process: Process, descriptio
             "sampling": process.sampling,
         }
     )
+
+
+def pictures(size: Any, channels: Any, path: Path) -> dict[str, Any]:
+    """The options of the codec of pictures, by what a net says of them.
+
+    Raises:
+        CheckpointError: pictures that the image domain does not have.
+    """
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or sides[0] != sides[1] or not all(is_whole(n) and 1 <= n <= MOST_SIDE for n in sides):
+        raise CheckpointError(
+            f'{path}: sample_size={size!r}; zoo has square pictures of a known size. Write it there: "sample_size": 32.'
+        )
+    if channels not in (1, 3):
+        raise CheckpointError(
+            f"{path}: in_channels={channels!r}; pictures have 1 (grey) or 3 (RGB). A net on latents is read together with its "
+            f"autoencoder, from the folder of a pipeline ({INDEX})."
+        )
+    return {"size": sides[0], "channels": channels}
 
 
 def beyond(net: Mapping[str, Any]) -> list[str]:
