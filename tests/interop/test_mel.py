@@ -215,9 +215,9 @@ def recipe_of(options, **changes):
 def test_a_recipe_names_the_codec_by_its_kind():
     options = recipe_of(WIDE)["codec"]
     assert isinstance(DOMAIN.codec(options), MelPictureCodec)
-    with pytest.raises(ConfigError, match=r"unknown audio codec option kind 'mel-pictures'.*'mel-picture'"):
+    with pytest.raises(ConfigError, match=r"unknown audio codec kind 'mel-pictures'.*'mel-picture'"):
         DOMAIN.codec(options | {"kind": "mel-pictures"})
-    with pytest.raises(ConfigError, match=r"unknown audio codec option kind \['mel-picture'\]"):
+    with pytest.raises(ConfigError, match=r"unknown audio codec kind \['mel-picture'\]"):
         DOMAIN.codec(options | {"kind": ["mel-picture"]})
     with pytest.raises(ConfigError, match=r"hopp.*hop"):
         DOMAIN.codec(options | {"hopp": 3})
