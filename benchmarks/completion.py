@@ -46,7 +46,7 @@ GAP = 0.2
 def ways(calls: int) -> dict[str, dict[str, Any]]:
     """Each method with steps that cost about so many calls of the net."""
     return {
-        "replace": {"steps": calls},
+        "replace": {"method": "replace", "steps": calls},  # a domain may take another where nobody names one
         "resample, 4 times": {"method": "resample", "times": 4, "jump": 4, "steps": max(calls // 4, 2)},
         "resample, 10 times": {"method": "resample", "times": 10, "jump": 10, "steps": max(calls // 10, 2)},
         "posterior, 1 product": {"method": "posterior", "products": 1, "steps": max(calls // 2, 2)},

@@ -47,6 +47,7 @@ def test_completions_are_measured_once_and_told_in_the_page(tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", [*line, "real*;replace"])
     completion.main()
     assert [a["steps"] for a in asked] == [8, 8] and all(a["guidance_weight"] == 0 for a in asked)
+    assert {a["method"] for a in asked} == {"replace"}, "else it is what the domain takes where nobody names one"
     monkeypatch.setattr(sys, "argv", [*line, "*product*;replace", "--page"])
     completion.main()
     assert [a["steps"] for a in asked[2:]] == [4, 4, 2, 2]
