@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from folders import change
 
 import zoo
 from zoo.core import seeds
@@ -457,17 +458,6 @@ def test_a_net_alone_needs_its_noise(tmp_path):
     assert model.sample(1, steps=2, seed=0)[0].pixels.shape == (8, 8, 3)
     diffusers.DDIMScheduler(beta_schedule="scaled_linear").save_pretrained(tmp_path)
     assert zoo.load(tmp_path, format="diffusers").recipe.schedule.curve == "scaled_linear"
-
-
-def change(folder, name, **keys):
-    path = folder / name
-    data = json.loads(path.read_text())
-    for key, value in keys.items():
-        if value is ...:
-            data.pop(key)
-        else:
-            data[key] = value
-    path.write_text(json.dumps(data))
 
 
 SCHEDULER, UNET, INDEX = "scheduler/scheduler_config.json", "unet/config.json", "model_index.json"

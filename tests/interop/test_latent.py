@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from folders import change
 
 import zoo
 from zoo.cli import main
@@ -379,17 +380,6 @@ def test_a_text_encoder_that_is_a_pickle_is_refused_before_anything_is_fetched(t
         CheckpointError, match=r"is a pickle.*from transformers import CLIPTextModel; CLIPTextModel\.from_pretr"
     ):
         zoo.load(tmp_path)
-
-
-def change(folder, name, **keys):
-    path = folder / name
-    data = json.loads(path.read_text())
-    for key, value in keys.items():
-        if value is ...:
-            data.pop(key, None)
-        else:
-            data[key] = value
-    path.write_text(json.dumps(data))
 
 
 INDEX, UNET, VAE = "model_index.json", "unet/config.json", "vae/config.json"

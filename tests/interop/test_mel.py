@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from folders import change
 from PIL import Image
 
 import zoo
@@ -407,17 +408,6 @@ def test_spectrograms_of_ours_are_refused(tmp_path):
 
 
 # ---- what is wrong ---------------------------------------------------------------------------------------------------------
-
-
-def change(folder, name, **keys):
-    path = folder / name
-    data = json.loads(path.read_text())
-    for key, value in keys.items():
-        if value is ...:
-            data.pop(key)
-        else:
-            data[key] = value
-    path.write_text(json.dumps(data))
 
 
 MEL, UNET, INDEX = "mel/mel_config.json", "unet/config.json", "model_index.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from zoo.contract.dataset import Dataset
 from zoo.core.circle import wrapped
 from zoo.errors import ConfigError
 from zoo.protein.backbone import Backbone
-from zoo.protein.codec import SHORTEST
+from zoo.protein.codec import SHORTEST, asked_length
 from zoo.protein.geometry import bends, grown, torsions
 from zoo.values import several, whole
 
@@ -79,15 +78,7 @@ class AngleCodec(Codec):
             if self.lengths.any():
                 return int(torch.multinomial(self.lengths.cpu().double(), 1, generator=rng))
             return int(torch.randint(self.usual[0], self.usual[1] + 1, (), generator=rng))
-        if not SHORTEST <= value <= self.max_length:
-            raise ConfigError(f"length={value}: chains of {SHORTEST} to {self.max_length} residues can be sampled.")
-        if value < self.min_length:
-            warnings.warn(
-                f"length={value} is outside what was trained on ({self.min_length} to {self.max_length} residues): look at "
-                "the samples before you use them.",
-                stacklevel=2,
-            )
-        return value
+        return asked_length(value, self.max_length, self.min_length, self.max_length)
 
     def fit(self, dataset: Dataset) -> None:
         """Lengths, and the mean direction of each angle."""

@@ -33,6 +33,23 @@ HINTED, MOTIF = 0.75, 6
 FOLLOW = 3.0
 
 
+def asked_length(value: int, longest: int, low: int, high: int) -> int:
+    """A length that can be sampled; one outside of what was trained on, `low` to `high` residues, with a warning.
+
+    Raises:
+        ConfigError: fewer than SHORTEST residues, or more than `longest`.
+    """
+    if not SHORTEST <= value <= longest:
+        raise ConfigError(f"length={value}: chains of {SHORTEST} to {longest} residues can be sampled.")
+    if not low <= value <= high:
+        warnings.warn(
+            f"length={value} is outside what was trained on ({low} to {high} residues): look at the samples before you use "
+            "them.",
+            stacklevel=3,
+        )
+    return value
+
+
 class BackboneCodec(Codec):
     """Backbones as coordinates of N, CA and C around their mean, in units of SCALE.
 
@@ -64,15 +81,7 @@ class BackboneCodec(Codec):
             if not self.lengths.any():
                 return self.shape[0]
             return int(torch.multinomial(self.lengths.cpu().double(), 1, generator=rng))
-        if not SHORTEST <= value <= LONGEST:
-            raise ConfigError(f"length={value}: chains of {SHORTEST} to {LONGEST} residues can be sampled.")
-        if not self.min_length <= value <= self.max_length:
-            warnings.warn(
-                f"length={value} is outside what was trained on ({self.min_length} to {self.max_length} residues): look at "
-                "the samples before you use them.",
-                stacklevel=2,
-            )
-        return value
+        return asked_length(value, LONGEST, self.min_length, self.max_length)
 
     def fit(self, dataset: Dataset) -> None:
         sizes = torch.tensor([len(dataset[i][0]) for i in range(len(dataset))])
