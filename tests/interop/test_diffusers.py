@@ -289,7 +289,7 @@ def test_dpm_solver(tmp_path, same_noise, options, steps):
         assert int(scheduler.timesteps[-1]) == -1
 
 
-@pytest.mark.parametrize("steps", [2, 10, 13, 50])
+@pytest.mark.parametrize("steps", [2, 13, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (10, 50))])
 def test_plms_of_stable_diffusion(tmp_path, same_noise, steps):
     """Its scheduler's file; the prediction is called once more than there are steps."""
     scheduler = diffusers.PNDMScheduler(
@@ -304,7 +304,9 @@ def test_plms_of_stable_diffusion(tmp_path, same_noise, steps):
 
 @pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize(("spacing", "steps"), [("leading", 10), ("leading", 13), ("trailing", 10)])
+@pytest.mark.parametrize(
+    ("spacing", "steps"), [("leading", 13), *(pytest.param(s, 10, marks=pytest.mark.slow) for s in ("leading", "trailing"))]
+)
 def test_euler(tmp_path, same_noise, kind, prediction, spacing, steps):
     """In sigma / alpha it is DDIM, and with noise DDPM; where the first level is the last one of training, theirs starts
     from a little less noise, which is said."""
