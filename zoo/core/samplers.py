@@ -227,16 +227,16 @@ def plms(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng) -> Itera
     for i, (a, b) in enumerate(pairwise(levels)):
         x0, eps = predict(x, a)
         slopes = [eps, *slopes[: len(BASHFORTH) - 1]]
-        along = torch.zeros_like(eps)
-        for weight, slope in zip(BASHFORTH[len(slopes) - 1], slopes, strict=True):
-            along = along + weight * slope
+        euler = b.alpha * x0 + b.sigma * eps
         if not b.sigma or not a.alpha:
-            x = b.alpha * x0 + b.sigma * eps
-            yield Step(b, x, x0)
-            continue
-        if i == 0 and len(levels) > 2:
-            along = (eps + predict(b.alpha * x0 + b.sigma * eps, b)[1]) / 2
-        x = (b.alpha / a.alpha) * (x - a.sigma * along) + b.sigma * along
+            x = euler
+        else:
+            along = torch.zeros_like(eps)
+            for weight, slope in zip(BASHFORTH[len(slopes) - 1], slopes, strict=True):
+                along = along + weight * slope
+            if i == 0 and len(levels) > 2:
+                along = (eps + predict(euler, b)[1]) / 2
+            x = (b.alpha / a.alpha) * (x - a.sigma * along) + b.sigma * along
         yield Step(b, x, x0)
 
 

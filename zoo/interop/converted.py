@@ -1,4 +1,4 @@
-"""What formats of pictures share whose originals are pickles: folders that a converter wrote, whose config.json says so."""
+"""What formats share whose originals are pickles: folders that a converter wrote, and nets that their tensors must fit."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from zoo import files
 from zoo.contract.conditions import Condition, Label
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
-from zoo.errors import CheckpointError, brief
+from zoo.errors import CheckpointError, ConfigError, brief
 from zoo.interop.origin import Origin
 from zoo.interop.reading import read_object, read_weights, shapes_in
 from zoo.model.budget import limited
@@ -106,6 +104,18 @@ def pictures(
     )
 
 
+def label_of(conditions: Mapping[str, Condition] | None, named: str) -> Label | None:
+    """The label that a net is told beside the picture and the noise; None where it is told nothing.
+
+    Raises:
+        ConfigError: other conditions; `named` is the net's, for the message.
+    """
+    label = (conditions or {}).get("label")
+    if len(conditions or {}) != (label is not None) or not isinstance(label, Label | None):
+        raise ConfigError(f'{named}: the net is told a label or nothing: its recipe has the condition "label" alone.')
+    return label
+
+
 def built(recipe: Recipe, paths: list[Path], rename: Callable[[str], str] = str) -> Model:
     """A model whose net is filled by these files, after `rename`; nothing larger than they are is built.
 
@@ -116,13 +126,3 @@ def built(recipe: Recipe, paths: list[Path], rename: Callable[[str], str] = str)
         model = Model(recipe, get_domain(recipe.domain), filled=False)
     files.load_strict(model.denoiser, read_weights(paths, rename), paths[0])
     return model
-
-
-class Stage(nn.ModuleList):
-    """Parts of a net that run one after the other, each told the same."""
-
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """x (B,C,H,W), told (B,...) -> what the last part gives."""
-        for part in self:
-            x = part(x, told)
-        return x

@@ -18,10 +18,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo import files
-from zoo.contract.conditions import Label
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError, brief, one_of
-from zoo.interop.converted import agree, built, marked, pictures, read_marked
+from zoo.interop.converted import agree, built, label_of, marked, pictures, read_marked
 from zoo.interop.diffusers.unet import sinusoid
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
@@ -209,9 +208,7 @@ class EDMUNet(nn.Module):
         ):  # fmt: skip
             if value not in allowed:
                 raise one_of(f"{what} of {NAME}", value, allowed)
-        label = (conditions or {}).get("label")
-        if len(conditions or {}) != (label is not None) or (label is not None and not isinstance(label, Label)):
-            raise ConfigError(f'{NAME}: the net is told a label or nothing: its recipe has the condition "label" alone.')
+        label = label_of(conditions, NAME)
         (channels, *sides), levels, self.song = shape, len(channel_mult), kind == "SongUNet"
         if not levels or min(model_channels, channel_mult_emb, num_blocks, channel_mult_noise, *channel_mult) < 1:
             raise ConfigError(

@@ -261,7 +261,7 @@ class AngleBert(nn.Module):
             x = x + own.position_embeddings.weight[: x.shape[1]]
         x = self.drop(own.LayerNorm(x)) + self.time_embed(t).to(x.dtype)[:, None]
         bias = None
-        if mask is not None and not bool(mask.all()):
+        if mask is not None:  # whether there is padding at all is not asked: a GPU would be waited for
             bias = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(~mask, -math.inf)[:, None, None]
         layers: Any = self.encoder.layer
         for layer in layers:

@@ -18,15 +18,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo import files
-from zoo.contract.conditions import Label
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
-from zoo.interop.converted import Stage, agree, built, marked, pictures, read_marked
+from zoo.interop.converted import agree, built, label_of, marked, pictures, read_marked
 from zoo.interop.diffusers.unet import Classes, Larger, sinusoid
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
 from zoo.model.model import Model
 from zoo.nets.blocks import attend, end
+from zoo.nets.unet import Stage
 
 #: the name of the format, which config.json says, and of the denoiser in recipes
 NAME = "guided-diffusion"
@@ -179,11 +179,7 @@ class GuidedUNet(nn.Module):
                 f"guided-diffusion: num_channels={model_channels}, channel_mult={brief(list(channel_mult))}, "
                 f"num_res_blocks={num_res_blocks}: give positive numbers, and widths that divide by {GROUPS}."
             )
-        label = (conditions or {}).get("label")
-        if len(conditions or {}) != (label is not None) or (label is not None and not isinstance(label, Label)):
-            raise ConfigError(
-                'guided-diffusion: the net is told a label or nothing: its recipe has the condition "label" alone.'
-            )
+        label = label_of(conditions, NAME)
         factor = 2 ** (len(widths) - 1)
         if any(n % factor for n in sides):
             raise ShapeError(f"pictures of {' x '.join(map(str, sides))} do not divide by {factor}, as this net needs.")
@@ -210,13 +206,13 @@ class GuidedUNet(nn.Module):
         self.input_blocks = nn.ModuleList([nn.ModuleList([entry])])
         for i, w in enumerate(widths):
             for _ in range(num_res_blocks):
-                self.input_blocks.append(Stage([res(width, w), *([look(w, num_heads)] if 2**i in lookers else [])]))
+                self.input_blocks.append(Stage(res(width, w), look(w, num_heads) if 2**i in lookers else None))
                 width = w
                 kept.append(w)
             if i < len(widths) - 1:
-                self.input_blocks.append(Stage([res(w, w, nn.AvgPool2d(2)) if resblock_updown else Halving(w)]))
+                self.input_blocks.append(Stage(res(w, w, nn.AvgPool2d(2)) if resblock_updown else Halving(w)))
                 kept.append(w)
-        self.middle_block = Stage([res(width, width), look(width, num_heads), res(width, width)])
+        self.middle_block = Stage(res(width, width), look(width, num_heads), res(width, width))
         self.output_blocks = nn.ModuleList()
         for i, w in reversed(list(enumerate(widths))):
             for k in range(num_res_blocks + 1):
@@ -226,7 +222,7 @@ class GuidedUNet(nn.Module):
                     parts.append(look(w, num_heads if num_heads_upsample is None else num_heads_upsample))
                 if i and k == num_res_blocks:
                     parts.append(res(w, w, nn.Upsample(scale_factor=2.0)) if resblock_updown else Doubling(w))
-                self.output_blocks.append(Stage(parts))
+                self.output_blocks.append(Stage(*parts))
         outputs = channels * (2 if learned_variance else 1)
         last = end(nn.Conv2d(width, outputs, 3, padding=1), (outputs, 1, 1))
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), last)

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
-from zoo.interop.converted import Stage, agree, built, pictures
+from zoo.interop.converted import agree, built, pictures
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, looked_up, read_object, shapes_in, weights_in
 from zoo.model.model import Model
 from zoo.nets.blocks import attend, end
+from zoo.nets.unet import Stage
 
 #: the name of the format, and of the denoiser in recipes
 NAME = "k-diffusion"
@@ -239,9 +240,9 @@ class KarrasUNet(nn.Module):
         self.proj_in = end(nn.Conv2d(folded, channels[0], 1), (colours, patch_size, patch_size))
         self.proj_out = end(nn.Conv2d(channels[0], folded + has_variance, 1))
         self.u_net = Levels(
-            [Stage([Resized(1) if i else Same(), *stage(i, above[i], channels[i])]) for i in range(count)],
+            [Stage(Resized(1) if i else Same(), *stage(i, above[i], channels[i])) for i in range(count)],
             [
-                Stage([*stage(i, (1 + (i < count - 1)) * channels[i], above[i]), Resized(2) if i else Same()])
+                Stage(*stage(i, (1 + (i < count - 1)) * channels[i], above[i]), Resized(2) if i else Same())
                 for i in reversed(range(count))
             ],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -131,8 +132,8 @@ class Stage(nn.ModuleList):
     def __init__(self, *parts: nn.Module | None) -> None:
         super().__init__([p for p in parts if p is not None])
 
-    def forward(self, x: Tensor, told: Told) -> Tensor:
-        """x (B,C,*spatial), told.vector (B,emb_dim) with its SiLU done -> what the last part gives."""
+    def forward(self, x: Tensor, told: Any) -> Tensor:
+        """x (B,C,*spatial), told: a `Told`, or what else the parts take -> what the last part gives."""
         for part in self:
             x = part(x, told)
         return x

@@ -15,10 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import extras
-from zoo.disk import dump_json, write_atomic
+from zoo.disk import dump_json, read_json, write_atomic
 from zoo.errors import DataError, ShapeError, ZooError
 from zoo.figure import check_axis, new_figure, to_picture, turning_line
-from zoo.files import read_json
 from zoo.protein.geometry import idealise, place_oxygen, secondary_structure, torsions
 from zoo.protein.metrics import SHORTEST, measure
 
