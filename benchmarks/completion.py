@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo import files
-from zoo.evaluation.distances import frechet_distance
+from zoo.evaluation.distances import frechet_distance, wilson_interval
 from zoo.model.model import Model
 from zoo.point3d.cloud import PointCloud
 from zoo.point3d.metrics import chamfer
@@ -122,7 +122,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     heads = ("model", "objects", "calls", "method", "the judge still sees what it was", "Frechet distance to real ones")
     lines = [" | ".join(("", *heads, "Chamfer distance of the lost half", "")).strip(), "| --- " * (len(heads) + 1) + "|"]
     for row in rows:
-        figures = f"{row['kept']:.2f} | {row['frechet']:.1f} | " + (f"{row['chamfer']:.4f}" if "chamfer" in row else "")
+        low, high = wilson_interval(round(row["kept"] * row["n"]), row["n"])
+        kept = f"{row['kept']:.2f} [{low:.2f}, {high:.2f}]"
+        figures = f"{kept} | {row['frechet']:.1f} | " + (f"{row['chamfer']:.4f}" if "chamfer" in row else "")
         calls = "" if row["way"] == REAL else row["calls"]
         lines.append(f"| `{row['model']}` | {row['n']} | {calls} | {row['way']} | {figures} |")
     return "\n".join(lines)

@@ -52,8 +52,8 @@ def test_completions_are_measured_once_and_told_in_the_page(tmp_path, monkeypatc
     completion.main()
     assert [a["steps"] for a in asked[2:]] == [4, 4, 2, 2]
     assert [row["kept"] for row in json.loads(kept.read_text())] == [1.0, 0.5, 1.0, 1.0]
-    assert "| `image/fashion-ddpm` | 2 | 8 | replace | 0.50 | 2.0 |" in page.read_text()
-    assert "| `image/fashion-ddpm` | 2 |  | real ones | 1.00 | 2.0 |" in page.read_text()
+    assert "| `image/fashion-ddpm` | 2 | 8 | replace | 0.50 [0.09, 0.91] | 2.0 |" in page.read_text()
+    assert "| `image/fashion-ddpm` | 2 |  | real ones | 1.00 [0.34, 1.00] | 2.0 |" in page.read_text()
 
 
 @pytest.mark.parametrize("name", ["image/fashion-ddpm", "point3d/shapes-ddpm", "audio/spec-ddpm"])
