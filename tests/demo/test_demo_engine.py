@@ -16,7 +16,7 @@ from zoo.contract.page import Film, Picture
 from zoo.contract.registry import get_domain, get_recipe
 from zoo.contract.samples import Samples
 from zoo.demo import engine as engines
-from zoo.demo.engine import Engine, Limits, code, export
+from zoo.demo.engine import Engine, Limits, Source, code, export
 from zoo.errors import ConfigError, ResourceError
 from zoo.protein.backbone import Backbone
 
@@ -126,7 +126,7 @@ def png(pixels):
     """A picture as a source of an edit."""
     memory = io.BytesIO()
     Image.fromarray(pixels).save(memory, "png")
-    return pixels, ".png", memory.getvalue()
+    return Source(pixels, ".png", memory.getvalue())
 
 
 def test_an_edit_keeps_what_is_not_painted(engine, pictures):
@@ -142,8 +142,8 @@ def test_an_edit_keeps_what_is_not_painted(engine, pictures):
 def test_half_a_cloud_stays(clouds):
     engine = Engine([clouds])
     source = engine.source(clouds)
-    cloud = source[0]
-    assert engine.source(clouds)[0] is cloud
+    cloud = source.item
+    assert engine.source(clouds).item is cloud
     run = engine.edit(clouds, source, {"half": "upper"}, {}, {"seed": 1, "steps": 2})
     made = finished(engine, run).samples[0]
     lower = cloud.points[:, 1] <= 0
@@ -207,7 +207,7 @@ def test_the_steps_of_an_edit_are_those_of_its_method(engine, pictures, monkeypa
     source, answers = engine.source(pictures), {"mask": painted((28, 28))}
     run = finished(engine, engine.edit(pictures, source, answers, {}, {"seed": 0, "steps": 4}))
     assert run.total == 12 and run.states[-1][0] == 12 and np.isinf(run.states[-1][1])
-    expected = zoo.load(pictures).inpaint(source[0], ~answers["mask"][None], seed=0, steps=4)
+    expected = zoo.load(pictures).inpaint(source.item, ~answers["mask"][None], seed=0, steps=4)
     assert torch.equal(run.samples.tensor, expected.tensor)
 
 

@@ -53,6 +53,23 @@ class Limits:
     queue: int = 32
 
 
+@dataclass(frozen=True)
+class Source:
+    """An object to work on, and the file that it was read from, which others can read again.
+
+    Attributes:
+        suffix: of the file. contents: of it, or where it lies.
+    """
+
+    item: Any
+    suffix: str
+    contents: bytes | Path
+
+    def read(self) -> bytes:
+        """The file's contents."""
+        return self.contents if isinstance(self.contents, bytes) else self.contents.read_bytes()
+
+
 @dataclass
 class Run:
     """One run whose steps can be gone through.
@@ -121,7 +138,7 @@ class Engine:
         self.names, self.limits, self.hub, self.bytes = list(names), limits or Limits(), hub, bytes_
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._examples: OrderedDict[str, Any] = OrderedDict()
+        self._examples: OrderedDict[str, Source] = OrderedDict()
         self._lock = threading.RLock()
         self._ended, self._busy = threading.Event(), 0
 
@@ -238,15 +255,15 @@ class Engine:
 
     # ---------------------------------------------------------------- the other way
 
-    def source(self, name: str, path: Any = None) -> tuple[Any, str, bytes]:
+    def source(self, name: str, path: Any = None) -> Source:
         """An object to work on: that of a file, or, for those who bring none, one that the model itself made, always the same.
 
-        Returns:
-            the object; and a file that it was read from, its suffix and its contents, so that others can read it again.
+        Raises:
+            ConfigError: a model that is not trained makes what is not read as an object of its domain.
         """
         model = self.model(name)
         if path:
-            return model.domain.read(path, model.recipe), Path(path).suffix.lower(), Path(path).read_bytes()
+            return Source(model.domain.read(path, model.recipe), Path(path).suffix.lower(), Path(path))
         with self._lock:
             found = self._examples.get(name)
         if found is None:
@@ -257,7 +274,7 @@ class Engine:
             with tempfile.TemporaryDirectory(prefix="zoo-example-") as folder:
                 file = run.finished[0].save(Path(folder) / f"example{model.domain.suffix}")
                 try:
-                    found = model.domain.read(file, model.recipe), model.domain.suffix, file.read_bytes()
+                    found = Source(model.domain.read(file, model.recipe), model.domain.suffix, file.read_bytes())
                 except DataError:
                     raise ConfigError(
                         f"what {name} makes for an example is not read as an object of its domain. Is it trained? Else give a "
@@ -293,7 +310,7 @@ class Engine:
     def edit(
         self,
         name: str,
-        source: tuple[Any, str, bytes],
+        source: Source,
         answers: Mapping[str, Any],
         asked: Mapping[str, Any],
         settings: Mapping[str, Any],
@@ -301,18 +318,19 @@ class Engine:
         """A run of in-painting that is planned, as `model.inpaint` does it.
 
         Args:
-            source: the object, see `source`. answers: those to the domain's `edits`.
+            source: of the object. answers: those to the domain's `edits`.
             asked, settings: see `start`.
         """
-        model, (item, suffix, contents) = self.model(name), source
+        model = self.model(name)
         check_count(1, settings.get("steps"))
-        wanted = model.domain.edited(model, item, answers)
+        wanted = model.domain.edited(model, source.item, answers)
         given = {**asked, **{k: v for k, v in settings.items() if v is not None}}
         plan, held, method = model.inpaint_plan(**wanted, **given)
         run = Run(model, name, plan, plan.chunk(range(1)), asked, held=held, method=method)
         arrays = {f"{k}.npy": np.asarray(v) for k, v in answers.items() if isinstance(v, np.ndarray)}
-        run.files = {f"given{suffix}": contents} | {k: as_npy(v) for k, v in arrays.items()}
-        run.code = edit_code(name, f"given{suffix}", answers, asked, plan)
+        file = f"given{source.suffix}"
+        run.files = {file: source.read()} | {k: as_npy(v) for k, v in arrays.items()}
+        run.code = edit_code(name, file, answers, asked, plan)
         return run
 
 

@@ -495,14 +495,14 @@ class Tab:
     def on_forward(self, name: Any, seed: Any, path: Any, share: Any) -> list[Any]:
         """An object at a share of the noise, in per cent."""
         share = float(share or 0) / 100
-        samples, snr, curve = self.engine.noised(name, self.engine.source(name, path)[0], share, _whole(seed, "seed"))
+        samples, snr, curve = self.engine.noised(name, self.engine.source(name, path).item, share, _whole(seed, "seed"))
         views = [parts.value(v) for v in self.domain.view(samples)]
         return [f"log-SNR {in_words(snr)}", parts.curve(curve, share, snr), *views]
 
     def on_known(self, name: Any, path: Any) -> Any:
         """An object as the model knows it: what the codec keeps of it."""
         model = self.engine.model(name)
-        samples, *_ = self.engine.noised(name, self.engine.source(name, path)[0], 0.0, 0)
+        samples, *_ = self.engine.noised(name, self.engine.source(name, path).item, 0.0, 0)
         if any(q.kind == "mask" for q in self.domain.edits(model.recipe).values()):
             return {"background": samples[0].plot().convert("RGBA"), "layers": [], "composite": None}
         views = [parts.value(v) for v in self.domain.view(samples)]
