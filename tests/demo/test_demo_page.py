@@ -289,6 +289,24 @@ def test_an_edit_of_nothing_is_told(edits):
         edits(layers=())
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda tab, name: tab.on_forward(name, 0, None, 50),
+        lambda tab, name: tab.on_known(name, None),
+        lambda tab, name: next(tab.on_edit(None, name, 0, "ddim", 2, 0.0, *FIELDS, {"layers": []})),
+        lambda tab, name: next(tab.on_play(name, 0, "ddim", 2, 0.0, *FIELDS)),
+    ],
+    ids=["forward", "known", "edit", "play"],
+)
+def test_a_model_of_another_tab_is_told_to_go_there(pictures, clouds, own_folder, ask):
+    """A program may ask what no button of the page does."""
+    with gradio.Blocks():
+        tab = Tab(Engine([pictures, clouds]), get_domain("image"), [pictures])
+    with pytest.raises(ConfigError, match="see that tab"):
+        ask(tab, clouds)
+
+
 @pytest.fixture
 def policies(own_folder):
     """The tab of both packaged policies, whose starts are asked in different ways."""

@@ -494,6 +494,7 @@ class Tab:
 
     def on_forward(self, name: Any, seed: Any, path: Any, share: Any) -> list[Any]:
         """An object at a share of the noise, in per cent."""
+        self.own(name)
         share = float(share or 0) / 100
         samples, snr, curve = self.engine.noised(name, self.engine.source(name, path).item, share, _whole(seed, "seed"))
         views = [parts.value(v) for v in self.domain.view(samples)]
@@ -501,7 +502,7 @@ class Tab:
 
     def on_known(self, name: Any, path: Any) -> Any:
         """An object as the model knows it: what the codec keeps of it."""
-        model = self.engine.model(name)
+        model = self.own(name)
         samples, *_ = self.engine.noised(name, self.engine.source(name, path).item, 0.0, 0)
         if any(q.kind == "mask" for q in self.domain.edits(model.recipe).values()):
             return {"background": samples[0].plot().convert("RGBA"), "layers": [], "composite": None}
@@ -512,7 +513,7 @@ class Tab:
         """What was not kept of an object, made anew."""
         seed = _whole(seed, "seed")
         how, fields, answers = given[:3], given[3 : 3 + len(self.fields)], given[3 + len(self.fields) :]
-        model = self.engine.model(name)
+        model = self.own(name)
         asked = self.asked_for(name, seed, fields)
         asked.pop(model.codec.size_name or "", None)
         read = self.answered(model.recipe, answers)
@@ -533,7 +534,7 @@ class Tab:
         """A policy acts in its simulation."""
         g = self.g
         how, answers = given[:3], given[3 + len(self.fields) :]
-        model = self.engine.model(name)
+        model = self.own(name)
         settings = {k: v for k, v in _settings(seed, *how[:2]).items() if v is not None}
         check = self.engine.clock()
         views = self.domain.played(model, self.answered(model.recipe, answers), **settings)
