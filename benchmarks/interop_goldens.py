@@ -1,14 +1,15 @@
 """What the authors' own nets and samplers say, as small files for the tests of CI, which lacks these packages.
 
     python benchmarks/interop_goldens.py --guided-diffusion DIR --improved-diffusion DIR --k-diffusion DIR --edm DIR
+    python benchmarks/interop_goldens.py --genie DIR
     PYTHONPATH=PEER python benchmarks/interop_goldens.py --foldingdiff DIR
     python benchmarks/interop_goldens.py            # measures ours against what is stored: a table of docs/interop.md
 
 Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, openai/improved-diffusion at 1bc7bbb,
-crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5, microsoft/foldingdiff at 18c8653.
-`STUBS` stand for what they import and do not need here. Leave out those whose files are to stay. FoldingDiff needs a BERT with
-relative positions, which transformers 5 has not, and pandas: PEER is a folder of `pip install --target PEER --no-deps
-transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`.
+crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5, microsoft/foldingdiff at 18c8653,
+aqlaboratory/genie at 42e4c99. `STUBS` stand for what they import and do not need here. Leave out those whose files are to
+stay. FoldingDiff needs a BERT with relative positions, which transformers 5 has not, and pandas: PEER is a folder of `pip
+install --target PEER --no-deps transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`.
 
 Weights are not stored: `weights` makes them of a tensor's name and shape alone, none of them zero, so that layers which their
 authors start at zero count, too. A file of tests/interop/goldens holds the shapes of a state by its own names, the net's
@@ -33,6 +34,7 @@ from unittest.mock import MagicMock, patch
 import convert_pickle
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pages import fill as fill_page
 from torch import Tensor
 
@@ -55,6 +57,7 @@ COMMITS = {
     "k-diffusion": "4601bf0",
     "edm": "008a4e5",
     "foldingdiff": "18c8653",
+    "genie": "42e4c99",
 }
 #: of a net, what it is inside its preconditioning, and what it says of no label; all else that is stored are samples
 ANSWERS = {"out", "denoised", "unlabelled"}
@@ -192,8 +195,32 @@ FOLDING: dict[str, Any] = {
         },
     ),
 }  # fmt: skip
+_GENIE = {
+    "name": "tiny", "maximumNumResidues": 24, "singleFeatureDimension": 16, "pairFeatureDimension": 8,
+    "positionalEmbeddingDimension": 12, "timestepEmbeddingDimension": 10, "relativePositionK": 6,
+    "triangularMultiplicativeHiddenDimension": 12, "triangularAttentionHiddenDimension": 6, "triangularAttentionNumHeads": 2,
+    "pairTransitionN": 2, "numPairTransformLayers": 2, "numStructureLayers": 2, "ipaHiddenDimension": 5, "ipaNumHeads": 3,
+    "ipaNumQkPoints": 2, "ipaNumVPoints": 4, "batchSize": 4, "learningRate": "1e-4",
+}  # fmt: skip
+#: configurations of Genie
+GENIE: dict[str, Any] = {
+    "genie-cosine": _GENIE | {"numTimesteps": 40},
+    "genie-attention": _GENIE
+    | {
+        "numTimesteps": 30, "schedule": "linear", "includeTriangularAttention": True, "numStructureBlocks": 2,
+        "numStructureTransitionLayers": 2, "numPairTransformLayers": 1,
+    },
+    "genie-plain": _GENIE
+    | {
+        "numTimesteps": 20, "includeTriangularMultiplicativeUpdate": False, "numPairTransformLayers": 1,
+        "relativePositionK": 30,
+    },
+    "genie-bare": _GENIE | {"numTimesteps": 20, "numPairTransformLayers": 0, "numStructureTransitionLayers": 0},
+}  # fmt: skip
 #: residues of the chains that are sampled, and means of the angles in radians
 LENGTHS, MEANS = (19, 12), (-1.47, 0.04, 3.13, 1.94, 2.03, 2.12)
+#: scales of the noise of each step of Genie's sampler
+GENIE_SCALES = (0.6, 1.0)
 #: in what they are sampled. The first step of the cosine betas multiplies all roundings by 100, and nets of random weights let
 #: them grow: in float32 theirs is off from its own float64 by more than a radian in the end
 PRECISIONS = {"cosine": (torch.float64,)} | dict.fromkeys(("linear", "quadratic"), (torch.float32, torch.float64))
@@ -395,6 +422,62 @@ def folding(name: str, bert: Mapping[str, Any], trained: Mapping[str, Any]) -> N
     store(name, "foldingdiff", {"bert": bert, "trained": trained}, net, found)
 
 
+def genie_inputs(config: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """x (2,N,3) in angstrom, times (2,) and the mask (2,N) of what their net is asked: chains of `LENGTHS`, then padding."""
+    longest, steps = config["maximumNumResidues"], config["numTimesteps"]
+    mask = torch.arange(longest) < torch.tensor(LENGTHS)[:, None]
+    x = torch.from_numpy(np.random.RandomState(1).standard_normal((2, longest, 3)).astype(np.float32)).cumsum(1)
+    return 2 * x * mask[:, :, None], torch.tensor([steps - 1, steps // 3]), mask
+
+
+def genie_run(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], **changed: Any) -> Path:
+    """A folder of a run as their training writes it; its latest checkpoint is the one that counts.
+
+    Args:
+        changed: options of the configuration; None leaves one out.
+    """
+    said = {k: v for k, v in (dict(config) | changed).items() if v is not None}
+    for version, epochs in ((0, (99,)), (1, (9, 49))):
+        place = folder / f"version_{version}" / "checkpoints"
+        place.mkdir(parents=True)
+        for epoch in epochs:
+            last = (version, epoch) == (1, 49)
+            own = {f"model.{k}": v if last else v + 1 for k, v in state.items()}
+            held = {"epoch": epoch, "global_step": 3, "pytorch-lightning_version": "1.8.4", "state_dict": own, "loops": {}}
+            torch.save(held, place / f"epoch={epoch}.ckpt")
+    (folder / "configuration").write_text("".join(f"{k} {v}\n" for k, v in said.items()), encoding="utf-8")
+    return folder
+
+
+@torch.no_grad()
+def genie(name: str, config: Mapping[str, Any]) -> None:
+    lightning, core = ModuleType("pytorch_lightning"), ModuleType("pytorch_lightning.core")
+    plain = type("LightningModule", (torch.nn.Module,), {"device": torch.device("cpu")})
+    core.LightningModule = plain  # type: ignore[attr-defined]
+    sys.modules |= {"pytorch_lightning": lightning, "pytorch_lightning.core": core}
+    theirs = {k: importlib.import_module(f"genie.{k}") for k in ("config", "diffusion.genie", "utils.affine_utils")}
+    frames = importlib.import_module("genie.utils.geo_utils").compute_frenet_frames
+    with tempfile.TemporaryDirectory() as home:  # a file as they write it, which they read themselves
+        own = theirs["config"].Config(genie_run(Path(home) / "run", config, {}) / "configuration")
+    process = theirs["diffusion.genie"].Genie(own)
+    fill(process.model)
+    process.eval()
+    x, t, mask = genie_inputs(config)
+    moved = process.model(theirs["utils.affine_utils"].T(frames(x, mask.float()), x), t, mask.float())
+    found = {"out": (x - moved.trans) * mask[:, :, None]}
+    for scale in GENIE_SCALES:
+        # drawn before theirs runs, since ours draws with the functions that are patched; padded to the longest chain of the
+        # training, of which a place in a chain is a share
+        noise, more = Noise(LENGTHS), (0, 0, 0, config["maximumNumResidues"] - max(LENGTHS))
+        made = [F.pad(noise(torch.zeros(N, max(LENGTHS), 3)), more) for _ in range(config["numTimesteps"])]
+        drawn = iter(made)
+        with patch("torch.randn", lambda *_, d=drawn: next(d)), patch("torch.randn_like", lambda _, d=drawn: next(d)):
+            last = process.p_sample_loop(mask.float(), scale, verbose=False)[-1].trans
+        for i, size in enumerate(LENGTHS):
+            found[f"ca {i} {scale}"] = last[i, :size]
+    store(name, "genie", config, process.model, found)
+
+
 class Golden:
     """A stored case.
 
@@ -421,7 +504,7 @@ class Golden:
         """PLACE/theirs, a folder by the converter's command line, of a checkpoint as the authors' scripts save it.
 
         Args:
-            changed: flags of guided-diffusion, or options of EDM or FoldingDiff, None for one that is left out.
+            changed: flags of guided-diffusion, or options of EDM, FoldingDiff or Genie, None for one that is left out.
         """
         if self.package == "edm":  # whose own converter needs its sources
             options = {k: v for k, v in (self.config | changed).items() if k not in changed or v is not None}
@@ -432,6 +515,11 @@ class Golden:
         if self.package == "foldingdiff":
             results = folding_results(place / "results", self.config["bert"], self.config["trained"], self.state, **changed)
             if convert_pickle.main([self.package, str(results), str(place / "theirs")]):
+                raise SystemExit(1)
+            return place / "theirs"
+        if self.package == "genie":
+            run = genie_run(place / "run", self.config, self.state, **changed)
+            if convert_pickle.main([self.package, str(run), str(place / "theirs")]):
                 raise SystemExit(1)
             return place / "theirs"
         held: dict[str, Any] = dict(self.state)
@@ -453,6 +541,9 @@ class Golden:
         """What our net says where theirs said one of `ANSWERS`."""
         if self.package == "foldingdiff":
             x, t, mask = folding_inputs(self.config["trained"]["timesteps"])
+            return {"out": model.denoiser(x, t.float(), {}, mask=mask)}
+        if self.package == "genie":
+            x, t, mask = genie_inputs(self.config)
             return {"out": model.denoiser(x, t.float(), {}, mask=mask)}
         x, label = inputs(model.codec.shape, self.labels)
         cond = {} if label is None else {"label": label}
@@ -490,6 +581,11 @@ class Golden:
             found[f"angles {i} {dtype}"] = wrapped(last.x[i, :size].double() + model.codec.mean.double(), 2 * math.pi)
             found[f"atoms {i} {dtype}"] = torch.from_numpy(chain.atoms).double()
         return found
+
+    def traced(self, model: Any, scale: float) -> dict[str, Tensor]:
+        """CA of our chains of `LENGTHS` in angstrom, around their mean, by the names of what is stored."""
+        *_, last = model.sample_iter(N, length=list(LENGTHS), seed=SEED, noise_scale=scale)
+        return {f"ca {i} {scale}": last.x[i, :size] for i, size in enumerate(LENGTHS)}
 
 
 def turned(found: Tensor, expected: Tensor) -> float:
@@ -538,6 +634,33 @@ def table() -> None:
     head += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(line for name in FOLDING for line in measure_folding(name))
     fill_page(PAGE, "folding", head)
     print(head)
+    head = "Genie 42e4c99, as above: float32, CA around their mean; deviation is that of theirs.\n\n"
+    head += "| net | betas, steps of ddpm | net off by | noise_scale | deviation (angstrom) | CA off by (angstrom) |\n"
+    head += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(line for name in GENIE for line in measure_genie(name))
+    fill_page(PAGE, "traces", head)
+    print(head)
+
+
+@torch.no_grad()
+def measure_genie(name: str) -> list[str]:
+    """Lines of the table of Genie."""
+    golden, lines = Golden(name), []
+    with tempfile.TemporaryDirectory() as place:
+        model = zoo.load(golden.converted(Path(place)))
+    net, c = off(golden.asked(model)["out"], golden.said["out"]), model.recipe.net
+    parts = [k for k, there in (("triangle products", "include_mul_update"), ("attention", "include_tri_att")) if c[there]]
+    layers = f"{c['n_pair_transform_layer']} pair layers"
+    if c["n_pair_transform_layer"]:
+        layers += f" ({', '.join(parts) or 'transition'})"
+    layers += f", {c['n_structure_block']} x {c['n_structure_layer']} of structure"
+    for scale in GENIE_SCALES:
+        found = golden.traced(model, scale)
+        wanted = {k: golden.said[k] - golden.said[k].mean(0) for k in found}
+        apart = max(float((v - wanted[k]).abs().max()) for k, v in found.items())
+        size = max(float(v.std()) for v in wanted.values())
+        betas = f"{golden.config.get('schedule', 'cosine')}, {golden.config['numTimesteps']}"
+        lines.append(f"| {layers} | {betas} | {net:.1e} | {scale} | {size:.1f} | {apart:.1e} |")
+    return lines
 
 
 @torch.no_grad()
@@ -579,6 +702,9 @@ def main() -> None:
     for name, (bert, trained) in FOLDING.items():
         if "foldingdiff" in args:
             folding(name, bert, trained)
+    for name, config in GENIE.items():
+        if "genie" in args:
+            genie(name, config)
 
 
 if __name__ == "__main__":

@@ -349,7 +349,10 @@ def test_a_sampler_is_one_decorated_generator():
         (lambda: list(get_sampler("ddim")(predict, torch.zeros(1), [], rng=None, et=1)), "eta"),
         (lambda: list(get_sampler("ddim")(predict, torch.zeros(1), [], rng=None, eta=1.5)), "eta=1.5"),
         (lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, variance="big")), "small, large"),
-        (lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, noise_scale=-1)), "noise_scale=-1: give a fin"),
+        (
+            lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, noise_scale=-1)),
+            "noise_scale=-1: give a f",
+        ),
         (lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, noise_scale=math.nan)), "noise_scale=nan"),
         (lambda: churn(EDMSchedule(), EDMSchedule().levels(3), -1.0), "s_churn"),
         (lambda: list(get_sampler("euler")(predict, torch.zeros(1), [], rng=None, step_scale=0)), "step_scale=0"),
