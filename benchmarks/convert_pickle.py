@@ -6,6 +6,7 @@
     python benchmarks/convert_pickle.py foldingdiff results/ out/ [--weights train]
     python benchmarks/convert_pickle.py genie weights/scope_l_128/ out/ [--config configuration]
     python benchmarks/convert_pickle.py dit DiT-XL-2-256x256.pt out/ --vae vae/          # see convert_dit.py
+    python benchmarks/convert_pickle.py sit SiT-XL-2-256x256.pt out/ --vae vae/          # the same with --kind sit
 
 A `.pt` file is a pickle, which can run code, and zoo opens none. This program does, and only with torch's weights-only loader,
 which takes tensors and plain containers and refuses everything else. What it reads is written into a new folder, which zoo then
@@ -309,12 +310,12 @@ def convert_genie(path: Path, folder: Path, config: Path | None = None) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["dit"]:
+    if arguments[:1] in (["dit"], ["sit"]):
         import convert_dit
 
-        return convert_dit.main(arguments[1:])
+        return convert_dit.main([*arguments[1:], "--kind", arguments[0]])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, genie.NAME, "dit"])
+    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, genie.NAME, "dit", "sit"])
     parser.add_argument("checkpoint", type=Path, help="a file; of foldingdiff and genie the folder of a run")
     parser.add_argument("folder", type=Path, help="to write; it must be new")
     parser.add_argument("--config", type=Path, help="k-diffusion: the JSON of its training; genie: its configuration")

@@ -2,14 +2,16 @@
 
     python benchmarks/interop_goldens.py --guided-diffusion DIR --improved-diffusion DIR --k-diffusion DIR --edm DIR
     python benchmarks/interop_goldens.py --genie DIR
+    PYTHONPATH=SIT python benchmarks/interop_goldens.py --sit DIR
     PYTHONPATH=PEER python benchmarks/interop_goldens.py --foldingdiff DIR
     python benchmarks/interop_goldens.py            # measures ours against what is stored: a table of docs/interop.md
 
 Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, openai/improved-diffusion at 1bc7bbb,
 crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5, microsoft/foldingdiff at 18c8653,
-aqlaboratory/genie at 42e4c99. `STUBS` stand for what they import and do not need here. Leave out those whose files are to
-stay. FoldingDiff needs a BERT with relative positions, which transformers 5 has not, and pandas: PEER is a folder of `pip
-install --target PEER --no-deps transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`.
+aqlaboratory/genie at 42e4c99, willisma/SiT at 947f95b. `STUBS` stand for what they import and do not need here. Leave out those
+whose files are to stay. FoldingDiff needs a BERT with relative positions, which transformers 5 has not, and pandas: PEER is a
+folder of `pip install --target PEER --no-deps transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`. SIT is one
+of `pip install --target SIT --no-deps timm==1.0.31 torchdiffeq==0.2.5`.
 
 Weights are not stored: `weights` makes them of a tensor's name and shape alone, none of them zero, so that layers which their
 authors start at zero count, too. A file of tests/interop/goldens holds the shapes of a state by its own names, the net's
@@ -58,6 +60,7 @@ COMMITS = {
     "edm": "008a4e5",
     "foldingdiff": "18c8653",
     "genie": "42e4c99",
+    "sit": "947f95b",
 }
 #: of a net, what it is inside its preconditioning, and what it says of no label; all else that is stored are samples
 ANSWERS = {"out", "denoised", "unlabelled"}
@@ -66,7 +69,7 @@ N, SEED = 2, 3
 #: options that a line of the table says beside those that are true
 SHOWN = ("noise_schedule", "diffusion_steps", "patch_size", "model_type", "encoder_type", "embedding_type", "label_dim")
 #: buffers that are constants of the architecture, and no weights
-CONSTANT = ("kernel", "resample_filter", "position_ids")
+CONSTANT = ("kernel", "resample_filter", "position_ids", "pos_embed")
 
 #: flags of guided-diffusion: (package, flags, what is sampled: (name, timestep_respacing, whether DDIM))
 GUIDED: dict[str, Any] = {
@@ -217,6 +220,14 @@ GENIE: dict[str, Any] = {
     },
     "genie-bare": _GENIE | {"numTimesteps": 20, "numPairTransformLayers": 0, "numStructureTransitionLayers": 0},
 }  # fmt: skip
+_SIT = {"input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+#: options of the net of SiT
+SIT: dict[str, Any] = {
+    "sit-spare": _SIT | {"learn_sigma": True},
+    "sit-plain": _SIT | {"learn_sigma": False, "patch_size": 4, "depth": 1},
+}
+#: points of SiT's Euler, which makes a step between two of them
+POINTS = 11
 #: residues of the chains that are sampled, and means of the angles in radians
 LENGTHS, MEANS = (19, 12), (-1.47, 0.04, 3.13, 1.94, 2.03, 2.12)
 #: scales of the noise of each step of Genie's sampler
@@ -478,6 +489,37 @@ def genie(name: str, config: Mapping[str, Any]) -> None:
     store(name, "genie", config, process.model, found)
 
 
+@torch.no_grad()
+def sit(name: str, options: Mapping[str, Any]) -> None:
+    for stub in ("torchdiffeq", "torchdiffeq._impl"):
+        sys.modules.pop(stub, None)
+    net = importlib.import_module("models").SiT(**options)
+    transport = importlib.import_module("transport")
+    fill(net)
+    shape = (options["in_channels"], options["input_size"], options["input_size"])
+    x, label = inputs(shape, options["num_classes"])
+    found = {"out": net(x, torch.tensor([0.0, 0.37, 1.0]), label)}
+    found["unlabelled"] = net(x, torch.tensor([0.0, 0.37, 1.0]), torch.full_like(label, options["num_classes"]))
+    sampler = transport.Sampler(transport.create_transport("Linear", "velocity"))
+    sample = sampler.sample_ode(sampling_method="euler", num_steps=POINTS)
+    told = torch.tensor([0, options["num_classes"] - 1])
+    found["euler"] = sample(Noise()(torch.zeros(N, *shape)), net.forward, y=told)[-1]
+    store(name, "sit", options, net, found)
+
+
+def autoencoder(folder: Path) -> Path:
+    """A small autoencoder of 4 channels at half the side, as diffusers writes it; returns its folder."""
+    diffusers = importlib.import_module("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = diffusers.AutoencoderKL(
+            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4, sample_size=16,
+            up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.5,
+        )  # fmt: skip
+    net.save_pretrained(folder)
+    return folder
+
+
 class Golden:
     """A stored case.
 
@@ -522,6 +564,12 @@ class Golden:
             if convert_pickle.main([self.package, str(run), str(place / "theirs")]):
                 raise SystemExit(1)
             return place / "theirs"
+        if self.package == "sit":
+            torch.save(self.state, place / "theirs.pt")
+            words = ["--vae", str(autoencoder(place / "vae")), "--heads", str(self.config["num_heads"])]
+            if convert_pickle.main([self.package, str(place / "theirs.pt"), str(place / "theirs"), *words]):
+                raise SystemExit(1)
+            return place / "theirs"
         held: dict[str, Any] = dict(self.state)
         if self.package == "k-diffusion":
             plain = {k: v + 1 for k, v in self.state.items()}
@@ -535,7 +583,8 @@ class Golden:
     @property
     def labels(self) -> int:
         """How many the net is told."""
-        return 1000 if self.config.get("class_cond") else self.config.get("label_dim", 0)
+        told = self.config.get("label_dim", self.config.get("num_classes", 0))
+        return 1000 if self.config.get("class_cond") else int(told)
 
     def asked(self, model: Any) -> dict[str, Tensor]:
         """What our net says where theirs said one of `ANSWERS`."""
@@ -547,6 +596,10 @@ class Golden:
             return {"out": model.denoiser(x, t.float(), {}, mask=mask)}
         x, label = inputs(model.codec.shape, self.labels)
         cond = {} if label is None else {"label": label}
+        if self.package == "sit":  # whose times go from noise to data, and whose velocity does
+            t = 1 - torch.tensor([0.0, 0.37, 1.0])
+            found = {"out": -model.diffusion.ask(model.denoiser, x, t, cond)}
+            return found | {"unlabelled": -model.diffusion.ask(model.denoiser, x, t, {})}
         if "denoised" not in self.said:
             steps = self.config["diffusion_steps"]
             t = torch.tensor([0, steps // 2, steps - 1])
@@ -609,12 +662,13 @@ def measure(name: str) -> list[str]:
     for run in sorted(runs):
         sampler, _, respacing = run.partition(" ")
         guided = "diffusion_steps" in golden.config
+        asking = {"sampler": sampler, "steps": STEPS} | ({"guidance_weight": 0.0} if golden.package == "sit" else {})
         changed = {"timestep_respacing": respacing, "use_ddim": sampler == "ddim"} if guided else {}
         with tempfile.TemporaryDirectory() as place:
             model = zoo.load(golden.converted(Path(place), **changed))
         asked = golden.asked(model)
         net = max(off(found, golden.said[k]) for k, found in asked.items())
-        apart = off(golden.sampled(model, **({} if guided else {"sampler": sampler, "steps": STEPS})), golden.said[run])
+        apart = off(golden.sampled(model, **({} if guided else asking)), golden.said[run])
         steps = model.recipe.sampling.steps if guided else STEPS
         lines.append(
             f"| {golden.package} {golden.commit} | {', '.join(said)} | {net:.1e} | {sampler}, {steps} steps | {apart:.1e} |"
@@ -624,7 +678,7 @@ def measure(name: str) -> list[str]:
 
 def table() -> None:
     """Write the table of docs/interop.md."""
-    rows = [line for name in (*GUIDED, *KARRAS, *EDM) for line in measure(name)]
+    rows = [line for name in (*GUIDED, *KARRAS, *EDM, *SIT) for line in measure(name)]
     head = f"Against stored answers of the authors' own code, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
     head += "| package, commit | net | net off by | sampler | samples off by |\n| --- | --- | --- | --- | --- |\n"
     fill_page(PAGE, "pickles", head + "\n".join(rows))
@@ -705,6 +759,9 @@ def main() -> None:
     for name, config in GENIE.items():
         if "genie" in args:
             genie(name, config)
+    for name, options in SIT.items():
+        if "sit" in args:
+            sit(name, options)
 
 
 if __name__ == "__main__":
