@@ -10,8 +10,8 @@ Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, opena
 crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5, microsoft/foldingdiff at 18c8653,
 aqlaboratory/genie at 42e4c99, willisma/SiT at 947f95b. `STUBS` stand for what they import and do not need here. Leave out those
 whose files are to stay. FoldingDiff needs a BERT with relative positions, which transformers 5 has not, and pandas: PEER is a
-folder of `pip install --target PEER --no-deps transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`. SIT is one
-of `pip install --target SIT --no-deps timm==1.0.31 torchdiffeq==0.2.5`.
+folder of `pip install --target PEER --no-deps transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`. SIT is
+one of `pip install --target SIT --no-deps timm==1.0.31 torchdiffeq==0.2.5`.
 
 Weights are not stored: `weights` makes them of a tensor's name and shape alone, none of them zero, so that layers which their
 authors start at zero count, too. A file of tests/interop/goldens holds the shapes of a state by its own names, the net's

@@ -112,7 +112,8 @@ class Chain:
 
 def bonded(first: Residue, second: Residue) -> bool:
     """Whether the C of one residue is bonded to the N of the other; of CA alone, whether they are as near as neighbours are."""
-    return bool(np.linalg.norm(second.atoms[0] - first.atoms[-1]) <= (STEP if len(first.atoms) == len(ALONE) else GAP))
+    apart = np.linalg.norm(second.atoms[0] - first.atoms[-1])
+    return bool(apart <= STEP if len(first.atoms) == len(ALONE) else apart <= GAP)
 
 
 def read_structure(path: str | Path, atoms: tuple[str, ...] = BACKBONE) -> list[Chain]:
