@@ -1,6 +1,7 @@
-"""A checkpoint of DiT (DiT-XL-2-256x256.pt) as a model folder of zoo.
+"""A checkpoint of DiT (DiT-XL-2-256x256.pt) or of SiT (SiT-XL-2-256x256.pt) as a model folder of zoo.
 
     python benchmarks/convert_dit.py DiT-XL-2-256x256.pt out/ --vae vae/
+    python benchmarks/convert_dit.py SiT-XL-2-256x256.pt out/ --vae vae/ --kind sit
 
 A `.pt` file is a pickle, which can run code, and zoo opens none. This program does, and only with torch's weights-only loader,
 which takes tensors and plain containers and refuses everything else. What it reads goes into a folder of safetensors, and from
@@ -8,6 +9,10 @@ there on nothing is a pickle any more.
 
 vae/ is the autoencoder that the net was trained with, as diffusers writes it (config.json and safetensors; DiT's is
 stabilityai/sd-vae-ft-ema or -mse). The number of heads is not in the weights: 16 in DiT-XL and DiT-L, 12 in B, 6 in S.
+
+Nor do the weights say whether they are DiT's or SiT's, whose tensors are the same: say --kind sit. Of SiT's options of training
+there are --path-type Linear and --prediction velocity, which are its defaults and those of what is published; others are
+refused.
 """
 
 from __future__ import annotations
@@ -33,6 +38,29 @@ from zoo.model.model import Model
 
 #: hidden size -> heads of attention, of the published sizes
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
+#: of what is published under each name, the name in full, and what the recipe says of it
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dit": (
+        "DiT",
+        {
+            "paper": "Peebles & Xie 2022, Scalable diffusion models with transformers.",
+            # of its sampler: betas from 1e-4 to 0.02 in a line, and the noise is predicted
+            "schedule": {"kind": "discrete", "curve": "linear", "T": 1000},
+            "sampling": {"sampler": "ddim", "steps": 250, "guidance_weight": 3.0},
+        },
+    ),
+    "sit": (
+        "SiT",
+        {
+            "paper": "Ma et al. 2024, SiT: Exploring flow and diffusion-based generative models with scalable interpolant "
+            "transformers.",
+            "schedule": {"kind": "flow"},
+            "sampling": {"sampler": "euler", "steps": 250, "guidance_weight": 3.0},
+        },
+    ),
+}
+#: options of SiT's training, the only ones that are read
+PATH, PREDICTION = "Linear", "velocity"
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -54,7 +82,7 @@ def read(path: Path) -> dict[str, Tensor]:
         "blocks.0.mlp.fc1.weight",
     )
     if missing := [k for k in needed if k not in tensors]:
-        raise CheckpointError(f"{path} is no checkpoint of DiT: it has no {', '.join(missing)}.")
+        raise CheckpointError(f"{path} is no checkpoint of DiT or SiT: it has no {', '.join(missing)}.")
     return tensors
 
 
@@ -84,8 +112,11 @@ def shapes_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name: str | None = None) -> Model:
+def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name: str | None = None, kind: str = "dit") -> Model:
     """Write a checkpoint as a model folder; returns the model as it is read from there.
+
+    Args:
+        kind: "dit" or "sit": whose it is, which the tensors do not say.
 
     Raises:
         CheckpointError: a file that is not one of DiT, or an autoencoder of other latents.
@@ -105,25 +136,24 @@ def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name:
     with torch.no_grad():
         sized = Model(own, get_domain("image"))
         sized.denoiser.load_state_dict(stage.denoiser.state_dict())
+    full, process = KINDS[kind]
+    second, prediction = ({"learn_sigma": learned}, "flow") if kind == "sit" else ({}, "eps")
     recipe = Recipe.parse(
         {
             "name": name or re.sub(r"[^\w.-]+", "-", path.stem),
             "domain": "image",
-            "description": f"DiT, converted from {path.name}.",
-            "paper": "Peebles & Xie 2022, Scalable diffusion models with transformers.",
+            "description": f"{full}, converted from {path.name}.",
             "codec": {
                 "size": side * factor,
                 "channels": stage.codec.shape[0],
                 "stage": {"name": str(vae), "recipe": own.model_dump(mode="json")},
             },
-            "denoiser": "dit",
-            "net": options | {"heads": heads},
+            "denoiser": kind,
+            "net": options | {"heads": heads} | second,
             "conditions": {"label": {"values": [str(i) for i in range(labels)]}},
-            # of its sampler: betas from 1e-4 to 0.02 in a line, and the noise is predicted
-            "schedule": {"kind": "discrete", "curve": "linear", "T": 1000},
-            "diffusion": {"prediction": "eps", "learned_variance": learned},
-            "sampling": {"sampler": "ddim", "steps": 250, "guidance_weight": 3.0},
+            "diffusion": {"prediction": prediction, "learned_variance": learned and kind == "dit"},
         }
+        | process
     )
     with limited({k: tuple(v.shape) for k, v in tensors.items()} | _shapes(sized), path.parent, weights=path.name):
         model = Model(recipe, get_domain("image"), stage=sized, filled=False)
@@ -148,9 +178,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vae", type=Path, required=True, help="the autoencoder's folder, as diffusers writes it")
     parser.add_argument("--heads", type=int, help="of attention (default: those of the published sizes)")
     parser.add_argument("--name", help="of the model (default: that of the file)")
+    parser.add_argument("--kind", choices=KINDS, default="dit", help="whose checkpoint it is, which its tensors do not say")
+    parser.add_argument("--path-type", default=PATH, help="of SiT's training")
+    parser.add_argument("--prediction", default=PREDICTION, help="of SiT's training")
     args = parser.parse_args(arguments)
     try:
-        model = convert(args.checkpoint, args.folder, args.vae, args.heads, args.name)
+        if (args.path_type, args.prediction) != (PATH, PREDICTION):
+            raise CheckpointError(
+                f"--path-type {args.path_type} --prediction {args.prediction} is not supported: of SiT, and only there, "
+                f"--path-type {PATH} with --prediction {PREDICTION} is."
+            )
+        model = convert(args.checkpoint, args.folder, args.vae, args.heads, args.name, args.kind)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,9 @@
     python benchmarks/convert_pickle.py improved-diffusion ema_0.9999_500000.pt out/ $MODEL_FLAGS $DIFFUSION_FLAGS
     python benchmarks/convert_pickle.py k-diffusion model_00100000.pth out/ [--config config.json] [--weights model]
     python benchmarks/convert_pickle.py foldingdiff results/ out/ [--weights train]
+    python benchmarks/convert_pickle.py genie weights/scope_l_128/ out/ [--config configuration]
     python benchmarks/convert_pickle.py dit DiT-XL-2-256x256.pt out/ --vae vae/          # see convert_dit.py
+    python benchmarks/convert_pickle.py sit SiT-XL-2-256x256.pt out/ --vae vae/          # the same with --kind sit
 
 A `.pt` file is a pickle, which can run code, and zoo opens none. This program does, and only with torch's weights-only loader,
 which takes tensors and plain containers and refuses everything else. What it reads is written into a new folder, which zoo then
@@ -20,6 +22,10 @@ k-diffusion: the config is inside the file, or beside it. The averaged weights (
 foldingdiff: the folder that its training wrote, or that was published: config.json, training_args.json,
 training_mean_offset.npy and models/best_by_valid/*.ckpt, of which the latest epoch is taken, as by its authors.
 `--weights train` takes models/best_by_train. The three files beside the weights stay as they are.
+
+genie: the folder of a run, with its `configuration` and version_N/checkpoints/epoch=N.ckpt, of which the latest version and its
+latest epoch are taken, as by its authors; or a folder as published, with epoch=N.ckpt beside the configuration; or a file.
+Options that the configuration leaves out are its package's defaults, and written into the config.
 """
 
 from __future__ import annotations
@@ -40,7 +46,7 @@ from torch import Tensor
 import zoo
 from zoo import files
 from zoo.errors import CheckpointError, ConfigError, ZooError, one_of
-from zoo.interop import foldingdiff, guided_diffusion, k_diffusion
+from zoo.interop import foldingdiff, genie, guided_diffusion, k_diffusion
 from zoo.interop.converted import FORMAT, OPTIONS
 from zoo.interop.reading import FITS, read_object
 
@@ -55,6 +61,17 @@ DEFAULTS: dict[str, Any] = {
 PACKAGES = {"guided-diffusion": {}, "improved-diffusion": {"rescale_timesteps": True}}
 #: by which loss a checkpoint of foldingdiff was the best, and the epoch in its name
 BEST, EPOCH = ("valid", "train"), re.compile(r"epoch=(\d+)")
+#: defaults of the configuration of genie (42e4c99), as its texts would say them; it must say maximumNumResidues
+GENIE: dict[str, Any] = {
+    "minimumNumResidues": None, "numTimesteps": 1000, "schedule": "cosine", "singleFeatureDimension": 128,
+    "pairFeatureDimension": 128, "positionalEmbeddingDimension": 128, "timestepEmbeddingDimension": 128,
+    "relativePositionK": 32, "templateType": "v1", "numPairTransformLayers": 5, "includeTriangularMultiplicativeUpdate": True,
+    "includeTriangularAttention": False, "triangularMultiplicativeHiddenDimension": 128,
+    "triangularAttentionHiddenDimension": 32, "triangularAttentionNumHeads": 4, "triangularDropout": 0.25, "pairTransitionN": 4,
+    "numStructureLayers": 5, "numStructureBlocks": 1, "ipaHiddenDimension": 16, "ipaNumHeads": 12, "ipaNumQkPoints": 4,
+    "ipaNumVPoints": 8, "ipaDropout": 0.1, "numStructureTransitionLayers": 1, "structureTransitionDropout": 0.1,
+}  # fmt: skip
+CONFIGURATION, EPOCHS, VERSION = "configuration", re.compile(r"epoch=(\d+)\.ckpt"), re.compile(r"version_(\d+)")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
@@ -214,17 +231,94 @@ def convert_folding(path: Path, folder: Path, weights: str = "valid") -> Any:
     return written(folder, state(held["state_dict"], chosen), config, format=foldingdiff.NAME, beside=beside)
 
 
+def configured(path: Path) -> dict[str, Any]:
+    """The options of a configuration file of Genie: a name and a value a line; those of training alone are left out.
+
+    Raises:
+        CheckpointError: no such file, a line of something else, an unknown name, one that comes twice, or a wrong value.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}, the configuration, cannot be read ({error}). Say which it is: --config FILE.") from None
+    found: dict[str, Any] = {}
+    for number, line in enumerate(lines, 1):
+        if not (words := line.split()):
+            continue
+        if len(words) != 2 or words[0] in found:
+            what = "comes a second time" if words[0] in found else "has not one name and one value: theirs would pass it over"
+            raise CheckpointError(f"{path}: line {number}, {line.strip()[:60]!r}, {what}. Correct it.")
+        name, text = words
+        if name not in genie.KINDS and name not in genie.WITHOUT_EFFECT:
+            raise one_of(f"option of {path}", name, sorted(genie.KINDS), CheckpointError)
+        said, fits = FITS[genie.KINDS.get(name, "text").removesuffix("?")]
+        value: Any = {"True": True, "False": False}.get(text, text)
+        try:
+            if genie.KINDS.get(name, "") in ("whole", "count", "count?"):
+                value = int(text)
+            elif genie.KINDS.get(name) == "number":
+                value = float(text)
+        except ValueError:
+            value = None
+        if name in genie.KINDS and not fits(value):
+            raise CheckpointError(f"{path}: line {number}: {name} {text}: it must be {said}.")
+        found[name] = value
+    return {k: v for k, v in found.items() if k in genie.KINDS}
+
+
+def latest(run: Path) -> Path:
+    """The checkpoint of a folder of Genie: the latest epoch, in a run that of its latest version.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    versions = {int(n[1]): p / "checkpoints" for p in run.glob("version_*") if (n := VERSION.fullmatch(p.name))}
+    place = versions[max(versions)] if versions else run
+    found = {int(n[1]): p for p in place.glob("epoch=*.ckpt") if (n := EPOCHS.fullmatch(p.name))}
+    if not found:
+        raise CheckpointError(f"{place} holds no epoch=N.ckpt: give the folder of a run, that of published weights, or a file.")
+    return found[max(found)]
+
+
+def convert_genie(path: Path, folder: Path, config: Path | None = None) -> Any:
+    """Write a checkpoint of Genie as a folder; returns the model.
+
+    Args:
+        path: the folder of a run, or of published weights, or a checkpoint.
+        config: its configuration; default: beside the checkpoint, or in the folder of its run.
+
+    Raises:
+        CheckpointError: another folder or file, or an option that is missing, unknown or of another kind.
+    """
+    chosen = latest(path) if path.is_dir() else path
+    beside = [p / CONFIGURATION for p in (chosen.parent, chosen.parent.parent.parent)]
+    said = configured(config or next((p for p in beside if p.is_file()), beside[0]))
+    if "maximumNumResidues" not in said:
+        raise CheckpointError(
+            "the configuration does not say maximumNumResidues, and zoo does not guess: the net knows places along a chain as "
+            "shares of it. Add the length that the model was trained with."
+        )
+    held = opened(chosen)
+    if not isinstance(held, dict) or "state_dict" not in held:
+        raise CheckpointError(f"{chosen} is no checkpoint of Lightning: it holds no state_dict.")
+    tensors = state(held["state_dict"], chosen)
+    if odd := [k for k in tensors if not k.startswith("model.")]:
+        raise CheckpointError(f"{chosen} is no checkpoint of genie: {odd[0]} is not of its model.")
+    options = {**GENIE, **said}
+    return written(folder, {k.removeprefix("model."): v for k, v in tensors.items()}, {FORMAT: genie.NAME, OPTIONS: options})
+
+
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["dit"]:
+    if arguments[:1] in (["dit"], ["sit"]):
         import convert_dit
 
-        return convert_dit.main(arguments[1:])
+        return convert_dit.main([*arguments[1:], "--kind", arguments[0]])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, "dit"])
-    parser.add_argument("checkpoint", type=Path, help="a file; of foldingdiff the folder of its results")
+    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, genie.NAME, "dit", "sit"])
+    parser.add_argument("checkpoint", type=Path, help="a file; of foldingdiff and genie the folder of a run")
     parser.add_argument("folder", type=Path, help="to write; it must be new")
-    parser.add_argument("--config", type=Path, help="k-diffusion: the JSON that the model was trained with")
+    parser.add_argument("--config", type=Path, help="k-diffusion: the JSON of its training; genie: its configuration")
     which = "k-diffusion: model_ema (the default) or model; foldingdiff: valid (the default) or train"
     parser.add_argument("--weights", choices=[*k_diffusion.WEIGHTS, *BEST], help=which)
     args, words = parser.parse_known_args(arguments)
@@ -237,6 +331,10 @@ def main(arguments: list[str] | None = None) -> int:
             if words or args.config or args.weights not in (None, *BEST):
                 raise ConfigError(f"foldingdiff takes --weights {' or '.join(BEST)} alone.")
             model = convert_folding(args.checkpoint, args.folder, args.weights or BEST[0])
+        elif args.format == genie.NAME:
+            if words or args.weights:
+                raise ConfigError("genie takes --config alone.")
+            model = convert_genie(args.checkpoint, args.folder, args.config)
         elif args.config is not None or args.weights is not None:
             raise ConfigError(f"--config and --weights are not of {args.format}, which takes its own flags alone.")
         else:

@@ -489,6 +489,16 @@ def folding(folder: Path) -> None:
     shutil.rmtree(folder / "results")
 
 
+def genie(folder: Path) -> None:
+    """A folder of Genie as the converter writes it (tests/interop/goldens)."""
+    from interop_goldens import Golden
+
+    with redirect_stdout(io.StringIO()):
+        Golden("genie-bare").converted(folder)
+    (folder / "theirs").rename(folder / "m")
+    shutil.rmtree(folder / "run")
+
+
 def recipe_read(folder: Path) -> Result:
     import zoo
 
@@ -747,6 +757,7 @@ def _kinds() -> list[Kind]:
         Kind("lerobot policy", their_policy("0-4-4_ddpm"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("lerobot policy 0.3", their_policy("0-3-3_ddim"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("foldingdiff", folding, theirs_read, ("m/*",), counts=True, whole=True),
+        Kind("genie", genie, theirs_read, ("m/*",), counts=True, whole=True),
         Kind("guided-diffusion", converted("guided-plain"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("k-diffusion", converted("k-patched"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("EDM", converted("edm-song"), theirs_read, ("m/*",), counts=True, whole=True),

@@ -1,14 +1,17 @@
 """What the authors' own nets and samplers say, as small files for the tests of CI, which lacks these packages.
 
     python benchmarks/interop_goldens.py --guided-diffusion DIR --improved-diffusion DIR --k-diffusion DIR --edm DIR
+    python benchmarks/interop_goldens.py --genie DIR
+    PYTHONPATH=SIT python benchmarks/interop_goldens.py --sit DIR
     PYTHONPATH=PEER python benchmarks/interop_goldens.py --foldingdiff DIR
     python benchmarks/interop_goldens.py            # measures ours against what is stored: a table of docs/interop.md
 
 Each DIR is a checkout of the sources: openai/guided-diffusion at 22e0df8, openai/improved-diffusion at 1bc7bbb,
-crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5, microsoft/foldingdiff at 18c8653.
-`STUBS` stand for what they import and do not need here. Leave out those whose files are to stay. FoldingDiff needs a BERT with
-relative positions, which transformers 5 has not, and pandas: PEER is a folder of `pip install --target PEER --no-deps
-transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`.
+crowsonkb/k-diffusion at 4601bf0 (which needs `pip install jsonmerge`), NVlabs/edm at 008a4e5, microsoft/foldingdiff at 18c8653,
+aqlaboratory/genie at 42e4c99, willisma/SiT at 947f95b. `STUBS` stand for what they import and do not need here. Leave out those
+whose files are to stay. FoldingDiff needs a BERT with relative positions, which transformers 5 has not, and pandas: PEER is a
+folder of `pip install --target PEER --no-deps transformers==4.38.2 tokenizers==0.15.2 huggingface_hub==0.36.2 regex`. SIT is
+one of `pip install --target SIT --no-deps timm==1.0.31 torchdiffeq==0.2.5`.
 
 Weights are not stored: `weights` makes them of a tensor's name and shape alone, none of them zero, so that layers which their
 authors start at zero count, too. A file of tests/interop/goldens holds the shapes of a state by its own names, the net's
@@ -33,6 +36,7 @@ from unittest.mock import MagicMock, patch
 import convert_pickle
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pages import fill as fill_page
 from torch import Tensor
 
@@ -55,6 +59,8 @@ COMMITS = {
     "k-diffusion": "4601bf0",
     "edm": "008a4e5",
     "foldingdiff": "18c8653",
+    "genie": "42e4c99",
+    "sit": "947f95b",
 }
 #: of a net, what it is inside its preconditioning, and what it says of no label; all else that is stored are samples
 ANSWERS = {"out", "denoised", "unlabelled"}
@@ -63,7 +69,7 @@ N, SEED = 2, 3
 #: options that a line of the table says beside those that are true
 SHOWN = ("noise_schedule", "diffusion_steps", "patch_size", "model_type", "encoder_type", "embedding_type", "label_dim")
 #: buffers that are constants of the architecture, and no weights
-CONSTANT = ("kernel", "resample_filter", "position_ids")
+CONSTANT = ("kernel", "resample_filter", "position_ids", "pos_embed")
 
 #: flags of guided-diffusion: (package, flags, what is sampled: (name, timestep_respacing, whether DDIM))
 GUIDED: dict[str, Any] = {
@@ -192,8 +198,40 @@ FOLDING: dict[str, Any] = {
         },
     ),
 }  # fmt: skip
+_GENIE = {
+    "name": "tiny", "maximumNumResidues": 24, "singleFeatureDimension": 16, "pairFeatureDimension": 8,
+    "positionalEmbeddingDimension": 12, "timestepEmbeddingDimension": 10, "relativePositionK": 6,
+    "triangularMultiplicativeHiddenDimension": 12, "triangularAttentionHiddenDimension": 6, "triangularAttentionNumHeads": 2,
+    "pairTransitionN": 2, "numPairTransformLayers": 2, "numStructureLayers": 2, "ipaHiddenDimension": 5, "ipaNumHeads": 3,
+    "ipaNumQkPoints": 2, "ipaNumVPoints": 4, "batchSize": 4, "learningRate": "1e-4",
+}  # fmt: skip
+#: configurations of Genie
+GENIE: dict[str, Any] = {
+    "genie-cosine": _GENIE | {"numTimesteps": 40},
+    "genie-attention": _GENIE
+    | {
+        "numTimesteps": 30, "schedule": "linear", "includeTriangularAttention": True, "numStructureBlocks": 2,
+        "numStructureTransitionLayers": 2, "numPairTransformLayers": 1,
+    },
+    "genie-plain": _GENIE
+    | {
+        "numTimesteps": 20, "includeTriangularMultiplicativeUpdate": False, "numPairTransformLayers": 1,
+        "relativePositionK": 30,
+    },
+    "genie-bare": _GENIE | {"numTimesteps": 20, "numPairTransformLayers": 0, "numStructureTransitionLayers": 0},
+}  # fmt: skip
+_SIT = {"input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+#: options of the net of SiT
+SIT: dict[str, Any] = {
+    "sit-spare": _SIT | {"learn_sigma": True},
+    "sit-plain": _SIT | {"learn_sigma": False, "patch_size": 4, "depth": 1},
+}
+#: points of SiT's Euler, which makes a step between two of them
+POINTS = 11
 #: residues of the chains that are sampled, and means of the angles in radians
 LENGTHS, MEANS = (19, 12), (-1.47, 0.04, 3.13, 1.94, 2.03, 2.12)
+#: scales of the noise of each step of Genie's sampler
+GENIE_SCALES = (0.6, 1.0)
 #: in what they are sampled. The first step of the cosine betas multiplies all roundings by 100, and nets of random weights let
 #: them grow: in float32 theirs is off from its own float64 by more than a radian in the end
 PRECISIONS = {"cosine": (torch.float64,)} | dict.fromkeys(("linear", "quadratic"), (torch.float32, torch.float64))
@@ -395,6 +433,93 @@ def folding(name: str, bert: Mapping[str, Any], trained: Mapping[str, Any]) -> N
     store(name, "foldingdiff", {"bert": bert, "trained": trained}, net, found)
 
 
+def genie_inputs(config: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """x (2,N,3) in angstrom, times (2,) and the mask (2,N) of what their net is asked: chains of `LENGTHS`, then padding."""
+    longest, steps = config["maximumNumResidues"], config["numTimesteps"]
+    mask = torch.arange(longest) < torch.tensor(LENGTHS)[:, None]
+    x = torch.from_numpy(np.random.RandomState(1).standard_normal((2, longest, 3)).astype(np.float32)).cumsum(1)
+    return 2 * x * mask[:, :, None], torch.tensor([steps - 1, steps // 3]), mask
+
+
+def genie_run(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], **changed: Any) -> Path:
+    """A folder of a run as their training writes it; its latest checkpoint is the one that counts.
+
+    Args:
+        changed: options of the configuration; None leaves one out.
+    """
+    said = {k: v for k, v in (dict(config) | changed).items() if v is not None}
+    for version, epochs in ((0, (99,)), (1, (9, 49))):
+        place = folder / f"version_{version}" / "checkpoints"
+        place.mkdir(parents=True)
+        for epoch in epochs:
+            last = (version, epoch) == (1, 49)
+            own = {f"model.{k}": v if last else v + 1 for k, v in state.items()}
+            held = {"epoch": epoch, "global_step": 3, "pytorch-lightning_version": "1.8.4", "state_dict": own, "loops": {}}
+            torch.save(held, place / f"epoch={epoch}.ckpt")
+    (folder / "configuration").write_text("".join(f"{k} {v}\n" for k, v in said.items()), encoding="utf-8")
+    return folder
+
+
+@torch.no_grad()
+def genie(name: str, config: Mapping[str, Any]) -> None:
+    lightning, core = ModuleType("pytorch_lightning"), ModuleType("pytorch_lightning.core")
+    plain = type("LightningModule", (torch.nn.Module,), {"device": torch.device("cpu")})
+    core.LightningModule = plain  # type: ignore[attr-defined]
+    sys.modules |= {"pytorch_lightning": lightning, "pytorch_lightning.core": core}
+    theirs = {k: importlib.import_module(f"genie.{k}") for k in ("config", "diffusion.genie", "utils.affine_utils")}
+    frames = importlib.import_module("genie.utils.geo_utils").compute_frenet_frames
+    with tempfile.TemporaryDirectory() as home:  # a file as they write it, which they read themselves
+        own = theirs["config"].Config(genie_run(Path(home) / "run", config, {}) / "configuration")
+    process = theirs["diffusion.genie"].Genie(own)
+    fill(process.model)
+    process.eval()
+    x, t, mask = genie_inputs(config)
+    moved = process.model(theirs["utils.affine_utils"].T(frames(x, mask.float()), x), t, mask.float())
+    found = {"out": (x - moved.trans) * mask[:, :, None]}
+    for scale in GENIE_SCALES:
+        # drawn before theirs runs, since ours draws with the functions that are patched; padded to the longest chain of the
+        # training, of which a place in a chain is a share
+        noise, more = Noise(LENGTHS), (0, 0, 0, config["maximumNumResidues"] - max(LENGTHS))
+        made = [F.pad(noise(torch.zeros(N, max(LENGTHS), 3)), more) for _ in range(config["numTimesteps"])]
+        drawn = iter(made)
+        with patch("torch.randn", lambda *_, d=drawn: next(d)), patch("torch.randn_like", lambda _, d=drawn: next(d)):
+            last = process.p_sample_loop(mask.float(), scale, verbose=False)[-1].trans
+        for i, size in enumerate(LENGTHS):
+            found[f"ca {i} {scale}"] = last[i, :size]
+    store(name, "genie", config, process.model, found)
+
+
+@torch.no_grad()
+def sit(name: str, options: Mapping[str, Any]) -> None:
+    for stub in ("torchdiffeq", "torchdiffeq._impl"):
+        sys.modules.pop(stub, None)
+    net = importlib.import_module("models").SiT(**options)
+    transport = importlib.import_module("transport")
+    fill(net)
+    shape = (options["in_channels"], options["input_size"], options["input_size"])
+    x, label = inputs(shape, options["num_classes"])
+    found = {"out": net(x, torch.tensor([0.0, 0.37, 1.0]), label)}
+    found["unlabelled"] = net(x, torch.tensor([0.0, 0.37, 1.0]), torch.full_like(label, options["num_classes"]))
+    sampler = transport.Sampler(transport.create_transport("Linear", "velocity"))
+    sample = sampler.sample_ode(sampling_method="euler", num_steps=POINTS)
+    told = torch.tensor([0, options["num_classes"] - 1])
+    found["euler"] = sample(Noise()(torch.zeros(N, *shape)), net.forward, y=told)[-1]
+    store(name, "sit", options, net, found)
+
+
+def autoencoder(folder: Path) -> Path:
+    """A small autoencoder of 4 channels at half the side, as diffusers writes it; returns its folder."""
+    diffusers = importlib.import_module("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = diffusers.AutoencoderKL(
+            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4, sample_size=16,
+            up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.5,
+        )  # fmt: skip
+    net.save_pretrained(folder)
+    return folder
+
+
 class Golden:
     """A stored case.
 
@@ -421,7 +546,7 @@ class Golden:
         """PLACE/theirs, a folder by the converter's command line, of a checkpoint as the authors' scripts save it.
 
         Args:
-            changed: flags of guided-diffusion, or options of EDM or FoldingDiff, None for one that is left out.
+            changed: flags of guided-diffusion, or options of EDM, FoldingDiff or Genie, None for one that is left out.
         """
         if self.package == "edm":  # whose own converter needs its sources
             options = {k: v for k, v in (self.config | changed).items() if k not in changed or v is not None}
@@ -432,6 +557,17 @@ class Golden:
         if self.package == "foldingdiff":
             results = folding_results(place / "results", self.config["bert"], self.config["trained"], self.state, **changed)
             if convert_pickle.main([self.package, str(results), str(place / "theirs")]):
+                raise SystemExit(1)
+            return place / "theirs"
+        if self.package == "genie":
+            run = genie_run(place / "run", self.config, self.state, **changed)
+            if convert_pickle.main([self.package, str(run), str(place / "theirs")]):
+                raise SystemExit(1)
+            return place / "theirs"
+        if self.package == "sit":
+            torch.save(self.state, place / "theirs.pt")
+            words = ["--vae", str(autoencoder(place / "vae")), "--heads", str(self.config["num_heads"])]
+            if convert_pickle.main([self.package, str(place / "theirs.pt"), str(place / "theirs"), *words]):
                 raise SystemExit(1)
             return place / "theirs"
         held: dict[str, Any] = dict(self.state)
@@ -447,15 +583,23 @@ class Golden:
     @property
     def labels(self) -> int:
         """How many the net is told."""
-        return 1000 if self.config.get("class_cond") else self.config.get("label_dim", 0)
+        told = self.config.get("label_dim", self.config.get("num_classes", 0))
+        return 1000 if self.config.get("class_cond") else int(told)
 
     def asked(self, model: Any) -> dict[str, Tensor]:
         """What our net says where theirs said one of `ANSWERS`."""
         if self.package == "foldingdiff":
             x, t, mask = folding_inputs(self.config["trained"]["timesteps"])
             return {"out": model.denoiser(x, t.float(), {}, mask=mask)}
+        if self.package == "genie":
+            x, t, mask = genie_inputs(self.config)
+            return {"out": model.denoiser(x, t.float(), {}, mask=mask)}
         x, label = inputs(model.codec.shape, self.labels)
         cond = {} if label is None else {"label": label}
+        if self.package == "sit":  # whose times go from noise to data, and whose velocity does
+            t = 1 - torch.tensor([0.0, 0.37, 1.0])
+            found = {"out": -model.diffusion.ask(model.denoiser, x, t, cond)}
+            return found | {"unlabelled": -model.diffusion.ask(model.denoiser, x, t, {})}
         if "denoised" not in self.said:
             steps = self.config["diffusion_steps"]
             t = torch.tensor([0, steps // 2, steps - 1])
@@ -491,6 +635,11 @@ class Golden:
             found[f"atoms {i} {dtype}"] = torch.from_numpy(chain.atoms).double()
         return found
 
+    def traced(self, model: Any, scale: float) -> dict[str, Tensor]:
+        """CA of our chains of `LENGTHS` in angstrom, around their mean, by the names of what is stored."""
+        *_, last = model.sample_iter(N, length=list(LENGTHS), seed=SEED, noise_scale=scale)
+        return {f"ca {i} {scale}": last.x[i, :size] for i, size in enumerate(LENGTHS)}
+
 
 def turned(found: Tensor, expected: Tensor) -> float:
     """The largest difference of two angles, which is half a turn at most."""
@@ -513,12 +662,13 @@ def measure(name: str) -> list[str]:
     for run in sorted(runs):
         sampler, _, respacing = run.partition(" ")
         guided = "diffusion_steps" in golden.config
+        asking = {"sampler": sampler, "steps": STEPS} | ({"guidance_weight": 0.0} if golden.package == "sit" else {})
         changed = {"timestep_respacing": respacing, "use_ddim": sampler == "ddim"} if guided else {}
         with tempfile.TemporaryDirectory() as place:
             model = zoo.load(golden.converted(Path(place), **changed))
         asked = golden.asked(model)
         net = max(off(found, golden.said[k]) for k, found in asked.items())
-        apart = off(golden.sampled(model, **({} if guided else {"sampler": sampler, "steps": STEPS})), golden.said[run])
+        apart = off(golden.sampled(model, **({} if guided else asking)), golden.said[run])
         steps = model.recipe.sampling.steps if guided else STEPS
         lines.append(
             f"| {golden.package} {golden.commit} | {', '.join(said)} | {net:.1e} | {sampler}, {steps} steps | {apart:.1e} |"
@@ -528,7 +678,7 @@ def measure(name: str) -> list[str]:
 
 def table() -> None:
     """Write the table of docs/interop.md."""
-    rows = [line for name in (*GUIDED, *KARRAS, *EDM) for line in measure(name)]
+    rows = [line for name in (*GUIDED, *KARRAS, *EDM, *SIT) for line in measure(name)]
     head = f"Against stored answers of the authors' own code, torch {torch.__version__.split('+')[0]}, float32 on a CPU.\n\n"
     head += "| package, commit | net | net off by | sampler | samples off by |\n| --- | --- | --- | --- | --- |\n"
     fill_page(PAGE, "pickles", head + "\n".join(rows))
@@ -538,6 +688,33 @@ def table() -> None:
     head += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(line for name in FOLDING for line in measure_folding(name))
     fill_page(PAGE, "folding", head)
     print(head)
+    head = "Genie 42e4c99, as above: float32, CA around their mean; deviation is that of theirs.\n\n"
+    head += "| net | betas, steps of ddpm | net off by | noise_scale | deviation (angstrom) | CA off by (angstrom) |\n"
+    head += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(line for name in GENIE for line in measure_genie(name))
+    fill_page(PAGE, "traces", head)
+    print(head)
+
+
+@torch.no_grad()
+def measure_genie(name: str) -> list[str]:
+    """Lines of the table of Genie."""
+    golden, lines = Golden(name), []
+    with tempfile.TemporaryDirectory() as place:
+        model = zoo.load(golden.converted(Path(place)))
+    net, c = off(golden.asked(model)["out"], golden.said["out"]), model.recipe.net
+    parts = [k for k, there in (("triangle products", "include_mul_update"), ("attention", "include_tri_att")) if c[there]]
+    layers = f"{c['n_pair_transform_layer']} pair layers"
+    if c["n_pair_transform_layer"]:
+        layers += f" ({', '.join(parts) or 'transition'})"
+    layers += f", {c['n_structure_block']} x {c['n_structure_layer']} of structure"
+    for scale in GENIE_SCALES:
+        found = golden.traced(model, scale)
+        wanted = {k: golden.said[k] - golden.said[k].mean(0) for k in found}
+        apart = max(float((v - wanted[k]).abs().max()) for k, v in found.items())
+        size = max(float(v.std()) for v in wanted.values())
+        betas = f"{golden.config.get('schedule', 'cosine')}, {golden.config['numTimesteps']}"
+        lines.append(f"| {layers} | {betas} | {net:.1e} | {scale} | {size:.1f} | {apart:.1e} |")
+    return lines
 
 
 @torch.no_grad()
@@ -579,6 +756,12 @@ def main() -> None:
     for name, (bert, trained) in FOLDING.items():
         if "foldingdiff" in args:
             folding(name, bert, trained)
+    for name, config in GENIE.items():
+        if "genie" in args:
+            genie(name, config)
+    for name, options in SIT.items():
+        if "sit" in args:
+            sit(name, options)
 
 
 if __name__ == "__main__":

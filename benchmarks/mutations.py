@@ -530,6 +530,26 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/interop/foldingdiff.py", "masked_fill(~mask, -math.inf)", "masked_fill(~mask, 0.0)",
         "tests/interop/test_foldingdiff.py",
     ),
+    "the noise of steps is not scaled": (
+        "zoo/core/samplers.py", "x = x + noise_scale * math.sqrt(", "x = x + math.sqrt(", "tests/interop/test_genie.py",
+    ),
+    "triangles of the other edges": (
+        "zoo/interop/genie.py", '"bikc,bjkc->bijc" if outgoing', '"bkic,bkjc->bijc" if outgoing', "tests/interop/test_genie.py",
+    ),
+    "frames of the other hand": (
+        "zoo/interop/genie.py", "torch.linalg.cross(binormal, step[:, 1:])", "torch.linalg.cross(step[:, 1:], binormal)",
+        "tests/interop/test_genie.py",
+    ),
+    "padding of CA is looked at": (
+        "zoo/interop/genie.py", ".masked_fill(~pairs[:, None], -FAR)", "", "tests/interop/test_genie.py",
+    ),
+    "steers of CA traces see a coordinate": (
+        "zoo/protein/wishes.py", "return x[:, :, 1] if x.ndim == 4 else x", "return x[:, :, 1]", "tests/protein/test_trace.py",
+    ),
+    "times of SiT are not turned round": (
+        "zoo/interop/sit.py", "super().forward(x_t, 1 - t, cond)", "super().forward(x_t, t, cond)",
+        "tests/interop/test_sit.py",
+    ),
     "padded clips in single precision": (
         "zoo/audio/mel.py", "x.double() if len(item) < self.samples else x", "x",
         "tests/interop/test_mel.py",

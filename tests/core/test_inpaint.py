@@ -154,6 +154,8 @@ def test_particles_need_noise_that_they_know():
     for sampler, options in (("dpmpp", {}), ("ddim", {}), ("heun", {}), ("ddim", {"eta": 0.0})):
         with pytest.raises(ConfigError, match="ddpm"):
             made(Particles(2), ".8", sampler, 3, rows=2, **options)
+    with pytest.raises(ConfigError, match="give noise_scale=1"):
+        made(Particles(2), ".8", "ddpm", 3, rows=2, noise_scale=0.6)
 
 
 def test_weights_are_the_ratio_of_two_kernels():

@@ -16,7 +16,7 @@ from zoo.errors import ConfigError
 GRIDS = [(name, spacing) for name, s in SCHEDULES.items() for spacing in s.spacings]
 
 
-def posterior_recursion(levels, std, large=False):
+def posterior_recursion(levels, std, large=False, noise_scale=1.0):
     """Mean and variance of ancestral sampling by Bayes' rule in (x_a, x0) for each step, independent of the sampler's code."""
     mean, var = 0.0, std**2
     for a, b in pairwise(levels):
@@ -30,7 +30,7 @@ def posterior_recursion(levels, std, large=False):
             post = 1 / (1 / b.sigma**2 + r * r / noise)
             on_x, on_x0 = post * r / noise, post * b.alpha / b.sigma**2
         mean, slope = on_x * mean + on_x0 * (M + gain * (mean - a.alpha * M)), on_x + on_x0 * gain
-        var = slope**2 * var + (0.0 if b.sigma == 0 else (noise if large else post))
+        var = slope**2 * var + noise_scale**2 * (0.0 if b.sigma == 0 else (noise if large else post))
     return mean, var
 
 
@@ -57,6 +57,35 @@ def test_gaussian_oracle(name, spacing, steps):
     assert moments("ddpm", schedule, levels) == pytest.approx(ddpm, rel=1e-10, abs=1e-10)
     assert moments("ddpm", schedule, levels, variance="large") == pytest.approx(large, rel=1e-10, abs=1e-10)
     assert moments("ddim", schedule, levels, eta=1.0) == pytest.approx(ddpm, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "edm", "flow"])
+@pytest.mark.parametrize("noise_scale", [0.0, 0.6, 1.0, 1.3])
+@pytest.mark.filterwarnings("ignore:variance='large'")
+def test_the_noise_of_ddpms_steps_is_scaled(name, noise_scale):
+    """x_b = mean + noise_scale sqrt(variance) z; x_T is as it was, and 1 is DDPM to the bit."""
+    schedule = SCHEDULES[name]
+    levels = schedule.levels(10, schedule.spacings[0])
+    std = schedule.prior_std(levels[0])
+    for variance in ("small", "large"):
+        expected = posterior_recursion(levels, std, variance == "large", noise_scale)
+        found = moments("ddpm", schedule, levels, variance=variance, noise_scale=noise_scale)
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-10)
+        if noise_scale == 1:
+            assert found == moments("ddpm", schedule, levels, variance=variance)
+        else:
+            plain = moments("ddpm", schedule, levels, variance=variance)[1]
+            assert (found[1] < plain) == (noise_scale < 1)
+
+
+def test_the_scale_of_the_noise_counts_where_the_large_variance_is_too_large():
+    levels = SCHEDULES["cosine"].levels(10, "karras")
+    x = torch.zeros(1, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(get_sampler("ddpm")(predict, x, levels, rng=SampleRng(0, [0]), variance="large", noise_scale=0.2))
+    with pytest.warns(UserWarning, match="variance='large' with 10 steps"):
+        list(get_sampler("ddpm")(predict, x, levels, rng=SampleRng(0, [0]), variance="large", noise_scale=1.5))
 
 
 #: a cosine schedule to its ends
@@ -320,6 +349,11 @@ def test_a_sampler_is_one_decorated_generator():
         (lambda: list(get_sampler("ddim")(predict, torch.zeros(1), [], rng=None, et=1)), "eta"),
         (lambda: list(get_sampler("ddim")(predict, torch.zeros(1), [], rng=None, eta=1.5)), "eta=1.5"),
         (lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, variance="big")), "small, large"),
+        (
+            lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, noise_scale=-1)),
+            "noise_scale=-1: give a f",
+        ),
+        (lambda: list(get_sampler("ddpm")(predict, torch.zeros(1), [], rng=None, noise_scale=math.nan)), "noise_scale=nan"),
         (lambda: churn(EDMSchedule(), EDMSchedule().levels(3), -1.0), "s_churn"),
         (lambda: list(get_sampler("euler")(predict, torch.zeros(1), [], rng=None, step_scale=0)), "step_scale=0"),
         (

@@ -139,7 +139,7 @@ class Trap:
 def test_what_is_no_checkpoint_of_dit_is_one_error(tmp_path, vae, capsys):
     state = checkpoint()
     cases = [
-        ({"ema": nn.Linear(2, 2).state_dict()}, "is no checkpoint of DiT: it has no x_embedder"),
+        ({"ema": nn.Linear(2, 2).state_dict()}, "is no checkpoint of DiT or SiT: it has no x_embedder"),
         (3, "holds no state of a net"),
         ({"ema": state, "args": Trap()}, "weights-only loader refuses it"),
         (state | {"pos_embed": state["pos_embed"] + 0.1}, "are not the sines and cosines"),

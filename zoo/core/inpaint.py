@@ -311,6 +311,8 @@ def kernel(name: str, options: Mapping[str, Any]) -> Callable[[Level, Level], fl
         )
     if options.get("variance") == LEARNED:
         raise ConfigError("method='particles' weights steps of one variance: give variance='small' or 'large'.")
+    if options.get("noise_scale", 1.0) != 1:
+        raise ConfigError("method='particles' weights steps by the noise that the process has: give noise_scale=1.")
     large = options.get("variance") == "large"
 
     def variance(a: Level, b: Level) -> float:

@@ -29,6 +29,7 @@ from zoo.core.predict import Predict
 from zoo.core.schedule import Level, Schedule
 from zoo.errors import ConfigError, one_of
 from zoo.extras import Registry
+from zoo.values import number
 
 
 class Rng(Protocol):
@@ -124,10 +125,10 @@ def learned_variance(share: Tensor, a: Level, b: Level) -> Tensor:
     return found
 
 
-def _surplus(a: Level, b: Level) -> float:
+def _surplus(a: Level, b: Level, noise_scale: float) -> float:
     """How much variance the large one of DDPM adds at b beside what b has, as a share of that."""
     beta, tilde = posterior_variances(a, b)
-    share: float = (beta - tilde) / b.sigma**2
+    share: float = (noise_scale**2 * beta - tilde) / b.sigma**2
     return share
 
 
@@ -139,20 +140,25 @@ def ddpm(
     *,
     rng: Rng,
     variance: str = "small",
+    noise_scale: float = 1.0,
     share: Callable[[], Tensor] | None = None,
 ) -> Iterator[Step]:
-    """Ancestral sampling (Ho et al. 2020, Algorithm 2), between any two levels.
+    """Ancestral sampling (Ho et al. 2020, Algorithm 2), between any two levels: x_b = mean + noise_scale sqrt(variance) z.
 
     Args:
         variance: "small" is the posterior variance beta-tilde (Eq. 7), "large" is beta (section 3.2), "learned" what the net
             says of it, see `learned_variance`.
+        noise_scale: of the noise of each step but not of x_T; 1 is DDPM. Below 1 samples are drawn more surely and vary less
+            (Lin & AlQuraishi 2023, "Genie", who take 0.6); with 0 no noise is added.
         share: for the learned one: what the last prediction said, (B,*S). A model gives it by itself.
     """
     if variance not in VARIANCES:
         raise one_of("variance", variance, VARIANCES)
     if variance == LEARNED and share is None:
         raise ConfigError("variance='learned': give `share`, which says what the net said of it.")
-    if variance == "large" and (worst := max((_surplus(a, b) for a, b in pairwise(levels) if b.sigma), default=0.0)) > SURPLUS:
+    noise_scale = number(noise_scale, "noise_scale", 0.0, what="of the noise of each step")
+    surplus = (_surplus(a, b, noise_scale) for a, b in pairwise(levels) if b.sigma)
+    if variance == "large" and (worst := max(surplus, default=0.0)) > SURPLUS:
         warnings.warn(
             f"variance='large' with {len(levels) - 1} steps leaves up to {math.sqrt(1 + worst):.1f} times the noise that the "
             "net is told of, and samples stay noisy: take more steps, or variance='small'.",
@@ -164,9 +170,9 @@ def ddpm(
         ratio = a.alpha / b.alpha
         x = (ratio * b.sigma**2 / a.sigma**2) * x + (b.alpha * beta / a.sigma**2) * x0
         if b.sigma and share is not None and variance == LEARNED:
-            x = x + learned_variance(share(), a, b).sqrt() * rng.normal(x)
+            x = x + noise_scale * learned_variance(share(), a, b).sqrt() * rng.normal(x)
         elif b.sigma:
-            x = x + math.sqrt(tilde if variance == "small" else beta) * rng.normal(x)
+            x = x + noise_scale * math.sqrt(tilde if variance == "small" else beta) * rng.normal(x)
         yield Step(b, x, x0)
 
 

@@ -244,10 +244,11 @@ def _pickled(path: Path) -> CheckpointError:
     """The refusal of a pickle, with what converts it."""
     return CheckpointError(
         f"{path} is a pickle, which can run code: zoo never opens one. Where you trust it, convert it first, by programs of "
-        "zoo's sources. With torch's weights-only loader: a checkpoint of DiT by python benchmarks/convert_dit.py FILE FOLDER "
-        "--vae VAE, of guided-diffusion, improved-diffusion or k-diffusion by python benchmarks/convert_pickle.py FORMAT FILE "
-        "FOLDER, the results of FoldingDiff by python benchmarks/convert_pickle.py foldingdiff RESULTS FOLDER. One of EDM, "
-        "which holds code, by python benchmarks/convert_edm.py SOURCES FILE FOLDER. See docs/interop.md."
+        "zoo's sources. With torch's weights-only loader: a checkpoint of DiT or SiT by python benchmarks/convert_dit.py FILE "
+        "FOLDER --vae VAE, of guided-diffusion, improved-diffusion or k-diffusion by python benchmarks/convert_pickle.py "
+        "FORMAT FILE FOLDER, the results of FoldingDiff by python benchmarks/convert_pickle.py foldingdiff RESULTS FOLDER, a "
+        "run of Genie by python benchmarks/convert_pickle.py genie RUN FOLDER. One of EDM, which holds code, by python "
+        "benchmarks/convert_edm.py SOURCES FILE FOLDER. See docs/interop.md."
     )
 
 

@@ -449,8 +449,8 @@ class Model(nn.Module):
             progress: show a bar; default: only where sampling takes more than about two seconds.
             on_step: called with every `Step`.
             **conditions: the model's own, such as label="sneaker" (one for all, or a list of n), and the sampler's
-                options: spacing, bounds, eta, variance, s_churn, step_scale, guess_below, guidance_interval,
-                guidance_rescale, clip; and negative={condition: value}, what guidance leads away from.
+                options: spacing, bounds, eta, variance, noise_scale, s_churn, step_scale, guess_below,
+                guidance_interval, guidance_rescale, clip; and negative={condition: value}, what guidance leads away from.
 
         Raises:
             ConfigError: an argument that is unknown or invalid.

@@ -11,6 +11,7 @@ from pydantic import Field
 from zoo.contract.augment import Augment
 from zoo.contract.codec import Codec
 from zoo.protein.backbone import Backbone
+from zoo.protein.trace import Trace
 
 
 class BackboneAugment(Augment):
@@ -21,7 +22,8 @@ class BackboneAugment(Augment):
     )
 
     def apply(
-        self, item: Backbone, given: Mapping[str, Any], rng: torch.Generator, codec: Codec
-    ) -> tuple[Backbone, Mapping[str, Any]]:
-        moved = item.atoms + self.noise * torch.randn(item.atoms.shape, generator=rng).numpy()
-        return Backbone(moved, item.name, item.remark), given
+        self, item: Backbone | Trace, given: Mapping[str, Any], rng: torch.Generator, codec: Codec
+    ) -> tuple[Backbone | Trace, Mapping[str, Any]]:
+        still = item.numpy()
+        moved = still + self.noise * torch.randn(still.shape, generator=rng).numpy()
+        return type(item)(moved, item.name, item.remark), given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -60,6 +60,78 @@ def is_map(path: Path) -> bool:
     return isinstance(found, dict) and set(found) == {"length", "given"}
 
 
+def check_saved(path: Path, xyz: NDArray[Any], what: str) -> None:
+    """Refuse a file that residues (N, A, 3) in angstrom cannot be written into.
+
+    Raises:
+        DataError: another suffix than PDB's and mmCIF's, or what PDB files have no columns for; `what` they are.
+    """
+    if path.suffix.lower() not in WRITERS:
+        raise DataError(f"cannot save {path}: {what} is saved as {', '.join(WRITERS)}.")
+    low, high = float(xyz.min()), float(xyz.max())
+    if path.suffix.lower() != ".cif" and not (low > -999.9995 and high < 9999.9995 and len(xyz) <= 9999):
+        raise DataError(
+            f"cannot save {path}: a PDB file has no columns for {len(xyz)} residues at {low:.3f} to {high:.3f} angstrom. "
+            "Save it as .cif."
+        )
+
+
+def write_residues(
+    path: Path,
+    xyz: NDArray[Any],
+    atoms: Sequence[str],
+    remarks: Sequence[str],
+    copies: int = 1,
+    given: Mapping[int, str] | None = None,
+) -> None:
+    """Write residues as chains A, B, C, ..., each numbered from 1, into a PDB or mmCIF file.
+
+    Args:
+        xyz: (N, A, 3) in angstrom, of the A `atoms` of each residue.
+        remarks: lines of its head.
+        copies: how many chains of one length they are, one after the other.
+        given: {number from 1: name} of residues with a B-factor of 1; others are glycines with 0.
+    """
+    names, size = given or {}, len(xyz) // copies
+    builder = need("Bio.PDB.StructureBuilder").StructureBuilder()
+    builder.init_structure("backbone")
+    builder.init_model(0)
+    for i, residue in enumerate(xyz):
+        if i % size == 0:
+            builder.init_chain(NAMES[i // size])
+            builder.init_seg("    ")
+        builder.init_residue(names.get(i + 1, "GLY"), " ", i % size + 1, " ")
+        for k, (atom, place) in enumerate(zip(atoms, residue, strict=True)):
+            number = len(atoms) * i + k + 1
+            builder.init_atom(atom, place, float(i + 1 in names), 1.0, " ", f" {atom:3}", number, atom[0])
+    writer = getattr(need("Bio.PDB"), WRITERS[path.suffix.lower()])()
+    writer.set_structure(builder.get_structure())
+    text = io.StringIO()
+    for line in remarks:
+        text.write(f"# {line}\n" if path.suffix.lower() == ".cif" else f"REMARK   6 {line}\n")
+    writer.save(text)
+    write_atomic(path, text.getvalue().encode())
+
+
+def draw_line(ax: Any, ca: NDArray[Any], colours: Sequence[str], ends: Collection[int] = ()) -> None:
+    """Draw a line through CA (N, 3), seen along the axis of least extent, onto a matplotlib axis.
+
+    Args:
+        colours: of each step (N - 1); steps that are not grey are wide.
+        ends: steps that are left out, between two chains.
+    """
+    ca = ca - ca.mean(0)
+    axes = np.linalg.svd(ca, full_matrices=True)[2]
+    axes[2] *= np.sign(np.linalg.det(axes))  # never a mirror image
+    ca = ca @ axes.T
+    for i in (k for k in np.argsort(ca[:-1, 2] + ca[1:, 2]) if k not in ends):
+        width = 2.0 if colours[i] == COLOURS[0] else 4.0
+        for colour, edge in (("white", 1.5), (colours[i], 0.0)):
+            ax.plot(*ca[i : i + 2, :2].T, color=colour, lw=width + edge, solid_capstyle="round")
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+
+
 class Backbone:
     """The backbone of one chain, or of several copies of one.
 
@@ -96,6 +168,11 @@ class Backbone:
     def numpy(self) -> NDArray[np.float32]:
         """(N, 3, 3), angstrom."""
         return self.atoms
+
+    @property
+    def ca(self) -> NDArray[np.float32]:
+        """CA of each residue (N, 3), angstrom."""
+        return self.atoms[:, 1]
 
     def structure(self) -> NDArray[np.int64]:
         """Secondary structure (N,): 0 coil, 1 helix, 2 strand."""
@@ -134,33 +211,16 @@ class Backbone:
                 f"cannot save {path}: the map of its given residues would be written over {beside.name}, which is another "
                 "file. Save it under another name."
             )
-        if path.suffix.lower() not in WRITERS:
-            raise DataError(f"cannot save {path}: a backbone is saved as {', '.join(WRITERS)}.")
-        low, high = float(self.atoms.min()), float(self.atoms.max())
-        if path.suffix.lower() != ".cif" and not (low > -999.9995 and high < 9999.9995 and len(self) <= 9999):
-            raise DataError(
-                f"cannot save {path}: a PDB file has no columns for {len(self)} residues at {low:.3f} to {high:.3f} angstrom. "
-                "Save it as .cif."
-            )
-        builder = need("Bio.PDB.StructureBuilder").StructureBuilder()
-        builder.init_structure("backbone")
-        builder.init_model(0)
+        check_saved(path, self.atoms, "a backbone")
         oxygen = np.concatenate([place_oxygen(torch.from_numpy(chain)).numpy() for chain in self.chains()])
-        size, names = len(self) // self.copies, self._names(path.suffix.lower() == ".cif")
-        for i, residue in enumerate(np.concatenate([self.atoms, oxygen[:, None]], 1)):
-            if i % size == 0:
-                builder.init_chain(NAMES[i // size])
-                builder.init_seg("    ")
-            builder.init_residue(names.get(i + 1, "GLY"), " ", i % size + 1, " ")
-            for k, (atom, xyz) in enumerate(zip(("N", "CA", "C", "O"), residue, strict=True)):
-                builder.init_atom(atom, xyz, float(i + 1 in names), 1.0, " ", f" {atom:3}", 4 * i + k + 1, atom[0])
-        writer = getattr(need("Bio.PDB"), WRITERS[path.suffix.lower()])()
-        writer.set_structure(builder.get_structure())
-        text = io.StringIO()
-        for line in self._remarks():
-            text.write(f"# {line}\n" if path.suffix.lower() == ".cif" else f"REMARK   6 {line}\n")
-        writer.save(text)
-        write_atomic(path, text.getvalue().encode())
+        write_residues(
+            path,
+            np.concatenate([self.atoms, oxygen[:, None]], 1),
+            ("N", "CA", "C", "O"),
+            self._remarks(),
+            copies=self.copies,
+            given=self._names(path.suffix.lower() == ".cif"),
+        )
         if self.given:
             write_atomic(beside, dump_json(self.map()))
         elif beside.is_file() and is_map(beside):
@@ -198,17 +258,8 @@ class Backbone:
         own = ax is None
         check_axis(ax)
         ax = new_figure(4, 4, "protein").subplots() if own else ax
-        ca = self.atoms[:, 1] - self.atoms[:, 1].mean(0)
-        axes = np.linalg.svd(ca, full_matrices=True)[2]
-        axes[2] *= np.sign(np.linalg.det(axes))  # never a mirror image
-        ca, colours = ca @ axes.T, self.colours()
         ends = {k * len(self) // self.copies - 1 for k in range(1, self.copies)}
-        for i in (k for k in np.argsort(ca[:-1, 2] + ca[1:, 2]) if k not in ends):
-            width = 2.0 if colours[i] == COLOURS[0] else 4.0
-            for colour, edge in (("white", 1.5), (colours[i], 0.0)):
-                ax.plot(*ca[i : i + 2, :2].T, color=colour, lw=width + edge, solid_capstyle="round")
-        ax.set_aspect("equal")
-        ax.set_axis_off()
+        draw_line(ax, self.ca, self.colours(), ends)
         return to_picture(ax.figure) if own else ax
 
     def colours(self) -> list[str]:
@@ -227,4 +278,4 @@ class Backbone:
         return to_picture(ax.figure) if own else ax
 
     def _repr_html_(self) -> str:
-        return turning_line(self.atoms[:, 1], self.colours())
+        return turning_line(self.ca, self.colours())

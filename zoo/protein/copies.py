@@ -69,7 +69,8 @@ class Copies(Symmetry):
 
     def _mean(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
-            raise ConfigError("symmetry: this model makes angles, and copies lie in space: take a model of coordinates.")
+            what = "CA alone" if x.shape[-1] == 3 else "angles"
+            raise ConfigError(f"symmetry: this model makes {what}, and copies are of N, CA and C: take a model of backbones.")
         self._fits(x.shape[1])
         return super()._mean(x)
 

@@ -23,10 +23,13 @@ from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluator
 from zoo.protein.motif import read_motif, scaffold
 from zoo.protein.recipes import RECIPES
+from zoo.protein.trace import TraceCodec, lacking
 from zoo.protein.wishes import STEERS
 
 #: chains on one picture
 SHOWN = 40
+#: the kind of codec whose chains are CA alone
+TRACE = "trace"
 
 
 class ProteinDomain(Domain):
@@ -41,7 +44,7 @@ class ProteinDomain(Domain):
     measured = 200
     denoisers = {"residues": BackboneNet}
     codecs = BackboneCodec
-    codec_kinds = {"atoms": BackboneCodec, "angles": AngleCodec}
+    codec_kinds = {"atoms": BackboneCodec, "angles": AngleCodec, TRACE: TraceCodec}
     augmentations = BackboneAugment
     steers = {"symmetry": symmetry, **STEERS}
     views = (Scene,)
@@ -56,12 +59,13 @@ class ProteinDomain(Domain):
     def read(self, path: str | Path, recipe: Recipe) -> Any:
         """The first chain of a file whose length the model takes; "1abc.pdb:A20-85" says which residues, as of a motif."""
         text = str(path)
-        if ":" in Path(text).name:
+        if ":" in Path(text).name:  # residues that are whole; CA of them, where a model takes no more
             return read_motif(text)
         return read_chains(text, **self.data_options(recipe))[0][0]
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
-        return {k: recipe.codec[k] for k in LIMITS if k in recipe.codec}
+        own = {k: recipe.codec[k] for k in LIMITS if k in recipe.codec}
+        return own | ({"trace": True} if recipe.codec.get("kind") == TRACE else {})
 
     def plot(self, samples: Samples) -> Any:
         shown = list(samples)[:SHOWN]
@@ -101,9 +105,11 @@ class ProteinDomain(Domain):
         return Held(scaffold(model, motif, arguments.get("length"), start, gaps, pose, arguments.get("seed")))
 
     def view(self, samples: Samples) -> tuple[View, ...]:
-        return (Scene(samples[0].atoms[:, 1], samples[0].colours(), line=True),)
+        return (Scene(samples[0].ca, samples[0].colours(), line=True),)
 
     def edits(self, recipe: Recipe) -> dict[str, Question]:
+        if recipe.codec.get("kind") == TRACE:
+            return {}
         longest = int(recipe.codec.get("max_length", 128))
         numbers = {
             "first": ("Motif from residue", 1, longest, 10),
@@ -115,6 +121,8 @@ class ProteinDomain(Domain):
 
     def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
         """Residues `first` to `last` of a chain, counted from 1, stay as a motif within a new chain."""
+        if isinstance(model.codec, TraceCodec):
+            raise lacking("motif")
         first, last, length, start = (int(answers[k]) for k in ("first", "last", "length", "start"))
         if not 1 <= first <= last <= len(item):
             raise ConfigError(f"a motif of residues {first} to {last}: the chain has 1 to {len(item)}.")

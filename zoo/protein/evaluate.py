@@ -20,6 +20,7 @@ from zoo.evaluation.evaluate import draw, real_data
 from zoo.protein.data import CHAINS_FILE, open_chains
 from zoo.protein.metrics import FRAGMENT, MEASURES, glued, ramachandran, table, tm_score
 from zoo.protein.rigid import rmsd
+from zoo.protein.trace import Trace, TraceCodec, lacking
 from zoo.values import whole
 
 Chain = NDArray[Any]
@@ -82,7 +83,12 @@ class Evaluator(evaluate.Evaluator):
         Args:
             tm_samples: how many samples are compared with every training chain, and as many real and glued chains, all drawn
                 at random; at about 7 ms a pair. 0 for none.
+
+        Raises:
+            ConfigError: chains of CA alone.
         """
+        if any(isinstance(chain, Trace) for chain in made):
+            raise lacking("evaluation")
         n, count = len(made), min(whole(tm_samples, "tm_samples", 0), len(made))
         real = [x for x in self.reference if len(x) in LENGTHS] or self.reference
         columns = {"value": [s.atoms for s in made], "idealised": [s.idealised().atoms for s in made]}
@@ -129,7 +135,13 @@ class Evaluator(evaluate.Evaluator):
 
 
 def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
-    """The `Evaluator` of the collected chains or a folder's; `model` says which lengths count."""
+    """The `Evaluator` of the collected chains or a folder's; `model` says which lengths count.
+
+    Raises:
+        ConfigError: a model of CA alone.
+    """
+    if model is not None and isinstance(model.codec, TraceCodec):
+        raise lacking("evaluation")
     source = real_data(data, f"protein/{CHAINS_FILE}", f"--data {CHAINS_FILE} or a folder of structures")
     options = {k: model.recipe.codec[k] for k in LIMITS} if model is not None else {}
     held, own = (open_chains(source, part, **options) for part in (split, "train"))

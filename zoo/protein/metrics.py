@@ -38,39 +38,57 @@ SHORTEST, FRAGMENT = 6, 9
 BINS = 24
 
 
-def measure(atoms: NDArray[Any] | Tensor) -> dict[str, float]:
-    """The figures of MEASURES of one backbone (N, 3, 3) in angstrom."""
-    x = torch.as_tensor(atoms).double()
-    N, ca = len(x), x[:, 1]
+def measure_ca(points: NDArray[Any] | Tensor) -> dict[str, float]:
+    """The figures of MEASURES that CA alone say, of one chain (N, 3) in angstrom.
+
+    Raises:
+        DataError: fewer than SHORTEST residues.
+    """
+    ca = torch.as_tensor(points).double()
+    N = len(ca)
     if N < SHORTEST:
         raise DataError(f"a chain of {N} residues is too short to measure: give at least {SHORTEST}.")
+    steps = (ca.diff(dim=0)).norm(dim=1)
+    apart = (torch.arange(N)[:, None] - torch.arange(N)).abs()
+    between = torch.cdist(ca, ca)
+    turn = (ca[3:] - ca[:-3]).norm(dim=1) < TURN
+    left = dihedral(ca[:-3], ca[1:-2], ca[2:-1], ca[3:]) < 0
+    contact = (between < CONTACT) & (apart > 2)
+    return {
+        "step_error": float(torch.minimum((steps - 3.8).abs(), (steps - 2.95).abs()).mean()),
+        "ca_clashes": float(((between < CA_CLASH) & (apart > 1)).sum() / 2 / N),
+        "left_turns": float((turn & left).sum() / N),
+        "radius": float((ca - ca.mean(0)).square().sum(1).mean().sqrt() / (2.2 * N**0.38)),
+        "contact_order": float(apart[contact].double().mean() / N) if contact.any() else 0.0,
+    }
+
+
+def measure(atoms: NDArray[Any] | Tensor) -> dict[str, float]:
+    """The figures of MEASURES of one backbone (N, 3, 3) in angstrom.
+
+    Raises:
+        DataError: fewer than SHORTEST residues.
+    """
+    x = torch.as_tensor(atoms).double()
+    N, own = len(x), measure_ca(x[:, 1])
     line = x.reshape(-1, 3)
     step = line.diff(dim=0)
     cosine = -(step[:-1] * step[1:]).sum(1) / (step[:-1].norm(dim=1) * step[1:].norm(dim=1)).clamp(min=1e-6)
     ideal = torch.tensor([ANGLES[1], ANGLES[2], ANGLES[0]], dtype=x.dtype).repeat(N)[: 3 * N - 2]
     angles = torch.acos(cosine.clamp(-1, 1)) - ideal
-    steps = (ca.diff(dim=0)).norm(dim=1)
     apart = (torch.arange(N)[:, None] - torch.arange(N)).abs()
-    between = torch.cdist(ca, ca)
     close = torch.cdist(line, line)[(apart > 1).repeat_interleave(3, 0).repeat_interleave(3, 1)]
-    turn = (ca[3:] - ca[:-3]).norm(dim=1) < TURN
-    left = dihedral(ca[:-3], ca[1:-2], ca[2:-1], ca[3:]) < 0
     kind = secondary_structure(x)
-    contact = (between < CONTACT) & (apart > 2)
-    return {
+    found = {
         "bond_error": float((step[2::3].norm(dim=1) - LENGTHS[2]).abs().mean()),
         "angle_error": math.degrees(angles.abs().mean()),
-        "step_error": float(torch.minimum((steps - 3.8).abs(), (steps - 2.95).abs()).mean()),
-        "ca_clashes": float(((between < CA_CLASH) & (apart > 1)).sum() / 2 / N),
         "backbone_clash": float(close.min() < CLASH),
-        "left_turns": float((turn & left).sum() / N),
         "positive_phi": float((torsions(x)[1:, 0] > 0).double().mean()),
         "helix": float((kind == 1).double().mean()),
         "strand": float((kind == 2).double().mean()),
         "ordered": float((kind > 0).double().mean()),
-        "radius": float((ca - ca.mean(0)).square().sum(1).mean().sqrt() / (2.2 * N**0.38)),
-        "contact_order": float(apart[contact].double().mean() / N) if contact.any() else 0.0,
     }
+    return {k: (found | own)[k] for k in MEASURES}
 
 
 def ramachandran(chains: Sequence[NDArray[Any]]) -> Tensor:

@@ -24,6 +24,7 @@ from zoo.protein.data import atoms_of
 from zoo.protein.geometry import LENGTHS, idealise
 from zoo.protein.rigid import lay_bodies
 from zoo.protein.structure import GAP, Chain, read_structure
+from zoo.protein.trace import TraceCodec, lacking
 from zoo.values import plain, several, whole
 
 #: residues of a chain, by number ("20-35", "-3-52A") or by index from 1 ("#20-35")
@@ -169,9 +170,11 @@ def scaffold(
         seed: of what `gaps` leaves open.
 
     Raises:
-        ConfigError: no length, or pieces that do not fit into it.
+        ConfigError: no length, pieces that do not fit into it, or a model that does not make N, CA and C in space.
         DataError: a motif that cannot be read, or whose bonds from C to the next N are broken.
     """
+    if isinstance(model.codec, TraceCodec):
+        raise lacking("motif")
     pieces = [_piece(m) for m in (motif if isinstance(motif, list | tuple) else [motif])]
     if not pieces:
         raise ConfigError(f"motif=[]: {HOW}.")

@@ -27,8 +27,12 @@ from zoo.protein.backbone import need
 LARGEST = 512 * 2**20
 #: the atoms of a backbone, in order
 BACKBONE = ("N", "CA", "C")
+#: those of a CA trace
+ALONE = ("CA",)
 #: a bond C-N longer than this, in angstrom, is a gap
 GAP = 1.8
+#: in a CA trace two CA farther apart than this, in angstrom, are no neighbours: they are 3.8 apart, or 2.9
+STEP = 4.5
 #: a residue whose own bond N-CA or CA-C is longer than this, in angstrom, is not whole
 BOND = 2.0
 #: two residues with one number whose CA are closer than this, in angstrom, are alternatives for one place
@@ -55,7 +59,7 @@ class Atom(NamedTuple):
 
 @dataclass(frozen=True)
 class Residue:
-    """A residue that has N, CA and C: what the file calls it, and their coordinates (3, 3) in angstrom."""
+    """A residue that has N, CA and C: what the file calls it, and their coordinates (3, 3) in angstrom; or CA alone (1, 3)."""
 
     number: int
     code: str
@@ -75,7 +79,7 @@ class Chain:
 
     Attributes:
         id: as the authors name it; "" where the file leaves it blank.
-        residues: those that have N, CA and C.
+        residues: those that have the atoms that were asked for.
         trace: whether there are residues with CA but without N or C.
     """
 
@@ -84,7 +88,7 @@ class Chain:
     trace: bool = False
 
     def runs(self) -> Iterator[range]:
-        """Unbroken runs of residues, as rows of `residues`: from each C to the next N is a bond."""
+        """Unbroken runs of residues, as rows of `residues`: from each C to the next N is a bond, see `bonded`."""
         first = 0
         for i in range(1, len(self.residues) + 1):
             if i == len(self.residues) or not bonded(self.residues[i - 1], self.residues[i]):
@@ -107,16 +111,20 @@ class Chain:
 
 
 def bonded(first: Residue, second: Residue) -> bool:
-    """Whether the C of one residue is bonded to the N of the other."""
-    return bool(np.linalg.norm(second.atoms[0] - first.atoms[2]) <= GAP)
+    """Whether the C of one residue is bonded to the N of the other; of CA alone, whether they are as near as neighbours are."""
+    apart = np.linalg.norm(second.atoms[0] - first.atoms[-1])
+    return bool(apart <= STEP if len(first.atoms) == len(ALONE) else apart <= GAP)
 
 
-def read_structure(path: str | Path) -> list[Chain]:
+def read_structure(path: str | Path, atoms: tuple[str, ...] = BACKBONE) -> list[Chain]:
     """The chains of the first model of a PDB or mmCIF file, packed with gzip or not, whatever its name.
 
     Any residue with N, CA and C counts, also one with a modified or protonated name (MSE, HSD, CYX). Of alternative residues or
     locations for one place the fullest counts, one and the same for all atoms of a residue. Chains and numbers are the authors'
     ("auth" in mmCIF).
+
+    Args:
+        atoms: what a residue must have: `BACKBONE`, or `ALONE`, for CA traces as well.
 
     Raises:
         DataError: empty, truncated, too large or no structure file; the message names it.
@@ -124,10 +132,10 @@ def read_structure(path: str | Path) -> list[Chain]:
     path = Path(path)
     text = _text(path)
     try:
-        atoms = list(_cif_atoms(text) if _is_cif(text) else _pdb_atoms(text))
-        if not atoms:
+        found = list(_cif_atoms(text) if _is_cif(text) else _pdb_atoms(text))
+        if not found:
             raise DataError(f"it has no atoms{_what_it_is(text)}")
-        return _chains(atoms)
+        return _chains(found, atoms)
     except DataError as error:
         raise DataError(f"{path}: no readable structure: {error}") from error
     except Exception as error:  # Biopython raises whatever the broken line led to
@@ -329,15 +337,15 @@ class _Place:
         self.others.append(other)
         return True
 
-    def residue(self) -> Residue | None:
-        """The fullest of the whole forms: by the occupancy of N, CA and C, the number of atoms, the order in the file."""
+    def residue(self, atoms: tuple[str, ...]) -> Residue | None:
+        """The fullest of the whole forms: by the occupancy of these atoms, the number of all, the order in the file."""
         found, best = None, (-math.inf, 0)
         for form in self.forms():
-            if not all(name in form for name in BACKBONE):
+            if not all(name in form for name in atoms):
                 continue
-            xyz = np.array([form[name].xyz for name in BACKBONE])
-            rank = round(sum(form[name].occupancy for name in BACKBONE), 6), len(form)
-            if rank > best and np.linalg.norm(np.diff(xyz, axis=0), axis=1).max() <= BOND:
+            xyz = np.array([form[name].xyz for name in atoms])
+            rank = round(sum(form[name].occupancy for name in atoms), 6), len(form)
+            if rank > best and np.linalg.norm(np.diff(xyz, axis=0), axis=1).max(initial=0.0) <= BOND:
                 best, ca = rank, form["CA"]
                 found = Residue(ca.key[1], ca.key[2], ca.residue, ca.hetero, xyz)
         return found
@@ -365,15 +373,15 @@ def _places(atoms: Iterable[Atom]) -> dict[str, list[_Place]]:
     return chains
 
 
-def _chains(atoms: Iterable[Atom]) -> list[Chain]:
+def _chains(atoms: Iterable[Atom], wanted: tuple[str, ...]) -> list[Chain]:
     known = need("Bio.Data.PDBData").protein_letters_3to1_extended
     result = []
     for name, places in _places(atoms).items():
         chain, alone = Chain(name), set()
         for place in places:
-            residue = place.residue()
+            residue = None if place.names() == {"CA"} else place.residue(wanted)  # calcium is no residue
             if residue is None:
-                chain.trace |= "CA" in place.atoms() and place.names() != {"CA"}  # a residue's, not calcium
+                chain.trace |= "CA" in place.atoms() and place.names() != {"CA"}
                 continue
             if residue.hetero and residue.name not in known:
                 alone.add(len(chain.residues))

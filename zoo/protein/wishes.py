@@ -38,9 +38,14 @@ LEAST = 0.02
 MARGIN = 0.3
 
 
+def alphas(x: Tensor) -> Tensor:
+    """CA (B,N,3) of chains (B,N,3,3), or of chains of CA alone (B,N,3)."""
+    return x[:, :, 1] if x.ndim == 4 else x
+
+
 def gyration(x: Tensor) -> Tensor:
-    """Radius of gyration (B,) of CA of chains (B,N,3,3), in their units: sqrt(mean |CA - mean|^2)."""
-    ca = x[:, :, 1]
+    """Radius of gyration (B,) of CA of chains (B,N,3,3) or (B,N,3), in their units: sqrt(mean |CA - mean|^2)."""
+    ca = alphas(x)
     return (ca - ca.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()
 
 
@@ -51,7 +56,7 @@ def stranded(x: Tensor) -> Tensor:
     and CA(i-1) and CA(j-1), or i+1 and j-1, i-1 and j+1. It reads blurred guesses as well as clean chains, where hydrogen bonds
     (`zoo.protein.geometry.secondary_structure`) are only seen in clean ones.
     """
-    ca, N = x[:, :, 1], x.shape[1]
+    ca, N = alphas(x), x.shape[1]
     if N < 5:
         return x.new_zeros(x.shape[:2])
     stretched = F.pad(torch.sigmoid((distance(ca[:, 4:], ca[:, :-4]) - STRETCHED) / SHARP), (2, 2))
@@ -67,7 +72,7 @@ def stranded(x: Tensor) -> Tensor:
 
 def helical(x: Tensor) -> Tensor:
     """How much each residue is of an alpha helix (B,N), 0 to 1, smooth, of chains in angstrom, by CA alone."""
-    ca, N = x[:, :, 1], x.shape[1]
+    ca, N = alphas(x), x.shape[1]
     if N < 5:
         return x.new_zeros(x.shape[:2])
     two, three, four = (distance(ca[:, k:], ca[:, :-k]) for k in (2, 3, 4))
@@ -224,7 +229,8 @@ def contact(i: int, j: int, distance: float = 8.0, noise: float = 0.2) -> Measur
     def apart(x: Tensor) -> Tensor:
         if max(first, second) >= x.shape[1]:
             raise ConfigError(f"contact: residues {i} and {j} of a chain that has {x.shape[1]}.")
-        return (x[:, first, 1] - x[:, second, 1]).square().sum(1).add(1e-8).sqrt()
+        ca = alphas(x)
+        return (ca[:, first] - ca[:, second]).square().sum(1).add(1e-8).sqrt()
 
     return Near(torch.tensor(most), apart, noise, "posterior", 1, None, 1.0, INTERVAL, "domain")
 
@@ -233,13 +239,17 @@ def overlap(x: Tensor) -> Tensor:
     """By how much atoms of chains in angstrom are too near (B,): sum of squares, over pairs of CA and over pairs of N, CA, C.
 
     Residues that are neighbours do not count; distances are those by which `zoo.protein.metrics` counts clashes, and a margin.
+    Of chains of CA alone (B,N,3) there are pairs of CA alone.
     """
     place = torch.arange(x.shape[1], device=x.device)
     apart = (place[:, None] - place) > 1
-    ca = distance(x[:, :, None, 1], x[:, None, :, 1])
+    alone = alphas(x)
+    ca = distance(alone[:, :, None], alone[:, None])
+    near = (F.relu(CA_CLASH + MARGIN - ca).square() * apart).sum((1, 2))
+    if x.ndim == 3:
+        return near
     atoms, far = x.flatten(1, 2), apart.repeat_interleave(3, 0).repeat_interleave(3, 1)
     every = distance(atoms[:, :, None], atoms[:, None])
-    near = (F.relu(CA_CLASH + MARGIN - ca).square() * apart).sum((1, 2))
     return near + (F.relu(CLASH + MARGIN - every).square() * far).sum((1, 2))
 
 
