@@ -469,8 +469,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--method",
-        help="replace, resample (RePaint), posterior, or particles (TDS); default: the domain's, posterior for pictures and "
-        "replace for others; --times, --jump, --products and --particles are theirs. A domain's own ways, too: "
+        help="replace, resample (RePaint), posterior, particles (TDS), or select (of motifs); default: the domain's, posterior "
+        "for pictures and replace for others; --times, --jump, --products, --particles and --candidates are theirs. A domain's "
+        "own ways, too: "
         "--motif 1abc.pdb:A20-35 --length 80",
     )
     sampling(p)

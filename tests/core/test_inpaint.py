@@ -8,7 +8,20 @@ import pytest
 import torch
 
 from zoo.core.correction import Setting
-from zoo.core.inpaint import METHODS, OPTIONS, Method, Particles, Posterior, Resample, draw, method_of, renoised, systematic
+from zoo.core.inpaint import (
+    CHOSEN,
+    METHODS,
+    OPTIONS,
+    Method,
+    Particles,
+    Posterior,
+    Resample,
+    Select,
+    draw,
+    method_of,
+    renoised,
+    systematic,
+)
 from zoo.core.predict import Memory, remembered
 from zoo.core.samplers import get_sampler
 from zoo.core.seeds import ParticleRng, SampleRng
@@ -147,7 +160,7 @@ def test_the_page_tells_what_is_measured(line):
 
 
 def test_the_page_has_a_row_for_each_method():
-    assert {line.split("`")[1] for line in ROWS} == set(METHODS)
+    assert {line.split("`")[1] for line in ROWS} == set(METHODS) - {"select"}, "known numbers say of no other what is better"
 
 
 def test_particles_need_noise_that_they_know():
@@ -218,6 +231,72 @@ def test_known_parts_that_lie_anywhere():
     assert Resample().steer(place) is place
 
 
+def larger(x0):
+    """A reward: the sum of what is not known."""
+    return x0[:, ~gaussian.DATA[".8"][1]].sum(1)
+
+
+def selection(many, sampler="ddpm", rows=3, seed=2, memory=None, asked=None):
+    """Rows by `Select` and all that it made: the last step, and the x and x0 of each step before the choice."""
+    covariance, where = gaussian.DATA[".8"]
+    place = Place(lambda x0: torch.where(where, 0.5, x0), where, larger)
+    levels, rng = gaussian.SCHEDULES["cosine"].levels(12), gaussian.Independent(seed)
+    x, plain = rng.normal(torch.zeros(rows * many, 8, dtype=torch.float64)), gaussian.net(covariance)
+
+    def predict(x, level):
+        if asked is not None:
+            asked.append((level, x.clone(), None if memory is None or memory.guess is None else memory.guess.clone()))
+        return plain(x, level)
+
+    known = place(predict) if memory is None else remembered(place(predict), memory)
+    steps = list(Select(many).selected(get_sampler(sampler), known, x, levels, rng, {}, reward=larger, memory=memory))
+    assert [s.level for s in steps] == levels[1:] and all(s.x.shape == (rows, 8) for s in steps)
+    return steps[-1].x, levels
+
+
+def test_the_better_candidates_go_on():
+    one, _ = selection(2, rows=200)
+    four, _ = selection(8, rows=200)
+    where = gaussian.DATA[".8"][1]
+    assert (one[:, where] == 0.5).all() and (four[:, where] == 0.5).all(), "known parts are exact"
+    levels, rng = gaussian.SCHEDULES["cosine"].levels(12), gaussian.Independent(2)
+    place = Place(lambda x0: torch.where(where, 0.5, x0), where)
+    x = rng.normal(torch.zeros(200, 8, dtype=torch.float64))
+    *_, plain = get_sampler("ddpm")(place(gaussian.net(gaussian.DATA[".8"][0])), x, levels, rng=rng)
+    means = [float(larger(v).mean()) for v in (plain.x, one, four)]
+    assert means[0] + 0.5 < means[1] and means[1] + 0.5 < means[2]
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "dpmpp"])
+def test_a_choice_is_made_once_on_the_way(sampler):
+    """All candidates of a sample are copies of one where the noise is small enough, and of none before."""
+    asked = []
+    _, levels = selection(3, sampler, asked=asked)
+    cut = next(level for level in levels if level.ratio <= CHOSEN)
+    kinds = {level.ratio: [len(rows.unique(dim=0)) for rows in x.split(3)] for level, x, _ in asked}
+    assert kinds[cut.ratio] == [1, 1, 1] and all(k == [3, 3, 3] for ratio, k in kinds.items() if ratio > cut.ratio)
+    below = [k for ratio, k in kinds.items() if ratio < cut.ratio]
+    assert below and all(k == ([3, 3, 3] if sampler == "ddpm" else [1, 1, 1]) for k in below)
+
+
+def test_what_a_net_was_told_follows_the_candidates():
+    asked, memory = [], Memory()
+    _, levels = selection(3, memory=memory, asked=asked)
+    (told,) = [guess for level, _, guess in asked if level.ratio == next(v.ratio for v in levels if v.ratio <= CHOSEN)]
+    assert [len(rows.unique(dim=0)) for rows in told.split(3)] == [1, 1, 1]
+
+
+def test_known_parts_say_what_is_better():
+    _, where = gaussian.DATA[".8"]
+    place = Place(lambda x0: x0, where, larger)
+    assert Select().steer(place) is place
+    for held in (Place(lambda x0: x0, where), hold(torch.zeros(8), where)):
+        with pytest.raises(ConfigError, match="which of two candidates"):
+            Select().steer(held)
+    with pytest.raises(ConfigError, match="reward"):
+        Place(lambda x0: x0, where, 3)
+
+
 def test_noise_that_is_put_back_is_that_of_the_level():
     levels = gaussian.SCHEDULES["flow"].levels(4)
     rng = gaussian.Matched()
@@ -248,10 +327,10 @@ def test_numbers_of_particles_are_those_of_their_sample():
 
 
 def test_methods_by_name():
-    assert list(METHODS) == ["replace", "resample", "posterior", "particles"]
+    assert list(METHODS) == ["replace", "resample", "posterior", "particles", "select"]
     assert method_of("resample", {"times": 3}) == Resample(3)
     assert method_of("particles", {}).settings == {"method": "particles", "particles": 16}
-    assert set(OPTIONS) == {"times", "jump", "products", "particles"}
+    assert set(OPTIONS) == {"times", "jump", "products", "particles", "candidates"}
     for name, options, said in (
         ("repaint", {}, "resample"),
         (["replace"], {}, "unknown method"),
@@ -260,6 +339,8 @@ def test_methods_by_name():
         ("resample", {"jump": 1.5}, "jump"),
         ("posterior", {"products": -1}, "products"),
         ("particles", {"particles": 1}, "particles"),
+        ("select", {"candidates": 1}, "candidates"),
+        ("select", {"particles": 3}, "'particles'"),
     ):
         with pytest.raises(ConfigError, match=said):
             method_of(name, options)
@@ -267,7 +348,8 @@ def test_methods_by_name():
 
 def test_what_each_method_costs():
     costs = {name: method_of(name, {}).evaluations(250) for name in METHODS}
-    assert costs == {"replace": (250, 0), "resample": (2500, 0), "posterior": (250, 750), "particles": (4000, 4000)}
+    once = {"replace": (250, 0), "resample": (2500, 0), "posterior": (250, 750)}
+    assert costs == once | {"particles": (4000, 4000), "select": (1000, 0)}
     assert Posterior().cost(250) == "250 evaluations of the net a sample, 750 calls backwards"
     calls = []
 

@@ -15,6 +15,7 @@ from zoo.protein.geometry import LENGTHS
 from zoo.protein.motif import _drawn, _even, layout, mended, read_motif
 from zoo.protein.rigid import rmsd
 from zoo.protein.structure import read_structure
+from zoo.protein.wishes import overlap
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,23 @@ def test_a_motif_comes_out_as_it_went_in(model, helix, tmp_path, sampler):
         assert rmsd(torch.from_numpy(chain.atoms[10:26]).double().flatten(0, 1), held) < 2e-3
         assert abs(chain.atoms.mean((0, 1))).max() < 2e-3, "still centred"
     assert rmsd(*(torch.from_numpy(c.atoms[26:]).double().flatten(0, 1) for c in found[:2])) > 0.1, "the rest is each one's own"
+
+
+def test_of_several_candidates_the_one_with_fewer_clashes_is_the_sample(model, helix):
+    motif, how = Backbone(helix.atoms[:12]), {"length": 40, "start": 5, "n": 2, "steps": 8, "seed": 0, "progress": False}
+
+    def overlaps(chains):
+        return overlap(torch.stack([torch.from_numpy(c.atoms) for c in chains]))
+
+    (one, two), many = model.inpaint(motif=motif, method="replace", **how), {}
+    for count in (2, 8):
+        many[count] = model.inpaint(motif=motif, method="select", candidates=count, **how)
+        assert many[count].plan.cost == f"{8 * count} evaluations of the net a sample"
+        for chain in many[count]:
+            assert rmsd(*(torch.from_numpy(x).double().flatten(0, 1) for x in (chain.atoms[4:16], motif.atoms))) < 2e-3
+    assert overlaps(many[8]).mean() < overlaps([one, two]).mean()
+    (alone,) = model.inpaint(motif=motif, method="select", candidates=2, **how | {"n": 1})
+    np.testing.assert_allclose(alone.atoms, many[2][0].atoms, atol=2e-3)
 
 
 def test_mixed_precision_keeps_a_motif(model, helix):

@@ -1,4 +1,4 @@
-"""How in-painting draws what is not known: four methods, from the cheapest to those that are right as a conditional.
+"""How in-painting draws what is not known: five methods, from the cheapest to those that are right as a conditional.
 
 | method | what it is | evaluations of the net a step |
 | --- | --- | --- |
@@ -6,6 +6,7 @@
 | resample | the same, each step taken several times, with noise put back between (RePaint) | `times` |
 | posterior | x0 is moved by the net's own covariance until known parts are met | 1, and `products` backwards |
 | particles | weighted samples, the unlikely ones replaced by others (TDS) | `particles`, each also backwards |
+| select | several candidates, of which those go on that known parts like best | `candidates` |
 """
 
 from __future__ import annotations
@@ -275,6 +276,79 @@ class Particles(Method):
             yield Step(b, x.view(shape)[best], pushed[0][best])
 
 
+@dataclass(frozen=True)
+class Select(Method):
+    """Several candidates of each sample, of which the best one goes on: the steer of known parts says what is better.
+
+    Steering by a reward of x0 (Singhal et al. 2025, "A general framework for inference-time scaling and steering of diffusion
+    models", Algorithm 1) with so large a weight that the best candidate alone is copied. A choice is made where sigma / alpha
+    first is at most `CHOSEN`, by the x0 that is predicted there, and another one among the finished candidates, which the
+    noise of the sampler has made different again. Samples are better than those of the model by that reward, and no draws of
+    the conditional. With a sampler that draws no noise, the first choice is the only one.
+
+    Args:
+        candidates: how many a sample.
+    """
+
+    candidates: int = 4
+    name = "select"
+
+    def __post_init__(self) -> None:
+        whole(self.candidates, "candidates", 2)
+
+    @property
+    def copies(self) -> int:  # type: ignore[override]
+        return self.candidates
+
+    def steer(self, held: Steering) -> Steering:
+        if getattr(held, "reward", None) is None:
+            raise ConfigError(
+                "method='select': these known parts do not say which of two candidates is the better one, as a motif's do. Use "
+                "method='replace', 'resample' or 'particles', or give their steer a `reward`."
+            )
+        return held
+
+    def evaluations(self, calls: int) -> tuple[int, int]:
+        return self.candidates * calls, 0
+
+    def selected(
+        self,
+        sampler: Sampler,
+        predict: Predict,
+        x: Tensor,
+        levels: list[Level],
+        rng: Any,
+        options: Mapping[str, Any],
+        *,
+        reward: Callable[[Tensor], Tensor],
+        memory: Memory | None = None,
+    ) -> Iterator[Step]:
+        """The steps of one batch: x (B * candidates,*S), those of a sample one after the other. Steps hold B rows, the best.
+
+        Args:
+            predict: with the steer of known parts.
+            reward: x0 (B * candidates,*S) -> (B * candidates,), more is better.
+            memory: of a net that conditions itself: what it was told follows the candidates.
+        """
+        many = self.candidates
+        start = torch.arange(len(x) // many, device=x.device) * many
+        cut = next(k for k, level in enumerate(levels) if level.ratio <= CHOSEN)
+        for first, last in ((0, cut), (cut, len(levels) - 1)):
+            own = {k: v[first:last] if k == "churned" else v for k, v in options.items()}
+            best = start
+            for step in sampler(predict, x, levels[first : last + 1], rng=rng, **own) if first < last else ():
+                best, x = start + reward(step.x0).view(-1, many).argmax(1), step.x
+                yield Step(step.level, x[best], step.x0[best])
+            index = best.repeat_interleave(many)
+            x = x[index]
+            if memory is not None and memory.guess is not None:
+                memory.guess = memory.guess[index]
+
+
+#: the noise, sigma / alpha, at which `Select` chooses: of a chain about 4 angstrom, where it is seen who lies in whose way
+CHOSEN = 0.6
+
+
 def put_into(held: Steering, prediction: tuple[Tensor, Tensor], x: Tensor, level: Level) -> Tensor:
     """The x0 of a prediction with the known parts in it."""
     return held(lambda x, level: prediction)(x, level)[0].detach()
@@ -345,7 +419,13 @@ def draw(weights: Tensor, drawn: Tensor) -> Tensor:
 
 
 #: the methods by name, the default one first
-METHODS: dict[str, type[Method]] = {"replace": Method, "resample": Resample, "posterior": Posterior, "particles": Particles}
+METHODS: dict[str, type[Method]] = {
+    "replace": Method,
+    "resample": Resample,
+    "posterior": Posterior,
+    "particles": Particles,
+    "select": Select,
+}
 #: their own arguments
 OPTIONS = tuple(f.name for kind in METHODS.values() for f in fields(kind))
 

@@ -118,15 +118,21 @@ class Place(Steer):
     Args:
         place: x0 (B,*S) -> x0 with the known parts in it, such as a motif that is laid onto it.
         where: bool, broadcast to x: where the known parts are.
+        reward: x0 (B,*S) with the known parts in it -> (B,), more where the rest goes better with them, see
+            `zoo.core.inpaint.Select`; None: nothing is said of it.
 
     Raises:
-        ShapeError: `where` is not of bool. ConfigError: `place` is not a function.
+        ShapeError: `where` is not of bool. ConfigError: `place` or `reward` is not a function.
     """
 
-    def __init__(self, place: Callable[[Tensor], Tensor], where: Any) -> None:
+    def __init__(
+        self, place: Callable[[Tensor], Tensor], where: Any, reward: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         if not callable(place):
             raise ConfigError(f"place={place!r}: give a function x0 (B,*S) -> x0 with the known parts in it.")
-        self.place, self.known = place, mask_of(where)
+        if not (reward is None or callable(reward)):
+            raise ConfigError(f"reward={reward!r}: give a function x0 (B,*S) -> (B,), or None.")
+        self.place, self.known, self.reward = place, mask_of(where), reward
 
     def __call__(self, predict: Predict) -> Predict:
         def placed(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from zoo.core.correction import Correction, Noised, Setting
 from zoo.core.device import exact, native_bf16
 from zoo.core.diffusion import Diffusion, dtype_of
 from zoo.core.guidance import Guidance
-from zoo.core.inpaint import OPTIONS, Method, Particles, method_of
+from zoo.core.inpaint import OPTIONS, Method, Particles, Select, method_of
 from zoo.core.inversion import Inverted, invert_ddim, slerp
 from zoo.core.likelihood import (
     ENCODED,
@@ -559,7 +559,8 @@ class Model(nn.Module):
                 which is not right as a conditional; "resample" also takes each step `times` (10) times, `jump` (10) steps
                 together (RePaint); "posterior" moves x0 by the net's own covariance, with `products` (3) calls of it backwards
                 a step; "particles" (TDS) weighs `particles` (16) samples for one, with the samplers "ddpm", which is taken
-                where none is named, and "ddim" with eta above 0. None: what the domain was measured to be best with, see
+                where none is named, and "ddim" with eta above 0; "select" takes the best of `candidates` (4) where known parts
+                say what is better, as a motif does. None: what the domain was measured to be best with, see
                 `Domain.inpainting`: "posterior" with products=1 for pictures, but not in latents; else "replace".
             steer: further steers, around that of the known parts; with particles, inside of it.
             n, **arguments: as for `sample`, those of the method; and those that the domain adds, see `Domain.hold` of the
@@ -966,10 +967,11 @@ class Model(nn.Module):
         rows: Any = chunk.rng
         if particles is not None:
             self._no_angles("method='particles'", "it weighs steps by Gaussian densities")
-            rows = ParticleRng(chunk.rng, particles.particles)
-            chunk = chunk.repeated(particles.particles, rows.rows)
         elif held is not None:
             steers = [method.steer(held), *steers]
+        if held is not None and method.copies > 1:
+            rows = ParticleRng(chunk.rng, method.copies)
+            chunk = chunk.repeated(method.copies, rows.rows)
         with memory_for(len(chunk)):
             mask = self._mask(chunk)
             setting = self._setting(plan, mask)
@@ -990,7 +992,12 @@ class Model(nn.Module):
                 )
             else:
                 options = plan.options | ({"share": network.learned} if plan.options.get("variance") == LEARNED else {})
-                steps = method.run(sampler, predict, x, plan.levels, rng, options)
+                if isinstance(method, Select) and isinstance(held, Place) and held.reward is not None:
+                    steps = method.selected(
+                        sampler, predict, x, plan.levels, rng, options, reward=held.reward, memory=network.memory
+                    )
+                else:
+                    steps = method.run(sampler, predict, x, plan.levels, rng, options)
             products = exact if self.device.type == "cuda" else nullcontext
             constant = Once()  # what the net makes of the conditions
             while True:

@@ -25,6 +25,7 @@ from zoo.protein.geometry import LENGTHS, idealise
 from zoo.protein.rigid import lay_bodies
 from zoo.protein.structure import GAP, Chain, read_structure
 from zoo.protein.trace import TraceCodec, lacking
+from zoo.protein.wishes import overlap
 from zoo.values import plain, several, whole
 
 #: residues of a chain, by number ("20-35", "-3-52A") or by index from 1 ("#20-35")
@@ -112,11 +113,13 @@ class Scaffold(Place):
 
     Args:
         given: the pieces where they are.
-        place, where: as of `Place`.
+        place, where, reward: as of `Place`.
     """
 
-    def __init__(self, place: Callable[[Tensor], Tensor], where: Tensor, given: Sequence[Given]) -> None:
-        super().__init__(place, where)
+    def __init__(
+        self, place: Callable[[Tensor], Tensor], where: Tensor, given: Sequence[Given], reward: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(place, where, reward)
         self.given = tuple(given)
 
     def marked(self, item: Any) -> Any:
@@ -200,7 +203,10 @@ def scaffold(
     def laid(x0: Tensor) -> Tensor:
         return codec.project(lay_bodies(parts, x0.flatten(1, 2), FOLLOW).view_as(x0))
 
-    return Scaffold(laid, where, [told(piece, first) for piece, first in zip(pieces, firsts, strict=True)])
+    def fewer_clashes(x0: Tensor) -> Tensor:
+        return -overlap(codec.in_units(x0))
+
+    return Scaffold(laid, where, [told(piece, first) for piece, first in zip(pieces, firsts, strict=True)], fewer_clashes)
 
 
 def told(piece: Backbone, first: int) -> Given:
