@@ -39,6 +39,8 @@ COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 ROWS: list[Any] = [
     ({}, "DDPMScheduler", COSINE | {"clip_sample": True}, 20, {}),
     ({}, "DDPMScheduler", COSINE | {"clip_sample": False}, 20, {}),
+    ({"out_channels": 6}, "DDPMScheduler", COSINE | {"variance_type": "learned_range"}, 20, {}),
+    ({"out_channels": 6}, "DPMSolverMultistepScheduler", COSINE | {"variance_type": "learned_range"}, 20, {}),
     ({}, "DDIMScheduler", COSINE | {"clip_sample": False, "timestep_spacing": "trailing"}, 10, {"eta": 0.0}),
     ({}, "DDIMScheduler", COSINE | {"clip_sample": False, "timestep_spacing": "trailing"}, 50, {"eta": 1.0}),
     ({}, "DDIMScheduler", COSINE | {"clip_sample": False, "timestep_spacing": "leading"}, 13, {"eta": 1.0}),
@@ -69,7 +71,9 @@ def measure(net_options: dict[str, Any], name: str, options: dict[str, Any], ste
         model = zoo.load(folder, format="diffusers")
     x, t = torch.randn(N, 3, SIZE, SIZE, generator=seeds.generator(1)), torch.tensor([3.0, 998.0])
     scale = getattr(model.denoiser, "time_scale", 1.0)
-    off = float((model.diffusion.ask(model.denoiser, x, t / scale, {}) - net(x, t).sample).abs().max())
+    said, share = model.diffusion.answers(model.denoiser, x, t / scale, {})
+    out = said if share is None else torch.cat([said, 2 * share - 1], 1)
+    off = float((out - net(x, t).sample).abs().max())
     rng = seeds.SampleRng(SEED, range(N))
     drawing = ("ddpm", "ddim", "euler_ancestral_discrete")
     for module in (getattr(diffusers.schedulers, f"scheduling_{kind}") for kind in drawing):
@@ -82,10 +86,10 @@ def measure(net_options: dict[str, Any], name: str, options: dict[str, Any], ste
         y = scheduler.step(net(scaled(y, now), now).sample, now, y, **further).prev_sample
     *_, last = model.sample_iter(N, seed=SEED, steps=steps, **further)
     apart = float((last.x - y).abs().max() / y.abs().max().clamp(min=1))
-    said = ", ".join(f"{k}={v}" for k, v in (options | further).items())
+    told = ", ".join(f"{k}={v}" for k, v in (options | further).items())
     own = ", ".join(f"{k}={v}" for k, v in net_options.items() if v is not None) or "the usual"
     read_as = "zoo's own net" if model.recipe.denoiser == "unet2d" else "diffusers' class"
-    return f"| UNet2DModel: {own} | {read_as} | {name.removesuffix('Scheduler')}: {said} | {steps} | {off:.1e} | {apart:.1e} |"
+    return f"| UNet2DModel: {own} | {read_as} | {name.removesuffix('Scheduler')}: {told} | {steps} | {off:.1e} | {apart:.1e} |"
 
 
 LATENT, PICTURE, TOKENS = 8, 16, 12

@@ -16,7 +16,7 @@ from zoo.errors import ConfigError
 from zoo.interop.diffusers.folder import CONFIG, INDEX, MEL, MODULE, OWN_CLASS, STEM
 from zoo.interop.diffusers.mel import MEL_CONFIG, mel_of
 from zoo.interop.diffusers.mel import PIPELINE as OF_SOUNDS
-from zoo.interop.diffusers.schedulers import CURVES, PREDICTIONS, SCHEDULER
+from zoo.interop.diffusers.schedulers import CURVES, PREDICTIONS, RANGE, SCHEDULER
 from zoo.model.model import Model
 
 #: the version of diffusers whose files these are: the options that are written are those which it has
@@ -51,6 +51,8 @@ class ZooDenoiser(ModelMixin, ConfigMixin):
         t = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32) / self.config.time_scale
         cond = {} if class_labels is None else {"label": class_labels}
         out = self.net(sample, t.expand(len(sample)), cond)
+        if isinstance(out, tuple):  # the prediction, and the variance
+            out = torch.cat(out, 1)
         return UNet2DOutput(sample=out) if return_dict else (out,)
 '''
 
@@ -78,8 +80,6 @@ def export(model: Model, folder: Path) -> Path:
     if model.diffusion.self_condition or recipe.conditions.keys() - {"label"}:
         told = ", ".join(recipe.conditions.keys() - {"label"}) or "its own last guess"
         raise ConfigError(f"{model!r}: its net is told {told}, which no pipeline of diffusers gives.")
-    if model.diffusion.learned_variance:
-        raise ConfigError(f"{model!r}: its net has a second output, the variance, which no folder that is written here has.")
     kind, scheduler = scheduler_of(model)
     package, name, config = net_of(model)
     pipeline = {"DDPMScheduler": "DDPMPipeline", "DDIMScheduler": "DDIMPipeline"}.get(kind, "DDPMPipeline")
@@ -162,7 +162,8 @@ def net_of(model: Model) -> tuple[str, str, dict[str, Any]]:
     if recipe.denoiser == "diffusers-class":
         return "diffusers", options["class_name"], dict(options["config"])
     scale = float(TIMES) if recipe.schedule.kind == "flow" else 1.0
-    said = {"recipe": recipe.model_dump(mode="json"), "sample_size": size, "in_channels": channels, "out_channels": channels}
+    said = {"recipe": recipe.model_dump(mode="json"), "sample_size": size, "in_channels": channels}
+    said["out_channels"] = channels * (2 if model.diffusion.learned_variance else 1)
     return MODULE, OWN_CLASS, said | {"time_scale": scale}
 
 
@@ -172,6 +173,22 @@ def scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: none there does.
     """
+    kind, said = _scheduler_of(model)
+    if not model.diffusion.learned_variance:
+        return kind, said
+    # one that expects the second half of the net's output; that of DPM-Solver++ keeps three channels, whatever there are
+    if said.get("variance_type") == RANGE:
+        return kind, said
+    if kind == "DPMSolverMultistepScheduler" and model.codec.shape[0] == 3:
+        return kind, said | {"variance_type": RANGE}
+    raise ConfigError(
+        f"{model!r}: its net has a second output, the variance, with which a {kind} of diffusers fails. Written are nets that "
+        "are sampled by default with ddpm and variance='learned' (any grid but Karras's), or, in colour, with dpmpp."
+    )
+
+
+def _scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
+    """As `scheduler_of`, whether or not the net has a second output."""
     recipe = model.recipe
     schedule, sampling, prediction = recipe.schedule, recipe.sampling, recipe.diffusion.prediction
     if schedule.kind == "flow" and prediction == "flow":
@@ -204,7 +221,8 @@ def scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
     clean, usual = options["final"] == "clean", spacing in ("leading", "trailing", "linspace")
     if sampling.sampler == "ddpm" and clean and usual:
         variance = sampling.options.get("variance", "small")
-        return "DDPMScheduler", said | clip | {"variance_type": f"fixed_{variance}", "timestep_spacing": spacing}
+        variance_type = RANGE if variance == "learned" else f"fixed_{variance}"
+        return "DDPMScheduler", said | clip | {"variance_type": variance_type, "timestep_spacing": spacing}
     open_ = {"open-leading": "leading", "open-linspace": "linspace", "trailing": "trailing"}
     if sampling.sampler == "dpmpp" and spacing in open_ and sampling.clip is None:
         return "DPMSolverMultistepScheduler", said | {

@@ -163,7 +163,8 @@ class DiffusersFormat:
         if model.recipe.denoiser != NATIVE or net is None:
             return None
         config = {k: v for k, v in net.config.items() if not k.startswith("_")}
-        options = {k: model.recipe.net[k] for k in ("time_scale", "sign") if k in model.recipe.net}
+        options: dict[str, Any] = {k: model.recipe.net[k] for k in ("time_scale", "sign") if k in model.recipe.net}
+        options["learned_variance"] = model.diffusion.learned_variance
         try:
             peer = PeerNet(model.codec.shape, model.recipe.conditions, class_name="UNet2DModel", config=config, **options)
         except ConfigError:
@@ -209,7 +210,7 @@ def read_unet(
             raise CheckpointError(f"{path}: num_class_embeds={count!r}; it must be a whole number.")
         # the net knows no null: each sample draws a label where nobody gives one
         conditions["label"] = Label(values=tuple(map(str, range(count))), free="draw")
-    reasons = beyond(net)
+    reasons, noise = beyond(net), process.of_net(channels, net["out_channels"], path)
     further: dict[str, Any] = {k: v for k, v in (("time_scale", process.time_scale), ("sign", process.sign)) if v != 1}
     if not reasons:
         for key in ("time_embedding_type", "class_embed_type", "num_train_timesteps", "downsample_type", "upsample_type"):
@@ -235,8 +236,9 @@ def read_unet(
             "net": options,
             "conditions": conditions,
             "schedule": process.schedule,
-            "diffusion": process.diffusion,
+            "diffusion": noise,
             "sampling": process.sampling,
+            "training": {"objective": "hybrid"} if noise.get("learned_variance") else {},
         }
     )
 
