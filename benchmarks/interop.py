@@ -10,6 +10,7 @@ Both draw the same noise. Errors are the largest of a net's output, and of sampl
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,47 @@ def sounds() -> None:
     print(table)
 
 
+#: (options of a UNet1DModel beside these, steps)
+RAW = {"sample_size": 1024, "sample_rate": 16000, "in_channels": 2, "out_channels": 2, "extra_in_channels": 32,
+       "block_out_channels": (16, 32, 32)}  # fmt: skip
+RAWS: list[Any] = [({}, 100), ({}, 10), ({"in_channels": 1, "out_channels": 1}, 100),
+                   ({"time_embedding_type": "positional", "extra_in_channels": 16}, 100)]  # fmt: skip
+
+
+@torch.no_grad()
+def measure_raw(net_options: dict[str, Any], steps: int) -> str:
+    """A line of the table of raw sound: samples of their pipeline in -1..1, and ours in the ways that it can be asked."""
+    torch.manual_seed(0)
+    net = diffusers.UNet1DModel(**RAW | net_options).eval()
+    pipeline = diffusers.DanceDiffusionPipeline(net, diffusers.IPNDMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        model = zoo.load(folder, format="diffusers")
+    channels, size = model.codec.shape
+    x, t = torch.randn(N, channels, size, generator=seeds.generator(1)), torch.tensor([0.02, 0.97])
+    off = float((model.diffusion.ask(model.denoiser, x, t, {}) - net(x, t).sample).abs().max())
+    noise = seeds.SampleRng(SEED, range(N)).normal(torch.zeros_like(x))
+    module = sys.modules[type(pipeline).__module__]
+    module.randn_tensor = lambda *_, **__: noise  # type: ignore[attr-defined]
+    expected = torch.from_numpy(pipeline(N, num_inference_steps=steps).audios)
+    apart = []
+    for how in ({}, {"end": "sum"}, {"start": "x0"}):
+        *_, last = model.sample_iter(N, seed=SEED, steps=steps, **how)
+        apart.append(float((last.x.clamp(-1, 1) - expected).abs().max()))
+    own = ", ".join(f"{k}={v}" for k, v in net_options.items()) or "the usual, stereo"
+    return f"| {own} | {steps} | {off:.1e} | {' | '.join(f'{a:.1e}' for a in apart)} |"
+
+
+def raw() -> None:
+    """Measure pipelines of raw sound and write their table into the page."""
+    table = f"DanceDiffusionPipeline of diffusers {diffusers.__version__}: samples in [-1, 1], given the same noise.\n\n"
+    table += '| UNet1DModel | steps | net off by | samples off by | with end="sum" | with start="x0" |\n'
+    table += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_raw(*row) for row in RAWS)
+    fill(PAGE, "raw", table)
+    print(table)
+
+
 class Stored:
     """Noise that was drawn elsewhere, in its order, in the place of our own."""
 
@@ -274,6 +316,7 @@ def policies() -> None:
 def main() -> None:
     policies()
     sounds()
+    raw()
     latents = f"Pipelines on latents, with transformers {transformers.__version__}: pictures in [0, 1].\n\n"
     latents += "| pipeline | scheduler | steps | guidance scale | deviation of theirs | pictures off by |\n"
     latents += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_latent(*row) for row in LATENTS)

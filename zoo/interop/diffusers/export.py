@@ -1,4 +1,4 @@
-"""Our models of pictures, and of mel pictures of sounds, as folders that diffusers loads.
+"""Our models of pictures, and of mel pictures of sounds, as folders that diffusers loads, and what came from there.
 
 A net that came from there goes back as the class that it was. A net of ours goes with a module beside it, which is a class of
 diffusers around it: it needs the package diffusion-zoo where it runs, and diffusers asks for `trust_remote_code=True`.
@@ -16,7 +16,9 @@ from zoo.errors import ConfigError
 from zoo.interop.diffusers.folder import CONFIG, INDEX, MEL, MODULE, OWN_CLASS, STEM
 from zoo.interop.diffusers.mel import MEL_CONFIG, mel_of
 from zoo.interop.diffusers.mel import PIPELINE as OF_SOUNDS
-from zoo.interop.diffusers.schedulers import CURVES, PREDICTIONS, RANGE, SCHEDULER
+from zoo.interop.diffusers.raw import PIPELINE as OF_RAW
+from zoo.interop.diffusers.raw import is_raw
+from zoo.interop.diffusers.schedulers import CURVES, IPNDM, PREDICTIONS, RANGE, SCHEDULER
 from zoo.model.model import Model
 
 #: the version of diffusers whose files these are: the options that are written are those which it has
@@ -66,16 +68,16 @@ def export(model: Model, folder: Path) -> Path:
     """
     _check_free(folder)
     recipe = model.recipe
-    mel = mel_of(recipe)
+    mel, raw = mel_of(recipe), is_raw(recipe)
     if (
-        (recipe.domain != "image" and mel is None)
+        (recipe.domain != "image" and mel is None and not raw)
         or model.is_first_stage
         or model.codec.inner is not model.codec
         or model.own_parts
     ):
         raise ConfigError(
             f"{model!r}: only models of pictures, or of mel pictures of sounds (codec.kind=mel-picture), with a net that a "
-            "recipe describes are written for diffusers."
+            "recipe describes are written for diffusers, and of raw sound those whose net is a UNet1DModel."
         )
     if model.diffusion.self_condition or recipe.conditions.keys() - {"label"}:
         told = ", ".join(recipe.conditions.keys() - {"label"}) or "its own last guess"
@@ -83,7 +85,12 @@ def export(model: Model, folder: Path) -> Path:
     kind, scheduler = scheduler_of(model)
     package, name, config = net_of(model)
     pipeline = {"DDPMScheduler": "DDPMPipeline", "DDIMScheduler": "DDIMPipeline"}.get(kind, "DDPMPipeline")
-    pipeline = pipeline if mel is None else OF_SOUNDS
+    pipeline = OF_RAW if raw else OF_SOUNDS if mel else pipeline
+    if raw and kind != IPNDM:
+        raise ConfigError(
+            f"{model!r}: it samples as a {kind} does, and a {OF_RAW} of diffusers is one of an {IPNDM}: a schedule "
+            "'cosine' with crash, the prediction 'v', and plms with start='zero' on trailing steps."
+        )
     index: dict[str, Any] = {
         "_class_name": pipeline,
         "_diffusers_version": VERSION,
@@ -138,7 +145,7 @@ def _card(model: Model, pipeline: str, name: str) -> str:
         facts["license"] = recipe.licence
     trust = ", trust_remote_code=True" if name == OWN_CLASS else ""
     needs = "\nIt needs the package diffusion-zoo: the module in unet/ builds its net.\n" if name == OWN_CLASS else ""
-    made = "audios" if pipeline == OF_SOUNDS else "images"
+    made = "audios" if pipeline in (OF_SOUNDS, OF_RAW) else "images"
     text = (
         f"# {recipe.domain}/{recipe.name}\n\n{recipe.description}\n{needs}\n```python\nfrom diffusers import {pipeline}\n\n"
         f'{made} = {pipeline}.from_pretrained("./folder"{trust})(4).{made}\n```\n'
@@ -150,17 +157,17 @@ def _card(model: Model, pipeline: str, name: str) -> str:
 def net_of(model: Model) -> tuple[str, str, dict[str, Any]]:
     """(package, class, options) of a model's net."""
     recipe = model.recipe
+    options = {k: v for k, v in recipe.net.items() if k not in ("time_scale", "sign")}
+    if recipe.denoiser == "diffusers-class":
+        return "diffusers", options["class_name"], dict(options["config"])
     channels, height, width = model.codec.shape
     size = width if height == width else [height, width]
-    options = {k: v for k, v in recipe.net.items() if k not in ("time_scale", "sign")}
     if recipe.denoiser == "unet2d":
         fixed = {
             "sample_size": size, "in_channels": channels, "time_embedding_type": "positional", "class_embed_type": None,
             "num_train_timesteps": None, "downsample_type": "conv", "upsample_type": "conv",
         }  # fmt: skip
         return "diffusers", "UNet2DModel", fixed | options
-    if recipe.denoiser == "diffusers-class":
-        return "diffusers", options["class_name"], dict(options["config"])
     scale = float(TIMES) if recipe.schedule.kind == "flow" else 1.0
     said = {"recipe": recipe.model_dump(mode="json"), "sample_size": size, "in_channels": channels}
     said["out_channels"] = channels * (2 if model.diffusion.learned_variance else 1)
@@ -198,11 +205,16 @@ def _scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
         flags = ("use_dynamic_shifting", "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
         said = {"num_train_timesteps": times, "shift": model.diffusion.schedule.options["shift"]}
         return "FlowMatchEulerDiscreteScheduler", said | dict.fromkeys(flags, False) | {"shift_terminal": None}
+    if (schedule.kind, prediction) == ("cosine", "v") and model.diffusion.schedule.options["crash"]:
+        started = sampling.options.get("start") == "zero" and sampling.spacing in (None, "trailing") and sampling.clip is None
+        if sampling.sampler == "plms" and started:
+            return IPNDM, {"num_train_timesteps": TIMES, "trained_betas": None}
     words = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     if schedule.kind != "discrete" or prediction not in words:
         raise ConfigError(
             f"{model!r}: no pipeline of diffusers samples a schedule {schedule.kind!r} with the prediction {prediction!r}. "
-            "Written are discrete schedules with 'eps', 'x0' or 'v', and flows with 'flow'."
+            "Written are discrete schedules with 'eps', 'x0' or 'v', flows with 'flow', and a schedule 'cosine' with crash and "
+            "'v' whose default is plms, start='zero', on trailing steps."
         )
     options = model.diffusion.schedule.options
     curves = {ours: theirs for theirs, ours in CURVES.items()}

@@ -34,6 +34,9 @@ from zoo.interop.diffusers.latent import PIPELINES, first_stage, latent_model
 from zoo.interop.diffusers.mel import PIPELINE as OF_SOUNDS
 from zoo.interop.diffusers.mel import fitting, read_mel
 from zoo.interop.diffusers.peer import PeerNet, described
+from zoo.interop.diffusers.raw import NET as NET_OF_RAW
+from zoo.interop.diffusers.raw import PIPELINE as OF_RAW
+from zoo.interop.diffusers.raw import raw_sound
 from zoo.interop.diffusers.schedulers import Process
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, is_whole, read_weights, shapes_in, weights_in
@@ -103,6 +106,8 @@ class DiffusersFormat:
             return first_stage(pipeline) if net is None else latent_model(pipeline, diffusion)
         if net is None:
             raise CheckpointError(f"{folder} holds {pipeline.found}: no unet, and nothing else that zoo can sample with.")
+        if net.class_name == NET_OF_RAW:
+            return raw_sound(pipeline, diffusion)
         mel = read_mel(pipeline)
         odd = sorted(pipeline.parts.keys() - {"unet", "scheduler"} - ({"mel"} if mel else set()))
         if net.class_name == OWN_CLASS and not odd and diffusion is None:
@@ -110,7 +115,7 @@ class DiffusersFormat:
         if net.class_name != "UNet2DModel" or odd:
             raise CheckpointError(
                 f"{folder} holds {pipeline.found}. Supported are pipelines of a UNet2DModel and a scheduler, the net alone, "
-                f"{', '.join((*PIPELINES, OF_SOUNDS))}, and an {AUTOENCODER} alone; not supported: "
+                f"{', '.join((*PIPELINES, OF_SOUNDS, OF_RAW))}, and an {AUTOENCODER} alone; not supported: "
                 f"{', '.join(odd) or net.class_name}."
             )
         origin = read_origin(folder)

@@ -20,7 +20,7 @@ from zoo.nets.once import once
 
 EXTRA = "interop"
 #: the classes that a folder may name; nothing else of the package is ever built from a file
-CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "AutoencoderKL")
+CLASSES = ("UNet1DModel", "UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "AutoencoderKL")
 #: the text encoder, of transformers
 TEXT_CLASS = "CLIPTextModel"
 
@@ -66,7 +66,7 @@ def peer_part(name: str, config: Mapping[str, Any]) -> Any:
 
 
 class PeerNet(nn.Module):
-    """A net of diffusers on x_t (B,C,H,W).
+    """A net of diffusers on x_t (B,C,H,W), of raw sound (B,C,L).
 
     Args:
         shape: of a sample.

@@ -32,6 +32,8 @@ LEFT = (
 VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
 #: the second half of a net's output says where the variance of a step lies between the small and the large one, as ours does
 RANGE = "learned_range"
+#: of Dance Diffusion
+IPNDM = "IPNDMScheduler"
 #: training steps that a schedule may have: no net has more, and a table of that many is made
 MOST_TIMES = 1_000_000
 
@@ -288,6 +290,16 @@ def _flow(o: Options) -> Process:
     )
 
 
+def _ipndm(o: Options) -> Process:
+    """iPNDM on the times of Dance Diffusion, whose nets predict v; the number of training steps has no effect there."""
+    _times(o)
+    o.only("trained_betas", None)
+    o.end(LEFT)
+    sampling = {"sampler": "plms", "steps": 100, "spacing": "trailing", "options": {"start": "zero"}}
+    note = "plms takes the last x0 at the end, where theirs goes along the sum of its last guesses (end='sum')"
+    return Process({"kind": "cosine", "crash": True}, {"prediction": "v", "weighting": "simple"}, sampling, notes=(note,))
+
+
 READERS: dict[str, Callable[[Options], Process]] = {
     "DDPMScheduler": _ddpm,
     "DDIMScheduler": _ddim,
@@ -297,4 +309,5 @@ READERS: dict[str, Callable[[Options], Process]] = {
     "EulerAncestralDiscreteScheduler": _euler,
     "EDMEulerScheduler": _edm,
     "FlowMatchEulerDiscreteScheduler": _flow,
+    IPNDM: _ipndm,
 }
