@@ -28,6 +28,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
 from zoo.errors import CheckpointError, ZooError
 from zoo.interop.dit import positions
+from zoo.interop.origin import UNKNOWN, Origin, told
 from zoo.model.budget import limited
 from zoo.model.model import Model
 
@@ -84,12 +85,24 @@ def shapes_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name: str | None = None) -> Model:
+def convert(
+    path: Path,
+    folder: Path,
+    vae: Path,
+    heads: int | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+    origin: str | None = None,
+) -> Model:
     """Write a checkpoint as a model folder; returns the model as it is read from there.
 
+    Args:
+        licence, origin: of the weights, as their publisher says; a licence that nobody says is "unknown".
+
     Raises:
-        CheckpointError: a file that is not one of DiT, or an autoencoder of other latents.
+        CheckpointError: a file that is not one of DiT, or an autoencoder of other latents. ConfigError: an empty text.
     """
+    known = told(Origin(path.stem, path.name), licence, origin)
     tensors = read(path)
     options = shapes_of(tensors, path)
     side, channels, labels, learned = (options.pop(k) for k in ("side", "channels", "labels", "learned_variance"))
@@ -109,12 +122,13 @@ def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name:
         {
             "name": name or re.sub(r"[^\w.-]+", "-", path.stem),
             "domain": "image",
-            "description": f"DiT, converted from {path.name}.",
+            "description": f"DiT, converted from {known.place}.",
+            "licence": known.licence,
             "paper": "Peebles & Xie 2022, Scalable diffusion models with transformers.",
             "codec": {
                 "size": side * factor,
                 "channels": stage.codec.shape[0],
-                "stage": {"name": str(vae), "recipe": own.model_dump(mode="json")},
+                "stage": {"name": str(vae), "recipe": own.model_dump(mode="json") | {"licence": own.licence or UNKNOWN}},
             },
             "denoiser": "dit",
             "net": options | {"heads": heads},
@@ -148,9 +162,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vae", type=Path, required=True, help="the autoencoder's folder, as diffusers writes it")
     parser.add_argument("--heads", type=int, help="of attention (default: those of the published sizes)")
     parser.add_argument("--name", help="of the model (default: that of the file)")
+    parser.add_argument("--licence", help="of these weights, as their publisher says: cc-by-nc-4.0, ... (default: unknown)")
+    parser.add_argument("--origin", help="where they are from: an address, a paper")
     args = parser.parse_args(arguments)
     try:
-        model = convert(args.checkpoint, args.folder, args.vae, args.heads, args.name)
+        model = convert(args.checkpoint, args.folder, args.vae, args.heads, args.name, args.licence, args.origin)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
