@@ -33,6 +33,7 @@ from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
 from zoo.errors import CheckpointError, ZooError
 from zoo.interop.dit import positions
+from zoo.interop.origin import UNKNOWN, Origin, told
 from zoo.model.budget import limited
 from zoo.model.model import Model
 
@@ -112,15 +113,26 @@ def shapes_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name: str | None = None, kind: str = "dit") -> Model:
+def convert(
+    path: Path,
+    folder: Path,
+    vae: Path,
+    heads: int | None = None,
+    name: str | None = None,
+    kind: str = "dit",
+    licence: str | None = None,
+    origin: str | None = None,
+) -> Model:
     """Write a checkpoint as a model folder; returns the model as it is read from there.
 
     Args:
         kind: "dit" or "sit": whose it is, which the tensors do not say.
+        licence, origin: of the weights, as their publisher says; a licence that nobody says is "unknown".
 
     Raises:
-        CheckpointError: a file that is not one of DiT, or an autoencoder of other latents.
+        CheckpointError: a file that is not one of DiT, or an autoencoder of other latents. ConfigError: an empty text.
     """
+    known = told(Origin(path.stem, path.name), licence, origin)
     tensors = read(path)
     options = shapes_of(tensors, path)
     side, channels, labels, learned = (options.pop(k) for k in ("side", "channels", "labels", "learned_variance"))
@@ -142,11 +154,12 @@ def convert(path: Path, folder: Path, vae: Path, heads: int | None = None, name:
         {
             "name": name or re.sub(r"[^\w.-]+", "-", path.stem),
             "domain": "image",
-            "description": f"{full}, converted from {path.name}.",
+            "description": f"{full}, converted from {known.place}.",
+            "licence": known.licence,
             "codec": {
                 "size": side * factor,
                 "channels": stage.codec.shape[0],
-                "stage": {"name": str(vae), "recipe": own.model_dump(mode="json")},
+                "stage": {"name": str(vae), "recipe": own.model_dump(mode="json") | {"licence": own.licence or UNKNOWN}},
             },
             "denoiser": kind,
             "net": options | {"heads": heads} | second,
@@ -181,6 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kind", choices=KINDS, default="dit", help="whose checkpoint it is, which its tensors do not say")
     parser.add_argument("--path-type", default=PATH, help="of SiT's training")
     parser.add_argument("--prediction", default=PREDICTION, help="of SiT's training")
+    parser.add_argument("--licence", help="of these weights, as their publisher says: cc-by-nc-4.0, ... (default: unknown)")
+    parser.add_argument("--origin", help="where they are from: an address, a paper")
     args = parser.parse_args(arguments)
     try:
         if (args.path_type, args.prediction) != (PATH, PREDICTION):
@@ -188,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"--path-type {args.path_type} --prediction {args.prediction} is not supported: of SiT, and only there, "
                 f"--path-type {PATH} with --prediction {PREDICTION} is."
             )
-        model = convert(args.checkpoint, args.folder, args.vae, args.heads, args.name, args.kind)
+        model = convert(args.checkpoint, args.folder, args.vae, args.heads, args.name, args.kind, args.licence, args.origin)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,7 +5,8 @@
 edm/ is a checkout of NVlabs/edm. Its `.pkl` files hold the source code of their classes, and to open one runs that code, with
 all that you may do on this machine: do it only with a file that you trust, better on a machine or in a container that holds
 nothing of value. This program needs torch and safetensors and does not import zoo, which opens no pickle. `zoo convert out/
-mine/` makes a model folder of zoo's of what it writes.
+mine/` makes a model folder of zoo's of what it writes. `--licence` and `--origin` say whose weights these are, which goes into
+README.md, and from there into the card; a licence that nobody says is "unknown" there.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("sources", type=Path, help="a checkout of NVlabs/edm")
     parser.add_argument("checkpoint", type=Path, help="a .pkl that you trust")
     parser.add_argument("folder", type=Path, help="to write; it must be new")
+    parser.add_argument("--licence", help="of these weights, as their publisher says: cc-by-nc-sa-4.0, ...")
+    parser.add_argument("--origin", help="where they are from: an address, a paper")
     args = parser.parse_args(arguments)
     if args.folder.exists():
         print(f"error: {args.folder} exists: give the name of a new folder.", file=sys.stderr)
@@ -57,6 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     args.folder.mkdir(parents=True)
     save_file(tensors, args.folder / "model.safetensors")
     (args.folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    facts = {k: v.strip() for k, v in (("license", args.licence), ("origin", args.origin)) if v and v.strip()}
+    if facts:  # a card's metadata: texts of JSON are texts of YAML
+        lines = "".join(f"{k}: {json.dumps(v)}\n" for k, v in facts.items())
+        (args.folder / "README.md").write_text(f"---\n{lines}---\n", encoding="utf-8")
     print(f"{args.folder}: {type(net).__name__} of {type(net.model).__name__}. Now: zoo convert {args.folder} mine/")
     return 0
 

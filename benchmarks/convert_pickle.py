@@ -26,6 +26,10 @@ training_mean_offset.npy and models/best_by_valid/*.ckpt, of which the latest ep
 genie: the folder of a run, with its `configuration` and version_N/checkpoints/epoch=N.ckpt, of which the latest version and its
 latest epoch are taken, as by its authors; or a folder as published, with epoch=N.ckpt beside the configuration; or a file.
 Options that the configuration leaves out are its package's defaults, and written into the config.
+
+`--licence cc-by-nc-4.0 --origin https://...` say whose weights these are, in all formats: it is written into the folder's
+README.md, and from there into the card of what `zoo convert` makes. A licence that nobody says is "unknown" there. The licence
+of a package's code need not be that of weights: none is guessed.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ from zoo import files
 from zoo.errors import CheckpointError, ConfigError, ZooError, one_of
 from zoo.interop import foldingdiff, genie, guided_diffusion, k_diffusion
 from zoo.interop.converted import FORMAT, OPTIONS
+from zoo.interop.origin import LICENCE_FILES, Origin, read_origin, told, written_card
 from zoo.interop.reading import FITS, read_object
 
 #: flags that no tensor says, and without which such a net is not known
@@ -82,12 +87,14 @@ def written(
     weights: str = files.WEIGHTS,
     format: str = k_diffusion.NAME,
     beside: Iterable[Path] = (),
+    card: str = "",
 ) -> Any:
     """A new folder with these weights and this config, as zoo loads it; none is left where it does not.
 
     Args:
         format: where the config does not say it.
         beside: further files, which are copied.
+        card: text of its README.md, see `zoo.interop.origin.written_card`; empty for none.
 
     Raises:
         CheckpointError: the folder exists; and what `zoo.load` raises.
@@ -110,6 +117,8 @@ def written(
         (made / files.CONFIG).write_text(text, encoding="utf-8")
         for path in beside:
             shutil.copyfile(path, made / path.name)
+        if card:
+            (made / files.CARD).write_text(card, encoding="utf-8")
         try:
             model = zoo.load(made, format=str(config.get(FORMAT, format)))
         except ZooError as error:  # of files that are gone by the time that anybody reads it
@@ -167,8 +176,13 @@ def flags_of(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def convert_guided(path: Path, folder: Path, flags: Mapping[str, Any], package: str = "guided-diffusion") -> Any:
+def convert_guided(
+    path: Path, folder: Path, flags: Mapping[str, Any], package: str = "guided-diffusion", card: str = ""
+) -> Any:
     """Write a checkpoint of guided-diffusion or improved-diffusion as a folder; returns the model.
+
+    Args:
+        card: as of `written`.
 
     Raises:
         CheckpointError, ConfigError: another file, flags that are missing, or that do not fit it.
@@ -187,15 +201,16 @@ def convert_guided(path: Path, folder: Path, flags: Mapping[str, Any], package: 
     options.setdefault("attention_resolutions", [options["image_size"] // rate for rate in said["attention"]])
     # with one level alone it changes nothing
     options.setdefault("resblock_updown", False)
-    return written(folder, tensors, {FORMAT: guided_diffusion.NAME, OPTIONS: options})
+    return written(folder, tensors, {FORMAT: guided_diffusion.NAME, OPTIONS: options}, card=card)
 
 
-def convert_k(path: Path, folder: Path, config: Path | None = None, weights: str = "model_ema") -> Any:
+def convert_k(path: Path, folder: Path, config: Path | None = None, weights: str = "model_ema", card: str = "") -> Any:
     """Write a checkpoint of k-diffusion as a folder; returns the model.
 
     Args:
         config: its JSON; default: what is inside the file.
         weights: "model_ema", the averaged ones, or "model".
+        card: as of `written`.
 
     Raises:
         CheckpointError: another file, or none of these weights.
@@ -207,18 +222,21 @@ def convert_k(path: Path, folder: Path, config: Path | None = None, weights: str
     said = found.get("config") if config is None else files.read_json(config)
     if not isinstance(said, dict):
         raise CheckpointError(f"{path} holds no config: give the file that it was trained with, --config config.json.")
-    return written(folder, state(found[weights], path), said, f"{weights}.safetensors")
+    return written(folder, state(found[weights], path), said, f"{weights}.safetensors", card=card)
 
 
-def convert_folding(path: Path, folder: Path, weights: str = "valid") -> Any:
+def convert_folding(
+    path: Path, folder: Path, weights: str = "valid", licence: str | None = None, origin: str | None = None
+) -> Any:
     """Write the results of a training of FoldingDiff as a folder; returns the model.
 
     Args:
         path: their folder.
         weights: "valid" or "train": by which loss the checkpoint was the best.
+        licence, origin: where the folder's own README.md does not say them.
 
     Raises:
-        CheckpointError: another folder, or none of these checkpoints.
+        CheckpointError: another folder, or none of these checkpoints. ConfigError: another licence than it says.
     """
     found = {int(n[1]): p for p in (path / "models" / f"best_by_{weights}").glob("*.ckpt") if (n := EPOCH.search(p.name))}
     if not found:
@@ -227,8 +245,14 @@ def convert_folding(path: Path, folder: Path, weights: str = "valid") -> Any:
     if not isinstance(held, dict) or "state_dict" not in held:
         raise CheckpointError(f"{chosen} is no checkpoint of Lightning: it holds no state_dict.")
     config = read_object(path / files.CONFIG)
-    beside = [path / name for name in (foldingdiff.ARGUMENTS, foldingdiff.MEANS, files.CARD) if (path / name).is_file()]
-    return written(folder, state(held["state_dict"], chosen), config, format=foldingdiff.NAME, beside=beside)
+    kept = (foldingdiff.ARGUMENTS, foldingdiff.MEANS, files.CARD, *LICENCE_FILES)
+    beside = [path / name for name in kept if (path / name).is_file()]
+    card = ""
+    if licence is not None or origin is not None:
+        known = read_origin(path)
+        told(known, licence, origin)
+        card = written_card(known.licence or licence, origin, known.text)
+    return written(folder, state(held["state_dict"], chosen), config, format=foldingdiff.NAME, beside=beside, card=card)
 
 
 def configured(path: Path) -> dict[str, Any]:
@@ -280,12 +304,13 @@ def latest(run: Path) -> Path:
     return found[max(found)]
 
 
-def convert_genie(path: Path, folder: Path, config: Path | None = None) -> Any:
+def convert_genie(path: Path, folder: Path, config: Path | None = None, card: str = "") -> Any:
     """Write a checkpoint of Genie as a folder; returns the model.
 
     Args:
         path: the folder of a run, or of published weights, or a checkpoint.
         config: its configuration; default: beside the checkpoint, or in the folder of its run.
+        card: the text of the folder's README.md, see `zoo.interop.origin.written_card`; none where it is empty.
 
     Raises:
         CheckpointError: another folder or file, or an option that is missing, unknown or of another kind.
@@ -305,7 +330,8 @@ def convert_genie(path: Path, folder: Path, config: Path | None = None) -> Any:
     if odd := [k for k in tensors if not k.startswith("model.")]:
         raise CheckpointError(f"{chosen} is no checkpoint of genie: {odd[0]} is not of its model.")
     options = {**GENIE, **said}
-    return written(folder, {k.removeprefix("model."): v for k, v in tensors.items()}, {FORMAT: genie.NAME, OPTIONS: options})
+    own = {k.removeprefix("model."): v for k, v in tensors.items()}
+    return written(folder, own, {FORMAT: genie.NAME, OPTIONS: options}, card=card)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -321,24 +347,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="k-diffusion: the JSON of its training; genie: its configuration")
     which = "k-diffusion: model_ema (the default) or model; foldingdiff: valid (the default) or train"
     parser.add_argument("--weights", choices=[*k_diffusion.WEIGHTS, *BEST], help=which)
+    parser.add_argument("--licence", help="of these weights, as their publisher says: mit, cc-by-nc-4.0, ...")
+    parser.add_argument("--origin", help="where they are from: an address, a paper")
     args, words = parser.parse_known_args(arguments)
     try:
+        told(Origin("", ""), args.licence, args.origin)
+        card = written_card(args.licence, args.origin)
         if args.format == k_diffusion.NAME:
             if words:
                 raise ConfigError(f"{' '.join(words)}: k-diffusion takes --config and --weights alone.")
-            model = convert_k(args.checkpoint, args.folder, args.config, args.weights or k_diffusion.WEIGHTS[0])
+            model = convert_k(args.checkpoint, args.folder, args.config, args.weights or k_diffusion.WEIGHTS[0], card)
         elif args.format == foldingdiff.NAME:
             if words or args.config or args.weights not in (None, *BEST):
                 raise ConfigError(f"foldingdiff takes --weights {' or '.join(BEST)} alone.")
-            model = convert_folding(args.checkpoint, args.folder, args.weights or BEST[0])
+            model = convert_folding(args.checkpoint, args.folder, args.weights or BEST[0], args.licence, args.origin)
         elif args.format == genie.NAME:
             if words or args.weights:
                 raise ConfigError("genie takes --config alone.")
-            model = convert_genie(args.checkpoint, args.folder, args.config)
+            model = convert_genie(args.checkpoint, args.folder, args.config, card)
         elif args.config is not None or args.weights is not None:
             raise ConfigError(f"--config and --weights are not of {args.format}, which takes its own flags alone.")
         else:
-            model = convert_guided(args.checkpoint, args.folder, flags_of(words), args.format)
+            model = convert_guided(args.checkpoint, args.folder, flags_of(words), args.format, card)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ Both draw the same noise. Errors are the largest of a net's output, and of sampl
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 ROWS: list[Any] = [
     ({}, "DDPMScheduler", COSINE | {"clip_sample": True}, 20, {}),
     ({}, "DDPMScheduler", COSINE | {"clip_sample": False}, 20, {}),
+    ({"out_channels": 6}, "DDPMScheduler", COSINE | {"variance_type": "learned_range"}, 20, {}),
+    ({"out_channels": 6}, "DPMSolverMultistepScheduler", COSINE | {"variance_type": "learned_range"}, 20, {}),
     ({}, "DDIMScheduler", COSINE | {"clip_sample": False, "timestep_spacing": "trailing"}, 10, {"eta": 0.0}),
     ({}, "DDIMScheduler", COSINE | {"clip_sample": False, "timestep_spacing": "trailing"}, 50, {"eta": 1.0}),
     ({}, "DDIMScheduler", COSINE | {"clip_sample": False, "timestep_spacing": "leading"}, 13, {"eta": 1.0}),
@@ -69,7 +72,9 @@ def measure(net_options: dict[str, Any], name: str, options: dict[str, Any], ste
         model = zoo.load(folder, format="diffusers")
     x, t = torch.randn(N, 3, SIZE, SIZE, generator=seeds.generator(1)), torch.tensor([3.0, 998.0])
     scale = getattr(model.denoiser, "time_scale", 1.0)
-    off = float((model.diffusion.ask(model.denoiser, x, t / scale, {}) - net(x, t).sample).abs().max())
+    said, share = model.diffusion.answers(model.denoiser, x, t / scale, {})
+    out = said if share is None else torch.cat([said, 2 * share - 1], 1)
+    off = float((out - net(x, t).sample).abs().max())
     rng = seeds.SampleRng(SEED, range(N))
     drawing = ("ddpm", "ddim", "euler_ancestral_discrete")
     for module in (getattr(diffusers.schedulers, f"scheduling_{kind}") for kind in drawing):
@@ -82,10 +87,10 @@ def measure(net_options: dict[str, Any], name: str, options: dict[str, Any], ste
         y = scheduler.step(net(scaled(y, now), now).sample, now, y, **further).prev_sample
     *_, last = model.sample_iter(N, seed=SEED, steps=steps, **further)
     apart = float((last.x - y).abs().max() / y.abs().max().clamp(min=1))
-    said = ", ".join(f"{k}={v}" for k, v in (options | further).items())
+    told = ", ".join(f"{k}={v}" for k, v in (options | further).items())
     own = ", ".join(f"{k}={v}" for k, v in net_options.items() if v is not None) or "the usual"
     read_as = "zoo's own net" if model.recipe.denoiser == "unet2d" else "diffusers' class"
-    return f"| UNet2DModel: {own} | {read_as} | {name.removesuffix('Scheduler')}: {said} | {steps} | {off:.1e} | {apart:.1e} |"
+    return f"| UNet2DModel: {own} | {read_as} | {name.removesuffix('Scheduler')}: {told} | {steps} | {off:.1e} | {apart:.1e} |"
 
 
 LATENT, PICTURE, TOKENS = 8, 16, 12
@@ -225,6 +230,47 @@ def sounds() -> None:
     print(table)
 
 
+#: (options of a UNet1DModel beside these, steps)
+RAW = {"sample_size": 1024, "sample_rate": 16000, "in_channels": 2, "out_channels": 2, "extra_in_channels": 32,
+       "block_out_channels": (16, 32, 32)}  # fmt: skip
+RAWS: list[Any] = [({}, 100), ({}, 10), ({"in_channels": 1, "out_channels": 1}, 100),
+                   ({"time_embedding_type": "positional", "extra_in_channels": 16}, 100)]  # fmt: skip
+
+
+@torch.no_grad()
+def measure_raw(net_options: dict[str, Any], steps: int) -> str:
+    """A line of the table of raw sound: samples of their pipeline in -1..1, and ours in the ways that it can be asked."""
+    torch.manual_seed(0)
+    net = diffusers.UNet1DModel(**RAW | net_options).eval()
+    pipeline = diffusers.DanceDiffusionPipeline(net, diffusers.IPNDMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        model = zoo.load(folder, format="diffusers")
+    channels, size = model.codec.shape
+    x, t = torch.randn(N, channels, size, generator=seeds.generator(1)), torch.tensor([0.02, 0.97])
+    off = float((model.diffusion.ask(model.denoiser, x, t, {}) - net(x, t).sample).abs().max())
+    noise = seeds.SampleRng(SEED, range(N)).normal(torch.zeros_like(x))
+    module = sys.modules[type(pipeline).__module__]
+    module.randn_tensor = lambda *_, **__: noise  # type: ignore[attr-defined]
+    expected = torch.from_numpy(pipeline(N, num_inference_steps=steps).audios)
+    apart = []
+    for how in ({}, {"end": "sum"}, {"start": "x0"}):
+        *_, last = model.sample_iter(N, seed=SEED, steps=steps, **how)
+        apart.append(float((last.x.clamp(-1, 1) - expected).abs().max()))
+    own = ", ".join(f"{k}={v}" for k, v in net_options.items()) or "the usual, stereo"
+    return f"| {own} | {steps} | {off:.1e} | {' | '.join(f'{a:.1e}' for a in apart)} |"
+
+
+def raw() -> None:
+    """Measure pipelines of raw sound and write their table into the page."""
+    table = f"DanceDiffusionPipeline of diffusers {diffusers.__version__}: samples in [-1, 1], given the same noise.\n\n"
+    table += '| UNet1DModel | steps | net off by | samples off by | with end="sum" | with start="x0" |\n'
+    table += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_raw(*row) for row in RAWS)
+    fill(PAGE, "raw", table)
+    print(table)
+
+
 class Stored:
     """Noise that was drawn elsewhere, in its order, in the place of our own."""
 
@@ -270,6 +316,7 @@ def policies() -> None:
 def main() -> None:
     policies()
     sounds()
+    raw()
     latents = f"Pipelines on latents, with transformers {transformers.__version__}: pictures in [0, 1].\n\n"
     latents += "| pipeline | scheduler | steps | guidance scale | deviation of theirs | pictures off by |\n"
     latents += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(measure_latent(*row) for row in LATENTS)

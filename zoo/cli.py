@@ -341,6 +341,10 @@ def convert(args: argparse.Namespace) -> None:
     """zoo convert SOURCE FOLDER"""
     out = Path(args.out)
     if args.to is not None:
+        if args.licence is not None or args.origin is not None:
+            raise ConfigError(
+                "--licence, --origin: of a model that becomes one of zoo's; one that goes out keeps its own. Leave them out."
+            )
         from zoo.model.loading import load
 
         load(args.name, format=args.format).export(args.to, out)
@@ -348,7 +352,7 @@ def convert(args: argparse.Namespace) -> None:
         return
     from zoo.interop.convert import convert
 
-    model, golden = convert(args.name, out, format=args.format)
+    model, golden = convert(args.name, out, format=args.format, licence=args.licence, origin=args.origin)
     off = model.verify()
     print(f"{args.name} is in {out}: {model!r}. It gives the golden output of {golden} within {off:.1e}.")
 
@@ -560,6 +564,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("out", metavar="FOLDER", help="to write")
     p.add_argument("--format", help="of the source, such as diffusers (default: by its files)")
     p.add_argument("--to", metavar="FORMAT", help="write this format in place of zoo's own, such as diffusers")
+    p.add_argument("--licence", help="of the model, where it does not come with one: mit, cc-by-nc-4.0 (default: unknown)")
+    p.add_argument("--origin", metavar="TEXT", help="where the model is from, where it does not say so: an address, a paper")
 
     token = "The token is the user's own ($HF_TOKEN, `hf auth login`): an argument would show it to every process."
     p = command("push", push, f"Push a model to the Hub, in one commit. {token}")

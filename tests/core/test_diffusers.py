@@ -10,7 +10,7 @@ from zoo.core import seeds
 from zoo.core.diffusion import Diffusion
 from zoo.core.predict import Network, assemble
 from zoo.core.samplers import get_sampler
-from zoo.core.schedule import DiscreteSchedule
+from zoo.core.schedule import CosineSchedule, DiscreteSchedule
 
 
 class Later:
@@ -114,6 +114,30 @@ def test_plms(x, steps):
     schedule = DiscreteSchedule(steps_offset=1, final="least")
     expected = theirs(scheduler, x, steps)
     torch.testing.assert_close(ours("plms", x, steps, spacing="leading", schedule=schedule), expected, atol=5e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5, 10, 100])
+def test_plms_on_the_times_of_dance_diffusion(x, steps):
+    """As IPNDMScheduler: its grid, its lower orders first, a first step that takes nothing of the net, and a last sum."""
+    scheduler = diffusers.IPNDMScheduler()
+    scheduler.set_timesteps(steps)
+    diffusion = Diffusion(CosineSchedule(crash=True), "v")
+    levels = diffusion.schedule.levels(steps)
+    torch.testing.assert_close(torch.tensor([level.t for level in levels[:-1]]), scheduler.timesteps, atol=1e-5, rtol=0)
+
+    def slow(x, t, cond=None, *, mask=None):  # its times are of 0 to 1
+        return net(x, 1000 * t)
+
+    expected = x
+    for t in scheduler.timesteps:
+        expected = scheduler.step(slow(expected, t.expand(len(x))), t, expected).prev_sample
+    found = {}
+    for name, options in {"both": {"start": "zero", "end": "sum"}, "start": {"start": "zero"}, "ours": {}}.items():
+        *_, step = get_sampler("plms")(assemble(Network(diffusion, slow, {})), x, levels, rng=Shared(), **options)
+        found[name] = float((step.x - expected).abs().max())
+    assert found["both"] < 1e-4
+    assert found["start"] < 1e-4 or steps < 50  # the last sum matters little then
+    assert found["ours"] > 1e-3  # the first prediction does
 
 
 @pytest.mark.parametrize("rescaled", [False, True])

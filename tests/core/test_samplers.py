@@ -199,6 +199,24 @@ def test_plms_is_of_third_order_or_more():
     assert math.log2(error(160) / error(320)) > 2.9
 
 
+def test_plms_starts_and_ends_as_it_is_told():
+    levels = [Level(1, 0.0, 1.0), Level(0.5, 0.6, 0.8), Level(0, 1.0, 0.0)]
+
+    def guess(x, level):
+        return x + 5, x
+
+    def run(**options):
+        return [s.x.item() for s in get_sampler("plms")(guess, torch.tensor([2.0]), levels, rng=SampleRng(0, [0]), **options)]
+
+    assert run()[0] == pytest.approx(0.6 * 7 + 0.8 * 2) and run()[1] == pytest.approx(5.8 + 5)
+    assert run(start="zero")[0] == pytest.approx(0.8 * 2)
+    eps = (3 * 5.8 - 2.0) / 2
+    assert run(end="sum")[1] == pytest.approx((5.8 - 0.8 * eps) / 0.6, rel=1e-5)
+    for option in ("start", "end"):
+        with pytest.raises(ConfigError, match=f"unknown {option} 'noise'"):
+            run(**{option: "noise"})
+
+
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_a_sampler_calls_the_prediction_as_often_as_it_says(name, steps):

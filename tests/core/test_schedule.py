@@ -7,13 +7,15 @@ import torch
 
 import zoo
 from zoo.core.diffusion import Diffusion
-from zoo.core.schedule import SCHEDULES, DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule, schedule
+from zoo.core.schedule import SCHEDULES, CosineSchedule, DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule, schedule
 from zoo.errors import ConfigError
 
 ALL = [DiscreteSchedule(c) for c in ("linear", "cosine", "sigmoid")] + [
     EDMSchedule(),
     FlowSchedule(),
     FlowSchedule(logit_std=1.0, shift=3.0),
+    CosineSchedule(),
+    CosineSchedule(crash=True),
 ]
 
 
@@ -34,6 +36,20 @@ def test_cosine_follows_the_papers_curve():
 
     for t in (0, 1, 50, 97):
         assert s.alpha_bar[t].item() == pytest.approx(f((t + 1) / 100) / f(0), rel=1e-12)
+
+
+def test_the_cosine_process_and_the_times_of_dance_diffusion():
+    plain, crash = CosineSchedule(), CosineSchedule(crash=True)
+    assert [level.t for level in plain.levels(4)] == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+    assert (plain.levels(4)[0].alpha, plain.levels(4)[2].alpha) == (0.0, pytest.approx(math.sqrt(0.5)))
+    assert [level.sigma for level in crash.levels(4)[:-1]] == pytest.approx(
+        [math.sin(math.pi / 2 * u) ** 2 for u in (1, 0.75, 0.5, 0.25)]
+    )
+    sigma = crash.draw(20_000, torch.Generator().manual_seed(0)).sigma  # of even u: half of them are below that of u = 1/2
+    assert float((sigma < 0.5).double().mean()) == pytest.approx(0.5, abs=1e-3)
+    assert float(sigma.mean()) == pytest.approx(0.5, abs=1e-3)
+    with pytest.raises(ConfigError, match="crash=1: give true or false"):
+        CosineSchedule(crash=1)
 
 
 @pytest.mark.parametrize("curve", ["linear", "cosine", "sigmoid"])

@@ -191,6 +191,84 @@ def test_ddpm_with_the_large_variance(tmp_path, same_noise):
     close(ours(zoo.load(tmp_path)), theirs(net, scheduler, 40, same_noise(3)), 1e-4)
 
 
+RANGED = {
+    "the usual": (3, {"beta_schedule": "squaredcos_cap_v2"}, {}),
+    "grey, clean, no bound": (1, {"prediction_type": "sample", "clip_sample": False, "timestep_spacing": "linspace"}, {}),
+    "their class": (3, {"prediction_type": "v_prediction"}, {"downsample_type": "resnet", "upsample_type": "resnet"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("channels", "options", "net"), RANGED.values(), ids=RANGED)
+def test_ddpm_with_a_learned_variance_is_their_pipeline(tmp_path, same_noise, channels, options, net):
+    """`learned_range`: the second half of the output says where between the small and the large one it lies, as for ours."""
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", **options)
+    net = written(tmp_path, scheduler, small_net(in_channels=channels, out_channels=2 * channels, **net))
+    model = zoo.load(tmp_path)
+    assert model.diffusion.learned_variance and model.recipe.sampling.options == {"variance": "learned"}
+    x, t = torch.randn(2, channels, 8, 8, generator=seeds.generator(1)), torch.tensor([3.0, 999.0])
+    with torch.no_grad():
+        expected = net(x, t).sample
+        out, share = model.diffusion.answers(model.denoiser, x, t, {})
+    assert float((torch.cat([out, 2 * share - 1], 1) - expected).abs().max()) < 1e-5
+    same_noise(3)
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(N, num_inference_steps=20, output_type="pt").images
+    close((ours(model, steps=20) / 2 + 0.5).clamp(0, 1), images, 1e-4)
+    off = ours(model, steps=20, variance="small") - ours(model, steps=20)
+    assert float(off.abs().max()) > 1e-2  # the variance of the net is no other one
+    model.save_pretrained(tmp_path / "ours")
+    again = zoo.load(tmp_path / "ours")
+    assert again.recipe == model.recipe and again.verify() == 0
+    assert model.recipe.training.objective == "hybrid"  # which goes on with the variance, too
+
+
+def test_a_net_with_a_variance_is_trained_on(tmp_path):
+    from PIL import Image
+
+    written(tmp_path / "theirs", diffusers.DDPMScheduler(variance_type="learned_range"), small_net(out_channels=6))
+    model = zoo.load(tmp_path / "theirs")
+    (tmp_path / "data").mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8), (60 * i, 0, 200)).save(tmp_path / "data" / f"{i}.png")
+    before = model.denoiser.conv_out.weight.detach().clone()
+    data = model.domain.dataset(tmp_path / "data", "train")
+    zoo.fit(model, data, steps=2, cpu=True, preview_every=0)
+    moved = (model.denoiser.conv_out.weight - before).abs().amax((1, 2, 3))
+    assert bool((moved > 0).all())  # those of the variance, too
+
+
+def test_a_step_that_ends_above_0_has_noise_after_it_in_their_ddpm(tmp_path, same_noise):
+    """With fewer trailing steps than T theirs adds noise to the finished sample, as with the large variance."""
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", timestep_spacing="trailing", clip_sample=False)
+    net = written(tmp_path, scheduler, small_net(out_channels=6))
+    found, expected = ours(zoo.load(tmp_path), steps=10), theirs(net, scheduler, 10, same_noise(3))
+    assert int(scheduler.timesteps[-1]) > 0 and float((found - expected).abs().max()) > 1e-4
+
+
+def test_a_variance_that_is_left_out_is_still_there_for_ddpm(tmp_path, same_noise):
+    """Their DPM-Solver++ drops the second half of the output; of what it says the file keeps the meaning."""
+    scheduler = diffusers.DPMSolverMultistepScheduler(variance_type="learned_range", beta_schedule="squaredcos_cap_v2")
+    net = written(tmp_path, scheduler, small_net(out_channels=6))
+    model = zoo.load(tmp_path)
+    close(ours(model, steps=10), theirs(net, scheduler, 10, same_noise(3)), 1e-4)
+    ranged = diffusers.DDPMScheduler.from_config(scheduler.config, variance_type="learned_range", timestep_spacing="leading")
+    expected = theirs(net, ranged, 10, same_noise(3))
+    settings = {"sampler": "ddpm", "variance": "learned", "spacing": "leading", "steps": 10}
+    close(ours(model, **settings, clip=1.0), expected, 1e-4)
+
+
+def test_a_learned_variance_needs_a_net_that_says_it(tmp_path):
+    written(tmp_path / "a", diffusers.DDPMScheduler(variance_type="learned_range"))
+    with pytest.raises(CheckpointError, match=r"out_channels=3 for 3 channels.*variance_type='learned_range'.*give 6"):
+        zoo.load(tmp_path / "a")
+    written(tmp_path / "b", diffusers.DPMSolverMultistepScheduler(variance_type="learned_range"))
+    assert not zoo.load(tmp_path / "b").diffusion.learned_variance
+    written(tmp_path / "c", diffusers.DDIMScheduler(), small_net(out_channels=6))
+    with pytest.raises(ConfigError, match="says no variance"):
+        zoo.load(tmp_path / "c").sample(1, sampler="ddpm", variance="learned", steps=2)
+
+
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @pytest.mark.parametrize("steps", [10, 13, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
@@ -528,7 +606,7 @@ def test_what_is_wrong_or_unknown_is_named(tmp_path, name, keys, match):
 @pytest.mark.parametrize(
     ("scheduler", "keys", "match"),
     [
-        ("DDPMScheduler", {"variance_type": "learned_range"}, r"variance_type='learned_range': zoo's ddpm takes no variance"),
+        ("DDPMScheduler", {"variance_type": "learned"}, r"variance_type='learned': .*is the variance itself.*'learned_range'"),
         ("DDPMScheduler", {"variance_type": ["fixed_small"]}, r"unknown variance_type"),
         ("DPMSolverMultistepScheduler", {"num_train_timesteps": None}, r"num_train_timesteps=None"),
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": "false"}, r"unknown use_karras_sigmas .* 'false'"),

@@ -178,3 +178,64 @@ def test_a_folder_of_something_else_is_not_written_into(tmp_path):
     (out / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text("{}")  # theirs would read its parts
     with pytest.raises(ConfigError, match=r"unet/diffusion_pytorch_model\.safetensors\.index\.json"):
         model.export("diffusers", out)
+
+
+# ---- a learned variance ----------------------------------------------------------------------------------------------------
+
+RANGED = {"diffusion.learned_variance": True, "training.objective": "hybrid", "sampling.sampler": "ddpm"}
+RANGED |= {"sampling.options": {"variance": "learned"}, "sampling.spacing": "leading"}
+
+
+def pictures_of_ddpm(folder, monkeypatch, channels=1, **loading):
+    """What their DDPMPipeline makes of a folder, from the noise that ours draws."""
+    rng = seeds.SampleRng(3, range(N))
+    for module in (diffusers.pipelines.ddpm.pipeline_ddpm, diffusers.schedulers.scheduling_ddpm):
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: rng.normal(torch.zeros(N, channels, 8, 8)))
+    pipeline = diffusers.DDPMPipeline.from_pretrained(folder, **loading)
+    assert pipeline.scheduler.config.variance_type == "learned_range"
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(N, num_inference_steps=10, output_type="pt").images
+
+
+def test_their_ddpm_takes_our_variance(tmp_path, monkeypatch):
+    model = ours(**RANGED)
+    model.export("diffusers", tmp_path / "out")
+    found = pictures_of_ddpm(tmp_path / "out", monkeypatch, trust_remote_code=True)
+    assert float((found - (sampled(model) / 2 + 0.5).clamp(0, 1)).abs().max()) < 1e-4
+    assert float((sampled(model) - sampled(model, variance="small")).abs().max()) > 1e-3
+    again = zoo.load(tmp_path / "out")
+    assert again.recipe == model.recipe and torch.equal(sampled(again, label=3), sampled(model, label=3))
+
+
+def test_a_variance_that_came_from_there_goes_back(tmp_path, monkeypatch):
+    net = foreign(tmp_path / "theirs", diffusers.DDPMScheduler(variance_type="learned_range"), out_channels=6)
+    model = zoo.load(tmp_path / "theirs")
+    model.export("diffusers", tmp_path / "out")
+    back = diffusers.DDPMPipeline.from_pretrained(tmp_path / "out")
+    assert said(net) == said(back.unet)
+    assert all(torch.equal(v, back.unet.state_dict()[k]) for k, v in net.state_dict().items())
+    found = pictures_of_ddpm(tmp_path / "out", monkeypatch, 3)
+    assert float((found - (sampled(model, steps=10) / 2 + 0.5).clamp(0, 1)).abs().max()) < 1e-4
+
+
+def test_convert_and_verify_a_net_with_a_variance(tmp_path, capsys):
+    foreign(tmp_path / "theirs", diffusers.DDPMScheduler(variance_type="learned_range"), out_channels=6)
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "mine")]) == 0
+    assert "the net of diffusers itself within" in capsys.readouterr().out
+    assert 0 < zoo.load(tmp_path / "mine").verify() < 1e-5
+
+
+def test_schedulers_that_fail_with_a_second_output_are_not_written(tmp_path):
+    for options in (
+        {"sampling.sampler": "ddim", "sampling.options": {}}, {"sampling.options": {"variance": "small"}},
+        {"sampling.sampler": "dpmpp", "sampling.options": {}, "sampling.spacing": "trailing"},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=r"has a second output, the variance, with which a \w+ of diffusers fails"):
+            ours(**RANGED | options).export("diffusers", tmp_path / "out")
+    scheduler = diffusers.DPMSolverMultistepScheduler(variance_type="learned_range", beta_schedule="squaredcos_cap_v2")
+    foreign(tmp_path / "theirs", scheduler, out_channels=6)
+    zoo.load(tmp_path / "theirs").export("diffusers", tmp_path / "out")
+    again = zoo.load(tmp_path / "out")
+    assert again.diffusion.learned_variance and again.recipe.sampling.sampler == "dpmpp"
+    options = json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())
+    assert options["variance_type"] == "learned_range"

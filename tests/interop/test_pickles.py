@@ -22,6 +22,7 @@ from zoo.cli import main as cli
 from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card
 from zoo.interop.convert import convert
+from zoo.interop.origin import read_origin
 
 STEPS = interop_goldens.STEPS
 
@@ -498,3 +499,8 @@ def test_the_converter_of_edm_keeps_all_options(tmp_path, monkeypatch, capsys):
     assert set(tensors) == {"model.conv.weight", "model.conv.bias"} and tensors["model.conv.bias"].dtype == torch.float32
     assert convert_edm.main(arguments) == 1 and "exists: give the name of a new folder" in capsys.readouterr().err
     assert not hasattr(convert_edm, "zoo")
+    assert not (tmp_path / "out" / "README.md").exists()
+    arguments[-1] = str(tmp_path / "said")
+    assert convert_edm.main([*arguments, "--licence", "cc-by-nc-sa-4.0", "--origin", 'NVIDIA: "EDM"']) == 0
+    origin = read_origin(tmp_path / "said")
+    assert (origin.licence, origin.place) == ("cc-by-nc-sa-4.0", 'NVIDIA: "EDM" (folder said)')

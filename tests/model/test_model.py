@@ -172,7 +172,7 @@ def test_sampling_leaves_the_model_alone(model):
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp", "plms", "heun", "euler"])
-@pytest.mark.parametrize("schedule", [{"kind": "discrete", "curve": "cosine"}, {"kind": "edm"}, {"kind": "flow"}])
+@pytest.mark.parametrize("schedule", [{"kind": k} for k in ("discrete", "edm", "flow", "cosine")], ids=str)
 def test_every_sampler_on_every_schedule(sampler, schedule):
     model = build(schedule=schedule)
     for steps in (1, 3):

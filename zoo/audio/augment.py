@@ -13,6 +13,7 @@ from zoo.audio.codec import resampled
 from zoo.audio.waveform import Waveform
 from zoo.contract.augment import Augment, uniform
 from zoo.contract.codec import Codec
+from zoo.errors import DataError
 
 
 class AudioAugment(Augment):
@@ -34,6 +35,10 @@ class AudioAugment(Augment):
     def apply(
         self, item: Waveform, given: Mapping[str, Any], rng: torch.Generator, codec: Codec
     ) -> tuple[Waveform, Mapping[str, Any]]:
+        if item.sides is not None:
+            raise DataError(
+                "a stereo clip: the augmentations of sounds are of one channel. Leave them out, or mix it down first."
+            )
         x, rate = torch.from_numpy(item.samples), item.sample_rate
         if self.speed:
             x = resampled(x, 1 + uniform(-self.speed, self.speed, rng))

@@ -68,7 +68,7 @@ class ClipCodec(Codec):
         speed: by how much training plays clips faster, at most, as a share.
     """
 
-    axes = ("channel", "mel", "frame")
+    axes: tuple[str, ...] = ("channel", "mel", "frame")
     sample_rate: int
     samples: int
     hop: int
@@ -135,20 +135,20 @@ class ClipCodec(Codec):
         return [Waveform(x, self.sample_rate, encoded=e) for x, e in zip(sound, x0.detach().float().cpu().clone(), strict=True)]
 
     def frames(self, start: float, end: float) -> Tensor:
-        """Which frames of an encoded clip have their centre in `start` <= t < `end` seconds: bool (1, 1, frames).
+        """Which frames of an encoded clip have their centre in `start` <= t < `end` seconds: bool (1, 1, frames), as the shape.
 
         For `model.inpaint`: `codec.frames(0, 0.3)` keeps a beginning, `~codec.frames(0.2, 0.4)` fills a gap.
 
         Raises:
             ConfigError: a span that is empty or lies outside the window.
         """
-        times = torch.arange(self.shape[2]) * self.hop / self.sample_rate
+        times = torch.arange(self.shape[-1]) * self.hop / self.sample_rate
         where = (times >= start) & (times < end)
         if not where.any():
             raise ConfigError(
-                f"{start}..{end} s holds no frame; the window is 0..{times[-1]:.3f} s, a frame {times[1] * 1000:.0f} ms."
+                f"{start}..{end} s holds no frame; the window is 0..{times[-1]:.3f} s, a frame {times[1] * 1000:.3g} ms."
             )
-        return where[None, None]
+        return where.reshape(*[1] * (len(self.shape) - 1), -1)
 
 
 class SpectrogramCodec(ClipCodec):

@@ -12,6 +12,7 @@ from zoo.audio.augment import AudioAugment
 from zoo.audio.codec import ClipCodec, SpectrogramCodec
 from zoo.audio.data import FSDD_FILE, WORDS_FILE, AudioFolder, Clips, TableClips, open_audio
 from zoo.audio.mel import MelPictureCodec
+from zoo.audio.raw import WaveformCodec
 from zoo.audio.reading import SUFFIXES, read_clip
 from zoo.audio.recipes import RECIPES
 from zoo.audio.steers import band, continuation, gap, loudness
@@ -31,7 +32,7 @@ SHOWN = 48
 
 
 class AudioDomain(Domain):
-    """Mono clips through spectrograms."""
+    """Clips through spectrograms, or as their samples."""
 
     name = "audio"
     suffix = ".wav"
@@ -40,7 +41,7 @@ class AudioDomain(Domain):
     hub_tags = ("audio-generation",)
     denoisers = {"unet": GridUNet, "transformer": GridTransformer}
     codecs = SpectrogramCodec
-    codec_kinds = {"mel-picture": MelPictureCodec}
+    codec_kinds = {"mel-picture": MelPictureCodec, "waveform": WaveformCodec}
     augmentations = AudioAugment
     steers = {"continuation": continuation, "gap": gap, "band": band, "loudness": loudness}
     views = (Sound, Picture)
@@ -60,7 +61,8 @@ class AudioDomain(Domain):
 
     def read(self, path: str | Path, recipe: Recipe) -> Any:
         """A clip at the model's rate."""
-        clip, codec = read_clip(path), self.codec(recipe.codec)
+        codec = self.codec(recipe.codec)
+        clip = read_clip(path, stereo=isinstance(codec, WaveformCodec) and codec.channels == 2)
         return clip.resample(codec.sample_rate) if isinstance(codec, ClipCodec) else clip
 
     def data_options(self, recipe: Recipe) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class AudioDomain(Domain):
         }
 
     def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
-        """A gap from `first` to `last` seconds: the frames of the spectrogram that it reaches are made anew."""
+        """A gap from `first` to `last` seconds: the frames that it reaches are made anew."""
         codec: Any = model.codec.inner
         frames, length = codec.shape[-1], codec.samples / codec.sample_rate
         first, last = (float(answers[k]) for k in ("first", "last"))
@@ -113,7 +115,7 @@ class AudioDomain(Domain):
             raise ConfigError(
                 f"a gap from {first:g} to {last:g} s: give one of 0 to {length:g} s that leaves a part of the clip."
             )
-        return {"known": item, "where": ~gap[None, None]}
+        return {"known": item, "where": ~gap.reshape(*[1] * (len(codec.shape) - 1), -1)}
 
     def sight(self, recipe: Recipe, dataset: Dataset | None = None) -> Any:
         from zoo.audio.sight import AudioSight, natural

@@ -49,6 +49,7 @@ class Sound:
 
     Attributes:
         samples: (L,) float32, of several channels the mean, see `mono`.
+        sides: (2, L) float32, both channels of a stereo file, where they were asked for.
         sample_rate: Hz.
         channels: of the file.
         channel: the one that was taken, where it is not the mean of all.
@@ -62,19 +63,25 @@ class Sound:
     channel: int | None
     seeks: bool
     packed: bool
+    sides: NDArray[np.float32] | None = None
 
 
-def read_clip(path: str | Path, data: bytes | None = None, notes: dict[str, list[str]] | None = None) -> Waveform:
+def read_clip(
+    path: str | Path, data: bytes | None = None, notes: dict[str, list[str]] | None = None, *, stereo: bool = False
+) -> Waveform:
     """Read a whole sound file, or its bytes `data`; of several channels the mean, see `mono`.
 
     Args:
+        stereo: a file of two channels is a stereo clip.
         notes: gets a line on a file of several channels, under "mixed" or "cancelled".
 
     Raises:
         DataError: empty, silent or truncated, NaN, a header that contradicts itself, or not a sound file; the message names
             `path`.
     """
-    sound = read_sound(path, data)
+    sound = read_sound(path, data, stereo=stereo)
+    if sound.sides is not None:
+        return Waveform.stereo(sound.sides, sound.sample_rate)
     if notes is not None:
         note_channels(path, sound.channels, sound.channel, notes)
     return Waveform(sound.samples, sound.sample_rate)
@@ -88,7 +95,7 @@ def note_channels(path: str | Path, channels: int, channel: int | None, notes: d
         notes.setdefault("mixed", []).append(f"{path} has {channels} channels")
 
 
-def read_sound(path: str | Path, data: bytes | None = None) -> Sound:
+def read_sound(path: str | Path, data: bytes | None = None, *, stereo: bool = False) -> Sound:
     """As `read_clip`, with what else is known of the file."""
     soundfile = need("soundfile")
     try:
@@ -118,7 +125,7 @@ def read_sound(path: str | Path, data: bytes | None = None) -> Sound:
     samples, channel = mono(x, rate)
     if np.abs(samples - samples.mean()).max() < SILENT:
         raise DataError(f"{path}: silent")
-    return Sound(samples, rate, len(x), channel, seeks, packed)
+    return Sound(samples, rate, len(x), channel, seeks, packed, x if stereo and len(x) == 2 else None)
 
 
 def read_part(path: Path, start: int, count: int, channel: int | None, stamp: tuple[int, int]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.audio.codec import ClipCodec
+from zoo.audio.raw import WaveformCodec
 from zoo.audio.reading import read_clip
 from zoo.audio.waveform import Waveform
 from zoo.core.correction import Made, Steer
@@ -22,11 +23,11 @@ from zoo.errors import ConfigError
 from zoo.values import number
 
 
-def made(make: Callable[[ClipCodec], Steering], gradients: bool, named: str) -> Steer:
-    """A steer of spectrograms."""
+def made(make: Callable[[ClipCodec], Steering], gradients: bool, named: str, raw: bool = False) -> Steer:
+    """A steer of spectrograms; with `raw` also of samples as they are."""
 
     def checked(codec: Any) -> Steering:
-        if not isinstance(codec, ClipCodec):
+        if not isinstance(codec, ClipCodec) or (isinstance(codec, WaveformCodec) and not raw):
             raise ConfigError(f"{named}: a steer of spectrograms, and this model's codec is a {type(codec).__name__}.")
         return make(codec)
 
@@ -36,7 +37,7 @@ def made(make: Callable[[ClipCodec], Steering], gradients: bool, named: str) -> 
 def encoded(clip: Any, codec: ClipCodec, named: str) -> Tensor:
     """A clip, or the file of one, as a model at this rate encodes it."""
     if isinstance(clip, (str, Path)):
-        clip = read_clip(clip)
+        clip = read_clip(clip, stereo=isinstance(codec, WaveformCodec))
     if not isinstance(clip, Waveform):
         raise ConfigError(f"{named}: clip is a {type(clip).__name__}; give a Waveform, or the path of a sound file.")
     return codec.encode(clip.resample(codec.sample_rate))
@@ -63,7 +64,7 @@ def continuation(clip: Any, seconds: float) -> Steer:
         ConfigError: no clip, or no such time (when it samples, one outside of the window). DataError: a file that is no sound.
     """
     _, end = span(0.0, seconds)
-    return made(lambda codec: Hold(encoded(clip, codec, "continuation"), codec.frames(0.0, end)), False, "continuation")
+    return made(lambda codec: Hold(encoded(clip, codec, "continuation"), codec.frames(0.0, end)), False, "continuation", True)
 
 
 def gap(clip: Any, start: float, end: float) -> Steer:
@@ -74,7 +75,7 @@ def gap(clip: Any, start: float, end: float) -> Steer:
     Raises: as `continuation`.
     """
     first, last = span(start, end)
-    return made(lambda codec: Hold(encoded(clip, codec, "gap"), ~codec.frames(first, last)), False, "gap")
+    return made(lambda codec: Hold(encoded(clip, codec, "gap"), ~codec.frames(first, last)), False, "gap", True)
 
 
 def band(low: float = 0.0, high: float | None = None, *, interval: tuple[float, float] = (0.0, math.inf)) -> Steer:

@@ -1,4 +1,4 @@
-"""Waveform: a mono clip with its sample rate. It saves itself, draws itself and plays in notebooks."""
+"""Waveform: a clip with its sample rate, mono or stereo. It saves itself, draws itself and plays in notebooks."""
 
 from __future__ import annotations
 
@@ -44,12 +44,18 @@ def hertz(sample_rate: Any) -> int:
 
 
 class Waveform:
-    """A mono clip.
+    """A clip: samples of one channel, and where it is stereo both channels, of which the samples are the mean.
+
+    All that measures, draws or encodes sound looks at the samples; what saves or plays it, cuts it or brings it to another rate
+    keeps both channels. A stereo clip is made by `Waveform.stereo`.
 
     Args:
         samples: (L,), full scale -1..1, a list, a numpy array or a torch tensor; kept as float32.
         sample_rate: in Hz, an integer of Python, numpy or torch; kept as int.
         encoded: what a codec decoded the clip from, if it did: encoding the clip again then loses nothing.
+
+    Attributes:
+        sides: (2, L) float32, left and right, of a stereo clip; else None.
 
     Raises:
         ShapeError: samples are not numbers of the shape (L,) with L >= 1.
@@ -69,9 +75,39 @@ class Waveform:
         if not np.isfinite(x).all():
             raise DataError(f"a clip of {x.size} samples holds NaN or infinity.")
         self.samples, self.sample_rate, self.encoded = x, hertz(sample_rate), encoded
+        self.sides: NDArray[np.float32] | None = None
+
+    @classmethod
+    def stereo(cls, sides: ArrayLike, sample_rate: int, *, encoded: Any = None) -> Waveform:
+        """A stereo clip of its channels (2, L), left and right; otherwise as `Waveform`.
+
+        Raises:
+            ShapeError: not the numbers of two channels. DataError, ConfigError: as `Waveform`.
+        """
+        if hasattr(sides, "detach"):
+            sides = sides.detach().cpu().float()
+        try:
+            x = np.asarray(sides, dtype=np.float32, order="C")
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"sides are not an array of numbers (2, L): {error}.") from error
+        if x.ndim != 2 or len(x) != 2:
+            raise ShapeError(f"a stereo clip is two channels (2, L), got {x.shape}; one of one: Waveform(samples, rate).")
+        clip = cls(x.mean(0), sample_rate, encoded=encoded)
+        clip.sides = x
+        return clip
 
     def __repr__(self) -> str:
-        return f"Waveform({self.duration:.3f} s, {self.sample_rate} Hz, peak {np.abs(self.samples).max():.3f})"
+        stereo = "" if self.sides is None else ", stereo"
+        return f"Waveform({self.duration:.3f} s, {self.sample_rate} Hz{stereo}, peak {np.abs(self._all).max():.3f})"
+
+    @property
+    def _all(self) -> NDArray[np.float32]:
+        """All channels (..., L)."""
+        return self.samples if self.sides is None else self.sides
+
+    def _of(self, x: NDArray[np.float32], sample_rate: int) -> Waveform:
+        """A clip of these channels, as many as this one has."""
+        return Waveform(x, sample_rate) if self.sides is None else Waveform.stereo(x, sample_rate)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -97,7 +133,7 @@ class Waveform:
         # at full scale: librosa takes all below 1e-5 for equally loud, and would keep the silence around a quiet clip
         loud = self.samples / (np.abs(self.samples).max() or 1)
         start, end = need("librosa.effects").trim(loud, top_db=float(top_db), frame_length=frame, hop_length=hop)[1]
-        return Waveform(self.samples[start:end], self.sample_rate)
+        return self._of(self._all[..., start:end], self.sample_rate)
 
     def resample(self, sample_rate: int) -> Waveform:
         """The clip at another rate in Hz (not an integer above 0: a ConfigError), by `librosa.resample` at soxr's HQ."""
@@ -105,11 +141,12 @@ class Waveform:
             return self
         # fix=False: the length that soxr gives, nearest to the duration; librosa would add a zero to round it up
         resample = need("librosa.core.audio").resample
-        return Waveform(resample(self.samples, orig_sr=old, target_sr=new, res_type="soxr_hq", fix=False), new)
+        return self._of(resample(self._all, orig_sr=old, target_sr=new, res_type="soxr_hq", fix=False), new)
 
     def pcm(self) -> NDArray[np.int16]:
-        """(L,) int16: the nearest steps of 1 / 32768; what is outside full scale is clipped, as files must."""
-        return np.clip(np.rint(self.samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
+        """(L,) int16, of a stereo clip (L, 2): the nearest steps of 1 / 32768; what is outside full scale is clipped, as files
+        must."""
+        return np.clip(np.rint(self._all.T.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
 
     def save(self, path: str | Path) -> Path:
         """Write 16-bit WAV or FLAC, as the suffix says; samples outside full scale are clipped.

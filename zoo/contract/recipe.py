@@ -56,6 +56,13 @@ class Flow(Part):
     t_min: float = Field(0.001, gt=0, lt=1)
 
 
+class Cosine(Part):
+    """The cosine process in continuous time, see `zoo.core.schedule.CosineSchedule`."""
+
+    kind: Literal["cosine"]
+    crash: bool = False
+
+
 class DiffusionPart(Part):
     """Prediction, weighting and preconditioning, see `zoo.core.diffusion.Diffusion`."""
 
@@ -78,13 +85,14 @@ class OtherSchedule(Part):
 def _schedule_kind(value: Any) -> str:
     """Which of the classes describes a schedule, or its JSON, where the discrete one need not be named."""
     kind = value.get("kind", "discrete") if isinstance(value, Mapping) else getattr(value, "kind", "other")
-    return kind if kind in ("discrete", "edm", "flow") else "other"
+    return kind if kind in ("discrete", "edm", "flow", "cosine") else "other"
 
 
 AnySchedule = Annotated[
     Annotated[Discrete, Tag("discrete")]
     | Annotated[EDM, Tag("edm")]
     | Annotated[Flow, Tag("flow")]
+    | Annotated[Cosine, Tag("cosine")]
     | Annotated[OtherSchedule, Tag("other")],
     Discriminator(_schedule_kind),
 ]

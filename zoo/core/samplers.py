@@ -221,21 +221,37 @@ def dpmpp(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, lower_o
 BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
+#: what PLMS takes for x0 in a step from noise alone, and along what it goes to no noise
+STARTS, ENDS = ("x0", "zero"), ("x0", "sum")
+
+
 @sampler("plms", begins=1, looks_back=True)
-def plms(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng) -> Iterator[Step]:
+def plms(predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, start: str = "x0", end: str = "x0") -> Iterator[Step]:
     """PLMS, the pseudo linear multistep method of fourth order (Liu et al. 2022b, "PNDM", Eq. 9 and 12), one prediction a step.
 
     DDIM's step along a sum of the last four eps, with Adams-Bashforth's weights for even steps; the first step is improved
     Euler's (the trapezoid rule), which calls the prediction twice, and a last one to sigma = 0 takes x0. It is what Stable
     Diffusion's first releases are sampled with, and is here for their sake: `dpmpp` knows how long its steps are.
+
+    Where the first level holds no signal there is no trapezoid, and all steps are of Adams-Bashforth's orders 1, 2, 3, 4, 4,
+    ..., which is iPNDM (Zhang & Chen 2022, "Fast sampling of diffusion models with exponential integrator").
+
+    Args:
+        start: of a step from noise alone (alpha = 0), where eps does not say x0: "x0" takes what the net says, "zero" takes
+            0, as diffusers' IPNDMScheduler does, so that the first prediction has no effect.
+        end: of a step to sigma = 0: "x0" takes the last x0, so that what a steer holds comes out as it is, "sum" goes along
+            the sum of the slopes once more, as diffusers' schedulers do.
     """
+    for name, given, allowed in (("start", start, STARTS), ("end", end, ENDS)):
+        if given not in allowed:
+            raise one_of(name, given, allowed)
     slopes: list[Tensor] = []  # eps of the last steps, the newest first
     for i, (a, b) in enumerate(pairwise(levels)):
         x0, eps = predict(x, a)
         slopes = [eps, *slopes[: len(BASHFORTH) - 1]]
         euler = b.alpha * x0 + b.sigma * eps
-        if not b.sigma or not a.alpha:
-            x = euler
+        if not a.alpha or (not b.sigma and end == "x0"):
+            x = euler if a.alpha or not b.sigma or start == "x0" else b.sigma * eps
         else:
             along = torch.zeros_like(eps)
             for weight, slope in zip(BASHFORTH[len(slopes) - 1], slopes, strict=True):

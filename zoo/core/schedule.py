@@ -485,3 +485,58 @@ class FlowSchedule(Schedule):
         else:
             even = [1 - i / steps for i in range(steps)]
         return [self.level(self._moved(t)) for t in even]
+
+
+@schedule("cosine")
+@dataclass(frozen=True)
+class CosineSchedule(Schedule):
+    """The cosine process in continuous time: alpha = cos(pi t / 2), sigma = sin(pi t / 2), t in (0, 1] (Salimans & Ho 2022).
+
+    Args:
+        crash: times are those of Dance Diffusion (Harmonai 2022), in training and sampling: sigma = sin(pi u / 2)^2 for an even
+            u, which dwells where there is little noise. Without it t is even.
+    """
+
+    crash: bool = False
+
+    spacings = ("trailing", "karras")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.crash, bool):
+            raise ConfigError(f"crash={self.crash!r}: give true or false.")
+
+    @property
+    def clean(self) -> Level:
+        return Level(0.0, 1.0, 0.0)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return 0.002, NOISIEST
+
+    def prior_std(self, level: Level) -> float:
+        return 1.0  # data of unit variance keep it at every level
+
+    def level(self, t: float) -> Level:
+        """The level of time t in (0, 1]."""
+        return Level(t, math.cos(math.pi * t / 2) if t < 1 else 0.0, math.sin(math.pi * t / 2))
+
+    def at(self, ratio: float) -> Level:
+        return self.level(2 / math.pi * math.atan(ratio)) if ratio > 0 else self.clean
+
+    def of(self, t: Tensor) -> Level:
+        angle = math.pi / 2 * t
+        return Level(t, torch.where(t < 1, angle.cos(), 0.0), angle.sin())
+
+    def _moved(self, u: Tensor) -> Tensor:
+        """The times t of even ones."""
+        if not self.crash:
+            return u
+        sigma = torch.sin(math.pi / 2 * u) ** 2
+        return 2 / math.pi * torch.atan2(sigma, (1 - sigma**2).clamp(min=0).sqrt())
+
+    def draw(self, n: int, rng: torch.Generator | None = None) -> Level:
+        return self.of(self._moved(self._strata(n, rng).clamp(min=1e-9)))
+
+    def points(self, steps: int, spacing: str) -> list[Level]:
+        even = 1 - torch.arange(steps, dtype=torch.float64) / steps
+        return [self.level(t) for t in self._moved(even).tolist()]

@@ -24,6 +24,7 @@ from zoo.hub.client import client
 LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unlicense",
+    "unknown",
 }  # fmt: skip
 #: figures of a metric -> their column in a card's table
 COLUMNS = {

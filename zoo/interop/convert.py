@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from zoo import files
 from zoo.contract.formats import FORMATS
 from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.card import model_card, place
+from zoo.interop.origin import read_origin, told
 from zoo.model import checkpoint
 from zoo.model.golden import golden_inputs
 from zoo.model.loading import check_pickles, foreign, format_of, locate
@@ -17,7 +19,9 @@ from zoo.model.loading import check_pickles, foreign, format_of, locate
 _MARK = re.compile(r"<!-- zoo-card [0-9a-f]{64} -->\s*\Z")
 
 
-def convert(source: str | Path, folder: Path, *, format: str | None = None) -> tuple[Any, str]:
+def convert(
+    source: str | Path, folder: Path, *, format: str | None = None, licence: str | None = None, origin: str | None = None
+) -> tuple[Any, str]:
     """Write a foreign model as a folder of zoo's.
 
     The golden output is that of the other package's own net, where that package is installed and the net is one of ours:
@@ -27,13 +31,16 @@ def convert(source: str | Path, folder: Path, *, format: str | None = None) -> t
         source: a folder, or hub:owner/name[@revision].
         folder: to write.
         format: of the source; default: by its files.
+        licence, origin: of the model, where the source does not say them: who published it under which licence. A licence that
+            nobody says is "unknown" in recipe and card.
 
     Returns:
         the model as it is read from the new folder, and in words what its golden output is of.
 
     Raises:
         CheckpointError: the source is in no format that we know, or lacks something; and what `zoo.load` raises.
-        ConfigError: the folder to write is the source, whose own config.json would be lost.
+        ConfigError: the folder to write is the source, whose own config.json would be lost; or another licence than the
+            source says.
     """
     home = locate(source, format=format)
     if folder.exists() and home.exists() and folder.samefile(home):
@@ -45,6 +52,15 @@ def convert(source: str | Path, folder: Path, *, format: str | None = None) -> t
     model = foreign(home, name)
     if model is None:
         raise CheckpointError(f"{source} is not a folder of the format {name!r}.")
+    known = replace(read_origin(home), licence=model.recipe.licence)
+    found = told(known, licence, origin)
+    # a description says "imported from PLACE", as each format writes it
+    about = model.recipe.description.replace(known.place, found.place)
+    model.recipe = model.recipe.model_copy(update={"licence": found.licence, "description": about})
+    stage = model.recipe.stage
+    if stage is not None and stage.recipe and not stage.recipe.get("licence"):  # it came in the same folder
+        said = dict(stage.recipe) | {"licence": found.licence}
+        model.recipe = model.recipe.staged(stage.model_copy(update={"recipe": said}))
     card = _MARK.sub("", model_card(model.recipe, domain=model.domain, source=place(folder))).rstrip()
     card += f"\n\n## Origin\n\n{model.recipe.description}\n"
     read = getattr(FORMATS[name], "card", None)

@@ -386,6 +386,7 @@ def read_flags(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], 
         net=net,
         schedule={"kind": "discrete", "curve": curve, "T": steps} | ends,
         diffusion={"prediction": "x0" if flags["predict_xstart"] else "eps", "learned_variance": learned},
+        training={"objective": "hybrid"} if learned else {},
         sampling=respaced(flags["timestep_respacing"], steps, path)
         | {"clip": 1.0}
         | ({"sampler": "ddim"} if flags["use_ddim"] else {"sampler": "ddpm", "options": {"variance": variance}}),

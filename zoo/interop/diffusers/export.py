@@ -1,4 +1,4 @@
-"""Our models of pictures, and of mel pictures of sounds, as folders that diffusers loads.
+"""Our models of pictures, and of mel pictures of sounds, as folders that diffusers loads, and what came from there.
 
 A net that came from there goes back as the class that it was. A net of ours goes with a module beside it, which is a class of
 diffusers around it: it needs the package diffusion-zoo where it runs, and diffusers asks for `trust_remote_code=True`.
@@ -16,7 +16,9 @@ from zoo.errors import ConfigError
 from zoo.interop.diffusers.folder import CONFIG, INDEX, MEL, MODULE, OWN_CLASS, STEM
 from zoo.interop.diffusers.mel import MEL_CONFIG, mel_of
 from zoo.interop.diffusers.mel import PIPELINE as OF_SOUNDS
-from zoo.interop.diffusers.schedulers import CURVES, PREDICTIONS, SCHEDULER
+from zoo.interop.diffusers.raw import PIPELINE as OF_RAW
+from zoo.interop.diffusers.raw import is_raw
+from zoo.interop.diffusers.schedulers import CURVES, IPNDM, PREDICTIONS, RANGE, SCHEDULER
 from zoo.model.model import Model
 
 #: the version of diffusers whose files these are: the options that are written are those which it has
@@ -51,6 +53,8 @@ class ZooDenoiser(ModelMixin, ConfigMixin):
         t = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32) / self.config.time_scale
         cond = {} if class_labels is None else {"label": class_labels}
         out = self.net(sample, t.expand(len(sample)), cond)
+        if isinstance(out, tuple):  # the prediction, and the variance
+            out = torch.cat(out, 1)
         return UNet2DOutput(sample=out) if return_dict else (out,)
 '''
 
@@ -64,26 +68,29 @@ def export(model: Model, folder: Path) -> Path:
     """
     _check_free(folder)
     recipe = model.recipe
-    mel = mel_of(recipe)
+    mel, raw = mel_of(recipe), is_raw(recipe)
     if (
-        (recipe.domain != "image" and mel is None)
+        (recipe.domain != "image" and mel is None and not raw)
         or model.is_first_stage
         or model.codec.inner is not model.codec
         or model.own_parts
     ):
         raise ConfigError(
             f"{model!r}: only models of pictures, or of mel pictures of sounds (codec.kind=mel-picture), with a net that a "
-            "recipe describes are written for diffusers."
+            "recipe describes are written for diffusers, and of raw sound those whose net is a UNet1DModel."
         )
     if model.diffusion.self_condition or recipe.conditions.keys() - {"label"}:
         told = ", ".join(recipe.conditions.keys() - {"label"}) or "its own last guess"
         raise ConfigError(f"{model!r}: its net is told {told}, which no pipeline of diffusers gives.")
-    if model.diffusion.learned_variance:
-        raise ConfigError(f"{model!r}: its net has a second output, the variance, which no folder that is written here has.")
     kind, scheduler = scheduler_of(model)
     package, name, config = net_of(model)
     pipeline = {"DDPMScheduler": "DDPMPipeline", "DDIMScheduler": "DDIMPipeline"}.get(kind, "DDPMPipeline")
-    pipeline = pipeline if mel is None else OF_SOUNDS
+    pipeline = OF_RAW if raw else OF_SOUNDS if mel else pipeline
+    if raw and kind != IPNDM:
+        raise ConfigError(
+            f"{model!r}: it samples as a {kind} does, and a {OF_RAW} of diffusers is one of an {IPNDM}: a schedule "
+            "'cosine' with crash, the prediction 'v', and plms with start='zero' on trailing steps."
+        )
     index: dict[str, Any] = {
         "_class_name": pipeline,
         "_diffusers_version": VERSION,
@@ -138,7 +145,7 @@ def _card(model: Model, pipeline: str, name: str) -> str:
         facts["license"] = recipe.licence
     trust = ", trust_remote_code=True" if name == OWN_CLASS else ""
     needs = "\nIt needs the package diffusion-zoo: the module in unet/ builds its net.\n" if name == OWN_CLASS else ""
-    made = "audios" if pipeline == OF_SOUNDS else "images"
+    made = "audios" if pipeline in (OF_SOUNDS, OF_RAW) else "images"
     text = (
         f"# {recipe.domain}/{recipe.name}\n\n{recipe.description}\n{needs}\n```python\nfrom diffusers import {pipeline}\n\n"
         f'{made} = {pipeline}.from_pretrained("./folder"{trust})(4).{made}\n```\n'
@@ -150,19 +157,20 @@ def _card(model: Model, pipeline: str, name: str) -> str:
 def net_of(model: Model) -> tuple[str, str, dict[str, Any]]:
     """(package, class, options) of a model's net."""
     recipe = model.recipe
+    options = {k: v for k, v in recipe.net.items() if k not in ("time_scale", "sign")}
+    if recipe.denoiser == "diffusers-class":
+        return "diffusers", options["class_name"], dict(options["config"])
     channels, height, width = model.codec.shape
     size = width if height == width else [height, width]
-    options = {k: v for k, v in recipe.net.items() if k not in ("time_scale", "sign")}
     if recipe.denoiser == "unet2d":
         fixed = {
             "sample_size": size, "in_channels": channels, "time_embedding_type": "positional", "class_embed_type": None,
             "num_train_timesteps": None, "downsample_type": "conv", "upsample_type": "conv",
         }  # fmt: skip
         return "diffusers", "UNet2DModel", fixed | options
-    if recipe.denoiser == "diffusers-class":
-        return "diffusers", options["class_name"], dict(options["config"])
     scale = float(TIMES) if recipe.schedule.kind == "flow" else 1.0
-    said = {"recipe": recipe.model_dump(mode="json"), "sample_size": size, "in_channels": channels, "out_channels": channels}
+    said = {"recipe": recipe.model_dump(mode="json"), "sample_size": size, "in_channels": channels}
+    said["out_channels"] = channels * (2 if model.diffusion.learned_variance else 1)
     return MODULE, OWN_CLASS, said | {"time_scale": scale}
 
 
@@ -172,6 +180,22 @@ def scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: none there does.
     """
+    kind, said = _scheduler_of(model)
+    if not model.diffusion.learned_variance:
+        return kind, said
+    # one that expects the second half of the net's output; that of DPM-Solver++ keeps three channels, whatever there are
+    if said.get("variance_type") == RANGE:
+        return kind, said
+    if kind == "DPMSolverMultistepScheduler" and model.codec.shape[0] == 3:
+        return kind, said | {"variance_type": RANGE}
+    raise ConfigError(
+        f"{model!r}: its net has a second output, the variance, with which a {kind} of diffusers fails. Written are nets that "
+        "are sampled by default with ddpm and variance='learned' (any grid but Karras's), or, in colour, with dpmpp."
+    )
+
+
+def _scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
+    """As `scheduler_of`, whether or not the net has a second output."""
     recipe = model.recipe
     schedule, sampling, prediction = recipe.schedule, recipe.sampling, recipe.diffusion.prediction
     if schedule.kind == "flow" and prediction == "flow":
@@ -181,11 +205,16 @@ def scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
         flags = ("use_dynamic_shifting", "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
         said = {"num_train_timesteps": times, "shift": model.diffusion.schedule.options["shift"]}
         return "FlowMatchEulerDiscreteScheduler", said | dict.fromkeys(flags, False) | {"shift_terminal": None}
+    if (schedule.kind, prediction) == ("cosine", "v") and model.diffusion.schedule.options["crash"]:
+        started = sampling.options.get("start") == "zero" and sampling.spacing in (None, "trailing") and sampling.clip is None
+        if sampling.sampler == "plms" and started:
+            return IPNDM, {"num_train_timesteps": TIMES, "trained_betas": None}
     words = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     if schedule.kind != "discrete" or prediction not in words:
         raise ConfigError(
             f"{model!r}: no pipeline of diffusers samples a schedule {schedule.kind!r} with the prediction {prediction!r}. "
-            "Written are discrete schedules with 'eps', 'x0' or 'v', and flows with 'flow'."
+            "Written are discrete schedules with 'eps', 'x0' or 'v', flows with 'flow', and a schedule 'cosine' with crash and "
+            "'v' whose default is plms, start='zero', on trailing steps."
         )
     options = model.diffusion.schedule.options
     curves = {ours: theirs for theirs, ours in CURVES.items()}
@@ -204,7 +233,8 @@ def scheduler_of(model: Model) -> tuple[str, dict[str, Any]]:
     clean, usual = options["final"] == "clean", spacing in ("leading", "trailing", "linspace")
     if sampling.sampler == "ddpm" and clean and usual:
         variance = sampling.options.get("variance", "small")
-        return "DDPMScheduler", said | clip | {"variance_type": f"fixed_{variance}", "timestep_spacing": spacing}
+        variance_type = RANGE if variance == "learned" else f"fixed_{variance}"
+        return "DDPMScheduler", said | clip | {"variance_type": variance_type, "timestep_spacing": spacing}
     open_ = {"open-leading": "leading", "open-linspace": "linspace", "trailing": "trailing"}
     if sampling.sampler == "dpmpp" and spacing in open_ and sampling.clip is None:
         return "DPMSolverMultistepScheduler", said | {

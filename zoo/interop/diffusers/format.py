@@ -34,6 +34,9 @@ from zoo.interop.diffusers.latent import PIPELINES, first_stage, latent_model
 from zoo.interop.diffusers.mel import PIPELINE as OF_SOUNDS
 from zoo.interop.diffusers.mel import fitting, read_mel
 from zoo.interop.diffusers.peer import PeerNet, described
+from zoo.interop.diffusers.raw import NET as NET_OF_RAW
+from zoo.interop.diffusers.raw import PIPELINE as OF_RAW
+from zoo.interop.diffusers.raw import raw_sound
 from zoo.interop.diffusers.schedulers import Process
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import Options, checked, is_whole, read_weights, shapes_in, weights_in
@@ -103,6 +106,8 @@ class DiffusersFormat:
             return first_stage(pipeline) if net is None else latent_model(pipeline, diffusion)
         if net is None:
             raise CheckpointError(f"{folder} holds {pipeline.found}: no unet, and nothing else that zoo can sample with.")
+        if net.class_name == NET_OF_RAW:
+            return raw_sound(pipeline, diffusion)
         mel = read_mel(pipeline)
         odd = sorted(pipeline.parts.keys() - {"unet", "scheduler"} - ({"mel"} if mel else set()))
         if net.class_name == OWN_CLASS and not odd and diffusion is None:
@@ -110,7 +115,7 @@ class DiffusersFormat:
         if net.class_name != "UNet2DModel" or odd:
             raise CheckpointError(
                 f"{folder} holds {pipeline.found}. Supported are pipelines of a UNet2DModel and a scheduler, the net alone, "
-                f"{', '.join((*PIPELINES, OF_SOUNDS))}, and an {AUTOENCODER} alone; not supported: "
+                f"{', '.join((*PIPELINES, OF_SOUNDS, OF_RAW))}, and an {AUTOENCODER} alone; not supported: "
                 f"{', '.join(odd) or net.class_name}."
             )
         origin = read_origin(folder)
@@ -163,7 +168,8 @@ class DiffusersFormat:
         if model.recipe.denoiser != NATIVE or net is None:
             return None
         config = {k: v for k, v in net.config.items() if not k.startswith("_")}
-        options = {k: model.recipe.net[k] for k in ("time_scale", "sign") if k in model.recipe.net}
+        options: dict[str, Any] = {k: model.recipe.net[k] for k in ("time_scale", "sign") if k in model.recipe.net}
+        options["learned_variance"] = model.diffusion.learned_variance
         try:
             peer = PeerNet(model.codec.shape, model.recipe.conditions, class_name="UNet2DModel", config=config, **options)
         except ConfigError:
@@ -209,7 +215,7 @@ def read_unet(
             raise CheckpointError(f"{path}: num_class_embeds={count!r}; it must be a whole number.")
         # the net knows no null: each sample draws a label where nobody gives one
         conditions["label"] = Label(values=tuple(map(str, range(count))), free="draw")
-    reasons = beyond(net)
+    reasons, noise = beyond(net), process.of_net(channels, net["out_channels"], path)
     further: dict[str, Any] = {k: v for k, v in (("time_scale", process.time_scale), ("sign", process.sign)) if v != 1}
     if not reasons:
         for key in ("time_embedding_type", "class_embed_type", "num_train_timesteps", "downsample_type", "upsample_type"):
@@ -235,8 +241,9 @@ def read_unet(
             "net": options,
             "conditions": conditions,
             "schedule": process.schedule,
-            "diffusion": process.diffusion,
+            "diffusion": noise,
             "sampling": process.sampling,
+            "training": {"objective": "hybrid"} if noise.get("learned_variance") else {},
         }
     )
 

@@ -160,7 +160,8 @@ def latent_model(pipeline: Pipeline, diffusion: Diffusion | None = None) -> Mode
         parts = [("net.", paths, renamed), ("text.", text_paths, lambda key: key.removeprefix("text_model."))]
     looked = [p for p in LOOKERS[:1] if p in pipeline.parts]
     notes = [*process.notes, *(f"its {p} is left out" for p in looked)]
-    recipe = _recipe(pipeline, origin, process, notes).model_copy(
+    noise = process.of_net(channels, config["out_channels"] or channels, net_part.folder / CONFIG)
+    recipe = _recipe(pipeline, origin, process, noise, notes).model_copy(
         update={
             "codec": {"size": size, "channels": 3, "stage": _stage_of(pipeline, stage).model_dump(mode="json")},
             "denoiser": denoiser,
@@ -374,8 +375,8 @@ def _stage_of(pipeline: Pipeline, stage: Model) -> FirstStage:
     return FirstStage(name=name, recipe=stage.recipe.model_dump(mode="json"))
 
 
-def _recipe(pipeline: Pipeline, origin: Origin, process: Process, notes: list[str]) -> Recipe:
-    """What the recipes of all pipelines on latents have."""
+def _recipe(pipeline: Pipeline, origin: Origin, process: Process, noise: Mapping[str, Any], notes: list[str]) -> Recipe:
+    """What the recipes of all pipelines on latents have; `noise` is their part `diffusion`."""
     weight = {"guidance_weight": WEIGHTS[pipeline.class_name or ""]}
     prompted = pipeline.class_name == "StableDiffusionPipeline"
     return Recipe.parse(
@@ -387,9 +388,10 @@ def _recipe(pipeline: Pipeline, origin: Origin, process: Process, notes: list[st
             "data": origin.data,
             "denoiser": PROMPTED,
             "schedule": process.schedule,
-            "diffusion": process.diffusion,
+            "diffusion": noise,
             "sampling": process.sampling | weight,
             # text encoders stay as they are when their net is trained on
-            "training": {"freeze": ["text"]} if prompted else {},
+            "training": ({"freeze": ["text"]} if prompted else {})
+            | ({"objective": "hybrid"} if noise.get("learned_variance") else {}),
         }
     )

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, ShapeError, one_of
 from zoo.extras import need
 from zoo.interop.diffusers.prompt import Prompt
-from zoo.interop.diffusers.unet import Classes
+from zoo.interop.diffusers.unet import Classes, outputs
 from zoo.nets.autoencoder import Autoencoder
 from zoo.nets.once import once
 
 EXTRA = "interop"
 #: the classes that a folder may name; nothing else of the package is ever built from a file
-CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "AutoencoderKL")
+CLASSES = ("UNet1DModel", "UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "AutoencoderKL")
 #: the text encoder, of transformers
 TEXT_CLASS = "CLIPTextModel"
 
@@ -66,7 +66,7 @@ def peer_part(name: str, config: Mapping[str, Any]) -> Any:
 
 
 class PeerNet(nn.Module):
-    """A net of diffusers on x_t (B,C,H,W).
+    """A net of diffusers on x_t (B,C,H,W), of raw sound (B,C,L).
 
     Args:
         shape: of a sample.
@@ -74,7 +74,7 @@ class PeerNet(nn.Module):
         class_name: of the net, one of `CLASSES`.
         config: its options, as in its config.json.
         version, sha256: of the package and of the class's file when the model was saved; a warning says where they differ.
-        time_scale, sign: as for `zoo.interop.diffusers.unet.UNet2D`.
+        time_scale, sign, learned_variance: as for `zoo.interop.diffusers.unet.UNet2D`.
 
     Raises:
         ConfigError: diffusers is not installed, or the config is not one of that class.
@@ -91,9 +91,14 @@ class PeerNet(nn.Module):
         sha256: str = "",
         time_scale: float = 1.0,
         sign: int = 1,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
-        self.channels, self.time_scale, self.sign = shape[0], time_scale, sign
+        self.channels, self.time_scale, self.sign, self.learned_variance = shape[0], time_scale, sign, learned_variance
+        if learned_variance and config.get("out_channels") != 2 * shape[0]:
+            raise ConfigError(
+                f"{class_name}: out_channels={config.get('out_channels')} and a learned variance, which needs {2 * shape[0]}."
+            )
         self.net = peer_part(class_name, config)
         table = getattr(self.net, "class_embedding", None)
         if isinstance(table, nn.Embedding):  # with our null: nothing is added
@@ -107,11 +112,13 @@ class PeerNet(nn.Module):
         self.whole = config.get("time_embedding_type") == "learned"  # a table of whole steps
         compare(type(self.net), "diffusers", version, sha256)
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         t = self.time_scale * t
         given = self.told(cond, x_t.shape[0])
         out = self.net(x_t, t.round().long() if self.whole else t, return_dict=False, **given)[0]
-        return self.sign * out[:, : self.channels].contiguous()
+        return outputs(out, self.channels, self.sign, self.learned_variance)
 
     def told(self, cond: Mapping[str, Tensor], n: int) -> dict[str, Any]:
         """What the net of the other package is told of conditions of n samples."""

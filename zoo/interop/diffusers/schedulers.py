@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ CURVES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_
 DEAD = {"tensor_format": (None, "pt", "np"), "timestep_values": (None,), "predict_epsilon": (None, True)}
 #: options that stay in a file when one scheduler with betas is made of another's, whose class then looks at none of them
 LEFT = (
-    "clip_sample", "clip_sample_range", "set_alpha_to_one", "skip_prk_steps", "variance_type", "use_karras_sigmas",
+    "clip_sample", "clip_sample_range", "set_alpha_to_one", "skip_prk_steps", "use_karras_sigmas",
     "interpolation_type", "algorithm_type", "solver_order", "solver_type", "lower_order_final",
 )  # fmt: skip
-VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
-LEARNED = ("learned", "learned_range")
+VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
+#: the second half of a net's output says where the variance of a step lies between the small and the large one, as ours does
+RANGE = "learned_range"
+#: of Dance Diffusion
+IPNDM = "IPNDMScheduler"
 #: training steps that a schedule may have: no net has more, and a table of that many is made
 MOST_TIMES = 1_000_000
 
@@ -42,6 +45,7 @@ class Process:
     Attributes:
         schedule, diffusion, sampling: parts of a recipe as plain data.
         time_scale, sign: what the net is given and how its output is read, see `zoo.interop.diffusers.unet.UNet2D`.
+        ranged: the second half of the net's output, where it has one, is a variance as in `RANGE`.
     """
 
     schedule: dict[str, Any]
@@ -50,6 +54,24 @@ class Process:
     time_scale: float = 1.0
     sign: int = 1
     notes: tuple[str, ...] = field(default=())
+    ranged: bool = False
+
+    def of_net(self, channels: int, out_channels: int, path: Path) -> dict[str, Any]:
+        """The recipe's part `diffusion` for a net of these channels.
+
+        Args:
+            path: of the net's config, for messages.
+
+        Raises:
+            CheckpointError: samples need a variance, and the net says none.
+        """
+        says = self.ranged and out_channels == 2 * channels
+        if not says and self.sampling.get("options", {}).get("variance") == "learned":
+            raise CheckpointError(
+                f"{path}: out_channels={out_channels} for {channels} channels, and its scheduler has variance_type={RANGE!r}, "
+                f"whose nets give {2 * channels}: the prediction, and then the variance. Make the two fit."
+            )
+        return self.diffusion | ({"learned_variance": True} if says else {})
 
 
 def read_scheduler(path: Path, said: str | None = None) -> Process:
@@ -131,20 +153,24 @@ def _discrete(o: Options, sampling: dict[str, Any], schedule: dict[str, Any], sp
     _no_threshold(o)
     spacing = o.choice("timestep_spacing", spacings, before=before)
     schedule = schedule | {"steps_offset": o.later("steps_offset", 0)}
+    # of all but DDPM it is left from another: those drop the second half, but it means what it meant
+    ranged = sampling.get("options", {}).get("variance") == "learned" or o.later("variance_type", None) == RANGE
     for key, values in DEAD.items():
         if key in o:
             o.only(key, *values)
     o.end(LEFT)
-    return Process(schedule, diffusion, {"spacing": spacing} | sampling)
+    return Process(schedule, diffusion, {"spacing": spacing} | sampling, ranged=ranged)
 
 
 def _ddpm(o: Options) -> Process:
     schedule = _betas(o)
     kind = o.needed("variance_type")
-    if kind in LEARNED:
+    if kind == "learned":
         raise CheckpointError(
-            f"{o.path}: variance_type={kind!r}: zoo's ddpm takes no variance from the net. Make the file that of a "
-            "DDIMScheduler, which leaves it out."
+            f"{o.path}: variance_type='learned': there the second half of the net's output is the variance itself, which "
+            "nothing keeps above 0; in zoo it says where the variance lies between the small and the large one, as in "
+            f"{RANGE!r}. Where the net was trained for that, write {RANGE!r}; else make the file that of a DDIMScheduler, "
+            "which takes no variance."
         )
     variance = looked_up(kind, VARIANCES, f"variance_type of the {o.what} in {o.path}")
     sampling = {"sampler": "ddpm", "steps": schedule["T"], "clip": _clip(o), "options": {"variance": variance}}
@@ -168,7 +194,6 @@ def _dpm(o: Options) -> Process:
     for key in ("use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting"):
         o.only(key, False, None)
     o.only("lambda_min_clipped", float("-inf"), None)
-    o.later("variance_type", None)  # theirs leaves a learned variance out, and so does our net
     o.later("flow_shift", None)
     o.later("time_shift_type", None)
     karras = o.choice("use_karras_sigmas", {None: False, False: False, True: True}, before=False)
@@ -193,7 +218,7 @@ def _dpm(o: Options) -> Process:
     table = DiscreteSchedule(**options)
     bounds = (table.level(0).ratio, table.level(table.T - 1).ratio)
     note = "steps of a Karras grid are not rounded to whole ones, as theirs are"
-    return Process(found.schedule, found.diffusion, found.sampling | {"spacing": "karras", "bounds": bounds}, notes=(note,))
+    return replace(found, sampling=found.sampling | {"spacing": "karras", "bounds": bounds}, notes=(note,))
 
 
 def _pndm(o: Options) -> Process:
@@ -207,7 +232,7 @@ def _pndm(o: Options) -> Process:
         notes.append("plms takes the last x0 at the end, where theirs steps along the sum of its last guesses once more")
     if found.diffusion["prediction"] == "v":
         notes.append("plms adds up guesses of the noise, where theirs adds up those of v")
-    return Process(found.schedule, found.diffusion, found.sampling, notes=tuple(notes))
+    return replace(found, notes=tuple(notes))
 
 
 def _euler(o: Options) -> Process:
@@ -232,7 +257,7 @@ def _euler(o: Options) -> Process:
         notes.append(
             "sampling starts from noise of deviation 1 at the first step, theirs from that of its sigma / alpha, a little less"
         )
-    return Process(found.schedule, found.diffusion, found.sampling, notes=tuple(notes))
+    return replace(found, notes=tuple(notes))
 
 
 def _edm(o: Options) -> Process:
@@ -265,6 +290,16 @@ def _flow(o: Options) -> Process:
     )
 
 
+def _ipndm(o: Options) -> Process:
+    """iPNDM on the times of Dance Diffusion, whose nets predict v; the number of training steps has no effect there."""
+    _times(o)
+    o.only("trained_betas", None)
+    o.end(LEFT)
+    sampling = {"sampler": "plms", "steps": 100, "spacing": "trailing", "options": {"start": "zero"}}
+    note = "plms takes the last x0 at the end, where theirs goes along the sum of its last guesses (end='sum')"
+    return Process({"kind": "cosine", "crash": True}, {"prediction": "v", "weighting": "simple"}, sampling, notes=(note,))
+
+
 READERS: dict[str, Callable[[Options], Process]] = {
     "DDPMScheduler": _ddpm,
     "DDIMScheduler": _ddim,
@@ -274,4 +309,5 @@ READERS: dict[str, Callable[[Options], Process]] = {
     "EulerAncestralDiscreteScheduler": _euler,
     "EDMEulerScheduler": _edm,
     "FlowMatchEulerDiscreteScheduler": _flow,
+    IPNDM: _ipndm,
 }

@@ -39,6 +39,12 @@ def sinusoid(t: Tensor, dim: int, *, flip: bool, shift: float) -> Tensor:
     return F.pad(found, (0, 1)) if dim % 2 else found
 
 
+def outputs(out: Tensor, channels: int, sign: int, learned_variance: bool) -> Tensor | tuple[Tensor, Tensor]:
+    """What a net of theirs says, (B, channels or twice as many, ...), as a denoiser of ours does: one output, or two."""
+    first = sign * out[:, :channels].contiguous()
+    return (first, out[:, channels:].contiguous()) if learned_variance else first
+
+
 class TimeMLP(nn.Module):
     """(B, in_dim) -> (B, dim): two layers with a SiLU between them."""
 
@@ -183,6 +189,8 @@ class UNet2D(nn.Module):
         conditions: none, or "label" with as many labels as `num_class_embeds`.
         time_scale: multiplies t first: the number of training steps for a flow, whose time here is 0..1.
         sign: -1 where the weights predict the negative of what our preconditioning takes.
+        learned_variance: the second half of `out_channels` is a second output, see `zoo.core.diffusion.Denoiser`: theirs means
+            the same (`learned_range`; Nichol & Dhariwal 2021, Eq. 15). Without it that half is left out.
         others: as in that package's config.json.
 
     Raises:
@@ -218,6 +226,7 @@ class UNet2D(nn.Module):
         dropout: float = 0.0,
         time_scale: float = 1.0,
         sign: int = 1,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
         widths, levels = list(block_out_channels), len(block_out_channels)
@@ -252,8 +261,11 @@ class UNet2D(nn.Module):
                 f"unet2d: out_channels={out_channels}; give {channels}, as x has, or {2 * channels} for a net that predicts a "
                 "variance, too."
             )
+        if learned_variance and out_channels != 2 * channels:
+            raise ConfigError(f"unet2d: out_channels={out_channels} and a learned variance, which needs {2 * channels}.")
         self.channels, self.center, self.time_scale, self.sign = channels, bool(center_input_sample), time_scale, sign
         self.features, self.flip, self.shift = widths[0], bool(flip_sin_to_cos), freq_shift
+        self.learned_variance = learned_variance
         emb_dim = time_embedding_dim or 4 * widths[0]
         self.conv_in = end(nn.Conv2d(channels, widths[0], 3, padding=1), (channels, 1, 1))
         self.time_embedding = TimeMLP(widths[0], emb_dim)
@@ -299,8 +311,10 @@ class UNet2D(nn.Module):
         self.conv_out = end(nn.Conv2d(widths[0], out_channels, 3, padding=1), (out_channels, 1, 1))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
-        """x_t (B,C,H,W), t (B,) -> the prediction (B,C,H,W); a predicted variance is left out."""
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x_t (B,C,H,W), t (B,) -> the prediction (B,C,H,W), or two of them with a learned variance."""
         x = 2 * x_t - 1 if self.center else x_t
         features = sinusoid(self.time_scale * t, self.features, flip=self.flip, shift=self.shift)
         emb = self.time_embedding(features.to(x.dtype))
@@ -317,4 +331,4 @@ class UNet2D(nn.Module):
         for block in self.up_blocks:
             x = block(x, kept, emb)
         out = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return self.sign * out[:, : self.channels].contiguous()
+        return outputs(out, self.channels, self.sign, self.learned_variance)
