@@ -20,7 +20,7 @@ import librosa
 import numpy as np
 import torch
 import transformers
-from lerobot_goldens import GOLDENS
+from lerobot_goldens import GOLDENS, SEEING, pictures, whole
 from pages import fill
 
 import zoo
@@ -286,8 +286,12 @@ def measure_policy(folder: Path) -> str:
     """A line of the table of lerobot's policies: actions as a share of the deviation of theirs."""
     path = folder.with_suffix(".expected.safetensors")
     stored, version = files.load_tensors(path), files.load_metadata(path)["lerobot"]
-    model = zoo.load(folder, format="lerobot")
-    told = model.codec.condition("observation", {k: stored[k] for k in model.codec.keys})
+    with tempfile.TemporaryDirectory() as temporary:
+        sees = folder.parent == SEEING
+        model = zoo.load(whole(folder, Path(temporary) / folder.name) if sees else folder, format="lerobot")
+    seen = {k: stored[k] for k in model.codec.keys}
+    seen |= {k: pictures(k, N, model.codec.n_obs, h, w) for k, h, w in model.codec.cameras}
+    told = model.codec.condition("observation", seen)
     out = model.denoiser(stored["net.x"], stored["net.t"].float(), {"observation": told})
     off = float((out - stored["net.out"]).abs().max())
     *_, last = model.run(model.plan(len(told)), Chunk({"observation": told}, Stored(stored["noise"])))  # type: ignore[arg-type]
@@ -296,19 +300,25 @@ def measure_policy(folder: Path) -> str:
     config = json.loads((folder / "config.json").read_text())
     layout = "processors" if (folder / "policy_preprocessor.json").is_file() else "among the weights"
     layout += ", shapes without types" if "input_shapes" in config else ""
-    modes = ", ".join(sorted({m.upper() for m in (*model.codec.norms["observation"], *model.codec.norms["action"])}))
+    modes = ", ".join(sorted({m.upper() for norms in model.codec.norms.values() for m in norms}))
+    eyes = "none"
+    if vision := model.recipe.net.get("vision"):
+        count = f"{len(model.codec.cameras)} x " if vision["use_separate_rgb_encoder_per_camera"] else ""
+        eyes = f"{count}{vision['vision_backbone']}, {'group' if vision['use_group_norm'] else 'batch'} norm"
+        eyes += "".join(f", {k}={list(vision[k])}" for k in ("resize_shape", "crop_shape") if vision[k])
+        eyes += f"; {len(model.codec.cameras)} camera{'s' * (len(model.codec.cameras) > 1)}"
     said = f"{config['noise_scheduler_type']}: {config['beta_schedule']}, {config['prediction_type']}"
     said += f", clip_sample={config['clip_sample']}"
-    return f"| {version} | {layout} | {modes} | {said} | {model.recipe.sampling.steps} | {off:.1e} | {apart:.1e} |"
+    return f"| {version} | {layout} | {eyes} | {modes} | {said} | {model.recipe.sampling.steps} | {off:.1e} | {apart:.1e} |"
 
 
 def policies() -> None:
     """Measure lerobot's policies and write their table into the page."""
-    folders = sorted(p for p in GOLDENS.iterdir() if p.is_dir())
+    folders = sorted(p for home in (GOLDENS, SEEING) for p in home.iterdir() if p.is_dir())
     written = files.load_metadata(folders[0].with_suffix(".expected.safetensors"))["torch"]
     table = f"lerobot's own files and what it computed, both with torch {written}; float32 on a CPU.\n\n"
-    table += "| lerobot | statistics | scaled by | scheduler | steps | net off by | actions off by |\n"
-    table += "| --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(map(measure_policy, folders))
+    table += "| lerobot | statistics | eyes | scaled by | scheduler | steps | net off by | actions off by |\n"
+    table += "| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(map(measure_policy, folders))
     fill(PAGE, "lerobot", table)
     print(table)
 

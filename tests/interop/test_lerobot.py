@@ -9,15 +9,15 @@ import lerobot_goldens
 import numpy as np
 import pytest
 import torch
+from replayed import actions, off
 
 import zoo
 from zoo import files
 from zoo.cli import main
 from zoo.errors import CheckpointError, ConfigError, ShapeError, ZooError
-from zoo.interop.lerobot.folder import WITHOUT_EFFECT, files_of
+from zoo.interop.lerobot.folder import VISION, WITHOUT_EFFECT, files_of
 from zoo.interop.lerobot.format import peer_net
 from zoo.interop.lerobot.unet import ConditionalUNet1D
-from zoo.model.plan import Chunk
 from zoo.testing import awake
 
 GOLDENS = lerobot_goldens.GOLDENS
@@ -26,32 +26,8 @@ STATE, ENVIRONMENT, ACTION = lerobot_goldens.STATE, lerobot_goldens.ENVIRONMENT,
 OLDEST, MIDDLE, NEWEST = "2024-12_ddpm", "0-3-3_ddpm", "0-4-4_ddpm"
 
 
-class Stored:
-    """Noise that lerobot drew, in its order, in the place of our own."""
-
-    def __init__(self, noise):
-        self.noise, self.generators = list(noise), range(len(noise[0]))
-
-    def normal(self, like, *_):
-        return self.noise.pop(0).to(like)
-
-
 def expected(name):
     return files.load_tensors(GOLDENS / f"{name}.expected.safetensors")
-
-
-def actions(model, seen, noise):
-    """Chunks (n, horizon, Da) in the robot's units."""
-    told, rng = model.codec.condition("observation", seen), Stored(noise)
-    *_, last = model.run(model.plan(len(told)), Chunk({"observation": told}, rng))
-    assert not rng.noise, "as many steps with noise as there"
-    return torch.stack([torch.from_numpy(a.values) for a in model.codec.decode(last.x, {})])
-
-
-def off(found, wanted):
-    """The largest difference, as a share of the deviation."""
-    assert found.shape == wanted.shape and torch.isfinite(found).all()
-    return float((found - wanted).abs().max() / wanted.std())
 
 
 def seen_in(stored):
@@ -147,7 +123,13 @@ def test_what_came_from_there_goes_back_as_it_was(tmp_path, name):
     config, theirs = (json.loads((p / "config.json").read_text()) for p in (tmp_path / "out", GOLDENS / name))
     # a number of steps that theirs leaves open is all of them
     theirs["num_inference_steps"] = theirs["num_inference_steps"] or theirs["num_train_timesteps"]
-    other = {*WITHOUT_EFFECT, "normalization_mapping", "input_features", "output_features"}  # pictures, and how it is said
+    other = {
+        *WITHOUT_EFFECT,
+        *VISION,
+        "normalization_mapping",
+        "input_features",
+        "output_features",
+    }  # pictures, and how it is said
     same = (config.keys() & theirs.keys()) - other
     assert len(same) > 15 and {k: config[k] for k in same} == {k: theirs[k] for k in same}
     check(again, expected(name))
@@ -275,7 +257,6 @@ def broken(tmp_path):
 
 
 STATES = "policy_preprocessor_step_3_normalizer_processor.safetensors"
-FEATURE = {"type": "VISUAL", "shape": [3, 96, 96]}
 #: statistics among the weights, of other data than those in the processors' files
 OTHERS = {
     f"{place}.buffer_{name}.{key}": torch.full((size,), value)
@@ -290,10 +271,6 @@ OTHERS = {
 WRONG = {
     "another type": (NEWEST, "config.json", lambda c: c.update(type="act"), "unknown type .* 'act'.*Supported: diffusion"),
     "no type": (NEWEST, "config.json", lambda c: c.pop("type"), "no key 'type'"),
-    "pictures": (NEWEST, "config.json", lambda c: c["input_features"].update({"observation.image": FEATURE}),
-                 r"sees pictures \(observation\.image\)"),
-    "pictures, 2024": (OLDEST, "config.json", lambda c: c["input_shapes"].update({"observation.image.top": [3, 9, 9]}),
-                       r"sees pictures \(observation\.image\.top\)"),
     "another feature": (NEWEST, "config.json",
                         lambda c: c["input_features"].update({"observation.force": {"type": "STATE", "shape": [2]}}),
                         "observation.force"),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from zoo.contract.page import Question
 from zoo.contract.part import Part
@@ -270,14 +270,9 @@ class Label(Condition):
         return ", ".join(self.values)
 
 
-@condition("array")
-class Array(Condition):
-    """An array of finite numbers, such as what a robot observes; left out, it is the learned null.
+class _Numbers(Condition):
+    """What `Array` and `Views` share: one array of finite numbers a sample; "not given" is NaN."""
 
-    `shape` is that of one sample's value after the codec's `condition`, which takes the domain's own units.
-    """
-
-    kind: Literal["array"] = "array"
     shape: tuple[PositiveInt, ...] = Field(min_length=1)
 
     def read(self, value: Any, n: int, reading: Reading | None = None) -> Given:
@@ -295,9 +290,12 @@ class Array(Condition):
         if not torch.isfinite(array).all():
             raise ConfigError(f"{reading.name}: holds NaN or infinity; every number of it must be finite.")
         if tuple(array.shape) not in (self.shape, (n, *self.shape)):
-            wanted = f"{self.shape}, or {(n, *self.shape)} for n={n} samples"
-            raise ShapeError(f"{reading.name}: shape {tuple(array.shape)}; give {wanted}.")
+            raise ShapeError(f"{reading.name}: {self._wanted(tuple(array.shape), n)}.")
         return Given(array.expand(n, *self.shape))
+
+    def _wanted(self, shape: tuple[int, ...], n: int) -> str:
+        """What is wrong with a shape that does not fit n samples, and what does."""
+        return f"shape {shape}; give {self.shape}, or {(n, *self.shape)} for n={n} samples"
 
     def example(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         import torch
@@ -309,6 +307,16 @@ class Array(Condition):
 
         return torch.full((n, *self.shape), math.nan)
 
+
+@condition("array")
+class Array(_Numbers):
+    """An array of finite numbers, such as what a robot observes; left out, it is the learned null.
+
+    `shape` is that of one sample's value after the codec's `condition`, which takes the domain's own units.
+    """
+
+    kind: Literal["array"] = "array"
+
     def embedding(self, dim: int) -> nn.Module:
         from zoo.nets.blocks import VectorEmbedding
 
@@ -319,6 +327,57 @@ class Array(Condition):
 
     def placeholder(self) -> str:
         return f"np.zeros({self.shape})"
+
+
+@condition("views")
+class Views(_Numbers):
+    """The last observations of a robot with cameras, given as a dictionary of numbers and pictures.
+
+    A net receives one row an observation (n, steps, D): the numbers first, then the pictures of all cameras, each RGB with
+    the channels first, flat. How they are scaled is the codec's.
+
+    Attributes:
+        shape: (steps, D).
+        numbers: (name, count) of each part that is numbers, in their order in a row.
+        cameras: (name, height, width) of each camera's pictures, likewise.
+
+    Raises:
+        ConfigError: two parts of one name, or rows of another size than they are together.
+    """
+
+    kind: Literal["views"] = "views"
+    shape: tuple[PositiveInt, PositiveInt]
+    numbers: tuple[tuple[str, PositiveInt], ...] = Field(min_length=1)
+    cameras: tuple[tuple[str, PositiveInt, PositiveInt], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Views:
+        names = [name for name, _ in self.numbers] + [name for name, _, _ in self.cameras]
+        size = sum(n for _, n in self.numbers) + sum(3 * height * width for _, height, width in self.cameras)
+        if size != self.shape[1] or len(set(names)) < len(names):
+            raise ConfigError(
+                f"views: rows of {self.shape[1]} numbers for {', '.join(names)}; each part needs a name of its own, and these "
+                f"have {size} together."
+            )
+        return self
+
+    def _wanted(self, shape: tuple[int, ...], n: int) -> str:
+        count = f"{shape[0]} windows" if len(shape) == 3 else f"shape {shape}"
+        return f"{count} for n={n} samples; give one for all of them, or {n}: {self.describe()}"
+
+    def embedding(self, dim: int) -> nn.Module:
+        raise ConfigError("this net sees no pictures: give one that does, such as denoiser=lerobot-unet1d.")
+
+    def describe(self) -> str:
+        parts = [f"{name} ({size})" for name, size in self.numbers]
+        parts += [f"{name} ({height}, {width}, 3)" for name, height, width in self.cameras]
+        return f"the last {self.shape[0]} of {', '.join(parts)}"
+
+    def placeholder(self) -> str:
+        steps = self.shape[0]
+        parts = [f'"{name}": np.zeros({(steps, size)})' for name, size in self.numbers]
+        parts += [f'"{name}": np.zeros({(steps, height, width, 3)}, np.uint8)' for name, height, width in self.cameras]
+        return "{" + ", ".join(parts) + "}"
 
 
 def tensor_of(value: Any) -> Tensor:

@@ -125,9 +125,7 @@ class Place(Steer):
         ShapeError: `where` is not of bool. ConfigError: `place` or `reward` is not a function.
     """
 
-    def __init__(
-        self, place: Callable[[Tensor], Tensor], where: Any, reward: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
+    def __init__(self, place: Callable[[Tensor], Tensor], where: Any, reward: Callable[[Tensor], Tensor] | None = None) -> None:
         if not callable(place):
             raise ConfigError(f"place={place!r}: give a function x0 (B,*S) -> x0 with the known parts in it.")
         if not (reward is None or callable(reward)):

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.contract.codec import Codec
 from zoo.contract.dataset import Dataset
 from zoo.core.likelihood import Units
-from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError, one_of
+from zoo.errors import CheckpointError, ConfigError, DataError, ShapeError, brief, one_of
 from zoo.policy.actions import Actions
 from zoo.policy.data import Episodes
 from zoo.values import number, plain, several
@@ -32,6 +32,8 @@ NOTHING = 0.01
 NAMED = 5
 #: how numbers are scaled: [-1, 1] over their range, mean 0 and deviation 1, or not at all
 NORMS = ("min_max", "mean_std", "identity")
+#: channels of a picture, and how far rounding may take a colour out of [0, 1]
+RGB, ROUNDED = 3, 1e-3
 #: a deviation is at least so much where numbers are divided by it
 LEAST_STD = 1e-8
 
@@ -50,6 +52,9 @@ class PolicyCodec(Codec):
             buffers `*_mean` and `*_std` are there only then), "identity" leaves them.
         constant: what a number that never moves in the data is to the net under "min_max".
         clip: whether actions outside the training data's range are moved to its edge.
+        cameras: (name, height, width) of each camera's pictures, which an observation then has beside its numbers: a row of
+            an observation holds them behind those, flat, the channels first.
+        picture_norm: how colours in [0, 1] are scaled, one word for all cameras, or one for each.
 
     A range whose low end lies above its high end is one that is not known, as of other people's models: nothing is clipped
     to it, and no observation is doubted for it.
@@ -78,6 +83,8 @@ class PolicyCodec(Codec):
         observation_norm: str | Sequence[str] = "min_max",
         constant: float = 0.0,
         clip: bool = True,
+        cameras: Sequence[Sequence[Any]] = (),
+        picture_norm: str | Sequence[str] = "identity",
     ) -> None:
         super().__init__()
         horizon, n_obs, executed, rate = map(plain, (horizon, n_obs, executed, rate))
@@ -99,18 +106,23 @@ class PolicyCodec(Codec):
             "observation": _norms("observation_norm", observation_norm, len(self.observation_names)),
         }
         self.constant, self.clip = number(constant, "constant"), bool(plain(clip))
+        self.cameras = _cameras(cameras, self.keys)
+        if self.cameras:  # one for each channel
+            found = _norms("picture_norm", picture_norm, len(self.cameras))
+            self.norms["picture"] = tuple(norm for norm in found for _ in range(RGB))
         # empty ranges stand for statistics that were never fitted
-        for what, names in (("action", self.action_names), ("observation", self.observation_names)):
-            self.register_buffer(f"{what}_low", torch.zeros(len(names)))
-            self.register_buffer(f"{what}_high", torch.zeros(len(names)))
-            if "mean_std" in self.norms[what]:
-                self.register_buffer(f"{what}_mean", torch.zeros(len(names)))
-                self.register_buffer(f"{what}_std", torch.ones(len(names)))
+        for what, norms in self.norms.items():
+            self.register_buffer(f"{what}_low", torch.zeros(len(norms)))
+            self.register_buffer(f"{what}_high", torch.zeros(len(norms)))
+            if "mean_std" in norms:
+                self.register_buffer(f"{what}_mean", torch.zeros(len(norms)))
+                self.register_buffer(f"{what}_std", torch.ones(len(norms)))
 
     def fit(self, dataset: Dataset) -> None:
         """The range of every dimension over all steps of the training episodes; where it counts, mean and deviation, too."""
         if not isinstance(dataset, Episodes):
             raise ConfigError(f"a policy learns from episodes, not from {type(dataset).__name__}.")
+        check_trainable(self.cameras)
         for what, index in (("observation", 0), ("action", 1)):
             rows = np.concatenate([episode[index] for episode in dataset.episodes])
             getattr(self, f"{what}_low").copy_(torch.from_numpy(rows.min(0)))
@@ -229,9 +241,28 @@ class PolicyCodec(Codec):
         return high >= low, high > low
 
     def places(self, array: Tensor) -> Tensor:
-        """Where observations (..., Do) lie in the training data's range, on the CPU: -1 and 1 are its ends."""
+        """Where observations (..., Do) lie in the training data's range, on the CPU: -1 and 1 are its ends.
+
+        Of rows with pictures their numbers, as everywhere where observations are doubted.
+        """
         middle, half = (r.cpu() for r in self._range("observation"))
-        return (array.cpu() - middle) / half
+        return (self._numbers_of(array).cpu() - middle) / half
+
+    def _numbers_of(self, array: Tensor) -> Tensor:
+        """Rows (..., Do) without the pictures that may lie behind their numbers."""
+        return array[..., : len(self.observation_names)]
+
+    @property
+    def width(self) -> int:
+        """How long a row of an observation is: its numbers, and those of its pictures."""
+        return len(self.observation_names) + sum(RGB * height * width for _, height, width in self.cameras)
+
+    def wanted(self, *axes: int) -> str:
+        """What an observation with these first axes is, for messages."""
+        if not self.cameras:
+            return f"{(*axes, len(self.observation_names))}"
+        numbers = f"{', '.join(self.keys)} ({len(self.observation_names)} numbers)"
+        return ", ".join([numbers, *(f"{name} {(*axes, h, w, RGB)}" for name, h, w in self.cameras)])
 
     @property
     def half_range(self) -> NDArray[np.float32]:
@@ -291,12 +322,14 @@ class PolicyCodec(Codec):
         return [Actions(v, clipped=int(c), **facts) for v, c in zip(found.cpu().numpy(), clipped, strict=True)]
 
     def flat(self, observation: Any) -> Tensor:
-        """An observation as one array (..., Do): dictionaries are joined in the order of `keys`, float32.
+        """An observation as one array (..., D): dictionaries are joined in the order of `keys`, then of cameras, float32.
 
         Raises:
-            ShapeError: missing or foreign keys, or another number of dimensions.
-            ConfigError: what is not an array of real numbers.
+            ShapeError: missing or foreign keys, another number of dimensions, or pictures of another size.
+            ConfigError: what is not an array of real numbers, or no picture.
         """
+        if self.cameras:
+            return self._flat_views(observation)
         if isinstance(observation, Mapping):
             if not self.keys or set(observation) != set(self.keys):
                 want = ", ".join(self.keys) or "an array"
@@ -308,6 +341,10 @@ class PolicyCodec(Codec):
             array = np.concatenate(parts, -1)
         else:
             array = _numbers(observation)
+        return self._row(array)
+
+    def _row(self, array: NDArray[np.float64]) -> Tensor:
+        """The numbers of an observation (..., Do), float32."""
         if array.ndim < 1 or array.shape[-1] != len(self.observation_names):
             names = ", ".join(self.observation_names)
             raise ShapeError(
@@ -316,13 +353,50 @@ class PolicyCodec(Codec):
         with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, which is refused by name
             return torch.from_numpy(np.array(array, np.float32))
 
+    def _flat_views(self, observation: Any) -> Tensor:
+        """`flat` of numbers and pictures."""
+        names = [*self.keys, *(name for name, _, _ in self.cameras)]
+        if not isinstance(observation, Mapping):
+            raise ShapeError(f"observation: got {type(observation).__name__}; give a dictionary of {', '.join(names)}.")
+        missing = [k for k in names if k not in observation]
+        foreign = [str(k) for k in observation if k not in names]
+        if missing or foreign:
+            wrong = [f"lacks {', '.join(missing)}"] if missing else []
+            wrong += [f"has {', '.join(foreign)}, which this policy does not see"] if foreign else []
+            raise ShapeError(f"observation: {' and '.join(wrong)}; give {', '.join(names)}.")
+        parts = [np.atleast_1d(_numbers(observation[k], k)) for k in self.keys]
+        leads = {k: part.shape[:-1] for k, part in zip(self.keys, parts, strict=True)}
+        pictures = []
+        for name, height, width in self.cameras:
+            pictures.append(_pictures(observation[name], name, height, width))
+            leads[name] = tuple(pictures[-1].shape[:-1])
+        if len(set(leads.values())) > 1:
+            found = ", ".join(f"{name} {lead}" for name, lead in leads.items())
+            raise ShapeError(f"observation: the axes before numbers and pictures are {found}; they must be the same.")
+        return torch.cat([self._row(np.concatenate(parts, -1)), *pictures], -1)
+
+    def _scaled_views(self, array: Tensor) -> Tensor:
+        """Rows (..., D) of numbers and pictures as the net sees them, on the CPU."""
+        first = len(self.observation_names)
+        found = [self._scaled("observation", array[..., :first].cpu())]
+        shift, scale = (r.cpu() for r in self._divisor("picture"))
+        still = self._still("picture").cpu()
+        for i, (_, height, width) in enumerate(self.cameras):
+            last, own = first + RGB * height * width, slice(RGB * i, RGB * (i + 1))
+            colours = array[..., first:last].unflatten(-1, (RGB, -1))
+            colours = (colours - shift[own, None]) / scale[own, None] + still[own, None]
+            found.append(colours.flatten(-2))
+            first = last
+        return torch.cat(found, -1)
+
     def condition(self, name: str, value: Any) -> Tensor:
-        """Observations in the robot's units -> windows in encoded units, (n_obs, Do) or (n, n_obs, Do).
+        """Observations in the robot's units -> windows in encoded units, (n_obs, D) or (n, n_obs, D).
 
         Args:
             value: a window (n_obs, Do) of the last observations, oldest first, or n windows (n, n_obs, Do), as arrays or as
                 dictionaries of their parts. A single observation (Do,) is the start of an episode: it repeats, as it does
                 in the controller and in training.
+                Pictures are (height, width, 3): uint8, numbers with a point in [0, 1], or PIL's; as many as there are numbers.
 
         Raises:
             ShapeError: another shape.
@@ -343,14 +417,17 @@ class PolicyCodec(Codec):
         """`condition` of an array that `flat` made, without its warnings."""
         if array.ndim not in (2, 3) or array.shape[-2] != self.n_obs:
             size = len(self.observation_names)
+            found = f"with the first axes {tuple(array.shape[:-1])}" if self.cameras else f"{tuple(array.shape)}"
+            one = "without them" if self.cameras else f"({size},)"
             raise ShapeError(
-                f"observation {tuple(array.shape)} must be the last {self.n_obs} of them, oldest first: "
-                f"({self.n_obs}, {size}), or n such windows; or one alone, ({size},), at the start of an episode."
+                f"observation {found} must be the last {self.n_obs} of them, oldest first: {self.wanted(self.n_obs)}, or n "
+                f"such windows; or one alone, {one}, at the start of an episode."
             )
+        rows, array = array, self._numbers_of(array)  # pictures were looked at when they became rows
         if not torch.isfinite(array).all():
             bad = sorted({self.observation_names[i] for i in (~torch.isfinite(array)).nonzero()[:, -1].tolist()})
             raise ConfigError(f"observation: {', '.join(bad)} is NaN or infinite; a robot must not move on that.")
-        encoded = self._scaled("observation", array.cpu())
+        encoded = self._scaled_views(rows) if self.cameras else self._scaled("observation", array.cpu())
         # other units (metres for pixels) put most numbers of an observation far outside; a rare state puts a few a little
         _, moves = self._moves()
         far = ((self.places(array).abs() > FAR) & moves).sum(-1) > 0.5 * int(moves.sum())
@@ -372,7 +449,7 @@ class PolicyCodec(Codec):
 
         Then most numbers lie outside the training range, towards zero, and none is a tenth as large as the data's.
         """
-        low, high = self.observation_low.float().cpu(), self.observation_high.float().cpu()
+        array, low, high = self._numbers_of(array), self.observation_low.float().cpu(), self.observation_high.float().cpu()
         known, _ = self._moves()
         if not known.any():
             return ""
@@ -393,6 +470,7 @@ class PolicyCodec(Codec):
         outside it, as from another origin; dimensions that never moved in the data, at another value; and observations that
         all lie in a hundredth of the range around zero.
         """
+        array = self._numbers_of(array)
         if small := self.too_small(array):
             return small
         low, high = self.observation_low.float().cpu(), self.observation_high.float().cpu()
@@ -432,6 +510,16 @@ class PolicyCodec(Codec):
         return ", ".join(texts) + more
 
 
+def check_trainable(cameras: Sequence[Sequence[Any]]) -> None:
+    """Raise a ConfigError where recordings do not hold what a policy sees, whose codec has these cameras."""
+    if cameras:
+        named = ", ".join(str(name) for name, _, _ in cameras)
+        raise ConfigError(
+            f"this policy sees pictures ({named}), and recordings here hold numbers alone: it samples, and is not trained. "
+            "Train it where it comes from, and load it again."
+        )
+
+
 def _norms(name: str, given: str | Sequence[str], count: int) -> tuple[str, ...]:
     """A norm for each of `count` numbers.
 
@@ -445,6 +533,59 @@ def _norms(name: str, given: str | Sequence[str], count: int) -> tuple[str, ...]
         if norm not in NORMS:
             raise one_of(name, norm, NORMS)
     return found
+
+
+def _cameras(given: Sequence[Sequence[Any]], keys: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """(name, height, width) of each camera, checked.
+
+    Raises:
+        ConfigError: something else, two of one name, or no names of the numbers beside them.
+    """
+    found = [tuple(map(plain, part)) if len(part) == 3 else (None, 0, 0) for part in map(list, given)]
+    names = [name for name, _, _ in found]
+    for name, *sizes in found:
+        if not isinstance(name, str) or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
+            raise ConfigError(f"cameras={brief(list(map(list, given)))}: give [name, height, width] of each.")
+    if found and not keys:
+        raise ConfigError("cameras: give keys, too, the names of the numbers that come beside pictures.")
+    if twice := [name for name in names if names.count(name) > 1 or name in keys]:
+        raise ConfigError(f"cameras: the name {twice[0]!r} is there twice; each part of an observation needs its own.")
+    return tuple(found)
+
+
+def _pictures(value: Any, name: str, height: int, width: int) -> Tensor:
+    """Pictures (..., H, W, 3) of uint8, floats in [0, 1] or PIL's -> (..., 3 H W) float32 in [0, 1], the channels first.
+
+    Raises:
+        ShapeError: another size. ConfigError: other numbers, or none.
+    """
+    what = f"observation {name!r}"
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):
+        raise ConfigError(f"{what}: pictures of several sizes; give ({height}, {width}, 3).") from None
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        kind = type(value).__name__ if array.ndim == 0 or array.dtype.kind in "OUS" else f"numbers of {array.dtype}"
+        raise ConfigError(f"{what}: got {kind}; give a picture ({height}, {width}, 3) of uint8, or of numbers in [0, 1].")
+    if array.shape[-3:] != (height, width, RGB):
+        first = " That is with the channels first; give them last." if array.shape[-3:] == (RGB, height, width) else ""
+        raise ShapeError(
+            f"{what} {array.shape}: the policy sees RGB pictures ({height}, {width}, 3), height, width and channels.{first}"
+        )
+    if array.dtype == np.uint8:
+        found = torch.from_numpy(np.ascontiguousarray(array)).float() / 255
+    else:
+        if not np.isfinite(array).all():
+            raise ConfigError(f"{what}: has NaN or infinite numbers; a robot must not move on that.")
+        if array.size and (array.min() < -ROUNDED or array.max() > 1 + ROUNDED):
+            raise ConfigError(
+                f"{what}: numbers {array.min():g} to {array.max():g}; give colours in [0, 1], or uint8 for 0 to 255."
+            )
+        found = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    return found.movedim(-1, -3).flatten(-3)
 
 
 def _span(array: Tensor) -> str:

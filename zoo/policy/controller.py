@@ -201,7 +201,8 @@ class Controller:
 
         Args:
             observation: the newest one, in the robot's units: (Do,) or a dictionary of parts; with n environments
-                (n, Do) or a dictionary of stacked parts. Every observation enters the window of the last n_obs.
+                (n, Do) or a dictionary of stacked parts. Every observation enters the window of the last n_obs. Pictures
+                are (height, width, 3): uint8, numbers with a point in [0, 1], or PIL's.
             which: the environments that it is of, where some have ended; default all.
             time_s: when it was made; where it is given, the rate is checked.
 
@@ -220,9 +221,9 @@ class Controller:
         numbers = list(range(len(self.robots))) if which is None else self._which(which)
         robots = [self.robots[i] for i in numbers]
         if rows.ndim != 2 or len(rows) != len(robots):
-            size = len(self.codec.observation_names)
-            wanted = (size,) if self.n is None else (len(robots), size)
-            raise ShapeError(f"observation {tuple(flat.shape)}: give one of {len(robots)} environments each, {wanted}.")
+            wanted = self.codec.wanted(*(() if self.n is None else (len(robots),)))
+            found = tuple(flat.shape[:-1] if self.codec.cameras else flat.shape)
+            raise ShapeError(f"observation {found}: give one of {len(robots)} environments each, {wanted}.")
         if not robots:
             raise ShapeError("observation of no environment: give at least one.")
         now = None if time_s is None else number(time_s, "time_s", what="seconds")

@@ -17,7 +17,7 @@ from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.policy.augment import PolicyAugment
-from zoo.policy.codec import PolicyCodec
+from zoo.policy.codec import PolicyCodec, check_trainable
 from zoo.policy.data import Episodes, Robot, open_episodes
 from zoo.policy.denoiser import PolicyUNet
 from zoo.policy.recipes import RECIPES
@@ -68,6 +68,7 @@ class PolicyDomain(Domain):
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         if not isinstance(dataset, Episodes):
             raise ConfigError(f"a policy learns from episodes, not from {type(dataset).__name__}.")
+        check_trainable(recipe.codec.get("cameras", ()))
         robot, codec = dataset.robot, dict(recipe.codec)
         if robot.observation_names != tuple(codec["observation_names"]):
             codec["keys"] = []  # another robot: its observations come as arrays
@@ -94,17 +95,20 @@ class PolicyDomain(Domain):
     def situation(self, model: Generator, seed: int) -> dict[str, Any]:
         from zoo.policy.play import situation
 
-        return situation(model.recipe.name, model.codec, seed) if isinstance(model.codec, PolicyCodec) else {}
+        codec = model.codec
+        if not isinstance(codec, PolicyCodec) or codec.cameras:  # no simulation here gives pictures, whatever a policy's name
+            return {}
+        return situation(model.recipe.name, codec, seed)
 
     def edits(self, recipe: Recipe) -> dict[str, Question]:
         from zoo.policy.play import edits
 
-        return edits(recipe.name)
+        return {} if recipe.codec.get("cameras") else edits(recipe.name)
 
     def board(self, recipe: Recipe) -> Board | None:
         from zoo.policy.play import board
 
-        return board(recipe.name)
+        return None if recipe.codec.get("cameras") else board(recipe.name)
 
     def played(self, model: Generator, answers: Mapping[str, Any], **settings: Any) -> Iterator[View]:
         from zoo.policy.play import played

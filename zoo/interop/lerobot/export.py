@@ -27,11 +27,12 @@ from zoo.interop.lerobot.folder import (
     MODES,
     NATIVE,
     NEEDED,
-    NET,
     NET_OPTIONS,
     STEM,
     TYPE,
     TYPES,
+    VISUAL,
+    theirs,
 )
 from zoo.interop.lerobot.unet import ENVIRONMENT, ConditionalUNet1D, sizes_of
 from zoo.model.model import Model
@@ -41,11 +42,15 @@ from zoo.values import whole
 STATE_BEFORE = "policy_preprocessor_step_3_normalizer_processor.safetensors"
 STATE_AFTER = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 WRITTEN = {CONFIG, f"{STEM}.safetensors", BEFORE, AFTER, STATE_BEFORE, STATE_AFTER, files.CARD}
-#: options that each release asks for, and that change nothing of a policy without pictures
+#: options that each release asks for, and that change nothing of what a policy does
 REST = {
-    "device": "cpu", "use_amp": False, "vision_backbone": "resnet18", "crop_shape": None, "crop_is_random": True,
-    "pretrained_backbone_weights": None, "use_group_norm": True, "spatial_softmax_num_keypoints": 32,
-    "use_separate_rgb_encoder_per_camera": False, "do_mask_loss_for_padding": False, "drop_n_last_frames": 7,
+    "device": "cpu", "use_amp": False, "crop_is_random": True, "pretrained_backbone_weights": None,
+    "do_mask_loss_for_padding": False, "drop_n_last_frames": 7,
+}  # fmt: skip
+#: and those of the eyes of one without pictures
+BLIND = {
+    "vision_backbone": "resnet18", "crop_shape": None, "use_group_norm": True, "spatial_softmax_num_keypoints": 32,
+    "use_separate_rgb_encoder_per_camera": False,
 }  # fmt: skip
 
 
@@ -63,9 +68,10 @@ def export(model: Model, folder: Path, *, sampler: str | None = None, steps: int
         held = ", ".join(odd[:5])
         raise ConfigError(f"{folder} holds other things ({held}), which would be mixed with the model. Give a new folder.")
     parts = _parts(model)
-    config = {"type": TYPE, **_features(model, parts), **_sizes(model), **_noise(model, sampler, steps), **REST}
-    scaled = _statistics(model, parts)
-    weights = {f"{NET}{k}": v for k, v in files.state_of(model.denoiser).items()}
+    sizes = _sizes(model) | _vision(model)
+    config = {"type": TYPE, **_features(model, parts), **sizes, **_noise(model, sampler, steps), **REST}
+    scaled = _statistics(model, parts) | _colours(model)
+    weights = {theirs(k): v for k, v in files.state_of(model.denoiser).items()}
     for name, (norm, found) in scaled.items():
         for place in ("unnormalize_outputs.", "normalize_targets.") if name == ACTION else ("normalize_inputs.",):
             weights |= {f"{place}buffer_{name.replace('.', '_')}.{k}": found[k].clone() for k in NEEDED[norm]}
@@ -114,7 +120,7 @@ def _parts(model: Model) -> list[tuple[str, int]]:
     if diffusion.self_condition or diffusion.learned_variance or diffusion.precondition:
         raise ConfigError(f"{model!r}: lerobot's policies have no self-conditioning, learned variance or preconditioning.")
     parts = sizes_of(recipe.net.get("parts", ()), len(codec.observation_names))
-    if ENVIRONMENT not in dict(parts):
+    if ENVIRONMENT not in dict(parts) and not codec.cameras:
         raise ConfigError(
             f"{model!r}: lerobot loads no diffusion policy that sees neither pictures nor {ENVIRONMENT}. Say which numbers are "
             "that: net.parts."
@@ -146,12 +152,43 @@ def _features(model: Model, parts: list[tuple[str, int]]) -> dict[str, Any]:
     words, modes = {ours: theirs for theirs, ours in MODES.items()}, _modes(model, parts)
     codec: Any = model.codec
     sizes = dict(parts) | {ACTION: len(codec.action_names)}
-    features = {n: {"type": kind, "shape": [sizes[n]]} for n, kind in TYPES.items() if n in sizes}
+    features: dict[str, Any] = {n: {"type": kind, "shape": [sizes[n]]} for n, kind in TYPES.items() if n in sizes}
+    features |= {name: {"type": VISUAL, "shape": [3, height, width]} for name, height, width in codec.cameras}
+    norms = {words[norm] for norm in codec.norms.get("picture", ())} or {"MEAN_STD"}
+    if len(norms) > 1:
+        raise ConfigError(
+            f"{model!r}: its cameras are scaled by {', '.join(sorted(norms))}; lerobot scales all pictures in one way."
+        )
     return {
         "input_features": {n: f for n, f in features.items() if n != ACTION},
         "output_features": {ACTION: features[ACTION]},
-        "normalization_mapping": {"VISUAL": "MEAN_STD"} | {TYPES[n]: words[mode] for n, mode in modes.items()},
+        "normalization_mapping": {VISUAL: norms.pop()} | {TYPES[n]: words[mode] for n, mode in modes.items()},
     }
+
+
+def _vision(model: Model) -> dict[str, Any]:
+    """The options of the eyes.
+
+    Raises:
+        ConfigError: a crop of resized pictures that no ratio makes.
+    """
+    given = model.recipe.net.get("vision")
+    if given is None:
+        return BLIND
+    found = {key: list(v) if isinstance(v, list | tuple) else v for key, v in given.items()}
+    if (resize := found.pop("resize_shape")) is None:  # an option that releases before 0.4.4 do not know
+        return found
+    ratio = 1.0
+    if (crop := found["crop_shape"]) is not None:
+        # theirs makes the crop of this ratio, and rounds down: the middle of those that make this one
+        low = max(c / r for c, r in zip(crop, resize, strict=True))
+        high = min((c + 1) / r for c, r in zip(crop, resize, strict=True))
+        ratio = (low + min(high, 1.0)) / 2
+        if [int(r * ratio) for r in resize] != crop or ratio >= 1:
+            raise ConfigError(
+                f"{model!r}: it crops {crop} from pictures that are resized to {resize}; lerobot crops the same share of both."
+            )
+    return found | {"resize_shape": resize, "crop_ratio": ratio}
 
 
 def _sizes(model: Model) -> dict[str, Any]:
@@ -246,6 +283,21 @@ def _statistics(model: Model, parts: list[tuple[str, int]]) -> dict[str, tuple[s
         if missing := [k for k in NEEDED[modes[name]] if k not in known]:
             raise ConfigError(f"{model!r}: {' and '.join(missing)} of {name} are not known, and lerobot scales by them.")
         found[name] = (modes[name], known)
+    return found
+
+
+def _colours(model: Model) -> dict[str, tuple[str, dict[str, Tensor]]]:
+    """`_statistics` of pictures: (3, 1, 1) of each camera."""
+    codec: Any = model.codec
+    found: dict[str, tuple[str, dict[str, Tensor]]] = {}
+    for i, (name, _, _) in enumerate(codec.cameras):
+        norm, own = codec.norms["picture"][3 * i], slice(3 * i, 3 * i + 3)
+        buffers = {k: v[own, None, None].float().cpu() for k, v in codec.named_buffers() if k.startswith("picture_")}
+        low, high = buffers["picture_low"], buffers["picture_high"]
+        known = {"min": low, "max": high} if bool((high >= low).all()) else {}
+        if norm == "mean_std":
+            known |= {"mean": buffers["picture_mean"], "std": buffers["picture_std"]}
+        found[name] = (norm, known)
     return found
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo import files
 from zoo.errors import CheckpointError, brief, one_of
 from zoo.interop.lerobot.unet import ENVIRONMENT, STATE
+from zoo.interop.lerobot.vision import BACKBONES, SEPARATE
 from zoo.interop.reading import Options, checked, is_whole, looked_up, read_object
 from zoo.model.loading import PICKLES
 
@@ -32,25 +33,31 @@ NATIVE = "lerobot-unet1d"
 MOST_NUMBERS, MOST_STEPS = 100_000, 100_000
 #: what it takes a number that never moves to
 CONSTANT = -1.0
-#: the net's tensors in the weights; then those of the statistics
-NET, STATISTICS = "diffusion.unet.", ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+#: the net's tensors in the weights, those of its eyes, which have this name in ours; then those of the statistics
+NET, EYES = "diffusion.unet.", "diffusion.rgb_encoder."
+STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 #: what a config of lerobot's has, today and until 2024: by this a folder is known
 MARKS = ({"input_features", "output_features"}, {"input_shapes", "output_shapes"})
 #: files by which a repository is known, as each has a config.json
 SIGNS = (BEFORE, AFTER, "train_config.json", "config.yaml")
 #: lerobot's word for a way to scale -> ours
 MODES = {"MIN_MAX": "min_max", "MEAN_STD": "mean_std", "IDENTITY": "identity"}
-#: the type of each feature
+#: the type of each feature, but for cameras, and theirs; no camera has more pixels a side
 TYPES = {STATE: "STATE", ENVIRONMENT: "ENV", ACTION: "ACTION"}
+VISUAL, MOST_SIDE = "VISUAL", 4096
 #: statistics of each way to scale
 NEEDED = {"min_max": ("min", "max"), "mean_std": ("mean", "std"), "identity": ()}
-#: options that say where or how it was trained, or what becomes of pictures, of which a policy that is read has none
+#: options that say where or how it was trained: crops are random in training alone, and its weights are no longer those that
+#: a backbone began with
 WITHOUT_EFFECT = (
     "device", "use_amp", "push_to_hub", "repo_id", "private", "tags", "license", "pretrained_path", "pretrained_revision",
-    "vision_backbone", "resize_shape", "crop_ratio", "crop_shape", "crop_is_random", "pretrained_backbone_weights",
-    "use_group_norm", "spatial_softmax_num_keypoints", "use_separate_rgb_encoder_per_camera", "drop_n_last_frames",
-    "compile_model", "compile_mode", "gradient_checkpointing", "do_mask_loss_for_padding", "optimizer_lr", "optimizer_betas",
-    "optimizer_eps", "optimizer_weight_decay", "scheduler_name", "scheduler_warmup_steps",
+    "crop_is_random", "pretrained_backbone_weights", "drop_n_last_frames", "compile_model", "compile_mode",
+    "gradient_checkpointing", "do_mask_loss_for_padding", "optimizer_lr", "optimizer_betas", "optimizer_eps",
+    "optimizer_weight_decay", "scheduler_name", "scheduler_warmup_steps",
+)  # fmt: skip
+#: options of what becomes of pictures, which say nothing where there are none
+VISION = (
+    "vision_backbone", "use_group_norm", "spatial_softmax_num_keypoints", SEPARATE, "resize_shape", "crop_ratio", "crop_shape",
 )  # fmt: skip
 #: options of the net
 NET_OPTIONS = ("down_dims", "kernel_size", "n_groups", "diffusion_step_embed_dim", "use_film_scale_modulation")
@@ -61,7 +68,9 @@ NOISE = (
 KINDS = {
     "n_obs_steps": "whole", "horizon": "whole", "n_action_steps": "whole", "down_dims": "wholes", "kernel_size": "whole",
     "n_groups": "whole", "diffusion_step_embed_dim": "whole", "use_film_scale_modulation": "flag",
-    "num_inference_steps": "whole?", "noise_scheduler_type": "text",
+    "num_inference_steps": "whole?", "noise_scheduler_type": "text", "vision_backbone": "text", "use_group_norm": "flag",
+    "spatial_softmax_num_keypoints": "whole", SEPARATE: "flag", "resize_shape": "wholes?", "crop_shape": "wholes?",
+    "crop_ratio": "positive",
 }  # fmt: skip
 _STATE_FILE = re.compile(r"[\w-]{1,120}\.safetensors", re.ASCII)
 _READ_STEPS = re.compile(r"policy_(pre|post)processor(_step_\d+_[\w-]+)?\.(json|safetensors)", re.ASCII)
@@ -69,11 +78,11 @@ _READ_STEPS = re.compile(r"policy_(pre|post)processor(_step_\d+_[\w-]+)?\.(json|
 
 @dataclass(frozen=True)
 class Scaling:
-    """How the numbers of one feature are scaled.
+    """How the numbers of one feature are scaled, or the colours of a camera.
 
     Attributes:
         norm: one of ours, see `MODES`.
-        statistics: {"min", "max", "mean", "std"}: (D,) float32, as far as they are known.
+        statistics: {"min", "max", "mean", "std"}: (D,) float32, of a camera (3,), as far as they are known.
     """
 
     norm: str
@@ -85,10 +94,12 @@ class Config:
     """What config.json says, in lerobot's words.
 
     Attributes:
-        sizes: {feature: how many numbers}, the action last.
-        modes: {feature: way to scale}, ours; of a folder with processors theirs count.
+        sizes: {feature: how many numbers}, the action last; without cameras.
+        modes: {feature: way to scale}, ours, cameras among them; of a folder with processors theirs count.
         options: the others that change what the policy does.
         further: those without an effect here, such as the rate of learning.
+        cameras: {feature: (height, width) of its pictures}, in their order.
+        vision: the options of the eyes, see `zoo.interop.lerobot.vision.vision_options`; None without cameras.
     """
 
     path: Path
@@ -96,6 +107,16 @@ class Config:
     modes: dict[str, str]
     options: dict[str, Any]
     further: dict[str, Any]
+    cameras: dict[str, tuple[int, int]] = field(default_factory=dict)
+    vision: dict[str, Any] | None = None
+
+    def shape(self, name: str) -> list[int]:
+        """The shape of a feature, as lerobot says it: a camera's has the channels first."""
+        return [3, *self.cameras[name]] if name in self.cameras else [self.sizes[name]]
+
+    def type(self, name: str) -> str:
+        """The type of a feature."""
+        return VISUAL if name in self.cameras else TYPES[name]
 
 
 def is_ours(folder: Path) -> bool:
@@ -135,7 +156,7 @@ def read_config(folder: Path) -> Config:
     """config.json.
 
     Raises:
-        CheckpointError: another type of policy, pictures, a key that is missing or not known, or a value that is none.
+        CheckpointError: another type of policy, a key that is missing or not known, or a value that is none.
     """
     path = folder / CONFIG
     o = Options(read_object(path), "diffusion policy", path)
@@ -143,20 +164,51 @@ def read_config(folder: Path) -> Config:
     kind = o.later("type", TYPE) if old else o.needed("type")
     if kind != TYPE:
         raise one_of(f"type of policy in {path}", kind, [TYPE], CheckpointError, listed="Supported")
-    sizes, modes = (_old_features if old else _features)(o)
+    sizes, cameras, modes = (_old_features if old else _features)(o)
     names = ("n_obs_steps", "horizon", "n_action_steps", "noise_scheduler_type", "num_inference_steps", *NET_OPTIONS, *NOISE)
     options = {name: o.needed(name) for name in names}
     o.only("use_peft", False)
     further = {name: o.later(name, None) for name in WITHOUT_EFFECT if name in o}
-    o.end()
+    vision = _vision(o, cameras) if cameras else None
+    o.end(VISION)
     checked(options, KINDS, "diffusion policy", path)
     if options["horizon"] > MOST_STEPS:
         raise CheckpointError(f"{path}: horizon={options['horizon']:,} steps; zoo plans up to {MOST_STEPS:,}.")
-    return Config(path, sizes, modes, options, further)
+    return Config(path, sizes, modes, options, further, cameras, vision)
 
 
-def _features(o: Options) -> tuple[dict[str, int], dict[str, str]]:
-    """Sizes and ways to scale, from features with a type and a mode for each type."""
+def _vision(o: Options, cameras: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """The options of the eyes.
+
+    Raises:
+        CheckpointError: one is missing, is none, or does not fit the pictures.
+    """
+    before = {SEPARATE: False, "resize_shape": None, "crop_ratio": 1.0}
+    given = {name: o.later(name, before[name]) if name in before else o.needed(name) for name in VISION}
+    checked(given, KINDS, "diffusion policy", o.path)
+    looked_up(given["vision_backbone"], BACKBONES, f"vision_backbone in {o.path}")
+    resize, crop, ratio = given["resize_shape"], given["crop_shape"], given.pop("crop_ratio")
+    for name, shape in (("resize_shape", resize), ("crop_shape", crop)):
+        if shape is not None and (len(shape) != 2 or max(shape) > MOST_SIDE):
+            raise CheckpointError(f"{o.path}: {name}={brief(shape)}; it must be [height, width], up to {MOST_SIDE:,} each.")
+    if ratio > 1:
+        raise CheckpointError(f"{o.path}: crop_ratio={ratio}; it must be above 0, and 1 at most.")
+    if resize is not None:  # then the ratio alone says what is cropped
+        meant = [int(size * ratio) for size in resize] if ratio < 1 else None
+        if crop not in (None, meant) or (meant and min(meant) < 1):
+            raise CheckpointError(
+                f"{o.path}: crop_shape={brief(crop)} beside resize_shape={resize} and crop_ratio={ratio}, which make it "
+                f"{meant}: what the policy was trained with is not known."
+            )
+        given["crop_shape"] = meant
+    height, width = resize or next(iter(cameras.values()))
+    if crop is not None and (crop[0] > height or crop[1] > width):
+        raise CheckpointError(f"{o.path}: crop_shape={crop} of pictures {[height, width]}; it must lie in them.")
+    return given
+
+
+def _features(o: Options) -> tuple[dict[str, int], dict[str, tuple[int, int]], dict[str, str]]:
+    """Sizes, cameras and ways to scale, from features with a type and a mode for each type."""
     given = {}
     for key in ("input_features", "output_features"):
         features = o.needed(key)
@@ -168,12 +220,14 @@ def _features(o: Options) -> tuple[dict[str, int], dict[str, str]]:
     mapping = o.needed("normalization_mapping")
     if not isinstance(mapping, dict):
         raise CheckpointError(f"{o.path}: normalization_mapping={brief(mapping)}; it must say a mode for each type.")
-    sizes = _sizes(given["input_features"], given["output_features"], o.path)
-    return sizes, {name: _mode(mapping.get(TYPES[name], "IDENTITY"), o.path) for name in sizes}
+    cameras = _cameras(given["input_features"], o.path)
+    sizes = _sizes({k: f for k, f in given["input_features"].items() if k not in cameras}, given["output_features"], o.path)
+    modes = {name: _mode(mapping.get(TYPES[name], "IDENTITY"), o.path) for name in sizes}
+    return sizes, cameras, modes | {name: _mode(mapping.get(VISUAL, "IDENTITY"), o.path) for name in cameras}
 
 
-def _old_features(o: Options) -> tuple[dict[str, int], dict[str, str]]:
-    """Sizes and ways to scale, from shapes and a mode for each of them."""
+def _old_features(o: Options) -> tuple[dict[str, int], dict[str, tuple[int, int]], dict[str, str]]:
+    """Sizes, cameras and ways to scale, from shapes and a mode for each of them."""
     found: dict[str, dict[str, Any]] = {}
     for key in ("input_shapes", "output_shapes", "input_normalization_modes", "output_normalization_modes"):
         value = o.needed(key)
@@ -182,38 +236,57 @@ def _old_features(o: Options) -> tuple[dict[str, int], dict[str, str]]:
         found[key] = value
 
     def typed(name: str) -> str:
-        return "VISUAL" if name.startswith("observation.image") else TYPES.get(name, "STATE")
+        return VISUAL if name.startswith("observation.image") else TYPES.get(name, "STATE")
 
     inputs = {k: (typed(k), shape) for k, shape in found["input_shapes"].items()}
     outputs = {k: (typed(k), shape) for k, shape in found["output_shapes"].items()}
-    sizes = _sizes(inputs, outputs, o.path)
+    cameras = _cameras(inputs, o.path)
+    sizes = _sizes({k: f for k, f in inputs.items() if k not in cameras}, outputs, o.path)
     said = found["input_normalization_modes"] | found["output_normalization_modes"]
-    return sizes, {name: _mode(str(said.get(name, "identity")).upper(), o.path) for name in sizes}
+    return sizes, cameras, {name: _mode(str(said.get(name, "identity")).upper(), o.path) for name in (*sizes, *cameras)}
 
 
 def _mode(value: Any, path: Path) -> str:
     return str(looked_up(value, MODES, f"normalisation in {path}"))
 
 
+def _cameras(inputs: Mapping[str, Any], path: Path) -> dict[str, tuple[int, int]]:
+    """{camera: (height, width)} of the features that are pictures.
+
+    Raises:
+        CheckpointError: pictures that are not RGB, or of several sizes, which lerobot does not have either.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name, (kind, shape) in inputs.items():
+        if kind != VISUAL:
+            continue
+        right = isinstance(shape, list) and len(shape) == 3 and all(is_whole(n) and 1 <= n <= MOST_SIDE for n in shape)
+        if not right or shape[0] != 3:
+            raise CheckpointError(
+                f"{path}: the shape {brief(shape)} of {name}; pictures must be RGB, [3, height, width], up to {MOST_SIDE:,} "
+                "a side."
+            )
+        found[name] = (shape[1], shape[2])
+    if len(set(found.values())) > 1:
+        said = ", ".join(f"{name} {list(size)}" for name, size in found.items())
+        raise CheckpointError(f"{path}: the pictures are {said}; those of all cameras must have the same size.")
+    return found
+
+
 def _sizes(inputs: Mapping[str, Any], outputs: Mapping[str, Any], path: Path) -> dict[str, int]:
     """{feature: size}: the state, the environment's state where there is one, the action.
 
     Raises:
-        CheckpointError: pictures, or features that this policy does not have.
+        CheckpointError: features that this policy does not have.
     """
-    pictures = [name for name, (kind, _) in inputs.items() if kind == "VISUAL" or name.startswith("observation.image")]
-    if pictures:
-        raise CheckpointError(
-            f"{path}: the policy sees pictures ({', '.join(pictures)}), and zoo's policies see numbers alone. Read are "
-            f"policies of {STATE} and {ENVIRONMENT}, such as diffusion_pusht_keypoints."
-        )
     odd = [f"{name} ({kind})" for name, (kind, _) in inputs.items() if TYPES.get(name) != kind or name == ACTION]
     odd += [f"{name} ({kind})" for name, (kind, _) in outputs.items() if (name, kind) != (ACTION, "ACTION")]
     missing = [name for name, there in ((STATE, inputs), (ACTION, outputs)) if name not in there]
     if odd or missing:
         raise CheckpointError(
             f"{path}: its features are {', '.join([*inputs, *outputs]) or 'none'}; of {', '.join(odd + missing)} zoo does not "
-            f"know what lerobot's diffusion policy does. Read are {STATE} (STATE), {ENVIRONMENT} (ENV) and {ACTION} (ACTION)."
+            f"know what lerobot's diffusion policy does. Read are {STATE} (STATE), {ENVIRONMENT} (ENV), {ACTION} (ACTION) and "
+            f"pictures ({VISUAL})."
         )
     found, both = {}, {**inputs, **outputs}
     for name in (STATE, ENVIRONMENT, ACTION):
@@ -226,6 +299,16 @@ def _sizes(inputs: Mapping[str, Any], outputs: Mapping[str, Any], path: Path) ->
                 )
             found[name] = int(shape[0])
     return found
+
+
+def renamed(name: str) -> str:
+    """lerobot's name of a tensor of the net -> ours: the eyes are a part of the U-Net."""
+    return name.removeprefix("diffusion.") if name.startswith(EYES) else name.removeprefix(NET)
+
+
+def theirs(name: str) -> str:
+    """The way back of `renamed`."""
+    return f"diffusion.{name}" if f"diffusion.{name}".startswith(EYES) else f"{NET}{name}"
 
 
 def scalings(folder: Path, config: Config, weights: Mapping[str, Tensor]) -> dict[str, Scaling]:
@@ -271,7 +354,7 @@ def _inside(tensors: Mapping[str, Tensor], config: Config, path: Path) -> dict[s
         for place in places:
             stem = f"{place}buffer_{name.replace('.', '_')}."
             taken.append({k: left.pop(f"{stem}{k}") for k in NEEDED[norm] if f"{stem}{k}" in left})
-            taken[-1] = statistics(taken[-1], norm, name, config.sizes[name], path)
+            taken[-1] = statistics(taken[-1], norm, name, config.shape(name), path)
         if any(not torch.equal(taken[0][k], more[k]) for more in taken[1:] for k in NEEDED[norm]):
             raise CheckpointError(f"{path}: {name} is normalised with other statistics in training than when it is sampled.")
         found[name] = Scaling(norm, taken[0])
@@ -280,8 +363,8 @@ def _inside(tensors: Mapping[str, Tensor], config: Config, path: Path) -> dict[s
     return found
 
 
-def statistics(given: Mapping[str, Tensor], norm: str, name: str, size: int, path: Path) -> dict[str, Tensor]:
-    """Statistics of one feature, checked, float32.
+def statistics(given: Mapping[str, Tensor], norm: str, name: str, shape: list[int], path: Path) -> dict[str, Tensor]:
+    """Statistics of one feature, checked, float32: (D,), or of pictures one for each channel.
 
     Raises:
         CheckpointError: one that `norm` needs is missing, of another shape, or is not the statistics of anything.
@@ -293,12 +376,13 @@ def statistics(given: Mapping[str, Tensor], norm: str, name: str, size: int, pat
             "complete. Save it anew in lerobot, with the statistics of its data."
         )
     found = {k: v for k, v in given.items() if k in ("min", "max", "mean", "std")}
+    wanted = (shape[0], 1, 1) if len(shape) == 3 else (shape[0],)
     for key, tensor in found.items():
-        if not tensor.is_floating_point() or tuple(tensor.shape) != (size,):
+        if not tensor.is_floating_point() or tuple(tensor.shape) != wanted:
             raise CheckpointError(
-                f"{path}: {key} of {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be ({size},) numbers."
+                f"{path}: {key} of {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be {wanted} numbers."
             )
-        found[key] = tensor.float()  # first: what float64 holds may be infinite here
+        found[key] = tensor.float().flatten()  # first: what float64 holds may be infinite here
         if not torch.isfinite(found[key]).all():
             raise CheckpointError(f"{path}: {key} of {name} is not finite: lerobot's mark of statistics that were never set.")
     if {"min", "max"} <= found.keys() and (found["min"] > found["max"]).any():
@@ -318,7 +402,7 @@ def _processors(folder: Path, config: Config) -> dict[str, Scaling]:
     """The statistics in the files of both processors."""
     before = _steps(folder / BEFORE, "normalizer_processor")
     after = _steps(folder / AFTER, "unnormalizer_processor")
-    found = {name: _scaling(before, name, config, folder / BEFORE) for name in config.sizes}
+    found = {name: _scaling(before, name, config, folder / BEFORE) for name in (*config.sizes, *config.cameras)}
     action = _scaling(after, ACTION, config, folder / AFTER)
     if not _same(found[ACTION], action):
         raise CheckpointError(
@@ -339,16 +423,15 @@ def _scaling(step: tuple[dict[str, Any], dict[str, Tensor]], name: str, config: 
     feature = features.get(name) if isinstance(features, dict) else None
     if not isinstance(feature, dict) or not isinstance(modes, dict):
         raise CheckpointError(f"{path}: its normalisation says no feature {name}, or no mode for it.")
-    if feature.get("type") != TYPES[name] or feature.get("shape") != [config.sizes[name]]:
-        raise CheckpointError(
-            f"{path}: the feature {name} is {brief(feature)}; {CONFIG} says {TYPES[name]} [{config.sizes[name]}]."
-        )
-    norm = _mode(modes.get(TYPES[name], "IDENTITY"), path)
+    kind, shape = config.type(name), config.shape(name)
+    if feature.get("type") != kind or feature.get("shape") != shape:
+        raise CheckpointError(f"{path}: the feature {name} is {brief(feature)}; {CONFIG} says {kind} {shape}.")
+    norm = _mode(modes.get(kind, "IDENTITY"), path)
     among = said.get("normalize_observation_keys")
     if among is not None and name != ACTION and name not in among:
         norm = "identity"
     given = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.rpartition(".")[0] == name}
-    return Scaling(norm, statistics(given, norm, name, config.sizes[name], path))
+    return Scaling(norm, statistics(given, norm, name, shape, path))
 
 
 def _steps(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from zoo import files
-from zoo.contract.conditions import Array
+from zoo.contract.conditions import Array, Condition, Views
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
 from zoo.errors import CheckpointError
@@ -19,6 +20,7 @@ from zoo.interop.diffusers.schedulers import Process, read_said
 from zoo.interop.lerobot.folder import (
     ACTION,
     CONSTANT,
+    EYES,
     HOW,
     NATIVE,
     NET,
@@ -31,8 +33,10 @@ from zoo.interop.lerobot.folder import (
     files_of,
     is_ours,
     read_config,
+    renamed,
     scalings,
 )
+from zoo.interop.lerobot.unet import sizes_of
 from zoo.interop.origin import Origin, read_origin
 from zoo.interop.reading import looked_up, read_weights, shapes_in, weights_in
 from zoo.model.budget import limited
@@ -69,15 +73,16 @@ class LeRobotFormat:
         config = read_config(folder)
         paths = weights_in(folder, STEM, HOW)
         weights = read_weights(paths, files.plain_name)
-        foreign = sorted(k for k in weights if not k.startswith((NET, *STATISTICS)))
+        own = (NET, EYES) if config.cameras else (NET,)
+        foreign = sorted(k for k in weights if not k.startswith((*own, *STATISTICS)))
         if foreign:
             raise CheckpointError(f"{paths[0]} holds tensors that no such policy has: {', '.join(foreign[:5])}.")
         scaled = scalings(folder, config, weights)
         recipe = recipe_of(config, scaled, read_origin(folder))
-        shapes = {f"denoiser.{k.removeprefix(NET)}": v for k, v in shapes_in(paths).items() if k.startswith(NET)}
+        shapes = {f"denoiser.{renamed(k)}": v for k, v in shapes_in(paths).items() if k.startswith(own)}
         with limited(shapes, folder, weights=paths[0].name):
             model = Model(recipe, get_domain("policy"), filled=False)
-        net = {k.removeprefix(NET): v for k, v in weights.items() if k.startswith(NET)}
+        net = {renamed(k): v for k, v in weights.items() if k.startswith(own)}
         files.load_strict(model.denoiser, net, paths[0])
         files.load_strict(model.codec, codec_state(config, scaled), paths[0])
         return model
@@ -112,14 +117,23 @@ class LeRobotFormat:
 
 
 class _Peer(torch.nn.Module):
-    """lerobot's net, called as ours is; a window that is not given is zeros, as in ours."""
+    """lerobot's net and eyes, called as ours are; a window that is not given is zeros, as in ours.
 
-    def __init__(self, net: torch.nn.Module) -> None:
+    Args:
+        parts: (name, shape) of what lies in a row of an observation.
+    """
+
+    def __init__(self, diffusion: torch.nn.Module, parts: list[tuple[str, tuple[int, ...]]]) -> None:
         super().__init__()
-        self.net = net
+        self.diffusion, self.parts = diffusion, parts
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
-        out: Tensor = self.net(x_t, t, global_cond=cond["observation"].nan_to_num(0.0).flatten(1))
+        diffusion: Any = self.diffusion
+        rows = cond["observation"].nan_to_num(0.0).split([math.prod(shape) for _, shape in self.parts], -1)
+        seen = {name: row.unflatten(-1, shape) for (name, shape), row in zip(self.parts, rows, strict=True)}
+        if pictures := [seen.pop(name) for name, shape in self.parts if len(shape) == 3]:
+            seen["observation.images"] = torch.stack(pictures, -4)
+        out: Tensor = diffusion.unet(x_t, t, global_cond=diffusion._prepare_global_conditioning(seen))
         return out
 
 
@@ -131,8 +145,11 @@ def peer_net(model: Model, folder: Path) -> torch.nn.Module | None:
         policy = DiffusionPolicy.from_pretrained(folder)
     except Exception:  # its imports end in many, beside versions of others that it does not know
         return None
-    device = next(iter(model.denoiser.parameters())).device
-    return _Peer(policy.diffusion.unet.to(device)).eval()
+    device, codec = next(iter(model.denoiser.parameters())).device, cast(Any, model.codec)
+    parts: list[tuple[str, tuple[int, ...]]]
+    parts = [(name, (size,)) for name, size in sizes_of(model.recipe.net.get("parts", ()), len(codec.observation_names))]
+    parts += [(name, (3, height, width)) for name, height, width in codec.cameras]
+    return _Peer(policy.diffusion.to(device), parts).eval()
 
 
 def process_of(config: Config) -> Process:
@@ -164,7 +181,13 @@ def recipe_of(config: Config, scaled: Mapping[str, Scaling], origin: Origin) -> 
     words = {name: name.removeprefix("observation.") for name in config.sizes}
     names = {name: [f"{words[name]}_{i}" for i in range(size)] for name, size in config.sizes.items()}
     norms = [scaled[name].norm for name, size in seen.items() for _ in range(size)]
-    bound, told = process.sampling["clip"], " and ".join(f"{name} ({size})" for name, size in seen.items())
+    bound, cameras = process.sampling["clip"], [[name, *size] for name, size in config.cameras.items()]
+    told = [f"{name} ({size})" for name, size in seen.items()] + [f"pictures {name} ({h} x {w})" for name, h, w in cameras]
+    condition: Condition = Array(shape=(o["n_obs_steps"], sum(seen.values())))
+    if cameras:
+        width = sum(seen.values()) + sum(3 * height * width for height, width in config.cameras.values())
+        parts = {"numbers": list(seen.items()), "cameras": cameras}
+        condition = Views.model_validate({"shape": (o["n_obs_steps"], width), **parts})
     codec = {
         "horizon": o["horizon"],
         "n_obs": o["n_obs_steps"],
@@ -178,19 +201,23 @@ def recipe_of(config: Config, scaled: Mapping[str, Scaling], origin: Origin) -> 
         # theirs does not clip actions; where x0 is bounded by the range of its data, there is nothing to clip
         "clip": scaled[ACTION].norm == "min_max" and bound is not None and bound <= 1,
     }
+    net = {key: o[key] for key in NET_OPTIONS} | {"parts": [[name, size] for name, size in seen.items()]}
+    if cameras:
+        codec |= {"cameras": cameras, "picture_norm": [scaled[name].norm for name in config.cameras]}
+        net["vision"] = config.vision
     licence = origin.licence or config.further.get("license")
     return Recipe.parse(
         {
             "name": origin.name,
             "domain": "policy",
-            "description": f"Diffusion policy of lerobot, which sees {told}; imported from {origin.place}.",
+            "description": f"Diffusion policy of lerobot, which sees {' and '.join(told)}; imported from {origin.place}.",
             "licence": licence if isinstance(licence, str) else "",
             "data": origin.data,
             "paper": "Diffusion Policy (Chi et al. 2023, arXiv:2303.04137).",
             "codec": codec,
             "denoiser": NATIVE,
-            "net": {key: o[key] for key in NET_OPTIONS} | {"parts": [[name, size] for name, size in seen.items()]},
-            "conditions": {"observation": Array(shape=(o["n_obs_steps"], sum(seen.values())))},
+            "net": net,
+            "conditions": {"observation": condition},
             "schedule": process.schedule,
             "diffusion": process.diffusion,
             "sampling": process.sampling,
@@ -203,12 +230,14 @@ def codec_state(config: Config, scaled: Mapping[str, Scaling]) -> dict[str, Tens
     """The statistics as the codec's buffers."""
     seen = [name for name in config.sizes if name != ACTION]
     found: dict[str, Tensor] = {}
-    for what, names in (("action", [ACTION]), ("observation", seen)):
+    for what, names in (("action", [ACTION]), ("observation", seen), ("picture", list(config.cameras))):
+        if not names:
+            continue
         spread = any(scaled[name].norm == "mean_std" for name in names)
         ends = {"low": ("min", UNKNOWN[0]), "high": ("max", UNKNOWN[1])}
         ends |= {"mean": ("mean", 0.0), "std": ("std", 1.0)} if spread else {}
         for end, (key, unknown) in ends.items():
-            parts = [_known(scaled[name], key, config.sizes[name], unknown) for name in names]
+            parts = [_known(scaled[name], key, config.shape(name)[0], unknown) for name in names]
             found[f"{what}_{end}"] = torch.cat(parts)
     return found
 

@@ -7,6 +7,7 @@ given, not by one more; the observations enter FiLM as they are; a transposed co
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -14,7 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from zoo.contract.conditions import Views
 from zoo.errors import ConfigError, ShapeError, brief
+from zoo.interop.lerobot.vision import SEPARATE, Eye, vision_options
+from zoo.nets.once import once
 
 #: groups of the last norm, which no option of lerobot's changes
 LAST_GROUPS = 8
@@ -71,7 +75,9 @@ class Residual(nn.Module):
 
 
 class ConditionalUNet1D(nn.Module):
-    """lerobot's U-Net on x_t (B, horizon, Da), which is told `cond["observation"]` (B, n_obs, Do).
+    """lerobot's U-Net on x_t (B, horizon, Da), which is told `cond["observation"]` (B, n_obs, D).
+
+    Where the condition has cameras, the pictures of its rows go through eyes, once in a sampling run.
 
     A window that is not given is zeros: the net was never told of a null. Trained from the start with
     condition_dropout above 0, it knows zeros as one.
@@ -84,7 +90,8 @@ class ConditionalUNet1D(nn.Module):
         diffusion_step_embed_dim: size of the embedding of the time, even.
         use_film_scale_modulation: whether the observations scale channels, too, not only move them.
         parts: [name, size] of lerobot's features in the order in which the observation holds them; the net is told the state
-            first. Default: all of it is "observation.state".
+            first, then what the eyes say. Default: all of it is "observation.state".
+        vision: the options of the eyes, see `zoo.interop.lerobot.vision.vision_options`; for pictures alone.
 
     Raises:
         ConfigError: numbers that do not fit together, or other conditions. ShapeError: a horizon that it cannot halve.
@@ -101,6 +108,7 @@ class ConditionalUNet1D(nn.Module):
         diffusion_step_embed_dim: int = 128,
         use_film_scale_modulation: bool = True,
         parts: Sequence[Sequence[Any]] = (),
+        vision: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         horizon, size = shape
@@ -130,10 +138,19 @@ class ConditionalUNet1D(nn.Module):
                 f"lerobot-unet1d: a horizon of {horizon} steps; give one that divides by {2 ** (len(dims) - 1)}, as "
                 f"{len(dims)} levels halve it."
             )
-        self.order = _order(parts, seen[1])
-        embed = diffusion_step_embed_dim
-        told = embed + seen[0] * seen[1]
         self.told = (seen[0], seen[1])
+        self.pictures = _sizes((conditions or {}).get("observation"), vision)
+        self.numbers = seen[1] - sum(3 * height * width for height, width in self.pictures)
+        places = _places(parts, self.numbers)
+        self.state, self.environment = places[STATE], places.get(ENVIRONMENT, slice(0))
+        features = self.numbers
+        if vision is not None:
+            options = vision_options(vision)
+            eyes = [Eye(size, options) for size in (self.pictures if options[SEPARATE] else self.pictures[:1])]
+            self.rgb_encoder = nn.ModuleList(eyes) if options[SEPARATE] else eyes[0]
+            features += eyes[0].features * len(self.pictures)
+        embed = diffusion_step_embed_dim
+        told = embed + seen[0] * features
         self.diffusion_step_encoder = nn.Sequential(
             Sinusoid(embed), nn.Linear(embed, 4 * embed), nn.Mish(), nn.Linear(4 * embed, embed)
         )
@@ -156,12 +173,8 @@ class ConditionalUNet1D(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *, mask: Tensor | None = None) -> Tensor:
         """x_t (B, horizon, Da), t (B,) the number of the step -> the prediction (B, horizon, Da)."""
-        seen = cond.get("observation")
-        if seen is None:
-            seen = x_t.new_zeros(x_t.shape[0], *self.told)
-        if self.order is not None:
-            seen = seen[..., self.order]
-        seen = torch.where(seen.isnan(), 0.0, seen).to(x_t.dtype)
+        given = cond.get("observation"), x_t.shape[0], x_t.dtype, x_t.device
+        seen = once(self, functools.partial(self.seen, *given), *given)
         time = self.diffusion_step_encoder[0](t).to(x_t.dtype)
         told = torch.cat([self.diffusion_step_encoder[1:](time), seen.flatten(1)], 1)
         x, kept = x_t.transpose(1, 2), []
@@ -177,6 +190,39 @@ class ConditionalUNet1D(nn.Module):
             x = larger(second(first(torch.cat([x, kept.pop()], 1), told), told))
         out: Tensor = self.final_conv(x).transpose(1, 2)
         return out
+
+    def seen(self, rows: Tensor | None, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """What is told of rows (B, n_obs, D), or of none for n samples: the state, what eyes say, the environment."""
+        if rows is None:
+            rows = torch.zeros(n, *self.told, device=device)
+        rows = torch.where(rows.isnan(), 0.0, rows).to(dtype)
+        return torch.cat([rows[..., self.state], *self._look(rows), rows[..., self.environment]], -1)
+
+    def _look(self, rows: Tensor) -> list[Tensor]:
+        """What the eyes say (B, n_obs, features) of each camera's pictures, which lie flat at the end of rows."""
+        if not self.pictures:
+            return []
+        shape = len(self.pictures), 3, *self.pictures[0]
+        found = rows[..., self.numbers :].unflatten(-1, shape)
+        eyes = list(self.rgb_encoder) if isinstance(self.rgb_encoder, nn.ModuleList) else [self.rgb_encoder] * shape[0]
+        return [eye(found[:, :, i].flatten(0, 1)).unflatten(0, rows.shape[:2]) for i, eye in enumerate(eyes)]
+
+
+def _sizes(observation: Any, vision: Mapping[str, Any] | None) -> list[tuple[int, int]]:
+    """(height, width) of the pictures of each camera that a condition has; [] for numbers alone.
+
+    Raises:
+        ConfigError: pictures without options of eyes or the other way round, or of several sizes.
+    """
+    cameras = observation.cameras if isinstance(observation, Views) else ()
+    if bool(cameras) != (vision is not None):
+        wrong = "sees pictures, and has no options for them: give vision" if cameras else "has vision, and sees no pictures"
+        raise ConfigError(f"lerobot-unet1d: the net {wrong}.")
+    sizes = [(height, width) for _, height, width in cameras]
+    if len(set(sizes)) > 1:
+        found = ", ".join(f"{name} {(height, width)}" for name, height, width in cameras)
+        raise ConfigError(f"lerobot-unet1d: the pictures are {found}; those of all cameras must have the same size.")
+    return sizes
 
 
 def sizes_of(parts: Sequence[Sequence[Any]], count: int) -> list[tuple[str, int]]:
@@ -197,10 +243,10 @@ def sizes_of(parts: Sequence[Sequence[Any]], count: int) -> list[tuple[str, int]
     return found
 
 
-def _order(parts: Sequence[Sequence[Any]], count: int) -> list[int] | None:
-    """Which numbers of an observation are told one after the other; None for the order that they have."""
-    found = sizes_of(parts, count)
-    if found[0][0] == STATE:
-        return None
-    first = found[0][1]
-    return [*range(first, count), *range(first)]
+def _places(parts: Sequence[Sequence[Any]], count: int) -> dict[str, slice]:
+    """{feature: where it lies} in an observation of `count` numbers."""
+    found, first = {}, 0
+    for name, size in sizes_of(parts, count):
+        found[name] = slice(first, first + size)
+        first += size
+    return found
