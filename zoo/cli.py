@@ -473,10 +473,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--method",
-        help="replace, resample (RePaint), posterior, particles (TDS), or select (of motifs); default: the domain's, posterior "
-        "for pictures and replace for others; --times, --jump, --products, --particles and --candidates are theirs. A domain's "
-        "own ways, too: "
-        "--motif 1abc.pdb:A20-35 --length 80",
+        help="replace, resample (RePaint), posterior, particles (TDS), or select (of motifs); default: posterior for pictures, "
+        "select for motifs, and replace for others; --times, --jump, --products, --particles and --candidates are theirs. A "
+        "domain's own ways, too: --motif 1abc.pdb:A20-35 --length 80",
     )
     sampling(p)
 

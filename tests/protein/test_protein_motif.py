@@ -53,6 +53,8 @@ def test_of_several_candidates_the_one_with_fewer_clashes_is_the_sample(model, h
         for chain in many[count]:
             assert rmsd(*(torch.from_numpy(x).double().flatten(0, 1) for x in (chain.atoms[4:16], motif.atoms))) < 2e-3
     assert overlaps(many[8]).mean() < overlaps([one, two]).mean()
+    usual = model.inpaint(motif=motif, **how)
+    assert usual.plan.method == {"method": "select", "candidates": 4}, "what is taken where nobody says a method"
     (alone,) = model.inpaint(motif=motif, method="select", candidates=2, **how | {"n": 1})
     np.testing.assert_allclose(alone.atoms, many[2][0].atoms, atol=2e-3)
 
@@ -73,7 +75,8 @@ def test_the_net_hears_the_motif_where_it_lies(model, helix, monkeypatch):
         return forward(x, t, cond, **options)
 
     monkeypatch.setattr(model.denoiser, "forward", listen)
-    model.inpaint(motif=Backbone(helix.atoms[:12]), length=40, start=5, n=2, steps=4, seed=0, progress=False)
+    how = {"length": 40, "start": 5, "n": 2, "steps": 4, "seed": 0, "progress": False}
+    model.inpaint(motif=Backbone(helix.atoms[:12]), method="replace", **how)
     held = model.codec.encode(Backbone(helix.atoms[:12])).flatten(0, 1)
     assert heard[0].isnan().all()
     for guess in heard[1:]:

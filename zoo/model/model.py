@@ -561,7 +561,8 @@ class Model(nn.Module):
                 a step; "particles" (TDS) weighs `particles` (16) samples for one, with the samplers "ddpm", which is taken
                 where none is named, and "ddim" with eta above 0; "select" takes the best of `candidates` (4) where known parts
                 say what is better, as a motif does. None: what the domain was measured to be best with, see
-                `Domain.inpainting`: "posterior" with products=1 for pictures, but not in latents; else "replace".
+                `Domain.inpainting`: "posterior" with products=1 for pictures, but not in latents; "select" for a protein's
+                motif; else "replace".
             steer: further steers, around that of the known parts; with particles, inside of it.
             n, **arguments: as for `sample`, those of the method; and those that the domain adds, see `Domain.hold` of the
                 domain: a protein's `motif` and `start`, a point cloud's `keep`.
@@ -594,7 +595,8 @@ class Model(nn.Module):
         own = {k: arguments.pop(k) for k in self.domain.inpaint_options if k in arguments}
         held = self.domain.hold(self, known, where, arguments, **own)
         if method is None and not isinstance(held.steer, Hold) and not asked:
-            way = Method()  # known parts that may lie anywhere
+            # known parts that may lie anywhere
+            way = Select() if isinstance(held.steer, Place) and held.steer.reward is not None else Method()
         way.steer(held.steer)  # a method that cannot hold it is told before anything is made
         arguments["batch_size"] = self._at_a_time(arguments.get("batch_size"), n, arguments.get("shard"), steer, way)
         plan = self.plan(n, **self._size_argument(held.size) | arguments)
