@@ -254,6 +254,17 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/protein/motif.py", "where[own] = True", "where[own] = False",
         "tests/protein/test_protein_motif.py",
     ),
+    "select: the worst candidate goes on": (
+        "zoo/core/inpaint.py", "reward(step.x0).view(-1, many).argmax(1)", "reward(step.x0).view(-1, many).argmin(1)",
+        "tests/core/test_inpaint.py",
+    ),
+    "select: what the net was told stays with another candidate": (
+        "zoo/core/inpaint.py", "memory.guess = memory.guess[index]\n\n\n#: the noise", "pass\n\n\n#: the noise",
+        "tests/core/test_inpaint.py",
+    ),
+    "backbones: a motif's reward is its clashes": (
+        "zoo/protein/motif.py", "return -overlap(", "return overlap(", "tests/protein/test_protein_motif.py",
+    ),
     "backbones: clashes of neighbours count": (
         "zoo/protein/metrics.py", "(between < CA_CLASH) & (apart > 1)", "(between < CA_CLASH)",
         "tests/protein/test_protein_metrics.py",

@@ -168,7 +168,7 @@ EDITS = {
     "image": ({"mask": painted((56, 56))}, {"label": "bag"}, "posterior"),
     "audio": ({"first": 0.2, "last": 0.5}, {"label": "seven"}, "replace"),
     "point3d": ({"half": "upper"}, {}, "replace"),
-    "protein": ({"first": 3, "last": 12, "length": 40, "start": 9}, {}, "replace"),
+    "protein": ({"first": 3, "last": 12, "length": 40, "start": 9}, {}, "select"),
 }
 
 
