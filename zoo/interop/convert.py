@@ -59,8 +59,8 @@ def convert(
     model.recipe = model.recipe.model_copy(update={"licence": found.licence, "description": about})
     stage = model.recipe.stage
     if stage is not None and stage.recipe and not stage.recipe.get("licence"):  # it came in the same folder
-        said = dict(stage.recipe) | {"licence": found.licence}
-        model.recipe = model.recipe.staged(stage.model_copy(update={"recipe": said}))
+        about_it = dict(stage.recipe) | {"licence": found.licence}
+        model.recipe = model.recipe.staged(stage.model_copy(update={"recipe": about_it}))
     card = _MARK.sub("", model_card(model.recipe, domain=model.domain, source=place(folder))).rstrip()
     card += f"\n\n## Origin\n\n{model.recipe.description}\n"
     read = getattr(FORMATS[name], "card", None)
