@@ -73,10 +73,68 @@ def test_another_program_computes_the_same(tmp_path, name, options):
     assert said["output"]["is"] == model.recipe.diffusion.prediction
 
 
+RAGGED = {
+    "clouds": ("point3d/shapes-ddpm", {"net.dim": 32, "net.heads": 2, "net.latents": 8, "net.rounds": 1}),
+    "backbones": ("protein/backbone-ddpm", {"net.dim": 32, "net.heads": 2, "net.depth": 1, "net.pair": 8}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), RAGGED.values(), ids=RAGGED)
+def test_samples_have_sizes_of_their_own(tmp_path, name, options):
+    """Clouds and backbones of any size, padded ones beside whole ones, and with a last guess and without."""
+    model = small(name, **options)
+    model.export("onnx", tmp_path)
+    assert off(model, tmp_path) < 1e-4
+    session, inputs = opened(tmp_path), example(model)
+    names, sized = [k for k in inputs if k not in ("x", "t")], {"x", "x0", "known", "mask"} & inputs.keys()
+    said = {i["name"]: i["shape"] for i in json.loads((tmp_path / "denoiser.json").read_text())["inputs"]}
+    assert all(said[k][:2] == ["batch", "elements"] for k in sized) and said["t"] == ["batch"]
+    for seed, n in enumerate((11, 37, 150)):
+        rng = seeds.generator(seed)
+        x = torch.randn(2, n, *model.codec.shape[1:], generator=rng)
+        given = inputs | {"x": x, "mask": torch.arange(n) < torch.tensor([[n], [n - 5]])}
+        if "x0" in inputs:
+            guess = torch.randn(x.shape, generator=rng)
+            guess[seed % 2] = torch.nan
+            given |= {"x0": guess, "known": torch.zeros(x.shape, dtype=torch.bool)}
+        with torch.no_grad():
+            expected = Called(model, names)(*(given[k] for k in inputs)).numpy()
+        (found,) = session.run(None, {k: given[k].numpy() for k in inputs})
+        assert np.abs(found - expected).max() < 1e-4 * max(1, np.abs(expected).max())
+        assert not found[1, -5:].any() and np.abs(found[1, :-5]).max() > 1e-3  # padding is 0
+
+
+def test_small_numbers_are_kept(tmp_path):
+    """A chain of atoms in one place has directions of length 0, which 1e-12 keeps from being divided by 0."""
+    model = small(*RAGGED["backbones"][:1], **RAGGED["backbones"][1])
+    model.export("onnx", tmp_path)
+    inputs = {k: v.clone() for k, v in example(model).items()}
+    inputs["x0"] = torch.zeros_like(inputs["x"])
+    with torch.no_grad():
+        expected = Called(model, [k for k in inputs if k not in ("x", "t")])(*inputs.values())
+    (found,) = opened(tmp_path).run(None, {k: v.numpy() for k, v in inputs.items()})
+    assert np.isfinite(found).all() and float(np.abs(found - expected.numpy()).max()) < 1e-4
+
+
+def test_words_are_numbers_of_a_vocabulary(tmp_path):
+    """The net is told numbers, and the vocabulary beside it says of which words: no zoo is needed to read a text of them."""
+    model = zoo.load("image/emoji-text")
+    model.export("onnx", tmp_path)
+    assert off(model, tmp_path) < 1e-4
+    said = json.loads((tmp_path / "vocabulary.json").read_text())
+    assert list(said) == ["text"] and said["text"]["length"] == 16
+    words = said["text"]["words"]
+    for text, numbers in said["text"]["examples"].items():
+        assert numbers == model.recipe.conditions["text"].read(text, 1).values[0].tolist()
+        assert " ".join(words[k - 1] for k in numbers if k > 0)
+    assert said["text"]["examples"]["rocket"][:2] == [1 + words.index("rocket"), 0]
+
+
 def test_the_two_files_are_enough_to_sample(tmp_path):
     """DDIM with guidance, written with numpy and what the file says."""
     model = small(**IMAGE, **{"sampling.steps": 6, "sampling.few": [], "sampling.clip": None})
     assert model.export("onnx", tmp_path) == tmp_path
+    assert not (tmp_path / "vocabulary.json").exists()
     assert off(model, tmp_path) < 1e-5
     said = json.loads((tmp_path / "denoiser.json").read_text())
     assert said["opset"] == 18 and said["model"] == "image/fashion-ddpm" and said["output"]["is"] == "v"

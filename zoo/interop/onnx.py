@@ -1,9 +1,10 @@
 """A model's net as an ONNX file, for programs without torch, and beside it in words and numbers what one samples with.
 
-    model.export("onnx", "out/")        # out/denoiser.onnx, out/denoiser.json
+    model.export("onnx", "out/")        # out/denoiser.onnx, out/denoiser.json, and vocabulary.json where it is told words
 
-The file holds one call of the net: x_t, t and the conditions to the prediction, for any number of samples. The sampler is the
-user's; `denoiser.json` gives the levels of the model's own grid, so that a loop over them is all that there is to write.
+The file holds one call of the net: x_t, t and the conditions to the prediction, for any number of samples, and of as many
+points or residues as one likes. The sampler is the user's; `denoiser.json` gives the levels of the model's own grid, so that a
+loop over them is all that there is to write.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo import files
+from zoo.contract.text import Text
 from zoo.core.guidance import drop
 from zoo.core.schedule import Level
 from zoo.errors import CheckpointError, ConfigError
 from zoo.extras import need
+from zoo.interop.diffusers.prompt import Prompt
 from zoo.model.golden import COND, golden_inputs
 from zoo.model.model import Model
 from zoo.values import whole
@@ -33,7 +36,7 @@ EXTRA = "onnx"
 #: the operator set that is written where nobody asks for another: what torch's exporter writes by itself
 OPSET = 18
 LEAST, MOST = 18, 23
-NET, WORDS = "denoiser.onnx", "denoiser.json"
+NET, WORDS, VOCABULARY = "denoiser.onnx", "denoiser.json", "vocabulary.json"
 #: what the weights of one file may be; larger ones go beside it (bytes)
 WHOLE = 1_500_000_000
 #: grids of that many steps at most are written
@@ -51,16 +54,19 @@ class Called(nn.Module):
         super().__init__()
         on_cpu = model.device.type == "cpu"
         self.net, self.names = model.denoiser if on_cpu else copy.deepcopy(model.denoiser).cpu(), tuple(names)
-        self.diffusion = model.diffusion
+        self.diffusion, self.codec = model.diffusion, model.codec
 
     def forward(self, x: Tensor, t: Tensor, *further: Tensor) -> Tensor:
-        """x (B,*S), t (B,), the conditions (B,...) and the mask -> the prediction (B,*S)."""
+        """x (B,*S), t (B,), the conditions (B,...) and the mask -> the prediction (B,*S), 0 in the padding."""
         given = dict(zip(self.names, further, strict=True))
         mask = given.pop("mask", None)
         if not self.diffusion.precondition:
-            return self.diffusion.ask(self.net, x, t, given, mask=mask)
-        level = self.diffusion.schedule.of(t)
-        return self.diffusion.denoise(self.net, x, Level(t, level.alpha, level.sigma), given, mask=mask)
+            out = self.diffusion.ask(self.net, x, t, given, mask=mask)
+        else:
+            level = self.diffusion.schedule.of(t)
+            out = self.diffusion.denoise(self.net, x, Level(t, level.alpha, level.sigma), given, mask=mask)
+        # what a net says of padding means nothing, and other programs compute other things there
+        return out if mask is None else out.masked_fill(~self.codec.spread(mask, out.ndim), 0.0)
 
 
 class OnnxFormat:
@@ -89,7 +95,7 @@ class OnnxFormat:
         if model.is_first_stage:
             raise ConfigError(f"{model!r} is a first stage, which has no noise: only denoisers are written.")
         there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-        if odd := sorted(there - {NET, f"{NET}.data", WORDS}):
+        if odd := sorted(there - {NET, f"{NET}.data", WORDS, VOCABULARY}):
             raise ConfigError(f"{folder} holds other things ({', '.join(odd[:5])}). Give a new folder.")
         if model.dtype != torch.float32:
             raise ConfigError(f"{model!r} has weights in {model.dtype}; load it in float32: zoo.load(name, dtype='fp32').")
@@ -99,6 +105,8 @@ class OnnxFormat:
         with files.new_folder(folder) as new:
             program.save(str(new / NET), external_data=size > WHOLE)
             files.write_atomic(new / WORDS, files.dump_json(described(model, inputs, opset)))
+            if texts := vocabulary(model):
+                files.write_atomic(new / VOCABULARY, files.dump_json(texts))
         return folder
 
 
@@ -117,6 +125,44 @@ def example(model: Model) -> dict[str, Tensor]:
     return {"x": found["x_t"], "t": found["t"]} | cond | mask
 
 
+def ragged(model: Model, name: str = "x") -> int | None:
+    """The axis of an input along which samples have sizes of their own; None where all have the same."""
+    if model.codec.size_name is None or name not in ("x", "x0", "known", "mask"):
+        return None
+    return 1 if name == "mask" else 1 + model.codec.size_axis
+
+
+def shape_of(model: Model, name: str, value: Tensor) -> list[int | str]:
+    """The shape of an input or output, axes of any size by their names."""
+    axis = ragged(model, name)
+    return ["batch" if i == 0 else "elements" if i == axis else n for i, n in enumerate(value.shape)]
+
+
+def vocabulary(model: Model) -> dict[str, Any]:
+    """Of each condition that is a text: which words or tokens its numbers are, and some texts as numbers."""
+    found: dict[str, Any] = {}
+    for name, condition in model.recipe.conditions.items():
+        if isinstance(condition, Text):
+            found[name] = {
+                "numbers": "1 + the place of each word, then zeros; -1 everywhere for no text",
+                "length": condition.length,
+                "words": list(condition.table.words),
+            }
+        elif isinstance(condition, Prompt):
+            found[name] = {
+                "numbers": "the place of each token, by CLIP's byte pairs; -1 everywhere for the empty text",
+                "length": condition.length,
+                "tokens": condition.tokens.split("\n"),
+                "merges": condition.merges.split("\n"),
+                "special": condition.special,
+            }
+        else:
+            continue
+        texts = list(condition.showcase(3) or [])
+        found[name]["examples"] = {text: condition.read(text, 1).values[0].tolist() for text in texts}
+    return found
+
+
 def written(model: Model, inputs: Mapping[str, Tensor], opset: int) -> Any:
     """The program of torch's exporter.
 
@@ -124,7 +170,12 @@ def written(model: Model, inputs: Mapping[str, Tensor], opset: int) -> Any:
         ConfigError: the net has something in it that ONNX does not express; the message is the exporter's.
     """
     names = [k for k in inputs if k not in ("x", "t")]
-    batch = {0: torch.export.Dim("batch", min=1)}
+    batch = torch.export.Dim("batch", min=1)
+    free: dict[str, dict[int, Any]] = {k: {0: batch} for k in inputs}
+    elements = torch.export.Dim("elements", min=2)
+    for name in inputs:
+        if (axis := ragged(model, name)) is not None:
+            free[name][axis] = elements
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     try:
@@ -136,10 +187,12 @@ def written(model: Model, inputs: Mapping[str, Tensor], opset: int) -> Any:
                 Called(model, names).eval(),
                 (inputs["x"], inputs["t"], *(inputs[n] for n in names)),
                 dynamo=True,
+                # its optimizer takes numbers below 1e-8 for 0, and "v / sqrt(v^2 + 1e-12)" becomes NaN where v is 0
+                optimize=False,
                 opset_version=opset,
                 input_names=list(inputs),
                 output_names=["prediction"],
-                dynamic_shapes=(batch, batch, tuple(batch for _ in names)),
+                dynamic_shapes=(free["x"], free["t"], tuple(free[n] for n in names)),
                 verbose=False,
             )
     except Exception as error:  # the exporter ends in many
@@ -169,10 +222,10 @@ def described(model: Model, inputs: Mapping[str, Tensor], opset: int) -> dict[st
         "model": f"{recipe.domain}/{recipe.name}",
         "opset": opset,
         "inputs": [
-            {"name": k, "shape": ["batch", *v.shape[1:]], "type": str(v.dtype).removeprefix("torch."), "is": meaning.get(k, k)}
+            {"name": k, "shape": shape_of(model, k, v), "type": str(v.dtype).removeprefix("torch."), "is": meaning.get(k, k)}
             for k, v in inputs.items()
         ],
-        "output": {"name": "prediction", "shape": ["batch", *inputs["x"].shape[1:]], "is": recipe.diffusion.prediction},
+        "output": {"name": "prediction", "shape": shape_of(model, "x", inputs["x"]), "is": recipe.diffusion.prediction},
         "x0": {
             "eps": "(x - sigma prediction) / alpha",
             "x0": "prediction",
@@ -190,6 +243,8 @@ def described(model: Model, inputs: Mapping[str, Tensor], opset: int) -> dict[st
         },
         "licence": recipe.licence,
     }
+    if ragged(model) is not None:
+        found["elements"] = f"any number from 2 on, padded behind in a batch; usual: {model.codec.shape[model.codec.size_axis]}"
     if model.codec.inner is not model.codec:
         codec: Any = model.codec
         found["latents"] = {
