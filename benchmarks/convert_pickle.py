@@ -4,6 +4,7 @@
     python benchmarks/convert_pickle.py improved-diffusion ema_0.9999_500000.pt out/ $MODEL_FLAGS $DIFFUSION_FLAGS
     python benchmarks/convert_pickle.py k-diffusion model_00100000.pth out/ [--config config.json] [--weights model]
     python benchmarks/convert_pickle.py foldingdiff results/ out/ [--weights train]
+    python benchmarks/convert_pickle.py diffusion-policy epoch=0500-....ckpt out/ [--weights model]
     python benchmarks/convert_pickle.py dit DiT-XL-2-256x256.pt out/ --vae vae/          # see convert_dit.py
 
 A `.pt` file is a pickle, which can run code, and zoo opens none. This program does, and only with torch's weights-only loader,
@@ -20,6 +21,9 @@ k-diffusion: the config is inside the file, or beside it. The averaged weights (
 foldingdiff: the folder that its training wrote, or that was published: config.json, training_args.json,
 training_mean_offset.npy and models/best_by_valid/*.ckpt, of which the latest epoch is taken, as by its authors.
 `--weights train` takes models/best_by_train. The three files beside the weights stay as they are.
+
+diffusion-policy: a `.ckpt` of real-stanford/diffusion_policy's DiffusionUnetLowdimPolicy, see convert_policy.py. The averaged
+weights (ema_model) are taken where it was trained with them, unless you say model.
 """
 
 from __future__ import annotations
@@ -34,13 +38,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from convert_policy import AVERAGED, policy_of
 from pickles import opened, state
 from torch import Tensor
 
 import zoo
 from zoo import files
 from zoo.errors import CheckpointError, ConfigError, ZooError, one_of
-from zoo.interop import foldingdiff, guided_diffusion, k_diffusion
+from zoo.interop import diffusion_policy, foldingdiff, guided_diffusion, k_diffusion
 from zoo.interop.converted import FORMAT, OPTIONS
 from zoo.interop.reading import FITS, read_object
 
@@ -221,12 +226,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         return convert_dit.main(arguments[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, "dit"])
+    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, diffusion_policy.NAME, "dit"])
     parser.add_argument("checkpoint", type=Path, help="a file; of foldingdiff the folder of its results")
     parser.add_argument("folder", type=Path, help="to write; it must be new")
     parser.add_argument("--config", type=Path, help="k-diffusion: the JSON that the model was trained with")
-    which = "k-diffusion: model_ema (the default) or model; foldingdiff: valid (the default) or train"
-    parser.add_argument("--weights", choices=[*k_diffusion.WEIGHTS, *BEST], help=which)
+    which = "k-diffusion: model_ema (the default) or model; foldingdiff: valid (the default) or train; diffusion-policy: "
+    which += "ema_model (the default where there is one) or model"
+    parser.add_argument("--weights", choices=list(dict.fromkeys([*k_diffusion.WEIGHTS, *BEST, *AVERAGED])), help=which)
     args, words = parser.parse_known_args(arguments)
     try:
         if args.format == k_diffusion.NAME:
@@ -237,6 +243,10 @@ def main(arguments: list[str] | None = None) -> int:
             if words or args.config or args.weights not in (None, *BEST):
                 raise ConfigError(f"foldingdiff takes --weights {' or '.join(BEST)} alone.")
             model = convert_folding(args.checkpoint, args.folder, args.weights or BEST[0])
+        elif args.format == diffusion_policy.NAME:
+            if words or args.config or args.weights not in (None, *AVERAGED):
+                raise ConfigError(f"diffusion-policy takes --weights {' or '.join(AVERAGED)} alone.")
+            model = written(args.folder, *policy_of(args.checkpoint, args.weights), format=diffusion_policy.NAME)
         elif args.config is not None or args.weights is not None:
             raise ConfigError(f"--config and --weights are not of {args.format}, which takes its own flags alone.")
         else:

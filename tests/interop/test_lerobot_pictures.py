@@ -403,6 +403,15 @@ def test_resize_and_crop_are_those_of_torchvision(size, shape):
     assert torch.allclose(eye(x), transforms.Resize((11, 13))(x).flatten(1), atol=1e-6)
 
 
+def test_the_places_of_a_new_net_are_lerobots():
+    """Of one that is loaded they come from the file."""
+    stored = expected("0-3-3_one")["state.diffusion.rgb_encoder.pool.pos_grid"]
+    assert torch.equal(Eye((47, 64), VISION | {"crop_shape": [40, 55]}).pool.pos_grid, stored)
+    assert torch.equal(
+        Eye((40, 72), VISION).pool.pos_grid, expected("0-3-3_two")["state.diffusion.rgb_encoder.0.pool.pos_grid"]
+    )
+
+
 def test_options_of_the_eyes_that_are_none():
     for options, said in (
         ({"vision_backbone": "resnet19"}, "unknown vision_backbone 'resnet19'"),
