@@ -571,7 +571,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/interop/test_lerobot_pictures.py",
     ),
     "policies of pictures are trained": (
-        "zoo/policy/domain.py", 'check_trainable(recipe.codec.get("cameras", ()))', "pass",
+        "zoo/policy/domain.py", 'check_recorded(recipe.codec.get("cameras", ()))', "pass",
         "tests/interop/test_lerobot_pictures.py",
     ),
     "a number that does not move is a range": (
