@@ -515,8 +515,8 @@ def check_recorded(cameras: Sequence[Sequence[Any]]) -> None:
     if cameras:
         named = ", ".join(str(name) for name, _, _ in cameras)
         raise ConfigError(
-            f"this policy sees pictures ({named}), and recordings here hold numbers alone: it samples, and is neither trained on "
-            "them nor compared with them. Train it where it comes from, and load it again."
+            f"this policy sees pictures ({named}), and recordings here hold numbers alone: it samples, and is neither trained "
+            "on them nor compared with them. Train it where it comes from, and load it again."
         )
 
 
