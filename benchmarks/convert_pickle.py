@@ -5,6 +5,7 @@
     python benchmarks/convert_pickle.py k-diffusion model_00100000.pth out/ [--config config.json] [--weights model]
     python benchmarks/convert_pickle.py foldingdiff results/ out/ [--weights train]
     python benchmarks/convert_pickle.py genie weights/scope_l_128/ out/ [--config configuration]
+    python benchmarks/convert_pickle.py diffusion-policy epoch=0500-....ckpt out/ [--weights model]
     python benchmarks/convert_pickle.py dit DiT-XL-2-256x256.pt out/ --vae vae/          # see convert_dit.py
     python benchmarks/convert_pickle.py sit SiT-XL-2-256x256.pt out/ --vae vae/          # the same with --kind sit
 
@@ -27,6 +28,9 @@ genie: the folder of a run, with its `configuration` and version_N/checkpoints/e
 latest epoch are taken, as by its authors; or a folder as published, with epoch=N.ckpt beside the configuration; or a file.
 Options that the configuration leaves out are its package's defaults, and written into the config.
 
+diffusion-policy: a `.ckpt` of real-stanford/diffusion_policy's DiffusionUnetLowdimPolicy, see convert_policy.py. The averaged
+weights (ema_model) are taken where it was trained with them, unless you say model.
+
 `--licence cc-by-nc-4.0 --origin https://...` say whose weights these are, in all formats: it is written into the folder's
 README.md, and from there into the card of what `zoo convert` makes. A licence that nobody says is "unknown" there. The licence
 of a package's code need not be that of weights: none is guessed.
@@ -44,13 +48,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from convert_policy import AVERAGED, policy_of
 from pickles import opened, state
 from torch import Tensor
 
 import zoo
 from zoo import files
 from zoo.errors import CheckpointError, ConfigError, ZooError, one_of
-from zoo.interop import foldingdiff, genie, guided_diffusion, k_diffusion
+from zoo.interop import diffusion_policy, foldingdiff, genie, guided_diffusion, k_diffusion
 from zoo.interop.converted import FORMAT, OPTIONS
 from zoo.interop.origin import LICENCE_FILES, Origin, read_origin, told, written_card
 from zoo.interop.reading import FITS, read_object
@@ -341,12 +346,14 @@ def main(arguments: list[str] | None = None) -> int:
 
         return convert_dit.main([*arguments[1:], "--kind", arguments[0]])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("format", choices=[*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, genie.NAME, "dit", "sit"])
+    kinds = [*PACKAGES, k_diffusion.NAME, foldingdiff.NAME, genie.NAME, diffusion_policy.NAME, "dit", "sit"]
+    parser.add_argument("format", choices=kinds)
     parser.add_argument("checkpoint", type=Path, help="a file; of foldingdiff and genie the folder of a run")
     parser.add_argument("folder", type=Path, help="to write; it must be new")
     parser.add_argument("--config", type=Path, help="k-diffusion: the JSON of its training; genie: its configuration")
-    which = "k-diffusion: model_ema (the default) or model; foldingdiff: valid (the default) or train"
-    parser.add_argument("--weights", choices=[*k_diffusion.WEIGHTS, *BEST], help=which)
+    which = "k-diffusion: model_ema (the default) or model; foldingdiff: valid (the default) or train; diffusion-policy: "
+    which += "ema_model (the default where there is one) or model"
+    parser.add_argument("--weights", choices=list(dict.fromkeys([*k_diffusion.WEIGHTS, *BEST, *AVERAGED])), help=which)
     parser.add_argument("--licence", help="of these weights, as their publisher says: mit, cc-by-nc-4.0, ...")
     parser.add_argument("--origin", help="where they are from: an address, a paper")
     args, words = parser.parse_known_args(arguments)
@@ -365,6 +372,11 @@ def main(arguments: list[str] | None = None) -> int:
             if words or args.weights:
                 raise ConfigError("genie takes --config alone.")
             model = convert_genie(args.checkpoint, args.folder, args.config, card)
+        elif args.format == diffusion_policy.NAME:
+            if words or args.config or args.weights not in (None, *AVERAGED):
+                raise ConfigError(f"diffusion-policy takes --weights {' or '.join(AVERAGED)} alone.")
+            made = policy_of(args.checkpoint, args.weights)
+            model = written(args.folder, *made, format=diffusion_policy.NAME, card=card)
         elif args.config is not None or args.weights is not None:
             raise ConfigError(f"--config and --weights are not of {args.format}, which takes its own flags alone.")
         else:

@@ -458,6 +458,22 @@ def their_policy(layout: str) -> Callable[[Path], None]:
     return make
 
 
+def seeing_policy(folder: Path) -> None:
+    """One that sees pictures; its weights are not what is stored, and are not what is damaged here."""
+    from lerobot_goldens import SEEING, whole
+
+    whole(SEEING / "0-4-4_one", folder / "m")
+
+
+def chis_policy(folder: Path) -> None:
+    """A folder that the converter of Diffusion Policy's checkpoints writes (tests/interop/diffusion_policy)."""
+    from convert_pickle import written
+    from convert_policy import policy_of
+    from policy_goldens import GOLDENS
+
+    written(folder / "m", *policy_of(GOLDENS / "limits.ckpt"), format="diffusion-policy")
+
+
 def converted(name: str) -> Callable[[Path], None]:
     """A folder that a converter of pickles writes (tests/interop/goldens)."""
 
@@ -756,6 +772,8 @@ def _kinds() -> list[Kind]:
         Kind("model format 1", old_model, model_read, ("m/config.json", "m/*.safetensors"), counts=True, whole=True),
         Kind("lerobot policy", their_policy("0-4-4_ddpm"), theirs_read, ("m/*",), counts=True, whole=True),
         Kind("lerobot policy 0.3", their_policy("0-3-3_ddim"), theirs_read, ("m/*",), counts=True, whole=True),
+        Kind("lerobot policy with pictures", seeing_policy, theirs_read, ("m/*.json", "m/policy*"), counts=True, whole=True),
+        Kind("diffusion policy", chis_policy, theirs_read, ("m/*",), counts=True, whole=True),
         Kind("foldingdiff", folding, theirs_read, ("m/*",), counts=True, whole=True),
         Kind("genie", genie, theirs_read, ("m/*",), counts=True, whole=True),
         Kind("guided-diffusion", converted("guided-plain"), theirs_read, ("m/*",), counts=True, whole=True),

@@ -572,6 +572,59 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "zoo/interop/diffusers/mel.py", '"x_res": ("frames", "whole"), "y_res": ("mels", "whole")',
         '"x_res": ("mels", "whole"), "y_res": ("frames", "whole")', "tests/interop/test_mel.py",
     ),
+    "a crop beside the middle": (
+        "zoo/interop/lerobot/vision.py", "round((s - c) / 2)", "(s - c + 1) // 2", "tests/interop/test_lerobot_pictures.py",
+    ),
+    "a picture is resized without a filter": (
+        "zoo/interop/lerobot/vision.py", "antialias=True", "antialias=False", "tests/interop/test_lerobot_pictures.py",
+    ),
+    "places on their side": (
+        "zoo/interop/lerobot/vision.py", "[x.flatten(), y.flatten()]", "[y.flatten(), x.flatten()]",
+        "tests/interop/test_lerobot_pictures.py",
+    ),
+    "eyes after the environment": (
+        "zoo/interop/lerobot/unet.py", "*self._look(rows), rows[..., self.environment]]",
+        "rows[..., self.environment], *self._look(rows)]", "tests/interop/test_lerobot_pictures.py",
+    ),
+    "cameras change places": (
+        "zoo/interop/lerobot/unet.py", "found[:, :, i]", "found[:, :, -1 - i]", "tests/interop/test_lerobot_pictures.py",
+    ),
+    "eyes look at each step": (
+        "zoo/interop/lerobot/unet.py", "once(self, functools.partial(self.seen, *given), *given)", "self.seen(*given)",
+        "tests/interop/test_lerobot_pictures.py",
+    ),
+    "all cameras in the light of the first": (
+        "zoo/policy/codec.py", "own = first + RGB * height * width, slice(RGB * i, RGB * (i + 1))",
+        "own = first + RGB * height * width, slice(RGB)", "tests/interop/test_lerobot_pictures.py",
+    ),
+    "channels last": (
+        "zoo/policy/codec.py", "found.movedim(-1, -3).flatten(-3)", "found.flatten(-3)",
+        "tests/interop/test_lerobot_pictures.py",
+    ),
+    "policies of pictures are trained": (
+        "zoo/policy/domain.py", 'check_recorded(recipe.codec.get("cameras", ()))', "pass",
+        "tests/interop/test_lerobot_pictures.py",
+    ),
+    "a number that does not move is a range": (
+        "zoo/interop/diffusion_policy.py", "(ends | still).tolist()", "(ends | ~still).tolist()",
+        "tests/interop/test_diffusion_policy.py",
+    ),
+    "an action that does not move is held": (
+        "zoo/interop/diffusion_policy.py", '"min_max" and moving and bound', '"min_max" and bound',
+        "tests/interop/test_diffusion_policy.py",
+    ),
+    "scale and offset the other way round": (
+        "zoo/interop/diffusion_policy.py", "-offset / scale, 1 / scale)", "offset / scale, 1 / scale)",
+        "tests/interop/test_diffusion_policy.py",
+    ),
+    "weights that are not averaged": (
+        "benchmarks/convert_policy.py", '("ema_model", "model")', '("model", "ema_model")',
+        "tests/interop/test_diffusion_policy.py",
+    ),
+    "a checkpoint computes": (
+        "benchmarks/convert_policy.py", "return sum(map(int, total[1].split(\"+\")))", "return int(total[1][0])",
+        "tests/interop/test_diffusion_policy.py",
+    ),
     "no label is the first": ("zoo/interop/edm.py", " * (label >= 0)[:, None]", "", "tests/interop/test_pickles.py"),
 }  # fmt: skip
 

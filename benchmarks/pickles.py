@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,20 @@ from torch import Tensor
 from zoo.errors import CheckpointError
 
 
-def opened(path: Path) -> Any:
+def opened(path: Path, stand_ins: Iterable[tuple[Any, str]] = ()) -> Any:
     """What torch's weights-only loader reads: tensors and plain containers.
+
+    Args:
+        stand_ins: (a class of ours, the full name of somebody's for which it stands): what the file has of that class becomes
+            an object of ours, and nothing of theirs is imported or runs.
 
     Raises:
         CheckpointError: the file is missing, or holds something else.
     """
     try:
         # files of torch before 1.6 are no zip archives, and are read whole
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(list(stand_ins)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing.") from None
     except Exception as error:  # the loader ends in many

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.contract.conditions import CONDITIONS, Array, Condition, Given, Label, Reading, condition, parse_condition
+from zoo.contract.conditions import CONDITIONS, Array, Condition, Given, Label, Reading, Views, condition, parse_condition
 from zoo.contract.dataset import Items
 from zoo.core.guidance import is_null
 from zoo.errors import ConfigError, ShapeError
+from zoo.testing import check_condition
 
 SMALL = {"net.channels": 16, "net.multipliers": [1], "net.attention": [False], "net.emb_dim": 16}
 
@@ -77,7 +78,27 @@ def test_arrays_come_in_every_form_and_are_checked():
         array.read("words", 1)
 
 
-@pytest.mark.parametrize("found", [Label(values=("a", "b")), Array(shape=(3,))])
+VIEWS = Views(shape=(2, 26), numbers=[("joints", 2)], cameras=[("hand", 2, 3), ("head", 1, 2)])
+
+
+def test_views_are_rows_of_numbers_and_pictures():
+    check_condition("seen", VIEWS)
+    rows = np.random.default_rng(0).normal(size=(4, 2, 26)).astype(np.float32)
+    assert torch.equal(VIEWS.read(rows, 4).values, torch.from_numpy(rows))
+    assert torch.equal(VIEWS.read(rows[0], 4).values, torch.from_numpy(rows[:1]).expand(4, -1, -1))
+    assert VIEWS.describe() == "the last 2 of joints (2), hand (2, 3, 3), head (1, 2, 3)"
+    assert eval(VIEWS.placeholder())["hand"].shape == (2, 2, 3, 3)
+    with pytest.raises(ShapeError, match=r"seen: 3 windows for n=4 samples; give one for all of them, or 4: the last 2 of"):
+        VIEWS.read(rows[:3], 4, Reading("seen"))
+    with pytest.raises(ShapeError, match=r"shape \(2, 25\) for n=4"):
+        VIEWS.read(rows[0, :, 1:], 4)
+    with pytest.raises(ConfigError, match="have 26 together"):
+        VIEWS.model_copy().model_validate(VIEWS.json() | {"shape": [2, 27]})
+    with pytest.raises(ConfigError, match="needs a name of its own"):
+        Views(shape=(1, 7), numbers=[("a", 1)], cameras=[("a", 1, 2)])
+
+
+@pytest.mark.parametrize("found", [Label(values=("a", "b")), Array(shape=(3,)), VIEWS])
 def test_a_condition_says_what_it_is_and_gives_examples(found):
     example = found.example(5, torch.Generator().manual_seed(0))
     assert not is_null(example).any() and is_null(found.null(5)).all() and found.null(5).shape == example.shape

@@ -307,6 +307,11 @@ class _Numbers(Condition):
 
         return torch.full((n, *self.shape), math.nan)
 
+    def embedding(self, dim: int) -> nn.Module:
+        from zoo.nets.blocks import VectorEmbedding
+
+        return VectorEmbedding(math.prod(self.shape), dim)
+
 
 @condition("array")
 class Array(_Numbers):
@@ -316,11 +321,6 @@ class Array(_Numbers):
     """
 
     kind: Literal["array"] = "array"
-
-    def embedding(self, dim: int) -> nn.Module:
-        from zoo.nets.blocks import VectorEmbedding
-
-        return VectorEmbedding(math.prod(self.shape), dim)
 
     def describe(self) -> str:
         return f"numbers {self.shape}"
@@ -334,7 +334,7 @@ class Views(_Numbers):
     """The last observations of a robot with cameras, given as a dictionary of numbers and pictures.
 
     A net receives one row an observation (n, steps, D): the numbers first, then the pictures of all cameras, each RGB with
-    the channels first, flat. How they are scaled is the codec's.
+    the channels first, flat; one without eyes of its own embeds them as a vector. How they are scaled is the codec's.
 
     Attributes:
         shape: (steps, D).
@@ -364,9 +364,6 @@ class Views(_Numbers):
     def _wanted(self, shape: tuple[int, ...], n: int) -> str:
         count = f"{shape[0]} windows" if len(shape) == 3 else f"shape {shape}"
         return f"{count} for n={n} samples; give one for all of them, or {n}: {self.describe()}"
-
-    def embedding(self, dim: int) -> nn.Module:
-        raise ConfigError("this net sees no pictures: give one that does, such as denoiser=lerobot-unet1d.")
 
     def describe(self) -> str:
         parts = [f"{name} ({size})" for name, size in self.numbers]

@@ -122,7 +122,7 @@ class PolicyCodec(Codec):
         """The range of every dimension over all steps of the training episodes; where it counts, mean and deviation, too."""
         if not isinstance(dataset, Episodes):
             raise ConfigError(f"a policy learns from episodes, not from {type(dataset).__name__}.")
-        check_trainable(self.cameras)
+        check_recorded(self.cameras)
         for what, index in (("observation", 0), ("action", 1)):
             rows = np.concatenate([episode[index] for episode in dataset.episodes])
             getattr(self, f"{what}_low").copy_(torch.from_numpy(rows.min(0)))
@@ -510,13 +510,13 @@ class PolicyCodec(Codec):
         return ", ".join(texts) + more
 
 
-def check_trainable(cameras: Sequence[Sequence[Any]]) -> None:
+def check_recorded(cameras: Sequence[Sequence[Any]]) -> None:
     """Raise a ConfigError where recordings do not hold what a policy sees, whose codec has these cameras."""
     if cameras:
         named = ", ".join(str(name) for name, _, _ in cameras)
         raise ConfigError(
-            f"this policy sees pictures ({named}), and recordings here hold numbers alone: it samples, and is not trained. "
-            "Train it where it comes from, and load it again."
+            f"this policy sees pictures ({named}), and recordings here hold numbers alone: it samples, and is neither trained "
+            "on them nor compared with them. Train it where it comes from, and load it again."
         )
 
 

@@ -17,7 +17,7 @@ from zoo.contract.samples import Samples
 from zoo.errors import ConfigError
 from zoo.figure import grid, to_picture
 from zoo.policy.augment import PolicyAugment
-from zoo.policy.codec import PolicyCodec, check_trainable
+from zoo.policy.codec import PolicyCodec, check_recorded
 from zoo.policy.data import Episodes, Robot, open_episodes
 from zoo.policy.denoiser import PolicyUNet
 from zoo.policy.recipes import RECIPES
@@ -68,7 +68,7 @@ class PolicyDomain(Domain):
     def adapt(self, recipe: Recipe, dataset: Dataset) -> Recipe:
         if not isinstance(dataset, Episodes):
             raise ConfigError(f"a policy learns from episodes, not from {type(dataset).__name__}.")
-        check_trainable(recipe.codec.get("cameras", ()))
+        check_recorded(recipe.codec.get("cameras", ()))
         robot, codec = dataset.robot, dict(recipe.codec)
         if robot.observation_names != tuple(codec["observation_names"]):
             codec["keys"] = []  # another robot: its observations come as arrays

@@ -16,7 +16,7 @@ from zoo.errors import ConfigError
 from zoo.evaluation import evaluate
 from zoo.evaluation.distances import kernel_distance, nearest_distances
 from zoo.evaluation.evaluate import draw, sample_timed
-from zoo.policy.codec import PolicyCodec
+from zoo.policy.codec import PolicyCodec, check_recorded
 from zoo.policy.data import Episodes
 
 #: training windows among which neighbours are looked for, at most
@@ -42,6 +42,7 @@ class Offline(evaluate.Evaluator):
     }
 
     def __init__(self, held: Episodes, train: Episodes, codec: PolicyCodec, *, split: str = "test", seed: int = 0) -> None:
+        check_recorded(codec.cameras)
         for name, own in (("observation_names", held.robot.observation_names), ("action_names", held.robot.action_names)):
             wanted = getattr(codec, name)
             if tuple(own) != tuple(wanted):
