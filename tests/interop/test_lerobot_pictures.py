@@ -205,6 +205,7 @@ WRONG_VIEWS = {
     "below zero": (lambda s: s | {IMAGE: s[IMAGE] / 127.5 - 1}, ConfigError, r"numbers -1 to 1; give colours in \[0, 1\]"),
     "whole numbers": (lambda s: s | {IMAGE: s[IMAGE].astype(int)}, ConfigError, "numbers of int64; give a picture"),
     "NaN": (lambda s: s | {IMAGE: np.full((47, 64, 3), np.nan)}, ConfigError, "NaN or infinite"),
+    "masked": (lambda s: s | {IMAGE: np.ma.masked_less(s[IMAGE], 9)}, ConfigError, "has masked values"),
     "a path": (lambda s: s | {IMAGE: "x.png"}, ConfigError, "got str; give a picture"),
     "None": (lambda s: s | {IMAGE: None}, ConfigError, "got NoneType; give a picture"),
     "ragged": (lambda s: s | {IMAGE: [s[IMAGE], s[IMAGE][1:]]}, ConfigError, "of several sizes"),
@@ -442,6 +443,9 @@ def test_recipes_that_do_not_fit(one):
             zoo.model.model.Model(other, zoo.policy.DOMAIN)
     for options, said in (
         ({"cameras": [["a", 4]]}, "name, height, width"),
+        ({"cameras": [3]}, "name, height, width"),
+        ({"cameras": [[]]}, "name, height, width"),
+        ({"cameras": "abc"}, "name, height, width"),
         ({"cameras": [["a", 4, 4.5]]}, "name, height, width"),
         ({"cameras": [["a", 4, 4], ["a", 4, 4]]}, "'a' is there twice"),
         ({"cameras": [["s", 4, 4]]}, "'s' is there twice"),

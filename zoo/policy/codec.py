@@ -541,11 +541,15 @@ def _cameras(given: Sequence[Sequence[Any]], keys: Sequence[str]) -> tuple[tuple
     Raises:
         ConfigError: something else, two of one name, or no names of the numbers beside them.
     """
-    found = [tuple(map(plain, part)) if len(part) == 3 else (None, 0, 0) for part in map(list, given)]
+    found: list[tuple[str, int, int]] = []
+    rows = several(given)
+    for part in [given] if rows is None else rows:
+        name, *sizes = several(part) or [None]
+        whole = len(sizes) == 2 and all(isinstance(s, int) and not isinstance(s, bool) and s >= 1 for s in sizes)
+        if not isinstance(name, str) or not whole:
+            raise ConfigError(f"cameras={brief(given)}: give [name, height, width] of each.")
+        found.append((name, sizes[0], sizes[1]))
     names = [name for name, _, _ in found]
-    for name, *sizes in found:
-        if not isinstance(name, str) or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
-            raise ConfigError(f"cameras={brief(list(map(list, given)))}: give [name, height, width] of each.")
     if found and not keys:
         raise ConfigError("cameras: give keys, too, the names of the numbers that come beside pictures.")
     if twice := [name for name in names if names.count(name) > 1 or name in keys]:
@@ -563,6 +567,8 @@ def _pictures(value: Any, name: str, height: int, width: int) -> Tensor:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ConfigError(f"{what}: has masked values; a robot must not move on that.")
     try:
         array = np.asarray(value)
     except (ValueError, TypeError):
