@@ -3,7 +3,7 @@
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --motifs 25 --each 8
     python benchmarks/scaffolds.py runs/mine --data protein_backbones.npz --split validation steps=200,s_churn=80 step_scale=1.2
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation --motifs 24 --each 4 \
-        --page docs/protein.md free=1,steps=100 steps=100 steps=200,s_churn=80 steps=50,method=resample,times=2
+        --page docs/protein.md free=1,steps=100 steps=100,method=replace method=select,candidates=4,steps=100
 
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
 lengths stand beside them, and the real chains that the motifs are from. Then every sampler builds around one of the motifs.
