@@ -136,7 +136,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     # audio
     "a clip is rounded down": (
-        "zoo/audio/waveform.py", "np.rint(self.samples", "np.floor(self.samples", "tests/audio/test_audio_waveform.py",
+        "zoo/audio/waveform.py", "np.rint(self._all.T", "np.floor(self._all.T", "tests/audio/test_audio_waveform.py",
     ),
     "silence is no silence": ("zoo/audio/codec.py", "level.expm1()", "level.exp()", "tests/audio/test_audio_codec.py"),
     "a clip of another rate is taken": (

@@ -57,6 +57,7 @@ MODELS = {
         IMAGE | {"schedule": {"kind": "edm"}, "diffusion.prediction": "x0", "diffusion.precondition": True},
     ),
     "arrays": ("policy/pusht-keypoints", {"net.channels": 16}),
+    "told nothing": ("image/fashion-ddpm", IMAGE | {"conditions": {}}),
 }  # fmt: skip
 
 
@@ -175,11 +176,21 @@ def test_what_is_not_written(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_of_one_number_of_samples_is_not_written(tmp_path):
+    """The exporter says nothing where a net of EDM makes it write the two samples of the example alone."""
+    from interop_goldens import Golden
+
+    model = zoo.load(Golden("edm-song").converted(tmp_path))
+    with pytest.raises(ConfigError, match=r"writes its net for 2 samples of one size alone \(input x, "):
+        model.export("onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_net_that_cannot_be_written_is_one_error(tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise RuntimeError("no such\n operator")
+        raise ValueError("read on") from RuntimeError("\x1b[96mno such\n operator\x1b[0m")
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
-    with pytest.raises(ConfigError, match=r"exporter does not write its net \(RuntimeError: no such operator\)"):
+    with pytest.raises(ConfigError, match=r"exporter does not write its net \(ValueError: no such operator\)"):
         small(**IMAGE).export("onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()

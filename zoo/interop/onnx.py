@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -39,6 +40,8 @@ LEAST, MOST = 18, 23
 NET, WORDS, VOCABULARY = "denoiser.onnx", "denoiser.json", "vocabulary.json"
 #: what the weights of one file may be; larger ones go beside it (bytes)
 WHOLE = 1_500_000_000
+#: colours of a terminal in the exporter's messages
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: grids of that many steps at most are written
 STEPS = 1000
 
@@ -183,7 +186,7 @@ def written(model: Model, inputs: Mapping[str, Tensor], opset: int) -> Any:
         # the exporter prints its progress, and warns of what it does itself
         with torch.no_grad(), redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.onnx.export(
+            program: Any = torch.onnx.export(
                 Called(model, names).eval(),
                 (inputs["x"], inputs["t"], *(inputs[n] for n in names)),
                 dynamo=True,
@@ -192,14 +195,26 @@ def written(model: Model, inputs: Mapping[str, Tensor], opset: int) -> Any:
                 opset_version=opset,
                 input_names=list(inputs),
                 output_names=["prediction"],
-                dynamic_shapes=(free["x"], free["t"], tuple(free[n] for n in names)),
+                # a net that is told nothing has no third argument
+                dynamic_shapes=(free["x"], free["t"], *([tuple(free[n] for n in names)] if names else [])),
                 verbose=False,
             )
     except Exception as error:  # the exporter ends in many
-        said = " ".join(str(error).split())[:300]
+        deepest: BaseException = error
+        while deepest.__cause__ is not None:  # the reason; those above it advise to read on
+            deepest = deepest.__cause__
+        said = " ".join(_COLOURS.sub("", str(deepest)).split())[:300]
         raise ConfigError(f"{model!r}: torch's exporter does not write its net ({type(error).__name__}: {said}).") from error
     finally:
         quiet.setLevel(level)
+    # where something in the net looks at a size, the exporter may write that size alone, and says nothing
+    fixed = [v.name for v in program.model.graph.inputs if any(isinstance(v.shape[axis], int) for axis in free[v.name])]
+    if fixed:
+        raise ConfigError(
+            f"{model!r}: torch's exporter writes its net for {len(inputs['x'])} samples of one size alone (input "
+            f"{', '.join(fixed)}), and a file is of any number: such a net is not written."
+        )
+    return program
 
 
 def described(model: Model, inputs: Mapping[str, Tensor], opset: int) -> dict[str, Any]:
