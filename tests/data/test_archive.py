@@ -39,6 +39,18 @@ def test_all_arrays_are_read_or_those_that_are_named_in_their_order(file):
     assert read_archive(file, ()) == {}
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("code", [0x110000, 0x7FFFFFFF, 0xD800, 0xDFFF])
+def test_text_that_is_no_text_is_refused(tmp_path, code, order):
+    """Python can print no such character: the error that quoted it would be lost."""
+    codes = np.array([[0x61, 0x10FFFF, 0xE000], [0x62, 0xD7FF, 0]], f"{order}u4")
+    np.savez(tmp_path / "text.npz", points=codes.view(f"{order}U3"))
+    assert read_archive(tmp_path / "text.npz")["points"].ravel().tolist() == ["a\U0010ffff\ue000", "b\ud7ff"]
+    codes[1, 2] = code
+    np.savez(tmp_path / "text.npz", points=codes.view(f"{order}U3"))
+    refused(tmp_path / "text.npz", f"a character of number {code:,}, which Unicode has not")
+
+
 def test_an_archive_without_arrays_is_empty(tmp_path):
     np.savez(tmp_path / "none.npz")
     assert read_archive(tmp_path / "none.npz") == {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import sys
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ NPY = b"\x93NUMPY"
 DEFLATE = 1032
 #: characters of an NPY header, which says type and shape (128 as a rule): numpy takes seconds to give up on a long odd one
 HEADER = 1000
+#: the first and the last of the numbers that stand for halves of characters in UTF-16, and are none
+SURROGATES = (0xD800, 0xDFFF)
 
 
 def read_archive(
@@ -166,6 +169,12 @@ def _array(file: IO[bytes]) -> NDArray[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False, max_header_size=HEADER)
+    if array.dtype.kind == "U" and array.dtype.itemsize:
+        codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        # numpy makes strings of anything, which Python then cannot print, and no error could quote
+        odd = (codes > sys.maxunicode) | ((codes >= SURROGATES[0]) & (codes <= SURROGATES[1]))
+        if odd.any():
+            raise DataError(f"its text has a character of number {int(codes[odd][0]):,}, which Unicode has not")
     return array
 
 
