@@ -131,10 +131,14 @@ def launch(
     # not before: on two cores it would take from the first page what it gives to the first click
     threading.Thread(target=_warm, args=(engine, names[0]), daemon=True).start()
     if block:
-        print(f"the page is at {blocks.local_url}. Ctrl-C ends it.", flush=True)
+        # before the page is told of: who reads that may end it at once
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends a service ends it as Ctrl-C does
-        blocks.block_thread()
+        try:
+            print(f"the page is at {blocks.local_url}. Ctrl-C ends it.", flush=True)
+            blocks.block_thread()
+        except KeyboardInterrupt:  # before gradio waits for it
+            blocks.close()
         engine.end()
     return blocks
 
