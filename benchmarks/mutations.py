@@ -259,8 +259,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/core/test_inpaint.py",
     ),
     "select: what the net was told stays with another candidate": (
-        "zoo/core/inpaint.py", "memory.guess = memory.guess[index]\n\n\n#: the noise", "pass\n\n\n#: the noise",
-        "tests/core/test_inpaint.py",
+        "zoo/core/inpaint.py", "memory.take(index)\n\n\ndef put_into", "pass\n\n\ndef put_into", "tests/core/test_inpaint.py",
     ),
     "backbones: a motif's reward is its clashes": (
         "zoo/protein/motif.py", "return -overlap(", "return overlap(", "tests/protein/test_protein_motif.py",

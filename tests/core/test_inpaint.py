@@ -43,10 +43,8 @@ def made(method, data, sampler, steps, *, rows=200, schedule="cosine", dtype=tor
     start = torch.zeros(rows * method.copies, gaussian.N, dtype=dtype)
     rng = gaussian.Independent(rows) if method.copies > 1 else gaussian.Matched()
     x = rng.normal(start) * gaussian.SCHEDULES[schedule].prior_std(levels[0])
-    if isinstance(method, Particles):
-        run = method.twisted(get_sampler(sampler), predict, x, levels, rng, options, held=held, setting=Setting())
-    else:
-        run = method.run(get_sampler(sampler), method.steer(held)(predict), x, levels, rng, options)
+    known = method.steer(held)(predict) if method.steered else predict
+    run = method.run(get_sampler(sampler), known, x, levels, rng, options, held=held, setting=Setting())
     with torch.no_grad():
         *_, step = run
     torch.testing.assert_close(step.x[:, where], y[where].to(dtype).expand(rows, -1), rtol=0, atol=0)
@@ -179,9 +177,7 @@ def test_weights_are_the_ratio_of_two_kernels():
     x = rng.normal(torch.zeros(12, 8, dtype=torch.float64))
     drawn = []
     rng.uniform = lambda: drawn.append(1) or torch.full((3,), 0.3, dtype=torch.float64)
-    run = Particles(4).twisted(
-        get_sampler("ddpm"), gaussian.net(covariance), x, levels, rng, {}, held=nothing, setting=Setting()
-    )
+    run = Particles(4).run(get_sampler("ddpm"), gaussian.net(covariance), x, levels, rng, {}, held=nothing, setting=Setting())
     *_, step = run
     same = gaussian.Independent(3)
     *_, plain = get_sampler("ddpm")(gaussian.net(covariance), same.normal(torch.zeros_like(x)), levels, rng=same)
@@ -202,7 +198,7 @@ def test_what_a_net_was_told_follows_the_particles():
     levels, rng = gaussian.SCHEDULES["cosine"].levels(8), gaussian.Independent(2)
     held = Hold(torch.where(where, 3.0, 0.0).double(), where)
     x = rng.normal(torch.zeros(8, 8, dtype=torch.float64))
-    run = Particles(4).twisted(
+    run = Particles(4).run(
         get_sampler("ddpm"), remembered(predict, memory), x, levels, rng, {}, held=held, setting=Setting(), memory=memory
     )
     list(run)
@@ -222,7 +218,7 @@ def test_known_parts_that_lie_anywhere():
         Posterior().steer(place)
     levels, rng = gaussian.SCHEDULES["cosine"].levels(5), gaussian.Independent(2)
     x = rng.normal(torch.zeros(6, 8, dtype=torch.float64))
-    *_, step = Particles(3).twisted(
+    *_, step = Particles(3).run(
         get_sampler("ddpm"), gaussian.net(covariance), x, levels, rng, {}, held=place, setting=Setting()
     )
     assert step.x.shape == (2, 8) and (step.x[:, where] == step.x[:, :1]).all()
@@ -249,7 +245,7 @@ def selection(many, sampler="ddpm", rows=3, seed=2, memory=None, asked=None):
         return plain(x, level)
 
     known = place(predict) if memory is None else remembered(place(predict), memory)
-    steps = list(Select(many).selected(get_sampler(sampler), known, x, levels, rng, {}, reward=larger, memory=memory))
+    steps = list(Select(many).run(get_sampler(sampler), known, x, levels, rng, {}, held=place, memory=memory))
     assert [s.level for s in steps] == levels[1:] and all(s.x.shape == (rows, 8) for s in steps)
     return steps[-1].x, levels
 
@@ -277,6 +273,24 @@ def test_a_choice_is_made_once_on_the_way(sampler):
     assert kinds[cut.ratio] == [1, 1, 1] and all(k == [3, 3, 3] for ratio, k in kinds.items() if ratio > cut.ratio)
     below = [k for ratio, k in kinds.items() if ratio < cut.ratio]
     assert below and all(k == ([3, 3, 3] if sampler == "ddpm" else [1, 1, 1]) for k in below)
+
+
+def test_a_grid_that_ends_before_the_choice_has_the_last_one_alone():
+    _, where = gaussian.DATA[".8"]
+    place = Place(lambda x0: torch.where(where, 0.5, x0), where, larger)
+    levels, rng = gaussian.SCHEDULES["cosine"].levels(12)[:4], gaussian.Independent(2)
+    assert levels[-1].ratio > CHOSEN
+    x, seen = rng.normal(torch.zeros(6, 8, dtype=torch.float64)), []
+
+    def predict(x, level):
+        seen.append(x)
+        return gaussian.net(gaussian.DATA[".8"][0])(x, level)
+
+    steps = list(Select(3).run(get_sampler("ddim"), place(predict), x, levels, rng, {}, held=place))
+    assert [s.level for s in steps] == levels[1:] and all(len(x.unique(dim=0)) == 6 for x in seen)
+    *_, every = get_sampler("ddim")(place(predict), x, levels, rng=rng)
+    best = larger(every.x0).view(2, 3).argmax(1) + torch.tensor([0, 3])
+    assert torch.equal(steps[-1].x, every.x[best])
 
 
 def test_what_a_net_was_told_follows_the_candidates():

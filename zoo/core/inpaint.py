@@ -30,6 +30,9 @@ from zoo.core.steer import Hold, Place, Steer
 from zoo.errors import ConfigError, one_of
 from zoo.values import whole
 
+#: the noise, sigma / alpha, at which `Select` chooses: of a chain about 4 angstrom, where it is seen who lies in whose way
+CHOSEN = 0.6
+
 
 class ParticleRng(Rng, Protocol):
     """Noise of each particle, and numbers of each sample: `zoo.core.seeds.ParticleRng`."""
@@ -47,11 +50,13 @@ class Method:
         name: by which it is asked for.
         copies: how many rows of a batch make one sample.
         gradients: whether the net is also called backwards.
+        steered: whether the prediction that it runs on has the steer of known parts in it; else it asks that steer itself.
     """
 
     name = "replace"
     copies = 1
     gradients = False
+    steered = True
 
     def steer(self, held: Steering) -> Steering:
         """The steer of known parts as this method uses it.
@@ -62,9 +67,28 @@ class Method:
         return held
 
     def run(
-        self, sampler: Sampler, predict: Predict, x: Tensor, levels: list[Level], rng: Any, options: Mapping[str, Any]
+        self,
+        sampler: Sampler,
+        predict: Predict,
+        x: Tensor,
+        levels: list[Level],
+        rng: Any,
+        options: Mapping[str, Any],
+        *,
+        held: Steering | None = None,
+        setting: Setting | None = None,
+        memory: Memory | None = None,
     ) -> Iterator[Step]:
-        """The steps of a sampler."""
+        """The steps of a sampler, from x (B * copies,*S), the copies of a sample one after the other. Steps hold B rows.
+
+        Args:
+            held: the steer of known parts.
+            setting: of the samples.
+            memory: of a net that conditions itself: what it was told goes with the rows that go on.
+
+        Raises:
+            ConfigError: a sampler, or known parts, that the method does not work with.
+        """
         return sampler(predict, x, levels, rng=rng, **options)
 
     def steps(self, steps: int) -> int:
@@ -108,11 +132,21 @@ class Resample(Method):
         whole(self.jump, "jump", 1)
 
     def run(
-        self, sampler: Sampler, predict: Predict, x: Tensor, levels: list[Level], rng: Any, options: Mapping[str, Any]
+        self,
+        sampler: Sampler,
+        predict: Predict,
+        x: Tensor,
+        levels: list[Level],
+        rng: Any,
+        options: Mapping[str, Any],
+        *,
+        held: Steering | None = None,
+        setting: Setting | None = None,
+        memory: Memory | None = None,
     ) -> Iterator[Step]:
         for first in range(0, len(levels) - 1, self.jump):
             part = levels[first : first + self.jump + 1]
-            own = {k: v[first : first + self.jump] if k == "churned" else v for k, v in options.items()}
+            own = options_of(options, first, first + self.jump)
             for again in range(self.times):
                 if again:
                     x = renoised(x, part[-1], part[0], rng)
@@ -125,6 +159,11 @@ class Resample(Method):
 
     def evaluations(self, calls: int) -> tuple[int, int]:
         return self.times * calls, 0
+
+
+def options_of(options: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
+    """A sampler's options for the steps from level `first` to level `last` alone."""
+    return {k: v[first:last] if k == "churned" else v for k, v in options.items()}
 
 
 def renoised(x: Tensor, b: Level, a: Level, rng: Rng) -> Tensor:
@@ -195,6 +234,7 @@ class Particles(Method):
     particles: int = 16
     name = "particles"
     gradients = True
+    steered = False
 
     def __post_init__(self) -> None:
         whole(self.particles, "particles", 2)
@@ -204,6 +244,10 @@ class Particles(Method):
         return self.particles
 
     def steer(self, held: Steering) -> Steering:
+        return self._known(held)
+
+    def _known(self, held: Steering | None) -> Hold | Place:
+        """The steer of known parts, which must be one that puts them into an x0."""
         if not isinstance(held, (Hold, Place)):
             raise ConfigError("method='particles': the steer of known parts is neither a Hold nor a Place of zoo.core.steer.")
         return held
@@ -211,7 +255,7 @@ class Particles(Method):
     def evaluations(self, calls: int) -> tuple[int, int]:
         return self.particles * calls, self.particles * calls
 
-    def twisted(
+    def run(
         self,
         sampler: Sampler,
         predict: Predict,
@@ -220,23 +264,16 @@ class Particles(Method):
         rng: ParticleRng,
         options: Mapping[str, Any],
         *,
-        held: Hold | Place,
-        setting: Setting,
+        held: Steering | None = None,
+        setting: Setting | None = None,
         memory: Memory | None = None,
     ) -> Iterator[Step]:
-        """The steps of one batch: x (B * particles,*S), those of a sample one after the other. Steps hold B rows: of each
-        sample the likeliest particle, and in the end the one that is drawn.
-
-        Args:
-            predict: without the steer of known parts.
-            held: that steer.
-            setting: of the samples.
-            memory: of a net that conditions itself: what it was told follows the particles.
+        """As of `Method`: of each sample the likeliest particle, and in the end the one that is drawn.
 
         Raises:
-            ConfigError: a sampler without noise, whose copies of a particle would stay the same.
+            ConfigError: a sampler without noise, whose copies of a particle would stay the same; other known parts.
         """
-        variance_of = kernel(sampler.name, options)
+        known, setting, variance_of = self._known(held), setting or Setting(), kernel(sampler.name, options)
         many, shape = self.particles, x.shape
         rows = len(x) // many
         wide = torch.float32 if x.device.type == "mps" else torch.float64
@@ -244,16 +281,16 @@ class Particles(Method):
         carried = torch.zeros_like(weights)
         start = torch.arange(rows, device=x.device)[:, None] * many
         for a, b in pairwise(levels):
-            x0, eps, twist, slope = twists(predict, x, a, held, setting)
+            x0, eps, twist, slope = twists(predict, x, a, known, setting)
             weights = weights + (twist.to(wide).view(rows, many) - carried)
             weights = weights - weights.logsumexp(1, keepdim=True)
             few = (2 * weights).logsumexp(1).neg().exp() < many / 2
             drawn = rng.uniform().to(weights)
             if not b.sigma:
                 chosen = start[:, 0] + draw(weights, drawn)
-                if memory is not None and memory.guess is not None:
-                    memory.guess = memory.guess[chosen]
-                last = put_into(held, (x0[chosen], eps[chosen]), x[chosen], a)
+                if memory is not None:
+                    memory.take(chosen)
+                last = put_into(known, (x0[chosen], eps[chosen]), x[chosen], a)
                 yield Step(b, last, last)
                 return
             # all samples draw, few take: a sample's numbers do not depend on who else is in the batch
@@ -261,8 +298,8 @@ class Particles(Method):
             index = (start + torch.where(few[:, None], systematic(weights, drawn), kept)).flatten()
             weights = torch.where(few[:, None], torch.zeros_like(weights), weights)
             x, x0, eps, twist, slope = (v[index] for v in (x, x0, eps, twist, slope))
-            if memory is not None and memory.guess is not None:
-                memory.guess = memory.guess[index]
+            if memory is not None:
+                memory.take(index)
             pushed = shifted(x0, eps, slope, a)
             variance = variance_of(a, b)
             plain, moved = (mean(x, *pair, a, b, variance) for pair in ((x0, eps), pushed))
@@ -301,17 +338,22 @@ class Select(Method):
         return self.candidates
 
     def steer(self, held: Steering) -> Steering:
-        if getattr(held, "reward", None) is None:
+        self._reward(held)
+        return held
+
+    def _reward(self, held: Steering | None) -> Callable[[Tensor], Tensor]:
+        """What is better, which known parts must say."""
+        if not isinstance(held, Place) or held.reward is None:
             raise ConfigError(
                 "method='select': these known parts do not say which of two candidates is the better one, as a motif's do. Use "
                 "method='replace', 'resample' or 'particles', or give their steer a `reward`."
             )
-        return held
+        return held.reward
 
     def evaluations(self, calls: int) -> tuple[int, int]:
         return self.candidates * calls, 0
 
-    def selected(
+    def run(
         self,
         sampler: Sampler,
         predict: Predict,
@@ -320,33 +362,27 @@ class Select(Method):
         rng: Any,
         options: Mapping[str, Any],
         *,
-        reward: Callable[[Tensor], Tensor],
+        held: Steering | None = None,
+        setting: Setting | None = None,
         memory: Memory | None = None,
     ) -> Iterator[Step]:
-        """The steps of one batch: x (B * candidates,*S), those of a sample one after the other. Steps hold B rows, the best.
-
-        Args:
-            predict: with the steer of known parts.
-            reward: x0 (B * candidates,*S) -> (B * candidates,), more is better.
-            memory: of a net that conditions itself: what it was told follows the candidates.
-        """
-        many = self.candidates
-        start = torch.arange(len(x) // many, device=x.device) * many
-        cut = next(k for k, level in enumerate(levels) if level.ratio <= CHOSEN)
-        for first, last in ((0, cut), (cut, len(levels) - 1)):
-            own = {k: v[first:last] if k == "churned" else v for k, v in options.items()}
-            best = start
-            for step in sampler(predict, x, levels[first : last + 1], rng=rng, **own) if first < last else ():
-                best, x = start + reward(step.x0).view(-1, many).argmax(1), step.x
-                yield Step(step.level, x[best], step.x0[best])
-            index = best.repeat_interleave(many)
+        """As of `Method`: of each sample the first candidate, and where it is chosen the best one."""
+        reward, many, end = self._reward(held), self.candidates, len(levels) - 1
+        one = torch.arange(len(x) // many, device=x.device) * many
+        cut = next((k for k, level in enumerate(levels) if level.ratio <= CHOSEN), end)
+        for first, last in ((0, cut), (cut, end)):
+            if first == last:
+                continue
+            part, rows = levels[first : last + 1], one
+            for step in sampler(predict, x, part, rng=rng, **options_of(options, first, last)):
+                x, rows = step.x, one
+                if step.level == part[-1]:
+                    rows = one + reward(step.x0).view(-1, many).argmax(1)
+                yield Step(step.level, x[rows], step.x0[rows])
+            index = rows.repeat_interleave(many)
             x = x[index]
-            if memory is not None and memory.guess is not None:
-                memory.guess = memory.guess[index]
-
-
-#: the noise, sigma / alpha, at which `Select` chooses: of a chain about 4 angstrom, where it is seen who lies in whose way
-CHOSEN = 0.6
+            if memory is not None:
+                memory.take(index)
 
 
 def put_into(held: Steering, prediction: tuple[Tensor, Tensor], x: Tensor, level: Level) -> Tensor:

@@ -49,6 +49,11 @@ class Memory:
     known: Tensor | None = None
     below: float = math.inf
 
+    def take(self, rows: Tensor) -> None:
+        """Go on with these rows (K,) of the batch alone, in their order."""
+        if self.guess is not None:
+            self.guess = self.guess[rows]
+
     def conditions(self, x: Tensor, level: Level) -> dict[str, Tensor]:
         """The two further conditions of the net, shaped like x: "x0" and "known"."""
         if self.guess is None or level.ratio > self.below:

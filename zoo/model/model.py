@@ -965,13 +965,12 @@ class Model(nn.Module):
         method, steers, sampler = method or Method(), listed(steer), get_sampler(plan.sampler)
         if self.codec.period is not None:
             sampler = around(sampler, self.codec.period)
-        particles = method if isinstance(method, Particles) and held is not None else None
         rows: Any = chunk.rng
-        if particles is not None:
+        if isinstance(method, Particles):
             self._no_angles("method='particles'", "it weighs steps by Gaussian densities")
-        elif held is not None:
+        if held is not None and method.steered:
             steers = [method.steer(held), *steers]
-        if held is not None and method.copies > 1:
+        if method.copies > 1:
             rows = ParticleRng(chunk.rng, method.copies)
             chunk = chunk.repeated(method.copies, rows.rows)
         with memory_for(len(chunk)):
@@ -988,18 +987,10 @@ class Model(nn.Module):
                 x = first.alpha * start + first.sigma * eps
             if state is not None:
                 x = project(state.narrow(1 + self.codec.size_axis, 0, x.shape[1 + self.codec.size_axis]).to(x))
-            if particles is not None and isinstance(held, (Hold, Place)):
-                steps = particles.twisted(
-                    sampler, predict, x, plan.levels, rng, plan.options, held=held, setting=setting, memory=network.memory
-                )
-            else:
-                options = plan.options | ({"share": network.learned} if plan.options.get("variance") == LEARNED else {})
-                if isinstance(method, Select) and isinstance(held, Place) and held.reward is not None:
-                    steps = method.selected(
-                        sampler, predict, x, plan.levels, rng, options, reward=held.reward, memory=network.memory
-                    )
-                else:
-                    steps = method.run(sampler, predict, x, plan.levels, rng, options)
+            options = plan.options | ({"share": network.learned} if plan.options.get("variance") == LEARNED else {})
+            steps = method.run(
+                sampler, predict, x, plan.levels, rng, options, held=held, setting=setting, memory=network.memory
+            )
             products = exact if self.device.type == "cuda" else nullcontext
             constant = Once()  # what the net makes of the conditions
             while True:

@@ -17,14 +17,11 @@ from zoo.core.likelihood import Units
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.figure import check_axis, new_figure, to_picture, turning_line
 from zoo.protein.backbone import Backbone, check_saved, draw_line, need, write_residues
-from zoo.protein.codec import SHORTEST, asked_length
+from zoo.protein.lengths import LengthsCodec
 from zoo.protein.metrics import SHORTEST as MEASURED
 from zoo.protein.metrics import measure_ca
 from zoo.protein.rigid import random_rotation
-from zoo.values import several, whole
 
-#: the longest chain that is known of
-LONGEST = 4096
 #: matplotlib's colours of a chain from its first residue to its last
 COLOURS = "coolwarm"
 
@@ -134,52 +131,22 @@ class Trace:
         raise lacking("ramachandran")
 
 
-class TraceCodec(Codec):
+class TraceCodec(LengthsCodec):
     """Chains as coordinates of CA around their mean, in angstrom (Lin & AlQuraishi 2023, "Genie").
 
     What is encoded is a `Trace`, or CA of a `Backbone`; what is decoded is a `Trace`.
 
     Args:
-        min_length, max_length: the lengths that are trained on. Longer chains are refused, shorter ones are sampled with a
-            warning.
-        usual: (low, high) the lengths between which one is drawn where nobody says it; default: all that are trained on.
-
-    Attributes:
-        lengths: (max_length + 1,) int64, how many training chains have each length.
+        min_length, max_length, usual: as of `LengthsCodec`.
     """
 
     axes = ("residue", "coordinate")
-    size_name = "length"
-    lengths: Tensor
 
     def __init__(self, min_length: int = 32, max_length: int = 128, usual: tuple[int, int] | None = None) -> None:
-        super().__init__()
-        ends = several(usual) if usual is not None else [min_length, max_length]
-        if ends is None or len(ends) != 2:
-            raise ConfigError(f"protein codec: usual={usual!r}; give the least and the largest usual length.")
-        low, high, first, last = (whole(v, "length") for v in (min_length, max_length, *ends))
-        if not 1 <= low <= high <= LONGEST or not low <= first <= last <= high or high < SHORTEST:
-            raise ConfigError(
-                f"protein codec: lengths {low} to {high}, usually {first} to {last}; give 1 <= min <= max <= {LONGEST}, the "
-                f"usual ones within them, and a max of {SHORTEST} or more."
-            )
-        self.min_length, self.max_length, self.usual = low, high, (max(first, SHORTEST), max(last, SHORTEST))
-        self.shape = (min(max(64, self.usual[0]), self.usual[1]), 3)
-        self.register_buffer("lengths", torch.zeros(high + 1, dtype=torch.int64))
-
-    def sample_size(self, value: int | None, rng: torch.Generator) -> int:
-        """The length asked for, or one drawn as those of the training chains are; before `fit` any usual one."""
-        if value is None:
-            if self.lengths.any():
-                return int(torch.multinomial(self.lengths.cpu().double(), 1, generator=rng))
-            return int(torch.randint(self.usual[0], self.usual[1] + 1, (), generator=rng))
-        return asked_length(value, self.max_length, self.min_length, self.max_length)
+        super().__init__(min_length, max_length, usual, (3,))
 
     def fit(self, dataset: Dataset) -> None:
-        sizes = [len(dataset[i][0]) for i in range(len(dataset))]
-        if odd := [n for n in sizes if n > self.max_length]:
-            raise ConfigError(f"a chain of {odd[0]} residues: this codec takes up to {self.max_length}. Set codec.max_length.")
-        self.lengths.copy_(torch.bincount(torch.tensor(sizes), minlength=self.max_length + 1))
+        self.count([dataset[i][0] for i in range(len(dataset))])
 
     def continued(self, before: Codec) -> list[str]:
         """Nothing: how many chains have each length is about the data, and coordinates are not scaled."""
