@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from zoo.contract.conditions import Condition, Label
 from zoo.contract.recipe import Recipe
 from zoo.contract.registry import get_domain
 from zoo.errors import CheckpointError, ConfigError, brief
-from zoo.interop.origin import Origin
-from zoo.interop.reading import read_object, read_weights, shapes_in
+from zoo.interop.origin import Origin, read_origin
+from zoo.interop.reading import read_object, read_weights, shapes_in, weights_in
 from zoo.model.budget import limited
 from zoo.model.model import Model
 
@@ -126,3 +127,38 @@ def built(recipe: Recipe, paths: list[Path], rename: Callable[[str], str] = str)
         model = Model(recipe, get_domain(recipe.domain), filled=False)
     files.load_strict(model.denoiser, read_weights(paths, rename), paths[0])
     return model
+
+
+@dataclass(frozen=True)
+class ConvertedFormat:
+    """Folders that a converter wrote: config.json with the format and all options, and model.safetensors.
+
+    Attributes:
+        name: of the format.
+        how: what converts a checkpoint, for messages.
+        read: (options, shapes of the weights, path of the options, origin) -> recipe.
+        rename: name of a tensor of the file -> that in the net.
+    """
+
+    name: str
+    how: str
+    read: Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]], Path, Origin], Recipe]
+    rename: Callable[[str], str] = str
+
+    def recognises(self, folder: Path) -> bool:
+        """By a config.json that names the format."""
+        return marked(folder, self.name)
+
+    def load(self, folder: Path) -> Model:
+        """The model of a folder.
+
+        Raises:
+            CheckpointError, ConfigError: an option that is missing, unknown, not supported or another than the tensors say;
+                wrong weights.
+        """
+        options, paths = read_marked(folder, self.name), weights_in(folder, "model", self.how)
+        return built(self.read(options, shapes_in(paths), folder / files.CONFIG, read_origin(folder)), paths, self.rename)
+
+    def card(self, folder: Path) -> str:
+        """The text of a folder's own card."""
+        return read_origin(folder).text

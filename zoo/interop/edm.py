@@ -17,18 +17,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError, brief, one_of
-from zoo.interop.converted import agree, built, label_of, marked, pictures, read_marked
+from zoo.interop.converted import ConvertedFormat, agree, label_of, pictures
 from zoo.interop.diffusers.unet import sinusoid
-from zoo.interop.origin import Origin, read_origin
-from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
-from zoo.model.model import Model
+from zoo.interop.origin import Origin
+from zoo.interop.reading import Options, checked, looked_up
 from zoo.nets.blocks import attend, end
 
 #: the name of the format, and of the denoiser in recipes
 NAME = "edm"
+HOW = "Where you trust it: python benchmarks/convert_edm.py SOURCES FILE FOLDER (of zoo's sources)."
 #: features of a head of ADM; SongUNet has one head
 HEAD = 64
 #: options of both nets, and those of SongUNet alone, with their kinds, see `checked`
@@ -312,29 +311,6 @@ class EDMUNet(nn.Module):
         return (x if self.song else self.out_conv(F.silu(self.out_norm(x)))).contiguous()
 
 
-class EDMFormat:
-    """Folders of `benchmarks/convert_edm.py`: config.json with all options, and model.safetensors."""
-
-    def recognises(self, folder: Path) -> bool:
-        """By a config.json that names the format."""
-        return marked(folder, NAME)
-
-    def load(self, folder: Path) -> Model:
-        """The model of a folder.
-
-        Raises:
-            CheckpointError, ConfigError: an option that is missing, unknown or not supported; wrong weights.
-        """
-        how = "Where you trust it: python benchmarks/convert_edm.py SOURCES FILE FOLDER (of zoo's sources)."
-        options, paths = read_marked(folder, NAME), weights_in(folder, "model", how)
-        recipe = read_options(options, shapes_in(paths), folder / files.CONFIG, read_origin(folder))
-        return built(recipe, paths, lambda key: key.removeprefix("model."))
-
-    def card(self, folder: Path) -> str:
-        """The text of a folder's own card."""
-        return read_origin(folder).text
-
-
 def read_options(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path, origin: Origin) -> Recipe:
     """The recipe of a checkpoint.
 
@@ -396,4 +372,4 @@ def read_options(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     )
 
 
-FORMAT = EDMFormat()
+FORMAT = ConvertedFormat(NAME, HOW, read_options, lambda key: key.removeprefix("model."))

@@ -17,13 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError
-from zoo.interop.converted import agree, built, marked, read_marked
-from zoo.interop.origin import Origin, read_origin
-from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
-from zoo.model.model import Model
+from zoo.interop.converted import ConvertedFormat, agree
+from zoo.interop.origin import Origin
+from zoo.interop.reading import Options, checked, looked_up
 from zoo.nets.blocks import end
 
 #: the name of the format, which config.json says, and of the denoiser in recipes
@@ -552,28 +550,6 @@ def structure(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, An
         ) from None
 
 
-class GenieFormat:
-    """Folders of `benchmarks/convert_pickle.py genie`: config.json with the options, and model.safetensors."""
-
-    def recognises(self, folder: Path) -> bool:
-        """By a config.json that names the format."""
-        return marked(folder, NAME)
-
-    def load(self, folder: Path) -> Model:
-        """The model of a folder.
-
-        Raises:
-            CheckpointError, ConfigError: an option that is missing, unknown or another than the tensors say; wrong weights.
-        """
-        options = read_marked(folder, NAME)
-        paths = weights_in(folder, "model", HOW)
-        return built(read_options(options, shapes_in(paths), folder / files.CONFIG, read_origin(folder)), paths)
-
-    def card(self, folder: Path) -> str:
-        """The text of a folder's own card."""
-        return read_origin(folder).text
-
-
 def read_options(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path, origin: Origin) -> Recipe:
     """The recipe of a checkpoint.
 
@@ -630,4 +606,4 @@ def read_options(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     )
 
 
-FORMAT = GenieFormat()
+FORMAT = ConvertedFormat(NAME, HOW, read_options)

@@ -17,19 +17,18 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from zoo import files
 from zoo.contract.recipe import Recipe
 from zoo.errors import CheckpointError, ConfigError, ShapeError, brief
-from zoo.interop.converted import agree, built, label_of, marked, pictures, read_marked
+from zoo.interop.converted import ConvertedFormat, agree, label_of, pictures
 from zoo.interop.diffusers.unet import Classes, Larger, sinusoid
-from zoo.interop.origin import Origin, read_origin
-from zoo.interop.reading import Options, checked, looked_up, shapes_in, weights_in
-from zoo.model.model import Model
+from zoo.interop.origin import Origin
+from zoo.interop.reading import Options, checked, looked_up
 from zoo.nets.blocks import attend, end
 from zoo.nets.unet import Stage
 
 #: the name of the format, which config.json says, and of the denoiser in recipes
 NAME = "guided-diffusion"
+HOW = f"Where you trust it: python benchmarks/convert_pickle.py {NAME} FILE FOLDER (of zoo's sources)."
 #: groups of all norms of the net, which no flag changes
 GROUPS = 32
 #: training steps that a schedule may have, and beyond which their own scaled betas of the linear one are below 1
@@ -317,30 +316,6 @@ def compared(flags: Mapping[str, Any], said: Mapping[str, Any], path: Path) -> N
     agree(facts, path)
 
 
-class GuidedFormat:
-    """Folders of `benchmarks/convert_pickle.py`: config.json with the flags, and model.safetensors."""
-
-    def recognises(self, folder: Path) -> bool:
-        """By a config.json that names the format."""
-        return marked(folder, NAME)
-
-    def load(self, folder: Path) -> Model:
-        """The model of a folder.
-
-        Raises:
-            CheckpointError, ConfigError: a flag that is missing, unknown or another than the tensors say; wrong weights.
-        """
-        flags = read_marked(folder, NAME)
-        paths = weights_in(
-            folder, "model", f"Where you trust it: python benchmarks/convert_pickle.py {NAME} FILE FOLDER (of zoo's sources)."
-        )
-        return built(read_flags(flags, shapes_in(paths), folder / files.CONFIG, read_origin(folder)), paths)
-
-    def card(self, folder: Path) -> str:
-        """The text of a folder's own card."""
-        return read_origin(folder).text
-
-
 def read_flags(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path, origin: Origin) -> Recipe:
     """The recipe of a checkpoint.
 
@@ -411,4 +386,4 @@ def respaced(said: str, T: int, path: Path) -> dict[str, Any]:
     return {"steps": int(plain[2]), "spacing": "leading" if plain[1] else "linspace"}
 
 
-FORMAT = GuidedFormat()
+FORMAT = ConvertedFormat(NAME, HOW, read_flags)
