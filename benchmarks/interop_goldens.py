@@ -507,13 +507,13 @@ def sit(name: str, options: Mapping[str, Any]) -> None:
     store(name, "sit", options, net, found)
 
 
-def autoencoder(folder: Path) -> Path:
-    """A small autoencoder of 4 channels at half the side, as diffusers writes it; returns its folder."""
+def autoencoder(folder: Path, size: int = 16) -> Path:
+    """A small autoencoder of 4 channels at half the side of pictures, as diffusers writes it; returns its folder."""
     diffusers = importlib.import_module("diffusers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = diffusers.AutoencoderKL(
-            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4, sample_size=16,
+            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4, sample_size=size,
             up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.5,
         )  # fmt: skip
     net.save_pretrained(folder)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from interop_goldens import autoencoder
 from torch import nn
 
 import zoo
@@ -90,15 +91,8 @@ def reference(state, x, t, y):
 
 @pytest.fixture
 def vae(tmp_path):
-    diffusers = pytest.importorskip("diffusers")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = diffusers.AutoencoderKL(
-            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4, sample_size=64,
-            up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.5,
-        )  # fmt: skip
-    net.save_pretrained(tmp_path / "vae")
-    return tmp_path / "vae"
+    pytest.importorskip("diffusers")
+    return autoencoder(tmp_path / "vae", size=64)
 
 
 @pytest.mark.parametrize("variance", [True, False])

@@ -9,6 +9,7 @@ import lerobot_goldens
 import numpy as np
 import pytest
 import torch
+from folders import edited
 from replayed import actions, off
 
 import zoo
@@ -242,15 +243,7 @@ def broken(tmp_path):
         folder = tmp_path / "theirs"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(GOLDENS / name, folder)
-        path = folder / file
-        if file.endswith(".json"):
-            said = json.loads(path.read_text())
-            edit(said)
-            path.write_text(json.dumps(said))
-        else:
-            tensors = files.load_tensors(path)
-            edit(tensors)
-            files.save_tensors(path, tensors)
+        edited(folder / file, edit)
         return folder
 
     return change

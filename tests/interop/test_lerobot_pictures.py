@@ -9,6 +9,7 @@ import lerobot_goldens
 import numpy as np
 import pytest
 import torch
+from folders import edited
 from PIL import Image
 from replayed import actions, off
 
@@ -282,15 +283,7 @@ def broken(folder_of, tmp_path):
                 shutil.copyfile(path, folder / path.name)
             else:
                 os.link(path, folder / path.name)
-        path = folder / file
-        if file.endswith(".json"):
-            said = json.loads(path.read_text())
-            edit(said)
-            path.write_text(json.dumps(said))
-        else:
-            tensors = files.load_tensors(path)
-            edit(tensors)
-            files.save_tensors(path, tensors)
+        edited(folder / file, edit)
         return folder
 
     return change
