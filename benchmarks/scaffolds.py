@@ -118,7 +118,7 @@ def main() -> None:
         rows[-1] = rows[-1].removesuffix(" |") + f" {max(bonds):.3f} |"
         print(rows[-1], flush=True)
     if args.page is not None:
-        fill(args.page, "scaffolds", "\n".join(rows))
+        fill(args.page, "scaffolds" if args.split == "validation" else f"scaffolds-{args.split}", "\n".join(rows))
     if args.settings:
         return
     report("free", free({}))
