@@ -69,6 +69,26 @@ def as_rest(lines):
     return [line for block in blocks for line in block]
 
 
+def one_by_one(lines):
+    """A docstring whose "a, b: text" below "Attributes:" is an entry for each name, as napoleon reads arguments: of attributes
+    it would take the first name for the type of the last, and link it to whatever has that name.
+    """
+    out, names, entry, inside = [], [], [], False
+    for line in [*lines, ""]:
+        if names and not line.startswith("     "):
+            out += [text for name in names for text in (f"    {name}: {entry[0]}", *entry[1:])]
+            names = []
+        inside = line == "Attributes:" or (inside and (not line or line.startswith(" ")))
+        found = re.match(r"    (\w+(?:, \w+)+): (.*)", line) if inside else None
+        if found:
+            names, entry = found[1].split(", "), [found[2]]
+        elif names:
+            entry.append(line)
+        else:
+            out.append(line)
+    return out[:-1]
+
+
 class Names(PythonDomain):
     """Python's names, which Sphinx looks for in all that there are for each name of a type. Most are of other packages: what no
     name ends with is not looked for.
@@ -87,7 +107,7 @@ def setup(app):
     """Docstrings are plain text; formulas stay as they are written: scripts that draw them would come from another host."""
 
     def docstring(app, what, name, thing, options, lines):
-        lines[:] = as_rest(lines)
+        lines[:] = as_rest(one_by_one(lines))
 
     def plain(translator, node):
         translator.body.append(translator.starttag(node, "code") + translator.encode(node.astext()) + "</code>")

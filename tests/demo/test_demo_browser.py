@@ -10,6 +10,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -118,6 +119,19 @@ class Watched:
                 field.blur()
             self.page.wait_for_timeout(300)
             stays = 0.0 if wrong else stays + 0.3
+
+    def upload(self, name: str, path) -> None:
+        """Give a file away until the page keeps it, see `fill`."""
+        shown, stays, until = self.page.locator(f"#{name} >> text={path.name}"), 0.0, time.monotonic() + PATIENCE / 1000
+        while stays < self.took / 3:
+            assert time.monotonic() < until, f"{path.name} does not stay"
+            if not shown.first.is_visible():
+                self.page.set_input_files(f"#{name} input[type=file]", str(path))
+                with suppress(sync_api.TimeoutError):
+                    shown.first.wait_for(timeout=PATIENCE / 6)
+                stays = 0.0
+            self.page.wait_for_timeout(300)
+            stays += 0.3
 
     def shot(self, name: str) -> None:
         if SHOTS:
@@ -304,7 +318,7 @@ def test_a_mask_in_paints(watched, tmp_path):
     Image.fromarray(np.full((28, 28), 200, np.uint8)).save(tmp_path / "mine.png")
     watched.fill({"image-steps": 3})
     watched.inner("image", "Edit")
-    page.set_input_files("#image-edit-upload input[type=file]", str(tmp_path / "mine.png"))
+    watched.upload("image-edit-upload", tmp_path / "mine.png")
     page.wait_for_selector("#image-edit-upload .file-preview")
     page.click("#image-edit-show")
     brush = page.locator("#image-edit-mask button[aria-label='Brush']")
@@ -409,8 +423,7 @@ def test_an_upload_is_noised_and_a_damaged_one_is_told(watched, tmp_path):
     page = watched.page
     watched.inner("image", "Forward")
     (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"damaged" * 20)
-    page.set_input_files("#image-upload input[type=file]", str(tmp_path / "cat.png"))
-    page.wait_for_selector("#image-upload >> text=cat.png")
+    watched.upload("image-upload", tmp_path / "cat.png")
     page.click("#image-forward-go")
     page.wait_for_selector("text=cat.png: ")
     watched.shot("damaged")
@@ -418,8 +431,7 @@ def test_an_upload_is_noised_and_a_damaged_one_is_told(watched, tmp_path):
     page.wait_for_selector("#image-go")
     watched.inner("image", "Forward")
     Image.fromarray(np.full((28, 28), 200, np.uint8)).save(tmp_path / "good.png")
-    page.set_input_files("#image-upload input[type=file]", str(tmp_path / "good.png"))
-    page.wait_for_selector("#image-upload >> text=good.png")
+    watched.upload("image-upload", tmp_path / "good.png")
     page.click("#image-forward-go")
     page.wait_for_selector("#image-forward-picture img")
     page.wait_for_selector("#image-curve .js-plotly-plot")

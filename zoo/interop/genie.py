@@ -374,8 +374,9 @@ class GenieNet(nn.Module):
         c_s, c_p: features of a residue and of a pair. c_pos_emb, c_timestep_emb: of the encodings of places and times.
         relpos_k: separation along the chain beyond which all are alike.
         template_type: "v1": pairs are told the distance of their CA.
-        n_pair_transform_layer, include_mul_update, include_tri_att, c_hidden_mul, c_hidden_tri_att, n_head_tri,
-            pair_transition_n: of the pair transform, which may have no layer.
+        n_pair_transform_layer: layers of the pair transform, which may have none.
+        include_mul_update, include_tri_att: whether each has triangular products and triangular attention.
+        c_hidden_mul, c_hidden_tri_att, n_head_tri, pair_transition_n: of these, and of the transition behind them.
         n_structure_layer, n_structure_block: layers of the structure net, and how often all of them act.
         c_hidden_ipa, n_head_ipa, n_qk_point, n_v_point: of invariant point attention.
         n_structure_transition_layer: layers behind each attention.
