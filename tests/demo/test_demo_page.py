@@ -417,6 +417,40 @@ def test_what_is_slow_is_imported_after_the_models_are_known_and_while_no_garbag
     subprocess.run([sys.executable, "-c", program], check=True, timeout=600)
 
 
+def test_a_page_is_configured_as_gradio_does_it_alone_and_nothing_of_gradio_stays_changed():
+    import inspect
+
+    from gradio import Blocks, routes
+
+    def owned():
+        app = vars(routes.App)
+        return inspect.signature, Blocks.get_config_file, app["create_app"], app["setup_mcp_server"]
+
+    before = owned()
+    app = serve.launch("image/fashion-ddpm", block=False)
+    try:
+        assert owned() == before
+        assert app.config["components"] and app.config == app.get_config_file()
+    finally:
+        app.close()
+
+
+def test_signatures_are_read_once_and_what_has_none_says_so():
+    import inspect
+
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, a):
+            pass
+
+    with serve.quick_import():
+        assert inspect.signature(owned := lambda a, b=1: a) is inspect.signature(owned)
+        assert list(inspect.signature(Unhashable()).parameters) == ["a"]
+        with pytest.raises(TypeError, match="not a callable object"):
+            inspect.signature(3)
+
+
 @pytest.mark.parametrize("port", [0, -1, 65536, "8000", 80.5])
 def test_a_port_that_is_none_is_refused_before_anything_starts(port):
     with pytest.raises(ConfigError, match="port"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import fnmatch
 import gc
+import inspect
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
@@ -107,25 +109,26 @@ def launch(
             blocks = page(engine)
     g = gr()
     try:
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            inbrowser=browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            show_error=True,
-            max_file_size=limits.upload,
-            theme=g.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
-            css=STYLE,
-            footer_links=[],
-            ssr_mode=False,
-            max_threads=8,
-            state_session_capacity=64,
-            enable_monitoring=False,
-            app_kwargs={"middleware": [need("starlette.middleware", "demo").Middleware(Limited, upload=limits.upload)]},
-            _frontend=False,  # else it asks the page itself, and gives up where a busy machine takes 3 s to answer
-        )
+        with quick_import(), configured_once():
+            blocks.launch(
+                server_name=host,
+                server_port=port,
+                share=share,
+                inbrowser=browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=True,
+                max_file_size=limits.upload,
+                theme=g.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+                css=STYLE,
+                footer_links=[],
+                ssr_mode=False,
+                max_threads=8,
+                state_session_capacity=64,
+                enable_monitoring=False,
+                app_kwargs={"middleware": [need("starlette.middleware", "demo").Middleware(Limited, upload=limits.upload)]},
+                _frontend=False,  # else it asks the page itself, and gives up where a busy machine takes 3 s to answer
+            )
     except OSError as error:
         raise ConfigError(f"the page cannot be served on port {port or PORT}: {error}. Give another one: --port.") from error
     # not before: on two cores it would take from the first page what it gives to the first click
@@ -165,14 +168,23 @@ class _Unwritten(MetaPathFinder):
 
 @contextmanager
 def quick_import() -> Iterator[None]:
-    """Import gradio and torch, and make a page, sooner: no stubs for editors are written, as each import of gradio would, and
-    no garbage is looked for.
+    """Import gradio and torch, make a page and serve it, sooner: no stubs for editors are written, as each import of gradio
+    would, no garbage is looked for, and signatures are read once, where gradio reads that of its class for each part of a page.
     """
-    finder, collects = _Unwritten(), gc.isenabled()
+    finder, collects, read = _Unwritten(), gc.isenabled(), inspect.signature
+    known = cache(read)
+
+    def signature(*args: Any, **options: Any) -> inspect.Signature:
+        try:
+            return known(*args, **options)
+        except TypeError:  # what has no hash; and what has no signature, of which this says so again
+            return read(*args, **options)
+
     sys.meta_path.insert(0, finder)
     gc.disable()
     try:
-        yield
+        with _instead(inspect, "signature", signature):
+            yield
     finally:
         sys.meta_path.remove(finder)
         if collects:
@@ -181,16 +193,34 @@ def quick_import() -> Iterator[None]:
 
 @contextmanager
 def unserved() -> Iterator[None]:
-    """Make a page without a server: gradio makes one when the page is there and one when it has a queue, and a third, which is
-    the one that serves, when it is launched. On a slow machine each takes most of a second.
+    """Make a page without a server and its configuration: gradio makes both when the page is there and a server when it has a
+    queue, and the ones that serve when it is launched. On a slow machine each takes most of a second.
     """
     app: Any = need("gradio.routes", "demo").App
-    make = app.create_app
-    app.create_app = staticmethod(lambda *_, **__: None)
+    with (
+        _instead(app, "create_app", staticmethod(lambda *_, **__: None)),
+        _instead(need("gradio", "demo").Blocks, "get_config_file", lambda _: {}),
+    ):
+        yield
+
+
+@contextmanager
+def configured_once() -> Iterator[None]:
+    """Launch a page without making its configuration again for a server of tools, which it has not."""
+    routes: Any = need("gradio.routes", "demo")
+    with _instead(routes.App, "setup_mcp_server", staticmethod(lambda *_, **__: f"{routes.API_PREFIX}/mcp")):
+        yield
+
+
+@contextmanager
+def _instead(owner: Any, name: str, other: Any) -> Iterator[None]:
+    """Something else under a name, for a while."""
+    kept = vars(owner)[name]
+    setattr(owner, name, other)
     try:
         yield
     finally:
-        app.create_app = staticmethod(make)
+        setattr(owner, name, kept)
 
 
 def _warm(engine: Engine, name: str) -> None:
