@@ -14,10 +14,10 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, reduce
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.contract.registry import list_models, packaged_folder
 from zoo.demo.uploads import Limited
@@ -147,20 +147,22 @@ def launch(
 
 
 class _Unwritten(MetaPathFinder):
-    """gradio's module that writes stubs of every component beside its source, without the writing."""
+    """Modules of gradio that write what only editors read, without the writing."""
 
-    NAME = "gradio.component_meta"
+    #: module -> what in it writes: stubs of every component beside its source, and the text of every event of each component
+    WRITERS: ClassVar = {"gradio.component_meta": "create_or_modify_pyi", "gradio.events": "EventListener.set_doc"}
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """The module as it is found without this finder, but for one function that does nothing."""
-        spec = PathFinder.find_spec(name, path) if name == self.NAME else None
+        spec = PathFinder.find_spec(name, path) if name in self.WRITERS else None
         if spec is None or spec.loader is None:
             return None
         run = spec.loader.exec_module
 
         def exec_module(module: Any) -> None:
             run(module)
-            module.create_or_modify_pyi = lambda *_: None
+            *owner, function = self.WRITERS[name].split(".")
+            setattr(reduce(getattr, owner, module), function, lambda *_, **__: None)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -168,7 +170,7 @@ class _Unwritten(MetaPathFinder):
 
 @contextmanager
 def quick_import() -> Iterator[None]:
-    """Import gradio and torch, make a page and serve it, sooner: no stubs for editors are written, as each import of gradio
+    """Import gradio and torch, make a page and serve it, sooner: nothing is written for editors, as each import of gradio
     would, no garbage is looked for, and signatures are read once, where gradio reads that of its class for each part of a page.
     """
     finder, collects, read = _Unwritten(), gc.isenabled(), inspect.signature
