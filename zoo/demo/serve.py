@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from zoo.demo.engine import Engine, Limits
 
 PORT = 7860
+#: seconds after which a page that is asked for at once has been sent
+OPENED = 1.0
 
 
 def chosen(models: str | Sequence[str] = "*") -> list[str]:
@@ -132,7 +134,9 @@ def launch(
     except OSError as error:
         raise ConfigError(f"the page cannot be served on port {port or PORT}: {error}. Give another one: --port.") from error
     # not before: on two cores it would take from the first page what it gives to the first click
-    threading.Thread(target=_warm, args=(engine, names[0]), daemon=True).start()
+    warming = threading.Timer(OPENED, _warm, (engine, names[0]))
+    warming.daemon = True
+    warming.start()
     if block:
         # before the page is told of: who reads that may end it at once
         if threading.current_thread() is threading.main_thread():
