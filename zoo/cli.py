@@ -258,7 +258,15 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = said(args, ("steps", "sampler", "guidance_weight", "precision", "video"), settings)
     shared = own_shard() is not None
     result = measure(
-        model, args.n, data=args.data, seed=args.seed, split=args.split, judge=args.judge, shared=shared, **settings
+        model,
+        args.n,
+        data=args.data,
+        seed=args.seed,
+        split=args.split,
+        judge=args.judge,
+        skip_unreadable=args.skip_unreadable,
+        shared=shared,
+        **settings,
     )
     if shared and os.environ.get("RANK") != "0":  # all have the same figures, and one tells them
         return
@@ -507,6 +515,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--video", metavar="FILE", help="of a policy: a .gif or .mp4 of its first episodes")
     p.add_argument("--data", help="the real data to compare with (default: from $ZOO_DATA)")
+    p.add_argument("--skip-unreadable", action="store_true", help="leave unreadable files of the data out instead of stopping")
     p.add_argument("--judge", metavar="DIR", help="a judge of the data's labels, see zoo judge (default: the model's own)")
     p.add_argument("--split", default="test", choices=["test", "validation"], help="choose on validation, report on test")
     p.add_argument("--sampler")

@@ -1,5 +1,6 @@
 """Evaluation of anybody's data: a judge of its labels, classes by name, and features where there are no labels."""
 
+import importlib
 import json
 from types import SimpleNamespace
 
@@ -198,6 +199,64 @@ def test_a_domain_without_judges_says_so():
     chains = SimpleNamespace(domain=get_domain("protein"))
     with pytest.raises(ConfigError, match="'protein' are measured without a judge"):
         evaluate(chains, 4, judge="runs/judge")
+
+
+@pytest.mark.slow
+def test_data_with_an_unreadable_file_are_measured_as_they_are_trained_on(tmp_path):
+    data = write(tmp_path / "photos", COLOURS)
+    for split in ("train", "test"):
+        (data / split / "red" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"damaged")
+    model = model_of(list(COLOURS))
+    model.save_pretrained(tmp_path / "model")
+    command = [
+        "eval",
+        str(tmp_path / "model"),
+        "--data",
+        str(data),
+        "--n",
+        "4",
+        "--steps",
+        "2",
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
+    with pytest.raises(DataError, match=r"damaged\.png.*--skip-unreadable"):
+        evaluate(model, 4, data=data, steps=2)
+    assert main(command) == 2
+    assert main([*command, "--skip-unreadable"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["protocol"]["samples"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "opens"),
+    [
+        ("image/fashion-ddpm", "zoo.image.evaluate", "open_images"),
+        ("image/emoji-kl", "zoo.image.reconstruction", "open_images"),
+        ("audio/spec-ddpm", "zoo.audio.evaluate", "open_audio"),
+        ("point3d/shapes-ddpm", "zoo.point3d.evaluate", "open_clouds"),
+        ("protein/backbone-ddpm", "zoo.protein.evaluate", "open_chains"),
+        ("policy/pusht-keypoints", "zoo.policy.evaluate", "open_episodes"),
+    ],
+)
+def test_every_domain_leaves_unreadable_files_out_where_it_is_told_to(name, module, opens, tmp_path, monkeypatch):
+    class Opened(Exception):
+        pass
+
+    def opened(source, split, **options):
+        raise Opened(options["skip_unreadable"])
+
+    monkeypatch.setattr(importlib.import_module(module), opens, opened)
+    model = zoo.load(name)
+    for asked in (True, False):
+        with pytest.raises(Opened) as told:
+            evaluate(model, 4, data=tmp_path, skip_unreadable=asked)
+        assert told.value.args == (asked,)
+
+
+def test_a_domain_whose_evaluator_leaves_no_files_out_says_so():
+    other = SimpleNamespace(name="other", evaluator=lambda data, split, model: None)
+    with pytest.raises(ConfigError, match="skip_unreadable='True'.*'other' have an evaluator that leaves no files out"):
+        evaluate(SimpleNamespace(domain=other), 4, skip_unreadable=True)
     with pytest.raises(ConfigError, match="no judges of labels"):
         get_domain("protein").sight(get_recipe("protein/backbone-ddpm"))
 

@@ -129,10 +129,11 @@ class AudioDomain(Domain):
         split: str = "test",
         model: Generator | None = None,
         judge: str | Path | None = None,
+        skip_unreadable: bool = False,
     ) -> Evaluator:
         from zoo.audio.evaluate import evaluator
 
-        return evaluator(data, split, model, judge)
+        return evaluator(data, split, model, judge, skip_unreadable)
 
 
 DOMAIN = AudioDomain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ def evaluator(
     split: str = "test",
     model: Generator | None = None,
     judge: str | Path | None = None,
+    skip_unreadable: bool = False,
 ) -> Evaluator:
     """The `Evaluator` of a model; keep it to measure many settings.
 
@@ -52,8 +54,8 @@ def evaluator(
     """
     recipe = RECIPES["spec-ddpm"] if model is None else model.recipe
     classes = recipe.classes("label")
-    if model is not None and data is not None and not (judge is None and _packaged(data, split, model)):
-        return _of_own(data, split, model, judge)
+    if model is not None and data is not None and not (judge is None and _packaged(data, split, model, skip_unreadable)):
+        return _of_own(data, split, model, judge, skip_unreadable)
     if judge is not None:
         raise ConfigError("judge: give the data whose labels it knows as well, and the model.")
     if classes not in KNOWN:
@@ -66,7 +68,7 @@ def evaluator(
     codec = SpectrogramCodec(**recipe.codec) if model is None else model.codec
     if not isinstance(codec, ClipCodec) or not _takes(found, codec):
         raise ConfigError(f"{model!r}: its judge takes clips of {found.samples} samples at {found.sample_rate} Hz only.")
-    held, real = open_audio(source, split), open_audio(source, "train")
+    held, real = (open_audio(source, part, skip_unreadable=skip_unreadable) for part in (split, "train"))
     if not isinstance(held, Clips) or not isinstance(real, Clips) or tuple(held.labels.get("label", ())) != classes:
         raise DataError(f"{source} has the labels {held.labels.get('label')}, the judge knows {classes}: give {hint}.")
     if model is None:
@@ -81,22 +83,23 @@ def _takes(judge: Judge, codec: ClipCodec) -> bool:
     return (codec.sample_rate, codec.samples) == (judge.sample_rate, judge.samples)
 
 
-def _packaged(data: str | Path, split: str, model: Generator) -> bool:
+def _packaged(data: str | Path, split: str, model: Generator, skip_unreadable: bool) -> bool:
     """Whether data and model are those of a packaged judge."""
     classes, codec = model.recipe.classes("label"), model.codec
     if classes not in KNOWN or not isinstance(codec, ClipCodec) or not _takes(load_judge(KNOWN[classes][0]), codec):
         return False
-    return isinstance(open_audio(data, split), Clips)
+    return isinstance(open_audio(data, split, skip_unreadable=skip_unreadable), Clips)
 
 
-def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None) -> Evaluator:
+def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None, skip_unreadable: bool) -> Evaluator:
     """The evaluator of any clips, in the window of the model."""
     codec = model.codec
     if not isinstance(codec, ClipCodec):
         raise ConfigError(f"{model!r}: its codec is not one of sound.")
     judge, where = own.judge_of(Judge, given, model)
     # long recordings in the windows that training cuts them into
-    datasets = [open_audio(source, part, sample_rate=codec.sample_rate, window=codec.samples) for part in (split, "train")]
+    how: dict[str, Any] = {"sample_rate": codec.sample_rate, "window": codec.samples}
+    datasets = [open_audio(source, part, skip_unreadable=skip_unreadable, **how) for part in (split, "train")]
     for dataset in datasets:
         dataset.at(codec.sample_rate)
     names, own_names = tuple(datasets[0].labels.get("label", ())), model.recipe.classes("label")

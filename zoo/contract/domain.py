@@ -182,6 +182,9 @@ class Domain(ABC):
         Args:
             model: gives its codec, for domains whose real samples go through it; the others do without.
 
+        A domain whose models are measured with a judge, or whose data are folders of files, takes `judge` and `skip_unreadable`
+        besides, see `zoo.evaluation.evaluate.evaluate`: what a user gives and a domain does not take is refused.
+
         Raises:
             ConfigError: the domain has none.
         """

@@ -78,6 +78,7 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     judge: str | Path | None = None,
+    skip_unreadable: bool = False,
     shared: bool = False,
     likelihood: int = 0,
     **settings: Any,
@@ -91,6 +92,7 @@ def evaluate(
         split: "test" for a report, "validation" for every choice.
         seed: of the samples.
         judge: a folder of `zoo judge`, with the labels of the data; default: the one in the model's folder, if there is one.
+        skip_unreadable: leave unreadable files of the data out, as training does where it is told to.
         shared: each process of torchrun or accelerate launch calls this with the same arguments, makes its share of the
             samples, gets those of the others, and returns the same figures. False: a process that calls this is alone.
         likelihood: bits per dimension of so many held-out objects as well, see `Model.log_likelihood`; 0 for none, as each
@@ -103,12 +105,15 @@ def evaluate(
     if settings.get("shard") is not None:
         raise ConfigError("shard: an evaluation measures all of its samples. Its processes share them by shared=True.")
     count = None if n is None else whole(n, "n", 1)
-    if judge is not None:
+    given: dict[str, Any] = {} if judge is None else {"judge": judge}
+    given |= {"skip_unreadable": True} if skip_unreadable else {}
+    taken = inspect.signature(model.domain.evaluator).parameters
+    for option in given:
         if evaluator is not None:
-            raise ConfigError("judge: the evaluator that is given has its own. Give one of the two.")
-        if "judge" not in inspect.signature(model.domain.evaluator).parameters:
-            raise ConfigError(f"judge={str(judge)!r}: models of the domain {model.domain.name!r} are measured without a judge.")
-    given = {} if judge is None else {"judge": judge}
+            raise ConfigError(f"{option}: the evaluator that is given has its own. Give one of the two.")
+        if option not in taken:
+            told = {"judge": "are measured without a judge", "skip_unreadable": "have an evaluator that leaves no files out"}
+            raise ConfigError(f"{option}={str(given[option])!r}: models of the domain {model.domain.name!r} {told[option]}.")
     found = model.domain.evaluator(data, split, model, **given) if evaluator is None else evaluator
     found.check(model)
     own = {k: settings.pop(k) for k in found.options if k in settings}

@@ -140,10 +140,11 @@ class ImageDomain(Domain):
         split: str = "test",
         model: Generator | None = None,
         judge: str | Path | None = None,
+        skip_unreadable: bool = False,
     ) -> Any:
         from zoo.image.evaluate import evaluator
 
-        return evaluator(data, split, model, judge)
+        return evaluator(data, split, model, judge, skip_unreadable)
 
 
 DOMAIN = ImageDomain()

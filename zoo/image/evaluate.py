@@ -41,6 +41,7 @@ def evaluator(
     split: str = "test",
     model: Generator | None = None,
     judge: str | Path | None = None,
+    skip_unreadable: bool = False,
 ) -> Evaluator | caption_metrics.Evaluator | reconstruction.StageEvaluator:
     """The `Evaluator` of a model; keep it to measure many settings.
 
@@ -51,16 +52,18 @@ def evaluator(
     text is measured on captioned pictures in several styles by a judge of captions.
     """
     if model is not None and model.recipe.role == "first_stage":
-        return _of_stage(real_data(data, "image/emoji_styles.npz", "--data, the pictures"), split, judge)
+        source = real_data(data, "image/emoji_styles.npz", "--data, the pictures")
+        return _of_stage(source, split, judge, skip_unreadable)
     if model is not None and "text" in model.recipe.conditions:
         source = real_data(data, "image/emoji_styles.npz", "--data emoji_styles.npz")
         if kind_of_archive(source) == "styles":
             return _of_captions(source, split, judge)
     packaged = load_judge()
     if model is not None and (data is not None or judge is not None):
-        held = open_images(real_data(data, "image/fashion_mnist.npz", "--data DIR"), split)
+        source = real_data(data, "image/fashion_mnist.npz", "--data DIR")
+        held = open_images(source, split, skip_unreadable=skip_unreadable)
         if judge is not None or not isinstance(held, ArrayImages) or not _known(model, packaged):
-            return _of_own(real_data(data, "image/fashion_mnist.npz", "--data DIR"), split, model, judge)
+            return _of_own(source, split, model, judge, skip_unreadable)
     elif model is not None:
         check(model, packaged)
     elif judge is not None:
@@ -70,7 +73,7 @@ def evaluator(
     return Evaluator(packaged, pictures_and_labels(source, split), pictures_and_labels(source, "train")[0], split=split)
 
 
-def _of_stage(source: str | Path, split: str, given: str | Path | None) -> reconstruction.StageEvaluator:
+def _of_stage(source: str | Path, split: str, given: str | Path | None, skip_unreadable: bool) -> reconstruction.StageEvaluator:
     """The evaluator of first stages; of captioned pictures in several styles also by what a judge of captions sees in them."""
     further: tuple[reconstruction.Further, ...] = ()
     if kind_of_archive(source) == "styles" and (given is not None or PACKAGED.is_dir()):
@@ -80,7 +83,7 @@ def _of_stage(source: str | Path, split: str, given: str | Path | None) -> recon
         raise ConfigError(
             "judge: a first stage is measured without a judge, except on captioned pictures in styles: emoji_styles.npz."
         )
-    return reconstruction.evaluator(source, split, further)
+    return reconstruction.evaluator(source, split, further, skip_unreadable)
 
 
 def _of_captions(source: str | Path, split: str, given: str | Path | None) -> caption_metrics.Evaluator:
@@ -107,14 +110,14 @@ def _known(model: Generator, packaged: Judge) -> bool:
     return True
 
 
-def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None) -> Evaluator:
+def _of_own(source: str | Path, split: str, model: Generator, given: str | Path | None, skip_unreadable: bool) -> Evaluator:
     """The evaluator of any pictures, at the size of the model."""
     codec = model.codec.inner
     if not isinstance(codec, ImageCodec):
         raise ConfigError(f"{model!r}: its codec is not one of pictures.")
     judge, where = own.judge_of(Judge, given, model)
     found: Judge | Features | None = judge
-    datasets = [open_images(source, part) for part in (split, "train")]
+    datasets = [open_images(source, part, skip_unreadable=skip_unreadable) for part in (split, "train")]
     names = tuple(datasets[0].labels.get("label", ()))
     own_names = model.recipe.classes("label")
     packaged = copy.copy(load_judge())

@@ -159,6 +159,9 @@ def edges(a: Tensor, b: Tensor) -> Tensor:
     return LEVELS * (parts[0] + parts[1]) / 2
 
 
-def evaluator(source: str | Path, split: str, further: tuple[Further, ...] = ()) -> StageEvaluator:
+def evaluator(
+    source: str | Path, split: str, further: tuple[Further, ...] = (), skip_unreadable: bool = False
+) -> StageEvaluator:
     """The evaluator of first stages on pictures, see `open_images`."""
-    return StageEvaluator(open_images(source, split), open_images(source, "train"), split, further)
+    held, train = (open_images(source, part, skip_unreadable=skip_unreadable) for part in (split, "train"))
+    return StageEvaluator(held, train, split, further)

@@ -138,10 +138,11 @@ class Point3dDomain(Domain):
         split: str = "test",
         model: Generator | None = None,
         judge: str | Path | None = None,
+        skip_unreadable: bool = False,
     ) -> Any:
         from zoo.point3d.evaluate import evaluator
 
-        return evaluator(data, split, model, judge)
+        return evaluator(data, split, model, judge, skip_unreadable)
 
 
 DOMAIN = Point3dDomain()

@@ -308,6 +308,7 @@ def evaluator(
     split: str = "test",
     model: Generator | None = None,
     judge: str | Path | None = None,
+    skip_unreadable: bool = False,
 ) -> Evaluator:
     """The `Evaluator` of a model; keep it to measure many settings.
 
@@ -315,15 +316,19 @@ def evaluator(
     model's folder, else one without accuracy.
     """
     source, packaged = real_data(data, f"point3d/{FURNITURE}", f"--data {FURNITURE}"), load_judge()
+
+    def opened(part: str) -> Clouds:
+        return open_clouds(source, part, skip_unreadable=skip_unreadable)
+
     if model is None:
-        return Evaluator(packaged, open_clouds(source, split), open_clouds(source, "train"), split=split)
+        return Evaluator(packaged, opened(split), opened("train"), split=split)
     found, where = own.judge_of(Judge, judge, model)
     if found is None and (data is None or model.recipe.classes("label") == packaged.class_names):
         check(model, packaged)
-        held = open_clouds(source, split)
+        held = opened(split)
         if tuple(held.labels.get("label", ())) == packaged.class_names:
-            return Evaluator(packaged, held, open_clouds(source, "train"), split=split)
-    held, train = open_clouds(source, split), open_clouds(source, "train")
+            return Evaluator(packaged, held, opened("train"), split=split)
+    held, train = opened(split), opened("train")
     names = tuple(held.labels.get("label", ()))
     if found is not None:
         own.matched(found, model, names)

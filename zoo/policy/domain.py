@@ -120,10 +120,16 @@ class PolicyDomain(Domain):
 
         film(model, folder)
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        skip_unreadable: bool = False,
+    ) -> Any:
         from zoo.policy.evaluate import evaluator
 
-        return evaluator(data, split, model)
+        return evaluator(data, split, model, skip_unreadable)
 
 
 DOMAIN = PolicyDomain()

@@ -162,7 +162,9 @@ class Evaluator(evaluate.Evaluator):
         return {"metrics": metrics, "per_episode": per_episode, "protocol": protocol}
 
 
-def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator | Offline:
+def evaluator(
+    data: str | Path | None = None, split: str = "test", model: Generator | None = None, skip_unreadable: bool = False
+) -> Evaluator | Offline:
     """The `Evaluator` of a policy in its environment, which the name of its recipe says; with data, distances from these.
 
     Args:
@@ -174,7 +176,8 @@ def evaluator(data: str | Path | None = None, split: str = "test", model: Genera
     if model is None or not isinstance(model.codec, PolicyCodec):
         raise ConfigError(f"{model!r} is not a policy: give the model that is to act.")
     if data is not None:
-        window = {k: getattr(model.codec, k) for k in ("horizon", "n_obs", "executed")}
+        window: dict[str, Any] = {k: getattr(model.codec, k) for k in ("horizon", "n_obs", "executed")}
+        window["skip_unreadable"] = skip_unreadable
         held, train = (open_episodes(data, part, **window) for part in (split, "train"))
         return Offline(held, train, model.codec, split=split)
     return Evaluator(get_task(model.recipe.name), model.recipe.name, split, model.codec.rate or 10.0)

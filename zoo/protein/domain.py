@@ -131,8 +131,14 @@ class ProteinDomain(Domain):
     def showcase(self, model: Generator, folder: Path) -> None:
         model.sample(SHOWN, seed=0).plot(folder / "samples.png")
 
-    def evaluator(self, data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Any:
-        return evaluator(data, split, model)
+    def evaluator(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        model: Generator | None = None,
+        skip_unreadable: bool = False,
+    ) -> Any:
+        return evaluator(data, split, model, skip_unreadable)
 
 
 DOMAIN = ProteinDomain()

@@ -134,7 +134,9 @@ class Evaluator(evaluate.Evaluator):
         return own | ({"pairwise_tm": float(np.mean(pairs))} if pairs else {})
 
 
-def evaluator(data: str | Path | None = None, split: str = "test", model: Generator | None = None) -> Evaluator:
+def evaluator(
+    data: str | Path | None = None, split: str = "test", model: Generator | None = None, skip_unreadable: bool = False
+) -> Evaluator:
     """The `Evaluator` of the collected chains or a folder's; `model` says which lengths count.
 
     Raises:
@@ -144,7 +146,7 @@ def evaluator(data: str | Path | None = None, split: str = "test", model: Genera
         raise lacking("evaluation")
     source = real_data(data, f"protein/{CHAINS_FILE}", f"--data {CHAINS_FILE} or a folder of structures")
     options = {k: model.recipe.codec[k] for k in LIMITS} if model is not None else {}
-    held, own = (open_chains(source, part, **options) for part in (split, "train"))
+    held, own = (open_chains(source, part, skip_unreadable=skip_unreadable, **options) for part in (split, "train"))
     return Evaluator([c.atoms for c in held.items], [c.atoms for c in own.items], split=split)
 
 
