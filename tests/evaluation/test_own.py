@@ -239,23 +239,23 @@ def test_data_with_an_unreadable_file_are_measured_as_they_are_trained_on(tmp_pa
     ],
 )
 def test_every_domain_leaves_unreadable_files_out_where_it_is_told_to(name, module, opens, tmp_path, monkeypatch):
-    class Opened(Exception):
+    class OpenedError(Exception):
         pass
 
     def opened(source, split, **options):
-        raise Opened(options["skip_unreadable"])
+        raise OpenedError(options["skip_unreadable"])
 
     monkeypatch.setattr(importlib.import_module(module), opens, opened)
     model = zoo.load(name)
     for asked in (True, False):
-        with pytest.raises(Opened) as told:
+        with pytest.raises(OpenedError) as told:
             evaluate(model, 4, data=tmp_path, skip_unreadable=asked)
         assert told.value.args == (asked,)
 
 
 def test_a_domain_whose_evaluator_leaves_no_files_out_says_so():
     other = SimpleNamespace(name="other", evaluator=lambda data, split, model: None)
-    with pytest.raises(ConfigError, match="skip_unreadable='True'.*'other' have an evaluator that leaves no files out"):
+    with pytest.raises(ConfigError, match=r"skip_unreadable='True'.*'other' have an evaluator that leaves no files out"):
         evaluate(SimpleNamespace(domain=other), 4, skip_unreadable=True)
     with pytest.raises(ConfigError, match="no judges of labels"):
         get_domain("protein").sight(get_recipe("protein/backbone-ddpm"))
