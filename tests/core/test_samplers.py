@@ -219,16 +219,17 @@ def test_plms_starts_and_ends_as_it_is_told():
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 @pytest.mark.parametrize("steps", [1, 2, 9])
-def test_a_sampler_calls_the_prediction_as_often_as_it_says(name, steps):
+@pytest.mark.parametrize("schedule", ["linear", "zero-snr", "flow"])
+def test_a_sampler_calls_the_prediction_as_often_as_it_says(name, steps, schedule):
     calls = []
 
     def counted(x, level):
         calls.append(level)
         return predict(x, level)
 
-    levels = SCHEDULES["linear"].levels(steps)
+    levels = SCHEDULES[schedule].levels(steps)
     list(get_sampler(name)(counted, torch.zeros(1, dtype=torch.float64), levels, rng=SampleRng(0, [0])))
-    assert len(calls) == get_sampler(name).evaluations(steps)
+    assert len(calls) == get_sampler(name).evaluations(levels)
 
 
 def test_ddpm_is_ddim_with_eta_1_also_when_clipped():

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -52,7 +52,7 @@ class Sampler:
     """A registered sampler, its options, and how often a step calls the prediction; the last one, to sigma = 0, once.
 
     Attributes:
-        begins: how many calls more the first of several steps makes.
+        begins: how many calls more the first of several steps makes, unless it starts from noise alone (alpha = 0).
         looks_back: whether a step also uses what an earlier one predicted.
     """
 
@@ -63,9 +63,10 @@ class Sampler:
     begins: int = 0
     looks_back: bool = False
 
-    def evaluations(self, steps: int) -> int:
-        """How often so many steps call the prediction."""
-        return self.calls * steps - (self.calls - 1) + (self.begins if steps > 1 else 0)
+    def evaluations(self, levels: Sequence[Level]) -> int:
+        """How often the steps between these levels call the prediction."""
+        steps = len(levels) - 1
+        return self.calls * steps - (self.calls - 1) + (self.begins if steps > 1 and levels[0].alpha else 0)
 
     def __call__(self, predict: Predict, x: Tensor, levels: list[Level], *, rng: Rng, **options: Any) -> Iterator[Step]:
         for name in options:

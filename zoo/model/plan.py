@@ -139,7 +139,7 @@ class Plan:
     @property
     def calls(self) -> int:
         """How often the sampler calls the net for one sample, where no method of in-painting repeats its steps."""
-        return get_sampler(self.sampler).evaluations(self.steps)
+        return get_sampler(self.sampler).evaluations(self.levels)
 
     @property
     def steps(self) -> int:
