@@ -10,7 +10,7 @@ import zoo
 from zoo.core import seeds
 from zoo.core.samplers import SAMPLERS
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.protein.backbone import Backbone, Given
+from zoo.protein.backbone import GIVEN, Backbone, Given
 from zoo.protein.geometry import LENGTHS
 from zoo.protein.motif import _drawn, _even, layout, mended, read_motif
 from zoo.protein.rigid import rmsd
@@ -177,7 +177,11 @@ def test_files_say_what_was_given(model, tmp_path):
     told = json.loads((tmp_path / "made.json").read_text())
     assert told["length"] == 44 and [row["residues"] for row in told["given"]] == [[3, 10], [30, 35]]
     assert told["given"][0]["map"][1] == {"residue": 4, "from": "A21", "name": "MSE"}
-    assert read_motif(pieces[0]).given[0].names[0] == "TRP"
+    whole = read_motif(pieces[0])
+    assert whole.given[0].names[0] == "TRP"
+    green = [k for k, colour in enumerate(sample.colours(), 1) if colour == GIVEN]
+    assert green == [*range(3, 10), *range(30, 35)] and len(sample.colours()) == 43
+    assert GIVEN not in whole.colours() + Backbone(sample.atoms).colours()
     plain = model.inpaint(motif=pieces[0], length=44, steps=2, seed=0, progress=False)
     assert plain[0].idealised().given == plain[0].given and not Backbone(helix_atoms()).given
     assert not (tmp_path / "bare.json").exists()

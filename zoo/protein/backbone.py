@@ -24,6 +24,8 @@ from zoo.protein.metrics import SHORTEST, measure
 need = partial(extras.need, extra="protein")
 #: colours of coil, helix and strand
 COLOURS = ("#999999", "#d62728", "#1f77b4")
+#: and of residues that were given, whatever they are
+GIVEN = "#2ca02c"
 #: suffix -> Biopython's writer
 WRITERS = {".pdb": "PDBIO", ".ent": "PDBIO", ".cif": "MMCIFIO"}
 #: names of chains
@@ -254,7 +256,7 @@ class Backbone:
         return lines + [f"{k} {v:.4f}" for k, v in found.items()]
 
     def plot(self, ax: Any = None) -> Any:
-        """The CA trace, seen along the axis of least extent, coloured by secondary structure; returns the picture."""
+        """The CA trace, seen along the axis of least extent, in its `colours`; returns the picture."""
         own = ax is None
         check_axis(ax)
         ax = new_figure(4, 4, "protein").subplots() if own else ax
@@ -263,8 +265,15 @@ class Backbone:
         return to_picture(ax.figure) if own else ax
 
     def colours(self) -> list[str]:
-        """The colour of each step of the CA trace (N - 1): helix red, strand blue, the rest grey."""
-        return [COLOURS[a if a == b else 0] for a, b in pairwise(self.structure())]
+        """The colour of each step of the CA trace (N - 1): helix red, strand blue, the rest grey.
+
+        Where a part was given, and another was made, the given residues are green.
+        """
+        found = [COLOURS[a if a == b else 0] for a, b in pairwise(self.structure())]
+        if sum(len(g.labels) for g in self.given) < len(self):
+            for g in self.given:
+                found[g.first - 1 : g.last - 1] = [GIVEN] * (len(g.labels) - 1)
+        return found
 
     def ramachandran(self, ax: Any = None) -> Any:
         """phi against psi of every inner residue (of the first of several copies), in degrees; returns the picture."""
