@@ -452,6 +452,19 @@ def test_signatures_are_read_once_and_what_has_none_says_so():
             inspect.signature(3)
 
 
+def test_another_gradio_without_the_names_that_are_changed_for_a_while_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(serve._Unwritten, "WRITERS", {"colorsys": "Elsewhere.write"})
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with serve.quick_import():
+        import colorsys
+    assert not hasattr(colorsys, "Elsewhere")
+    with serve._instead(colorsys, "nothing", 1):
+        assert not hasattr(colorsys, "nothing")
+    with serve._instead(colorsys, "ONE_THIRD", 1):
+        assert colorsys.ONE_THIRD == 1
+    assert colorsys.ONE_THIRD == 1 / 3
+
+
 @pytest.mark.parametrize("port", [0, -1, 65536, "8000", 80.5])
 def test_a_port_that_is_none_is_refused_before_anything_starts(port):
     with pytest.raises(ConfigError, match="port"):

@@ -224,7 +224,8 @@ def test_data_with_an_unreadable_file_are_measured_as_they_are_trained_on(tmp_pa
         evaluate(model, 4, data=data, steps=2)
     assert main(command) == 2
     assert main([*command, "--skip-unreadable"]) == 0
-    assert json.loads((tmp_path / "r.json").read_text())["protocol"]["samples"] == 4
+    protocol = json.loads((tmp_path / "r.json").read_text())["protocol"]
+    assert protocol["samples"] == 4 and "left out" in protocol["unreadable"]
 
 
 @pytest.mark.parametrize(

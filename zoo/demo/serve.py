@@ -165,8 +165,10 @@ class _Unwritten(MetaPathFinder):
 
         def exec_module(module: Any) -> None:
             run(module)
-            *owner, function = self.WRITERS[name].split(".")
-            setattr(reduce(getattr, owner, module), function, lambda *_, **__: None)
+            *inside, function = self.WRITERS[name].split(".")
+            owner = reduce(lambda thing, part: getattr(thing, part, None), inside, module)
+            if hasattr(owner, function):  # another gradio may write elsewhere, and is then imported more slowly
+                setattr(owner, function, lambda *_, **__: None)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -220,7 +222,10 @@ def configured_once() -> Iterator[None]:
 
 @contextmanager
 def _instead(owner: Any, name: str, other: Any) -> Iterator[None]:
-    """Something else under a name, for a while."""
+    """Something else under a name, for a while; where another gradio has no such name, nothing."""
+    if name not in vars(owner):
+        yield
+        return
     kept = vars(owner)[name]
     setattr(owner, name, other)
     try:

@@ -127,6 +127,8 @@ def evaluate(
         how["processes"] = dist.get_world_size() if dist.is_initialized() else 1
     result: dict[str, Any] = found.measure(made, **own)
     result["protocol"] |= how
+    if skip_unreadable:
+        result["protocol"]["unreadable"] = "files of the data that cannot be read were left out"
     if held is not None:
         _add_likelihood(result, model, *held, seed=seed)
     return result
