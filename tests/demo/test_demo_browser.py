@@ -25,8 +25,10 @@ from zoo.contract.page import Gallery, Picture, Scene, Sound  # noqa: E402
 from zoo.contract.registry import get_domain, get_recipe  # noqa: E402
 from zoo.demo import serve  # noqa: E402  # gradio first
 from zoo.errors import ConfigError  # noqa: E402
+from zoo.point3d.domain import GOES  # noqa: E402
 from zoo.policy.envs import TASKS, picture  # noqa: E402
 from zoo.policy.evaluate import FIRST_SEED  # noqa: E402
+from zoo.protein.backbone import GIVEN  # noqa: E402
 
 CHROMIUM = os.environ.get("ZOO_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = os.environ.get("ZOO_SCREENSHOTS")
@@ -353,6 +355,13 @@ def test_a_part_is_made_anew(watched, tmp_path, at, part):
     page.click(f"#{at}-edit-show")
     here = f"#{at}-known-{part}"
     drawn(page, here) if part == "scene" else sound(page, here)
+    if part == "scene":  # what stays, or goes, has a colour of its own
+        colour = {"protein": GIVEN, "point3d": GOES}[at]
+        colours = page.evaluate(
+            "s => { const d = document.querySelector(s).data[0]; return d.mode == 'lines' ? d.line.color : d.marker.color }",
+            f"{here} .js-plotly-plot",
+        )
+        assert 0 < colours.count(colour) < len(colours)
     page.click(f"#{at}-edit-go")
     found = given_away(page, at, tmp_path)
     watched.shot(f"edit-{at}")

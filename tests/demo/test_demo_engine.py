@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.contract.page import Film, Picture
+from zoo.contract.page import Film, Picture, Scene
 from zoo.contract.registry import get_domain, get_recipe
 from zoo.contract.samples import Samples
 from zoo.demo import engine as engines
 from zoo.demo.engine import Engine, Limits, Source, code, export
 from zoo.errors import ConfigError, ResourceError
-from zoo.protein.backbone import Backbone
+from zoo.point3d.domain import GOES, STAYS
+from zoo.protein.backbone import GIVEN, Backbone
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +238,25 @@ def test_answers_that_leave_nothing_are_told(name, answers, wanted):
     codec = domain.codec(recipe.codec)
     with pytest.raises(ConfigError, match=wanted):
         domain.edited(SimpleNamespace(codec=SimpleNamespace(inner=codec)), item, answers)
+
+
+def test_what_an_edit_chooses_is_seen():
+    def shown(name, **answers):
+        recipe = get_recipe(name)
+        domain = get_domain(recipe.domain)
+        (item, _), *_ = domain.example_data(recipe, 2)
+        views = domain.chosen(Samples.of([item], domain=domain), answers)
+        assert tuple(type(v) for v in views) == domain.views
+        return item, list(views[-1].colours) if isinstance(views[-1], Scene) else None
+
+    chain, colours = shown("protein/backbone-ddpm", first=5, last=9, length=64, start=1)
+    assert [k for k, c in enumerate(colours, 1) if c == GIVEN] == [5, 6, 7, 8] and len(colours) == len(chain) - 1
+    cloud, colours = shown("point3d/shapes-ddpm", half="upper")
+    assert [c == GOES for c in colours] == (cloud.points[:, 1] > 0).tolist() and set(colours) == {GOES, STAYS}
+    shown("audio/spec-ddpm", first=0.1, last=0.2)
+    for name, answers in (("protein/backbone-ddpm", {"first": 5, "last": 9999}), ("point3d/shapes-ddpm", {"half": "none"})):
+        with pytest.raises(ConfigError):
+            shown(name, **answers)
 
 
 def test_a_start_off_the_table_is_told():

@@ -149,6 +149,14 @@ class Domain(ABC):
         """What a page asks before a part of an object is made anew: {name: question}; the default edits nothing."""
         return {}
 
+    def chosen(self, samples: Samples, answers: Mapping[str, Any]) -> tuple[View, ...]:
+        """An object as `view` shows it, in which one sees what the answers to `edits` choose of it; the default marks nothing.
+
+        Raises:
+            ConfigError: answers that choose nothing of it, as of `edited`.
+        """
+        return self.view(samples)
+
     def board(self, recipe: Recipe) -> Board | None:
         """A board on which some of the numbers of `edits` are dragged as well; None, the default, for none."""
         return None

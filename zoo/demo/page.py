@@ -414,7 +414,12 @@ class Tab:
             told_look = self.told(self.on_known)
             targets = [a for a, q in zip(self.answers, self.asked.values(), strict=True) if q.kind == "mask"] or shown
             look.click(
-                told_look, [self.model, file], targets, api_name=f"{self.id}_known", show_progress="minimal", **self.busy
+                told_look,
+                [self.model, file, *([] if masked else self.answers)],
+                targets,
+                api_name=f"{self.id}_known",
+                show_progress="minimal",
+                **self.busy,
             )
         stop.click(None, cancels=[event], api_visibility="private")
 
@@ -500,13 +505,13 @@ class Tab:
         views = [parts.value(v) for v in self.domain.view(samples)]
         return [f"log-SNR {in_words(snr)}", parts.curve(curve, share, snr), *views]
 
-    def on_known(self, name: Any, path: Any) -> Any:
-        """An object as the model knows it: what the codec keeps of it."""
+    def on_known(self, name: Any, path: Any, *answers: Any) -> Any:
+        """An object as the model knows it, what the codec keeps of it, with what the answers choose marked."""
         model = self.own(name)
         samples, *_ = self.engine.noised(name, self.engine.source(name, path).item, 0.0, 0)
         if any(q.kind == "mask" for q in self.domain.edits(model.recipe).values()):
             return {"background": samples[0].plot().convert("RGBA"), "layers": [], "composite": None}
-        views = [parts.value(v) for v in self.domain.view(samples)]
+        views = [parts.value(v) for v in self.domain.chosen(samples, self.answered(model.recipe, answers))]
         return views if len(views) > 1 else views[0]
 
     def on_edit(self, path: Any, name: Any, seed: Any, *given: Any) -> Iterator[Any]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zoo.contract.dataset import Dataset
 from zoo.contract.domain import Domain, Generator, Held
@@ -30,6 +32,8 @@ ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
 SHOWN = 60
 #: the half of a cloud that a page takes away: axis and sign
 HALVES = {"left": (0, -1), "right": (0, 1), "lower": (1, -1), "upper": (1, 1), "back": (2, -1), "front": (2, 1)}
+#: colours of points that stay, and of those that are made anew
+STAYS, GOES = "#1f77b4", "#dddddd"
 
 
 class Point3dDomain(Domain):
@@ -113,13 +117,15 @@ class Point3dDomain(Domain):
     def edits(self, recipe: Recipe) -> dict[str, Question]:
         return {"half": Question("choice", "Half that is made anew", choices=tuple(HALVES), value="right")}
 
+    def chosen(self, samples: Samples, answers: Mapping[str, Any]) -> tuple[View, ...]:
+        """The cloud with the points that stay dark, and those that are made anew light."""
+        cloud = samples[0]
+        stays = _other_half(cloud, answers)
+        return (Scene(cloud.points, [STAYS if kept else GOES for kept in stays]),)
+
     def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
         """The points of the other half stay, those of this one are made anew."""
-        half = answers.get("half")
-        if half not in HALVES:
-            raise one_of("half", half, HALVES)
-        axis, sign = HALVES[half]
-        return {"known": item, "keep": item.points[:, axis] * sign <= 0}
+        return {"known": item, "keep": _other_half(item, answers)}
 
     def showcase(self, model: Generator, folder: Path) -> None:
         """Five of each category, and who made the shapes that the model was trained on, which their licences ask for."""
@@ -143,6 +149,20 @@ class Point3dDomain(Domain):
         from zoo.point3d.evaluate import evaluator
 
         return evaluator(data, split, model, judge, skip_unreadable)
+
+
+def _other_half(cloud: Any, answers: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Which points of a cloud are not in the half that is made anew.
+
+    Raises:
+        ConfigError: no such half.
+    """
+    half = answers.get("half")
+    if half not in HALVES:
+        raise one_of("half", half, HALVES)
+    axis, sign = HALVES[half]
+    found: NDArray[np.bool_] = cloud.points[:, axis] * sign <= 0
+    return found
 
 
 DOMAIN = Point3dDomain()

@@ -21,7 +21,7 @@ from zoo.protein.copies import symmetry
 from zoo.protein.data import CHAINS_FILE, SUFFIXES, open_chains, read_chains
 from zoo.protein.denoiser import BackboneNet
 from zoo.protein.evaluate import LIMITS, evaluator
-from zoo.protein.motif import read_motif, scaffold
+from zoo.protein.motif import read_motif, scaffold, told
 from zoo.protein.recipes import RECIPES
 from zoo.protein.trace import TraceCodec, lacking
 from zoo.protein.wishes import STEERS
@@ -119,14 +119,20 @@ class ProteinDomain(Domain):
         }
         return {k: Question("number", label, low=a, high=b, value=v) for k, (label, a, b, v) in numbers.items()}
 
+    def chosen(self, samples: Samples, answers: Mapping[str, Any]) -> tuple[View, ...]:
+        """The chain with the motif in green."""
+        chain = samples[0]
+        if not answers or not isinstance(chain, Backbone):
+            return self.view(samples)
+        motif = _motif(chain, answers)
+        given = told(motif, int(answers["first"]) - 1)
+        return (Scene(chain.ca, Backbone(chain.atoms, given=[given]).colours(), line=True),)
+
     def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
         """Residues `first` to `last` of a chain, counted from 1, stay as a motif within a new chain."""
         if isinstance(model.codec, TraceCodec):
             raise lacking("motif")
-        first, last, length, start = (int(answers[k]) for k in ("first", "last", "length", "start"))
-        if not 1 <= first <= last <= len(item):
-            raise ConfigError(f"a motif of residues {first} to {last}: the chain has 1 to {len(item)}.")
-        return {"motif": Backbone(item.atoms[first - 1 : last], "motif"), "length": length, "start": start}
+        return {"motif": _motif(item, answers)} | {k: int(answers[k]) for k in ("length", "start")}
 
     def showcase(self, model: Generator, folder: Path) -> None:
         model.sample(SHOWN, seed=0).plot(folder / "samples.png")
@@ -139,6 +145,18 @@ class ProteinDomain(Domain):
         skip_unreadable: bool = False,
     ) -> Any:
         return evaluator(data, split, model, skip_unreadable)
+
+
+def _motif(chain: Backbone, answers: Mapping[str, Any]) -> Backbone:
+    """Residues `first` to `last` of a chain, counted from 1.
+
+    Raises:
+        ConfigError: the chain has no such residues.
+    """
+    first, last = (int(answers[k]) for k in ("first", "last"))
+    if not 1 <= first <= last <= len(chain):
+        raise ConfigError(f"a motif of residues {first} to {last}: the chain has 1 to {len(chain)}.")
+    return Backbone(chain.atoms[first - 1 : last], "motif")
 
 
 DOMAIN = ProteinDomain()
