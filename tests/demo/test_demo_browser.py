@@ -134,7 +134,8 @@ class Watched:
                     kept.wait_for(timeout=PATIENCE / 6)
                 stays = 0.0
             self.page.wait_for_timeout(300)
-            stays += 0.3
+            stays = stays + 0.3 if kept.is_visible() else 0.0
+        assert path.stem in kept.inner_text()
 
     def shot(self, name: str) -> None:
         if SHOTS:

@@ -253,6 +253,9 @@ def test_what_an_edit_chooses_is_seen():
     assert [k for k, c in enumerate(colours, 1) if c == GIVEN] == [5, 6, 7, 8] and len(colours) == len(chain) - 1
     cloud, colours = shown("point3d/shapes-ddpm", half="upper")
     assert [c == GOES for c in colours] == (cloud.points[:, 1] > 0).tolist() and set(colours) == {GOES, STAYS}
+    for first, last, green in ((5, 5, [5]), (1, len(chain), [*range(1, len(chain))]), (len(chain), len(chain), [])):
+        _, colours = shown("protein/backbone-ddpm", first=first, last=last, length=64, start=1)
+        assert [k for k, c in enumerate(colours, 1) if c == GIVEN] == green
     shown("audio/spec-ddpm", first=0.1, last=0.2)
     for name, answers in (("protein/backbone-ddpm", {"first": 5, "last": 9999}), ("point3d/shapes-ddpm", {"half": "none"})):
         with pytest.raises(ConfigError):

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from zoo.demo.engine import Engine, Limits  # noqa: E402
 from zoo.demo.page import Tab, _whole, page, told  # noqa: E402
 from zoo.demo.uploads import Limited  # noqa: E402
 from zoo.errors import ConfigError, DataError, ResourceError  # noqa: E402
+from zoo.protein.backbone import GIVEN  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -445,11 +448,55 @@ def test_signatures_are_read_once_and_what_has_none_says_so():
         def __call__(self, a):
             pass
 
+    def owned(a, b=1):
+        pass
+
     with serve.quick_import():
-        assert inspect.signature(owned := lambda a, b=1: a) is inspect.signature(owned)
+        assert inspect.signature(owned) is inspect.signature(owned)
         assert list(inspect.signature(Unhashable()).parameters) == ["a"]
         with pytest.raises(TypeError, match="not a callable object"):
             inspect.signature(3)
+        from inspect import signature as kept  # as a module does that is imported meanwhile
+    owned.__signature__ = inspect.Signature()
+    assert kept is not inspect.signature and kept(owned) == inspect.Signature()
+
+
+def test_a_page_that_is_closed_loads_no_model(pictures):
+    engine = Engine([pictures])
+    for running, ended in ((False, False), (True, True)):
+        if ended:
+            engine.end()
+        serve._warm(engine, pictures, SimpleNamespace(is_running=running))
+        assert not engine._models
+    engine = Engine([pictures])
+    serve._warm(engine, pictures, SimpleNamespace(is_running=True))
+    assert engine._models
+
+
+def test_pages_that_are_made_at_once_leave_nothing_changed(pictures):
+    import inspect
+
+    from gradio import Blocks
+
+    before, apps = (inspect.signature, Blocks.get_config_file), []
+    threads = [threading.Thread(target=lambda: apps.append(serve.launch(pictures, block=False))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(apps) == 2 and all(app.config["components"] for app in apps)
+    for app in apps:
+        app.close()
+    assert (inspect.signature, Blocks.get_config_file) == before
+
+
+def test_what_is_shown_needs_no_right_answers(own_folder):
+    """Whoever looks at a chain looks for the right ones."""
+    with gradio.Blocks():
+        tab = Tab(Engine(["protein/backbone-ddpm"]), get_domain("protein"), ["protein/backbone-ddpm"])
+    shown = [tab.on_known("protein/backbone-ddpm", None, *answers) for answers in ((), (5, 9, None, 1), (5, 5000, 64, 1))]
+    assert GIVEN not in shown[0].plot and all(other.plot == shown[0].plot for other in shown[1:])
+    assert tab.on_known("protein/backbone-ddpm", None, 5, 9, 64, 1).plot.count(GIVEN) == 4
 
 
 def test_another_gradio_without_the_names_that_are_changed_for_a_while_is_left_as_it_is(monkeypatch):

@@ -256,8 +256,10 @@ def test_every_domain_leaves_unreadable_files_out_where_it_is_told_to(name, modu
 
 def test_a_domain_whose_evaluator_leaves_no_files_out_says_so():
     other = SimpleNamespace(name="other", evaluator=lambda data, split, model: None)
-    with pytest.raises(ConfigError, match=r"skip_unreadable='True'.*'other' have an evaluator that leaves no files out"):
+    with pytest.raises(ConfigError, match=r"skip_unreadable=True: .*'other' are measured without leaving files"):
         evaluate(SimpleNamespace(domain=other), 4, skip_unreadable=True)
+    with pytest.raises(ConfigError, match="a policy in its simulation reads no files"):
+        evaluate(zoo.load("policy/pusht-keypoints"), 1, skip_unreadable=True)
     with pytest.raises(ConfigError, match="no judges of labels"):
         get_domain("protein").sight(get_recipe("protein/backbone-ddpm"))
 

@@ -182,6 +182,9 @@ def test_files_say_what_was_given(model, tmp_path):
     green = [k for k, colour in enumerate(sample.colours(), 1) if colour == GIVEN]
     assert green == [*range(3, 10), *range(30, 35)] and len(sample.colours()) == 43
     assert GIVEN not in whole.colours() + Backbone(sample.atoms).colours()
+    one = [Given(k, "", ("A1",) * n, ("GLY",) * n) for k, n in ((4, 1), (4, 1), (44, 1), (42, 9))]
+    odd = Backbone(sample.atoms, given=one).colours()  # of one residue, of one twice, at the end and beyond it
+    assert [k for k, colour in enumerate(odd, 1) if colour == GIVEN] == [4, 42, 43] and len(odd) == 43
     plain = model.inpaint(motif=pieces[0], length=44, steps=2, seed=0, progress=False)
     assert plain[0].idealised().given == plain[0].given and not Backbone(helix_atoms()).given
     assert not (tmp_path / "bare.json").exists()

@@ -153,7 +153,7 @@ class Domain(ABC):
         """An object as `view` shows it, in which one sees what the answers to `edits` choose of it; the default marks nothing.
 
         Raises:
-            ConfigError: answers that choose nothing of it, as of `edited`.
+            ConfigError: answers that are none, as of `edited`; the page then shows it as `view` does.
         """
         return self.view(samples)
 

@@ -202,6 +202,11 @@ class Engine:
 
         return check
 
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended.is_set()
+
     def end(self, seconds: float = 5.0) -> None:
         """Stop all runs, and wait for them: Python aborts where it ends while another thread is inside of torch."""
         self._ended.set()

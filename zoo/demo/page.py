@@ -511,7 +511,11 @@ class Tab:
         samples, *_ = self.engine.noised(name, self.engine.source(name, path).item, 0.0, 0)
         if any(q.kind == "mask" for q in self.domain.edits(model.recipe).values()):
             return {"background": samples[0].plot().convert("RGBA"), "layers": [], "composite": None}
-        views = [parts.value(v) for v in self.domain.chosen(samples, self.answered(model.recipe, answers))]
+        try:
+            seen = self.domain.chosen(samples, self.answered(model.recipe, answers)) if answers else self.domain.view(samples)
+        except ConfigError:  # whoever looks at it looks for the right answers
+            seen = self.domain.view(samples)
+        views = [parts.value(v) for v in seen]
         return views if len(views) > 1 else views[0]
 
     def on_edit(self, path: Any, name: Any, seed: Any, *given: Any) -> Iterator[Any]:

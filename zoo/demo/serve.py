@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PORT = 7860
 #: seconds after which a page that is asked for at once has been sent
 OPENED = 1.0
+#: one page is made at a time: meanwhile functions of gradio are others
+LAUNCHING = threading.Lock()
 
 
 def chosen(models: str | Sequence[str] = "*") -> list[str]:
@@ -100,7 +102,7 @@ def launch(
     os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="zoo-demo-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     local = host in ("127.0.0.1", "localhost", "::1") and not share
-    with quick_import():
+    with LAUNCHING, quick_import():
         from zoo.demo.engine import Engine, Limits
         from zoo.demo.page import FONTS, STYLE, page
         from zoo.demo.parts import gr
@@ -111,7 +113,7 @@ def launch(
             blocks = page(engine)
     g = gr()
     try:
-        with quick_import(), configured_once():
+        with LAUNCHING, quick_import(), configured_once():
             blocks.launch(
                 server_name=host,
                 server_port=port,
@@ -134,7 +136,7 @@ def launch(
     except OSError as error:
         raise ConfigError(f"the page cannot be served on port {port or PORT}: {error}. Give another one: --port.") from error
     # not before: on two cores it would take from the first page what it gives to the first click
-    warming = threading.Timer(OPENED, _warm, (engine, names[0]))
+    warming = threading.Timer(OPENED, _warm, (engine, names[0], blocks))
     warming.daemon = True
     warming.start()
     if block:
@@ -146,6 +148,7 @@ def launch(
             blocks.block_thread()
         except KeyboardInterrupt:  # before gradio waits for it
             blocks.close()
+        warming.cancel()
         engine.end()
     return blocks
 
@@ -180,11 +183,11 @@ def quick_import() -> Iterator[None]:
     would, no garbage is looked for, and signatures are read once, where gradio reads that of its class for each part of a page.
     """
     finder, collects, read = _Unwritten(), gc.isenabled(), inspect.signature
-    known = cache(read)
+    known, ended = cache(read), threading.Event()
 
     def signature(*args: Any, **options: Any) -> inspect.Signature:
-        try:
-            return known(*args, **options)
+        try:  # a module that was imported meanwhile may have taken this function for its own
+            return read(*args, **options) if ended.is_set() else known(*args, **options)
         except TypeError:  # what has no hash; and what has no signature, of which this says so again
             return read(*args, **options)
 
@@ -194,6 +197,8 @@ def quick_import() -> Iterator[None]:
         with _instead(inspect, "signature", signature):
             yield
     finally:
+        ended.set()
+        known.cache_clear()
         sys.meta_path.remove(finder)
         if collects:
             gc.enable()
@@ -214,7 +219,9 @@ def unserved() -> Iterator[None]:
 
 @contextmanager
 def configured_once() -> Iterator[None]:
-    """Launch a page without making its configuration again for a server of tools, which it has not."""
+    """Launch a page without making its configuration again for a server of tools, which it has not, whatever gradio's
+    variables of the environment say.
+    """
     routes: Any = need("gradio.routes", "demo")
     with _instead(routes.App, "setup_mcp_server", staticmethod(lambda *_, **__: f"{routes.API_PREFIX}/mcp")):
         yield
@@ -234,7 +241,8 @@ def _instead(owner: Any, name: str, other: Any) -> Iterator[None]:
         setattr(owner, name, kept)
 
 
-def _warm(engine: Engine, name: str) -> None:
-    """The first model is in memory by the time of the first click."""
+def _warm(engine: Engine, name: str, blocks: Any) -> None:
+    """The first model is in memory by the time of the first click, unless the page has been closed."""
     with suppress(ZooError), engine.working():
-        engine.model(name)
+        if blocks.is_running and not engine.ended:
+            engine.model(name)

@@ -107,13 +107,13 @@ def evaluate(
     count = None if n is None else whole(n, "n", 1)
     given: dict[str, Any] = {} if judge is None else {"judge": judge}
     given |= {"skip_unreadable": True} if skip_unreadable else {}
-    taken = inspect.signature(model.domain.evaluator).parameters
-    for option in given:
+    for option, value in given.items():
         if evaluator is not None:
-            raise ConfigError(f"{option}: the evaluator that is given has its own. Give one of the two.")
-        if option not in taken:
-            told = {"judge": "are measured without a judge", "skip_unreadable": "have an evaluator that leaves no files out"}
-            raise ConfigError(f"{option}={str(given[option])!r}: models of the domain {model.domain.name!r} {told[option]}.")
+            raise ConfigError(f"{option}: the evaluator that is given has read its own. Give it to `model.domain.evaluator`.")
+        if option not in inspect.signature(model.domain.evaluator).parameters:
+            told = {"judge": "are measured without a judge", "skip_unreadable": "are measured without leaving files out"}
+            shown = value if value is True else repr(str(value))
+            raise ConfigError(f"{option}={shown}: models of the domain {model.domain.name!r} {told[option]}.")
     found = model.domain.evaluator(data, split, model, **given) if evaluator is None else evaluator
     found.check(model)
     own = {k: settings.pop(k) for k in found.options if k in settings}
@@ -128,7 +128,7 @@ def evaluate(
     result: dict[str, Any] = found.measure(made, **own)
     result["protocol"] |= how
     if skip_unreadable:
-        result["protocol"]["unreadable"] = "files of the data that cannot be read were left out"
+        result["protocol"]["unreadable"] = "files of a folder that cannot be read are left out"
     if held is not None:
         _add_likelihood(result, model, *held, seed=seed)
     return result

@@ -180,6 +180,8 @@ def evaluator(
         window["skip_unreadable"] = skip_unreadable
         held, train = (open_episodes(data, part, **window) for part in (split, "train"))
         return Offline(held, train, model.codec, split=split)
+    if skip_unreadable:
+        raise ConfigError("skip_unreadable: a policy in its simulation reads no files. Give demonstrations, or leave it out.")
     return Evaluator(get_task(model.recipe.name), model.recipe.name, split, model.codec.rate or 10.0)
 
 

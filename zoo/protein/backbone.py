@@ -269,10 +269,16 @@ class Backbone:
 
         Where a part was given, and another was made, the given residues are green.
         """
+        rows = {k for g in self.given for k in range(g.first, g.last + 1)}
+        return self.marked(()) if len(rows) == len(self) else self.marked(self.given)
+
+    def marked(self, parts: Sequence[Given]) -> list[str]:
+        """As `colours`, with the residues of some parts green; of one residue the step to the next."""
         found = [COLOURS[a if a == b else 0] for a, b in pairwise(self.structure())]
-        if sum(len(g.labels) for g in self.given) < len(self):
-            for g in self.given:
-                found[g.first - 1 : g.last - 1] = [GIVEN] * (len(g.labels) - 1)
+        for part in parts:
+            for k in range(part.first, max(part.last, part.first + 1)):
+                if k <= len(found):
+                    found[k - 1] = GIVEN
         return found
 
     def ramachandran(self, ax: Any = None) -> Any:

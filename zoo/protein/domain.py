@@ -122,11 +122,10 @@ class ProteinDomain(Domain):
     def chosen(self, samples: Samples, answers: Mapping[str, Any]) -> tuple[View, ...]:
         """The chain with the motif in green."""
         chain = samples[0]
-        if not answers or not isinstance(chain, Backbone):
+        if not isinstance(chain, Backbone):
             return self.view(samples)
-        motif = _motif(chain, answers)
-        given = told(motif, int(answers["first"]) - 1)
-        return (Scene(chain.ca, Backbone(chain.atoms, given=[given]).colours(), line=True),)
+        motif = told(_motif(chain, answers), int(answers["first"]) - 1)
+        return (Scene(chain.ca, chain.marked([motif]), line=True),)
 
     def edited(self, model: Generator, item: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
         """Residues `first` to `last` of a chain, counted from 1, stay as a motif within a new chain."""
