@@ -4,6 +4,8 @@
     python benchmarks/scaffolds.py runs/mine --data protein_backbones.npz --split validation steps=200,s_churn=80 step_scale=1.2
     python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --split validation --motifs 24 --each 4 \
         --page docs/protein.md free=1,steps=100 steps=100,method=replace method=select,candidates=4,steps=100
+    python benchmarks/scaffolds.py protein/backbone-ddpm --data protein_backbones.npz --motifs 96 --each 4 --fp32 \
+        --page docs/protein.md --block scaffolds-test-96 free=1,steps=100 method=select,candidates=4,steps=100
 
 Motifs are 16 residues of held-out chains, put at a random place of a chain of another length. Free samples of the same
 lengths stand beside them, and the real chains that the motifs are from. Then every sampler builds around one of the motifs.
@@ -60,6 +62,7 @@ def main() -> None:
     p.add_argument("--motifs", type=int, default=25)
     p.add_argument("--each", type=int, default=8, help="chains around each motif")
     p.add_argument("--page", type=Path, help="the page that holds the table, between its marks")
+    p.add_argument("--block", help="the name of its marks (default: scaffolds, or scaffolds-test)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fp32", action="store_true", help="never bf16, which is used where the machine has it")
     args = p.parse_intermixed_args()
@@ -118,7 +121,8 @@ def main() -> None:
         rows[-1] = rows[-1].removesuffix(" |") + f" {max(bonds):.3f} |"
         print(rows[-1], flush=True)
     if args.page is not None:
-        fill(args.page, "scaffolds" if args.split == "validation" else f"scaffolds-{args.split}", "\n".join(rows))
+        default = "scaffolds" if args.split == "validation" else f"scaffolds-{args.split}"
+        fill(args.page, args.block or default, "\n".join(rows))
     if args.settings:
         return
     report("free", free({}))
